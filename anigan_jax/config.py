@@ -1,0 +1,203 @@
+"""Frozen dataclasses of an experiment, loading, identity; standard library only."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import importlib.util
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from anigan_jax.data.sources import Source
+from anigan_jax.errors import UserError
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """An optimiser of one player; the rate follows completed steps, not updates."""
+
+    name: Literal["adam", "rmsprop", "sgd"] = "adam"
+    rate: float = 2e-4
+    """Learning rate."""
+    b1: float = 0.5
+    """Adam's first decay."""
+    b2: float = 0.999
+    """Adam's second decay; RMSProp's decay."""
+    epsilon: float = 1e-8
+    drops: tuple[int, ...] = ()
+    """Steps after which the rate is multiplied by `drop_factor`."""
+    drop_factor: float = 0.1
+    decay_from: int = 0
+    """Step at which a linear decay to 0 starts (with `decay_steps`)."""
+    decay_steps: int = 0
+    """Length of the linear decay in steps; 0: none."""
+
+
+@dataclass(frozen=True)
+class MethodSettings:
+    """Base of every family's hyper-parameters; `make(axis_name)` gives the Method."""
+
+    def make(self, axis_name: str | None) -> Any:
+        raise NotImplementedError
+
+    @property
+    def size(self) -> int:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Run:
+    """How long and where; none of this changes the numbers of a step."""
+
+    epochs: int = 25
+    """Length in epochs of the data (whole batches); `steps` overrides it."""
+    steps: int = 0
+    """Length in steps; 0: `epochs` decides."""
+    steps_per_dispatch: int = 10
+    """At most this many steps in one dispatch; rounded down to divide the intervals."""
+    log_every: int = 1
+    """Steps between lines of metrics.jsonl."""
+    sample_every: int = 500
+    """Steps between sample grids."""
+    checkpoint_every: int = 500
+    """Steps between checkpoints."""
+    keep_checkpoints: int = 3
+    """Newest checkpoints kept."""
+    feed: Literal["resident", "streamed"] = "resident"
+    """Data on the device, or sent two batches ahead; the same bits."""
+    mapper: Literal["pmap", "shard_map"] = "pmap"
+    """How the step is mapped over devices; the same bits."""
+    platform: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
+    """Refuse to start on another platform."""
+    devices: int = 0
+    """Devices used; 0: all. More than there are CPUs simulates them (platform=cpu)."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """One experiment. Everything but `run` is its identity: a resume must match it."""
+
+    name: str
+    method: MethodSettings
+    data: Source
+    batch_size: int = 128
+    """Global batch, over all devices."""
+    seed: int = 0
+    """Root of all randomness."""
+    flip: bool = False
+    """Mirror each real image with probability 1/2."""
+    g: Optimizer = Optimizer()
+    """Optimiser of the generator."""
+    d: Optimizer = Optimizer()
+    """Optimiser of the discriminator."""
+    ema_half_life: int = 0
+    """Half-life, in real images, of the average of G's weights; 0: none."""
+    run: Run = field(default_factory=Run)
+
+
+def to_dict(value: Any) -> Any:
+    """JSON form of settings; a dataclass is tagged with its class name."""
+    if dataclasses.is_dataclass(value):
+        fields = {f.name: to_dict(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {"class": type(value).__name__, **fields}
+    if isinstance(value, tuple | list):
+        return [to_dict(item) for item in value]
+    return value
+
+
+def identity(config: Config) -> dict[str, Any]:
+    """The part of a config that decides the bits of a step, flat: path -> value."""
+    flat: dict[str, Any] = {}
+
+    def walk(path: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for key, item in value.items():
+                walk(f"{path}.{key}" if path else key, item)
+        else:
+            flat[path] = value
+
+    tree = to_dict(config)
+    tree.pop("run")
+    walk("", tree)
+    return flat
+
+
+def fingerprint(config: Config) -> str:
+    """SHA-256 of the identity."""
+    text = json.dumps(identity(config), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Lines 'path: old -> new' of two identities."""
+    paths = sorted(old.keys() | new.keys())
+    gone = "absent"
+    return [
+        f"{path}: {old.get(path, gone)} -> {new.get(path, gone)}"
+        for path in paths
+        if old.get(path, gone) != new.get(path, gone)
+    ]
+
+
+def config_folder() -> Path:
+    """The project's own configs, beside the package."""
+    return Path(__file__).resolve().parent.parent / "configs"
+
+
+def find(name: str) -> Path:
+    """A config by path or by the name of a file in `configs/`."""
+    folder = config_folder()
+    for path in (Path(name), folder / name, folder / f"{name}.py"):
+        if path.is_file() and path.suffix == ".py":
+            return path
+    known = sorted(path.stem for path in folder.glob("*.py"))
+    near = difflib.get_close_matches(Path(name).stem, known, 1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise UserError(f"no config {name!r}.{hint} There are: {', '.join(known)}")
+
+
+def load(name: str) -> Config:
+    """Executes a config file (trusted code of the user's) and returns its CONFIG."""
+    path = find(name)
+    spec = importlib.util.spec_from_file_location(f"anigan_config_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = getattr(module, "CONFIG", None)
+    if not isinstance(config, Config):
+        raise UserError(f"{path} defines no CONFIG of type anigan_jax.config.Config")
+    return config
+
+
+def check(config: Config) -> None:
+    """Refuses values that no run can have, all named at once."""
+    run, faults = config.run, []
+    for path, value, low in (
+        ("batch_size", config.batch_size, 1),
+        ("seed", config.seed, 0),
+        ("ema_half_life", config.ema_half_life, 0),
+        ("run.steps", run.steps, 0),
+        ("run.epochs", run.epochs, 0),
+        ("run.devices", run.devices, 0),
+        ("run.steps_per_dispatch", run.steps_per_dispatch, 1),
+        ("run.log_every", run.log_every, 1),
+        ("run.sample_every", run.sample_every, 1),
+        ("run.checkpoint_every", run.checkpoint_every, 1),
+        ("run.keep_checkpoints", run.keep_checkpoints, 1),
+    ):
+        if value < low:
+            faults.append(f"{path} is {value}; it must be at least {low}")
+    for player in ("g", "d"):
+        rate = getattr(config, player).rate
+        if not 0 < rate < float("inf"):
+            faults.append(f"{player}.rate is {rate}; it must be a positive number")
+    if run.steps == 0 and run.epochs == 0:
+        faults.append("run.steps and run.epochs are both 0; set one")
+    if config.data.size != config.method.size:
+        faults.append(f"data.size is {config.data.size} but the networks make {config.method.size}")
+    if config.run.devices and config.batch_size % config.run.devices:
+        faults.append(f"batch_size {config.batch_size} is not a multiple of {run.devices} devices")
+    if faults:
+        raise UserError("; ".join(faults))

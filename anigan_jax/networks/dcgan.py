@@ -1,0 +1,75 @@
+"""DCGAN networks: one module that executes a plan of blocks.
+
+Source: Radford et al. 2016; the plans of the seeds are in `specs`.
+"""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from anigan_jax.networks.layers import BatchNorm, Layer, activate, dropout
+from anigan_jax.networks.specs import (
+    Block,
+    Discriminator,
+    Generator,
+    Norm,
+    discriminator_plan,
+    generator_plan,
+)
+
+
+class Stack(nn.Module):
+    """Executes `blocks` in order.
+
+    Call with x (b, H, W, C) float32 and get the last block's output.
+
+    `train` uses batch statistics and dropout (which needs `keys`, (b,) example keys);
+    `power_iterate` advances spectral norm. Returns the activations after each block
+    as well where `features` is set.
+    """
+
+    blocks: tuple[Block, ...]
+    norm: Norm
+    leak: float
+    stddev: float
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(
+        self,
+        x: jax.Array,
+        *,
+        train: bool,
+        power_iterate: bool = False,
+        keys: jax.Array | None = None,
+        features: bool = False,
+    ):
+        maps = []
+        for index, block in enumerate(self.blocks):
+            x = Layer(block, self.stddev, name=block.name)(x, power_iterate)
+            if block.pad_after:
+                x = jnp.pad(x, ((0, 0), (0, block.pad_after), (0, block.pad_after), (0, 0)))
+            if block.norm:
+                norm = BatchNorm(self.norm, self.axis_name, name=f"{block.name}_norm")
+                x = norm(x, train)
+            x = activate(x, block.activation, self.leak)
+            if block.dropout and train and keys is not None:
+                x = dropout(x, block.dropout, keys, index)
+            maps.append(x)
+        return (x, maps) if features else x
+
+
+def generator(settings: Generator, axis_name: str | None = None) -> Stack:
+    """The generator of the settings; its input is (b, 1, 1, Z)."""
+    plan = generator_plan(settings)
+    s = settings
+    return Stack(plan, s.norm, s.leak, s.stddev, axis_name, name="generator")
+
+
+def discriminator(settings: Discriminator, axis_name: str | None = None) -> Stack:
+    """The discriminator of the settings; its output is (b, 1, 1, 1) or (b, 1)."""
+    plan = discriminator_plan(settings)
+    s = settings
+    return Stack(plan, s.norm, s.leak, s.stddev, axis_name, name="discriminator")

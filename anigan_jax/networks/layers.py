@@ -1,0 +1,175 @@
+"""Layers of every network: convolutions, batch norm, spectral norm, dropout.
+
+Parameters have the textbook layout (HWIO kernels); the fast lowerings are in `conv`.
+"""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from anigan_jax.networks import conv as lowering
+from anigan_jax.networks.specs import Block, Norm
+
+# The collection of spectral norm's power iteration, apart from 'batch_stats'.
+SPECTRAL = "spectral"
+
+
+def kernel_init(stddev: float):
+    """N(0, stddev), as every DCGAN reference starts; Glorot uniform where it is 0."""
+    if stddev > 0:
+        return nn.initializers.normal(stddev)
+    return nn.initializers.glorot_uniform()
+
+
+def unit(vector: jax.Array) -> jax.Array:
+    """Scales to length 1; the floor keeps a zero vector finite."""
+    return vector / jnp.maximum(jnp.sqrt(jnp.sum(vector * vector)), 1e-12)
+
+
+def power_step(matrix: jax.Array, u: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """One power iteration: (m, n) matrix, u (n,) -> new u (n,), v (m,).
+
+    Source: Miyato et al. 2018, algorithm 1 (v first, as PyTorch orders it).
+    """
+    v = unit(matrix @ u)
+    return unit(matrix.T @ v), v
+
+
+def _initial_u(key: jax.Array, size: int) -> jax.Array:
+    return unit(jax.random.normal(key, (size,), jnp.float32))
+
+
+class Kernel(nn.Module):
+    """A kernel, divided by its largest singular value where `spectral` is set.
+
+    `power_iterate` advances u and v by one step and stores them (collection
+    'spectral', which must be mutable then); otherwise the stored ones are used, so
+    G's step and evaluation see exactly the kernel of the last real pass.
+
+    Source: Miyato et al. 2018; gradient flows through sigma, not through u and v.
+    """
+
+    shape: tuple[int, ...]
+    stddev: float
+    spectral: bool
+
+    @nn.compact
+    def __call__(self, power_iterate: bool) -> jax.Array:
+        kernel = self.param("kernel", kernel_init(self.stddev), self.shape)
+        if not self.spectral:
+            return kernel
+        matrix = kernel.astype(jnp.float32).reshape(-1, self.shape[-1])
+        rng = self.make_rng if self.is_initializing() else None
+        u = self.variable(
+            SPECTRAL, "u", lambda: _initial_u(rng("params"), self.shape[-1])
+        )
+        v = self.variable(SPECTRAL, "v", lambda: power_step(matrix, u.value)[1])
+        if power_iterate and not self.is_initializing():
+            u.value, v.value = power_step(jax.lax.stop_gradient(matrix), u.value)
+        left, right = jax.lax.stop_gradient((v.value, u.value))
+        return kernel / (left @ matrix @ right)
+
+
+class BatchNorm(nn.Module):
+    """Batch norm over (B, H, W), synchronised over `axis_name`, biased variance.
+
+    Departs: the running variance is the biased one (PyTorch stores n/(n-1) times it).
+    Source: Ioffe and Szegedy 2015, algorithm 1.
+    """
+
+    settings: Norm
+    axis_name: str | None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        stddev = self.settings.scale_stddev
+        norm = nn.BatchNorm(
+            use_running_average=not train,
+            momentum=self.settings.momentum,
+            epsilon=self.settings.epsilon,
+            axis_name=self.axis_name,
+            # E[x^2] - E[x]^2 loses digits where the mean is large.
+            use_fast_variance=False,
+            scale_init=lambda key, shape, dtype: (
+                1 + stddev * jax.random.normal(key, shape, dtype)
+                if stddev > 0
+                else jnp.ones(shape, dtype)
+            ),
+            name="bn",
+        )
+        return norm(x)
+
+
+def dropout(x: jax.Array, rate: float, keys: jax.Array, layer: int) -> jax.Array:
+    """Inverted dropout with one key per example, so the device count does not matter.
+
+    Args:
+      x: (b, H, W, C).
+      keys: (b,) keys of the examples; `layer` is folded in.
+    """
+
+    def mask(key):
+        draw = jax.random.uniform(jax.random.fold_in(key, layer), x.shape[1:])
+        return draw >= rate
+
+    return jnp.where(jax.vmap(mask)(keys), x / (1 - rate), 0)
+
+
+def activate(x: jax.Array, name: str, leak: float) -> jax.Array:
+    """Applies the activation of a `Block`."""
+    functions = {
+        "none": lambda y: y,
+        "relu": jax.nn.relu,
+        "leaky_relu": lambda y: jnp.where(y >= 0, y, leak * y),
+        "tanh": jnp.tanh,
+        "sigmoid": jax.nn.sigmoid,
+    }
+    return functions[name](x)
+
+
+class Layer(nn.Module):
+    """Executes the operation of one `Block` (without norm, activation and dropout)."""
+
+    block: Block
+    stddev: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array, power_iterate: bool) -> jax.Array:
+        block, k = self.block, self.block.kernel
+        dense = block.op == "dense"
+        if dense:
+            x = x.reshape(x.shape[0], -1)
+            features = block.features * max(block.side, 1) ** 2
+            shape = (x.shape[-1], features)
+        else:
+            features = block.features
+            shape = (k, k, x.shape[-1], features)
+        weight = Kernel(shape, self.stddev, block.spectral, name="weight")
+        x = self._apply(x, weight(power_iterate))
+        if block.bias:
+            x = x + self.param("bias", nn.initializers.zeros, (features,))
+        if dense and block.side:
+            x = x.reshape(-1, block.side, block.side, block.features)
+        return x
+
+    def _apply(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        block = self.block
+        if block.op == "dense":
+            return x @ kernel
+        if block.op == "upsample_conv":
+            return lowering.upsample_conv(x, kernel)
+        if block.op == "conv_transpose":
+            return lowering.conv_transpose(
+                x,
+                kernel,
+                stride=block.stride,
+                padding=block.padding,
+                output_padding=block.output_padding,
+            )
+        if block.padding == "same":
+            pads = lowering.same_pads(x.shape[1:3], block.kernel, block.stride)
+        else:
+            pads = ((block.padding,) * 2,) * 2
+        return lowering.conv(x, kernel, stride=block.stride, pads=pads)

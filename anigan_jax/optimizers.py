@@ -1,0 +1,32 @@
+"""Optimisers and learning-rate schedules from settings."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import optax
+
+from anigan_jax.config import Optimizer
+from anigan_jax.core import Array
+
+
+def direction(settings: Optimizer) -> optax.GradientTransformation:
+    """The optimiser without its learning rate; the step builder multiplies by it.
+
+    Departs: RMSProp has PyTorch's form, sqrt(v) + epsilon outside the root.
+    """
+    if settings.name == "adam":
+        return optax.scale_by_adam(settings.b1, settings.b2, settings.epsilon)
+    if settings.name == "rmsprop":
+        return optax.scale_by_rms(settings.b2, settings.epsilon, eps_in_sqrt=False)
+    return optax.identity()
+
+
+def learning_rate(settings: Optimizer, step: Array) -> Array:
+    """() float32 rate at a step (completed steps): drops, then linear decay to 0."""
+    rate = jnp.float32(settings.rate)
+    for boundary in settings.drops:
+        rate = jnp.where(step >= boundary, rate * settings.drop_factor, rate)
+    if settings.decay_steps:
+        done = (step - settings.decay_from) / settings.decay_steps
+        rate = rate * jnp.clip(1.0 - done, 0.0, 1.0)
+    return rate

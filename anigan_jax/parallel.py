@@ -1,0 +1,78 @@
+"""Mapping a step over devices: the only file that says pmap, shard_map, device_put.
+
+`jax.pmap` is in maintenance mode since JAX 0.8 (it is jit of shard_map now); both are
+offered behind one signature and give the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from anigan_jax.core import PyTree
+from anigan_jax.errors import UserError
+
+AXIS = "batch"
+
+
+def choose_devices(count: int, batch_size: int) -> list[jax.Device]:
+    """The first `count` devices (0: all); refuses a batch they do not divide."""
+    devices = jax.devices()
+    if count > len(devices):
+        raise UserError(f"run.devices is {count}, but this machine has {len(devices)}")
+    devices = devices[: count or len(devices)]
+    if batch_size % len(devices):
+        fits = [n for n in range(1, len(devices) + 1) if batch_size % n == 0]
+        raise UserError(
+            f"batch_size {batch_size} is not a multiple of {len(devices)} devices; "
+            f"take another batch, or run.devices of {', '.join(map(str, fits))}"
+        )
+    return devices
+
+
+def replicate(tree: PyTree, devices: list[jax.Device]) -> PyTree:
+    """A copy of a host tree on every device."""
+    sharding = NamedSharding(Mesh(np.array(devices), (AXIS,)), PartitionSpec())
+    return jax.device_put(tree, sharding)
+
+
+def map_step(step: Callable, mapper: str, devices: list[jax.Device]) -> Callable:
+    """Maps step(state, shared, local) over devices.
+
+    State and shared go in and come out without a device axis and equal everywhere; the
+    leaves of `local` have a leading axis of one entry per device. The state is donated.
+    """
+    if mapper == "pmap":
+        return jax.pmap(
+            step,
+            axis_name=AXIS,
+            in_axes=(None, None, 0),
+            out_axes=(None, None),
+            donate_argnums=(0,),
+            devices=devices,
+        )
+    mesh = Mesh(np.array(devices), (AXIS,))
+    whole, split = PartitionSpec(), PartitionSpec(AXIS)
+
+    def body(state, shared, local):
+        return step(state, shared, jax.tree.map(lambda x: x[0], local))
+
+    # With check_vma=True gradients arrive summed, and the step's own mean would make
+    # updates as many times too large as there are devices.
+    mapped = jax.shard_map(
+        body, mesh=mesh, in_specs=(whole, whole, split), out_specs=whole, check_vma=False
+    )
+    return jax.jit(mapped, donate_argnums=(0,))
+
+
+def assert_replicated(tree: PyTree) -> None:
+    """Raises AssertionError naming the first leaf that differs between devices."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        shards = [np.asarray(shard.data) for shard in leaf.addressable_shards]
+        for shard in shards[1:]:
+            if shard.tobytes() != shards[0].tobytes():
+                name = jax.tree_util.keystr(path)
+                raise AssertionError(f"{name} differs between devices")

@@ -1,0 +1,80 @@
+"""Root key -> stream -> step -> update -> example: the only key derivations.
+
+Keys are folded from indices, never carried: a resumed run needs the step alone, and
+example noise depends on the global index, so 1 and 8 devices draw the same numbers.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import jax
+import jax.numpy as jnp
+
+from anigan_jax.core import Array, Keys
+
+
+class Stream(enum.IntEnum):
+    """Children of the root key; the numbers are part of the promise, never reuse."""
+
+    INIT = 0
+    SHARED = 1
+    EXAMPLE = 2
+    NOISE = 3
+    DATA = 4
+    PREVIEW = 5
+    SAMPLE = 6
+
+
+def root_key(seed: int) -> Array:
+    """Raw (2,) uint32 data of the root key of a run."""
+    return jax.random.key_data(jax.random.key(seed, impl="threefry2x32"))
+
+
+def stream_key(raw: Array, stream: Stream, *indices: Array | int) -> Array:
+    """Folds a stream and then indices into the root key; () typed key."""
+    key = jax.random.wrap_key_data(raw, impl="threefry2x32")
+    for index in (int(stream), *indices):
+        key = jax.random.fold_in(key, index)
+    return key
+
+
+def example_keys(key: Array, examples: Array) -> Array:
+    """One key per global example index: () key, (b,) int32 -> (b,) keys."""
+    return jax.vmap(lambda index: jax.random.fold_in(key, index))(examples)
+
+
+def update_keys(
+    raw: Array,
+    step: Array,
+    position: int,
+    repeat: Array | int,
+    examples: Array,
+    *,
+    noise_stream: int,
+    fresh_noise: bool,
+) -> Keys:
+    """Keys of one repeat of one update.
+
+    Args:
+      raw: (2,) uint32 root key.
+      step: () int32, completed steps.
+      position: index of the update (and loss) within the step.
+      repeat: index of the repeat.
+      examples: (b,) global example indices of this device.
+      noise_stream: latents are shared by updates with the same number.
+      fresh_noise: whether latents change with `repeat`.
+    """
+    noise_repeat = repeat if fresh_noise else 0
+    noise = stream_key(raw, Stream.NOISE, step, noise_stream, noise_repeat)
+    example = stream_key(raw, Stream.EXAMPLE, step, position, repeat)
+    return Keys(
+        shared=stream_key(raw, Stream.SHARED, step, position, repeat),
+        example=example_keys(example, examples),
+        noise=example_keys(noise, examples),
+    )
+
+
+def normal(keys: Array, shape: tuple[int, ...]) -> Array:
+    """Standard normal float32 numbers, one draw per key: (b,) -> (b, *shape)."""
+    return jax.vmap(lambda key: jax.random.normal(key, shape, jnp.float32))(keys)

@@ -1,0 +1,182 @@
+"""One step builder for every family, and the super-step of several steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from anigan_jax import feed, rng
+from anigan_jax.config import Config
+from anigan_jax.core import Array, Loss, Method, Phase, PyTree, TrainState, Update
+from anigan_jax.optimizers import direction, learning_rate
+
+
+def init_state(config: Config, method: Method) -> TrainState:
+    """The state before the first step, a pure function of the config's seed."""
+    raw = rng.root_key(config.seed)
+    params, stats, memory = method.init(rng.stream_key(raw, rng.Stream.INIT))
+    players = {"g": config.g, "d": config.d}
+    return TrainState(
+        step=jnp.int32(0),
+        key=raw,
+        params=params,
+        stats=stats,
+        opt_state={p: direction(o).init(params[p]) for p, o in players.items()},
+        # A copy: an alias of params['g'] could not be donated twice.
+        ema=jax.tree.map(jnp.copy, params["g"]) if config.ema_half_life else {},
+        frozen={},
+        memory=memory,
+    )
+
+
+def draws_per_step(phase: Phase) -> int:
+    """Real batches that a step reserves: fresh reals for each repeat."""
+    return max(update.max_repeats for update in phase.updates)
+
+
+def make_train_step(config: Config, phase: Phase, axis_name: str | None) -> Callable:
+    """The per-device step.
+
+    Returns:
+      step(state, draw_batch, examples) -> (state, metrics); `draw_batch(state, repeat)`
+      gives the real batch, `examples` (b,) the global example indices of this device.
+    """
+    settings = {"g": config.g, "d": config.d}
+
+    def mean(tree: PyTree) -> PyTree:
+        return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
+
+    def one_update(state: TrainState, player: str, loss: Loss, batch, keys):
+        gradient = jax.value_and_grad(loss, has_aux=True)
+        (_, aux), grads = gradient(state.params[player], state, batch, keys)
+        steps, opt_state = direction(settings[player]).update(
+            mean(grads), state.opt_state[player], state.params[player]
+        )
+        rate = learning_rate(settings[player], state.step)
+        params = jax.tree.map(lambda p, u: p - rate * u, state.params[player], steps)
+        state = state.replace(
+            params={**state.params, player: params},
+            stats={**state.stats, player: aux.stats},
+            opt_state={**state.opt_state, player: opt_state},
+            memory=aux.memory,
+        )
+        return state, mean({k: jnp.float32(v) for k, v in aux.metrics.items()})
+
+    def one_repeat(state, position: int, update: Update, repeat, draw_batch, examples):
+        batch, metrics = draw_batch(state, repeat), {}
+        for part, loss in enumerate(update.losses):
+            keys = rng.update_keys(
+                state.key,
+                state.step,
+                # Losses of one update have keys of their own; 8 is above any count.
+                8 * position + part,
+                repeat,
+                examples,
+                noise_stream=update.noise_stream,
+                fresh_noise=update.fresh_noise,
+            )
+            state, new = one_update(state, update.player, loss, batch, keys)
+            metrics |= new
+        return state, metrics
+
+    def step(state: TrainState, draw_batch: Callable, examples: Array):
+        before, all_metrics = state, {}
+        for position, update in enumerate(phase.updates):
+
+            def body(repeat, carry, position=position, update=update):
+                args = (position, update, repeat, draw_batch, examples)
+                return one_repeat(carry[0], *args)
+
+            if isinstance(update.repeats, int) and update.repeats == 1:
+                state, metrics = body(0, (state, None))
+            else:
+                state, metrics, count = _repeat(body, state, update, before)
+                all_metrics[f"repeats/{update.player}"] = jnp.float32(count)
+            all_metrics |= metrics
+        state = state.replace(step=before.step + 1, ema=_average(config, state))
+        return state, all_metrics
+
+    return step
+
+
+def _repeat(body: Callable, state: TrainState, update: Update, before: TrainState):
+    """Runs `body` as often as `update` says, in a loop whose bound may be traced.
+
+    Metrics are those of the last repeat; NaN where there was none.
+    """
+    count = update.repeats
+    if not isinstance(count, int):
+        count = count(before.memory, before.step).astype(jnp.int32)
+    shapes = jax.eval_shape(lambda s: body(jnp.int32(0), (s, None))[1], state)
+    none = jax.tree.map(lambda s: jnp.full(s.shape, jnp.nan, s.dtype), shapes)
+    state, metrics = jax.lax.fori_loop(0, count, body, (state, none))
+    return state, metrics, count
+
+
+def _average(config: Config, state: TrainState) -> PyTree:
+    """The average of G's weights after a step; half-life in real images."""
+    if not config.ema_half_life:
+        return state.ema
+    keep = 0.5 ** (config.batch_size / config.ema_half_life)
+    return jax.tree.map(
+        lambda old, new: keep * old + (1 - keep) * new, state.ema, state.params["g"]
+    )
+
+
+def make_super_step(config: Config, phase: Phase, length: int, axis_name: str | None):
+    """`length` steps in one dispatch, by `lax.scan`; the bits do not depend on it.
+
+    Returns:
+      super_step(state, images, local) -> (state, metrics of shape (length,)).
+      `images`: the resident set (N, H, W, 3) uint8, or a zero-row array when streamed.
+      `local`: {'device': () int32 index of this device} and, when streamed,
+      'images': (length, R, b, H, W, 3) uint8.
+    """
+    step = make_train_step(config, phase, axis_name)
+    reserved = draws_per_step(phase)
+
+    def super_step(state: TrainState, images: Array, local: dict[str, Array]):
+        devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
+        b = config.batch_size // devices
+        examples = local["device"] * b + jnp.arange(b, dtype=jnp.int32)
+
+        def body(state: TrainState, streamed):
+            def draw_batch(state, repeat):
+                draw = state.step * reserved + repeat
+                if streamed is None:
+                    rows = feed.gather(images, draw, config.batch_size, examples, config.seed)
+                else:
+                    rows = streamed[repeat]
+                return feed.to_batch(rows, state.key, draw, examples, config.flip)
+
+            state, metrics = step(state, draw_batch, examples)
+            return state, {**metrics, "fingerprint": fingerprint(state)}
+
+        return jax.lax.scan(body, state, local.get("images"), length)
+
+    return super_step
+
+
+def fingerprint(tree: PyTree) -> Array:
+    """() uint32 position-sensitive wrap-around hash of every leaf's bits.
+
+    Integer sums do not depend on their order, so any device layout gives the same.
+    """
+    total = jnp.uint32(0)
+    for leaf in jax.tree.leaves(tree):
+        total = total * jnp.uint32(0x01000193) + leaf_hash(leaf)
+    return total
+
+
+def leaf_hash(leaf: Array) -> Array:
+    """() uint32 hash of one leaf: sum of murmur3-mixed bits and positions."""
+    flat = jnp.ravel(leaf)
+    width = flat.dtype.itemsize * 8
+    bits = flat if width == 1 else jax.lax.bitcast_convert_type(flat, f"uint{width}")
+    bits = bits.astype(jnp.uint32)
+    x = bits + jnp.arange(1, flat.size + 1, dtype=jnp.uint32) * jnp.uint32(0x9E3779B9)
+    x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
+    x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
+    return jnp.sum(x ^ (x >> 16), dtype=jnp.uint32)

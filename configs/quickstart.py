@@ -1,0 +1,23 @@
+"""A narrow 64-px DCGAN on painted faces: recognisable in under 4 minutes on 2 CPU cores.
+
+bash launch/quickstart.sh
+"""
+
+from anigan_jax.config import Config, Optimizer, Run
+from anigan_jax.data.sources import PaintedFaces
+from anigan_jax.methods.gan import GAN
+from anigan_jax.networks.specs import Discriminator, Generator
+
+CONFIG = Config(
+    name="quickstart",
+    method=GAN(
+        generator=Generator(z_dim=64, base=16),
+        discriminator=Discriminator(base=16, spectral=True, batch_norm=False, bias=True),
+    ),
+    data=PaintedFaces(count=4096),
+    batch_size=32,
+    g=Optimizer(rate=5e-4),
+    d=Optimizer(rate=5e-4),
+    ema_half_life=2000,
+    run=Run(steps=1000, sample_every=200, checkpoint_every=500),
+)
