@@ -47,9 +47,7 @@ def measure(batch: int, base: int, windows: int, peer: bool) -> list[dict]:
 def as_text(rows: list[dict]) -> str:
     """The table as a person reads it."""
     head = f"{'side':22}{'images/s':>10}{'ours is':>10}"
-    lines = [
-        f"{row['side']:22}{row['images_per_sec']:>10}{row['ours_is']:>9}x" for row in rows
-    ]
+    lines = [f"{row['side']:22}{row['images_per_sec']:>10}{row['ours_is']:>9}x" for row in rows]
     return "\n".join([head, *lines])
 
 
@@ -59,7 +57,7 @@ def ours(batch: int, base: int, lax: bool = False):
     config = Config("bench", method, PaintedFaces(), batch_size=batch)
     made = method.make(None)
     (phase,) = made.phases
-    step = train_step.make_super_step(config, phase, STEPS, None)
+    step = train_step.make_super_step(config, made, phase, STEPS, None)
     step = jax.jit(step, donate_argnums=(0,))
     images = np.random.default_rng(0).integers(0, 256, (512, 64, 64, 3), np.uint8)
     images = jax.numpy.asarray(images)

@@ -150,9 +150,7 @@ def dry_run(config: Config, pack: packs.Pack, driver) -> int:
 
 def describe(argv: list[str]) -> int:
     """Prints the layers of a config's networks."""
-    args = _arguments(
-        "describe", argv, config={"positional": True}, json={"action": "store_true"}
-    )
+    args = _arguments("describe", argv, config={"positional": True}, json={"action": "store_true"})
     config = configs.load(args.config)
     runtime.prepare("cpu")
     from anigan_jax import show
@@ -174,7 +172,7 @@ def _open(run: Path):
 
 
 def _newest(run: Path):
-    recorded, config, _, driver = _open(run)
+    _recorded, config, _, driver = _open(run)
     from anigan_jax import show
 
     return show.newest(config, run, driver)

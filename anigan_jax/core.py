@@ -24,13 +24,13 @@ class Keys(NamedTuple):
       shared: () key, the same on every device: choices about the whole batch.
       example: (b,) keys, one per local example by its global index, new in every
         repeat: dropout, augmentation.
-      noise: (b,) keys for latents; equal in all updates of one `noise_stream` and,
-        with `fresh_noise` off, in all repeats.
+      z: (b, Z) standard normal latents; equal in all updates of one `noise_stream`
+        and, with `fresh_noise` off, in all repeats.
     """
 
     shared: Array
     example: Array
-    noise: Array
+    z: Array
 
 
 class Aux(NamedTuple):
@@ -92,7 +92,7 @@ class Method(NamedTuple):
       phases: in order of training.
       preview: (state, keys (n,)) -> {panel name: (n, H, W, 3) in [-1, 1]}.
       generate: (params of g, stats of g, z (n, Z)) -> (n, H, W, 3) in [-1, 1].
-      z_dim: length of the latent.
+      z_dim: length of the latent; 0 where there is none.
     """
 
     init: Callable

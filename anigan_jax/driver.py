@@ -62,7 +62,7 @@ def prepare(config: Config, pack: Pack, start: int = 0) -> Session:
     (phase,) = method.phases
     marks = (run.sample_every, run.checkpoint_every, total, start)
     length = largest_divisor(run.steps_per_dispatch, marks)
-    step = train_step.make_super_step(config, phase, length, parallel.AXIS)
+    step = train_step.make_super_step(config, method, phase, length, parallel.AXIS)
     mapped = parallel.map_step(step, run.mapper, devices)
     resident = run.feed == "resident"
     data = np.asarray(pack.images) if resident else np.zeros((0, 1, 1, 3), np.uint8)
@@ -202,9 +202,7 @@ def train(config: Config, workdir: Path, pack: Pack, source: str, overrides: lis
         if found:
             print(f"resuming {workdir} at step {found.step}", flush=True)
             session = prepare(config, pack, found.step)
-        state = parallel.replicate(
-            found.state if found else session.initial(), session.devices
-        )
+        state = parallel.replicate(found.state if found else session.initial(), session.devices)
         return _loop(config, workdir, pack, session, state, found.step if found else 0)
 
 

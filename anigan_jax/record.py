@@ -127,7 +127,11 @@ def curves(metrics: list[dict], folder: Path) -> list[Path]:
         if shown:
             values = np.concatenate(shown)
             low, high = np.percentile(values, [0.5, 99.5])
-            axes.set_ylim((0, 1) if name == "scores" else (low - 0.05 * (high - low) - 1e-3, high * 1.05 + 1e-3))
+            axes.set_ylim(
+                (0, 1)
+                if name == "scores"
+                else (low - 0.05 * (high - low) - 1e-3, high * 1.05 + 1e-3)
+            )
             axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
         axes.set_xlabel("step")
         axes.grid(alpha=0.3)

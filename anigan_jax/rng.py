@@ -45,14 +45,7 @@ def example_keys(key: Array, examples: Array) -> Array:
 
 
 def update_keys(
-    raw: Array,
-    step: Array,
-    position: int,
-    repeat: Array | int,
-    examples: Array,
-    *,
-    noise_stream: int,
-    fresh_noise: bool,
+    raw: Array, step: Array, position: int, repeat: Array | int, examples: Array, z: Array
 ) -> Keys:
     """Keys of one repeat of one update.
 
@@ -62,17 +55,22 @@ def update_keys(
       position: index of the update (and loss) within the step.
       repeat: index of the repeat.
       examples: (b,) global example indices of this device.
-      noise_stream: latents are shared by updates with the same number.
-      fresh_noise: whether latents change with `repeat`.
+      z: (b, Z) latents of `latents`.
     """
-    noise_repeat = repeat if fresh_noise else 0
-    noise = stream_key(raw, Stream.NOISE, step, noise_stream, noise_repeat)
     example = stream_key(raw, Stream.EXAMPLE, step, position, repeat)
     return Keys(
         shared=stream_key(raw, Stream.SHARED, step, position, repeat),
         example=example_keys(example, examples),
-        noise=example_keys(noise, examples),
+        z=z,
     )
+
+
+def latents(
+    raw: Array, step: Array, noise_stream: int, repeat: Array | int, examples: Array, z_dim: int
+) -> Array:
+    """(b, z_dim) standard normal latents of one repeat; arguments as `update_keys`."""
+    key = stream_key(raw, Stream.NOISE, step, noise_stream, repeat)
+    return normal(example_keys(key, examples), (z_dim,))
 
 
 def normal(keys: Array, shape: tuple[int, ...]) -> Array:

@@ -20,8 +20,8 @@ def describe(config: Config) -> dict:
     FLOPs are two per multiplication of the forward pass of one image, without the
     taps that fall on padding's zeros being left out.
     """
-    from anigan_jax.networks.layers import SPECTRAL
     from anigan_jax.networks import dcgan
+    from anigan_jax.networks.layers import SPECTRAL
 
     method = config.method
     nets = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -36,7 +37,9 @@ def draws_per_step(phase: Phase) -> int:
     return max(update.max_repeats for update in phase.updates)
 
 
-def make_train_step(config: Config, phase: Phase, axis_name: str | None) -> Callable:
+def make_train_step(
+    config: Config, method: Method, phase: Phase, axis_name: str | None
+) -> Callable:
     """The per-device step.
 
     Returns:
@@ -64,29 +67,35 @@ def make_train_step(config: Config, phase: Phase, axis_name: str | None) -> Call
         )
         return state, mean({k: jnp.float32(v) for k, v in aux.metrics.items()})
 
-    def one_repeat(state, position: int, update: Update, repeat, draw_batch, examples):
+    def one_repeat(state, position: int, update: Update, repeat, draw_batch, examples, z):
         batch, metrics = draw_batch(state, repeat), {}
         for part, loss in enumerate(update.losses):
-            keys = rng.update_keys(
-                state.key,
-                state.step,
-                # Losses of one update have keys of their own; 8 is above any count.
-                8 * position + part,
-                repeat,
-                examples,
-                noise_stream=update.noise_stream,
-                fresh_noise=update.fresh_noise,
-            )
+            # Losses of one update have keys of their own; 8 is above any count.
+            place = 8 * position + part
+            keys = rng.update_keys(state.key, state.step, place, repeat, examples, z)
             state, new = one_update(state, update.player, loss, batch, keys)
             metrics |= new
         return state, metrics
 
     def step(state: TrainState, draw_batch: Callable, examples: Array):
         before, all_metrics = state, {}
+
+        @functools.cache
+        def first_latents(stream: int) -> Array:
+            # One draw for all updates of a stream: the compiler then sees that D's and
+            # G's update generate the same images, and does it once.
+            return rng.latents(state.key, before.step, stream, 0, examples, method.z_dim)
+
+        def latents(update: Update, repeat) -> Array:
+            if not update.fresh_noise or update.repeats == 1:
+                return first_latents(update.noise_stream)
+            stream = update.noise_stream
+            return rng.latents(state.key, before.step, stream, repeat, examples, method.z_dim)
+
         for position, update in enumerate(phase.updates):
 
             def body(repeat, carry, position=position, update=update):
-                args = (position, update, repeat, draw_batch, examples)
+                args = (position, update, repeat, draw_batch, examples, latents(update, repeat))
                 return one_repeat(carry[0], *args)
 
             if isinstance(update.repeats, int) and update.repeats == 1:
@@ -125,7 +134,9 @@ def _average(config: Config, state: TrainState) -> PyTree:
     )
 
 
-def make_super_step(config: Config, phase: Phase, length: int, axis_name: str | None):
+def make_super_step(
+    config: Config, method: Method, phase: Phase, length: int, axis_name: str | None
+) -> Callable:
     """`length` steps in one dispatch, by `lax.scan`; the bits do not depend on it.
 
     Returns:
@@ -134,7 +145,7 @@ def make_super_step(config: Config, phase: Phase, length: int, axis_name: str | 
       `local`: {'device': () int32 index of this device} and, when streamed,
       'images': (length, R, b, H, W, 3) uint8.
     """
-    step = make_train_step(config, phase, axis_name)
+    step = make_train_step(config, method, phase, axis_name)
     reserved = draws_per_step(phase)
 
     def super_step(state: TrainState, images: Array, local: dict[str, Array]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -112,7 +113,10 @@ def tags(parameters: Face) -> str:
 
 
 def _shade(colour, factor: float):
-    return tuple(max(0, min(255, int(c * factor + (255 * (factor - 1) if factor > 1 else 0)))) for c in colour)
+    return tuple(
+        max(0, min(255, int(c * factor + (255 * (factor - 1) if factor > 1 else 0))))
+        for c in colour
+    )
 
 
 class _Canvas:
@@ -177,7 +181,7 @@ def _front_hair(c: _Canvas, f: Face) -> None:
     c.ellipse(0.5, 0.42, 0.365, 0.345, colour, 180, 360)
     cuts = ((0.17, 0.36, 0.5, 0.66, 0.83), (0.17, 0.42, 0.83), (0.17, 0.3, 0.42, 0.58, 0.7, 0.83))
     cuts = cuts[f.fringe]
-    for left, right in zip(cuts, cuts[1:], strict=False):
+    for left, right in itertools.pairwise(cuts):
         middle = (left + right) / 2
         depth = 0.53 - 0.1 * abs(middle - 0.5)
         c.polygon([(left - 0.02, 0.4), (right + 0.02, 0.4), (middle, depth)], colour)
@@ -196,7 +200,10 @@ def _eye(c: _Canvas, f: Face, x: float) -> None:
     c.ellipse(x, 0.62, 0.054, ry * 0.78, colour)
     c.ellipse(x, 0.6, 0.024, ry * 0.5, (30, 26, 36))
     c.ellipse(x - 0.022, 0.57, 0.018, 0.02, (255, 255, 255))
-    lash = [(x + 0.095 * t, 0.6 - (ry + 0.012) * math.sqrt(1 - 0.8 * t * t)) for t in np.linspace(-1, 1, 9)]
+    lash = [
+        (x + 0.095 * t, 0.6 - (ry + 0.012) * math.sqrt(1 - 0.8 * t * t))
+        for t in np.linspace(-1, 1, 9)
+    ]
     c.line(lash, (50, 36, 44), 0.024)
 
 

@@ -6,7 +6,7 @@ help do not start JAX.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from anigan_jax.config import MethodSettings
@@ -35,8 +35,8 @@ class Schedule:
 class GAN(MethodSettings):
     """A DCGAN with any adversarial loss, penalties, schedule and augmentation."""
 
-    generator: Generator = Generator()
-    discriminator: Discriminator = Discriminator()
+    generator: Generator = field(default_factory=Generator)
+    discriminator: Discriminator = field(default_factory=Discriminator)
     loss: Literal[
         "non_saturating", "minimax", "least_squares", "hinge", "wasserstein", "relativistic"
     ] = "non_saturating"

@@ -86,8 +86,8 @@ class Game:
 
     def fake(self, params, stats, keys: Keys):
         """Generated training images in G's own range, and G's new statistics."""
-        z = rng.normal(keys.noise, (1, 1, self.settings.generator.z_dim))
         variables = {"params": params, **stats}
+        z = keys.z[:, None, None, :]
         return self.g.apply(variables, z, train=True, mutable=list(stats))
 
     def score(self, params, stats, images, keys, salt: int, *, iterate: bool, train=True):
@@ -116,9 +116,7 @@ class Game:
         fake, _ = self.fake(state.params["g"], state.stats["g"], keys)
         fake = jax.lax.stop_gradient(fake)
         # Separate passes: each has its own batch statistics, as in the references.
-        real_logits, stats = self.score(
-            params, state.stats["d"], images, keys, 0, iterate=True
-        )
+        real_logits, stats = self.score(params, state.stats["d"], images, keys, 0, iterate=True)
         fake_logits, stats = self.score(params, stats, fake, keys, 1, iterate=False)
         terms = self.adversarial.d(real_logits, fake_logits, s.real_label, s.fake_label)
         weights = {"both": (1, 1), "real": (1, 0), "fake": (0, 1)}[part]
@@ -160,9 +158,7 @@ class Game:
         if s.r2:
             total += s.r2 / 2 * jnp.mean(losses.r2(discriminate, fake))
         if s.gradient_penalty:
-            mix = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, 2)))(
-                keys.example
-            )
+            mix = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, 2)))(keys.example)
             value = losses.gradient_penalty(discriminate, real, fake, mix)
             total += s.gradient_penalty * jnp.mean(value)
         return total
@@ -229,5 +225,3 @@ def schedule_repeats(schedule: Schedule):
         return jnp.maximum(g_count(memory, step), 3)
 
     return d_repeats, g_repeats, MAX_DYNAMIC, MAX_DYNAMIC
-
-

@@ -1,22 +1,25 @@
-"""Convolutions as slices and matrix products, exact against the textbook layers.
+"""Convolutions as undilated stride-1 correlations, exact against the textbook layers.
 
 XLA's CPU backend computes a convolution whose input or kernel is dilated (every
-gradient of a strided convolution, all of a transposed one) with slow code, and GPUs
-miss their fast kernels in the weight gradient of `lax.conv_transpose`. Here a strided
-convolution is one matrix product over gathered windows, and a stride-2 transposed one
-is split into phases of its output, each an undilated convolution, so that no pass,
-forward or backward, is dilated.
+gradient of a strided convolution, all of a transposed one) ten to a hundred times
+slower, and GPUs miss their fast kernels in the weight gradient of `lax.conv_transpose`.
+Here a stride-2 convolution is a stride-1 correlation over 2x2 blocks of pixels, a
+transposed one is its mirror image, and `correlate` and `kernel_gradient` are closed
+under differentiation, so that no pass of any order is dilated.
 
 Arrays are NHWC, kernels HWIO.
 """
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
 Pads = tuple[tuple[int, int], tuple[int, int]]
+NO_PADS: Pads = ((0, 0), (0, 0))
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
@@ -29,34 +32,60 @@ def same_pads(size: tuple[int, int], kernel: int, stride: int) -> Pads:
     return tuple(pads)
 
 
-def _windows(x: Array, kernel: tuple[int, int], stride: int) -> Array:
-    """(B, H, W, C) -> (B, h, w, kh*kw*C): all windows, taps in kernel order."""
-    kh, kw = kernel
-    h = (x.shape[1] - kh) // stride + 1
-    w = (x.shape[2] - kw) // stride + 1
-    taps = [
-        lax.slice(
-            x,
-            (0, i, j, 0),
-            (x.shape[0], i + (h - 1) * stride + 1, j + (w - 1) * stride + 1, x.shape[3]),
-            (1, stride, stride, 1),
-        )
-        for i in range(kh)
-        for j in range(kw)
-    ]
-    return jnp.concatenate(taps, axis=-1)
+def _mirror(kernel: Array) -> Array:
+    """The kernel of the adjoint map: flipped, inputs and outputs swapped."""
+    return kernel[::-1, ::-1].swapaxes(2, 3)
 
 
-def _valid(x: Array, kernel: Array, stride: int = 1) -> Array:
-    """Convolution without padding, as one matrix product (or a plain one on a GPU)."""
-    kh, kw, cin, cout = kernel.shape
-    if jax.default_backend() != "cpu" and stride == 1:
-        return lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=_LAYOUT)
-    if x.shape[1:3] == (kh, kw):
-        # The window is the whole map: no gathering.
-        flat = x.reshape(x.shape[0], -1) @ kernel.reshape(-1, cout)
-        return flat[:, None, None, :]
-    return _windows(x, (kh, kw), stride) @ kernel.reshape(-1, cout)
+def _mirror_pads(pads: Pads, kernel: Array) -> Pads:
+    return tuple(
+        (side - 1 - low, side - 1 - high)
+        for (low, high), side in zip(pads, kernel.shape[:2], strict=True)
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def correlate(x: Array, kernel: Array, pads: Pads) -> Array:
+    """Stride-1 cross-correlation; pads below the kernel's side, forward and mirrored."""
+    return lax.conv_general_dilated(x, kernel, (1, 1), pads, dimension_numbers=_LAYOUT)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def kernel_gradient(x: Array, dy: Array, pads: Pads) -> Array:
+    """Gradient of <correlate(x, kernel, pads), dy> with respect to the kernel."""
+    # A convolution of its own: input channels as batch, batch as channels, dy as window.
+    # Padding and transposing are spelled out because XLA's CPU backend is a hundred
+    # times slower where this window reaches into padding, and in a loop (`lax.scan`)
+    # where the operands are not in its own order.
+    x = jnp.pad(x, ((0, 0), *pads, (0, 0))).transpose(3, 1, 2, 0)
+    dy = dy.transpose(1, 2, 0, 3)
+    out = lax.conv_general_dilated(x, dy, (1, 1), NO_PADS, dimension_numbers=_LAYOUT)
+    return out.transpose(1, 2, 0, 3)
+
+
+def _correlate_forward(x, kernel, pads):
+    return correlate(x, kernel, pads), (x, kernel)
+
+
+def _correlate_backward(pads, saved, dy):
+    x, kernel = saved
+    dx = correlate(dy, _mirror(kernel), _mirror_pads(pads, kernel))
+    return dx, kernel_gradient(x, dy, pads)
+
+
+def _kernel_gradient_forward(x, dy, pads):
+    return kernel_gradient(x, dy, pads), (x, dy)
+
+
+def _kernel_gradient_backward(pads, saved, kernel):
+    # The map is bilinear; its cotangent has the kernel's shape.
+    x, dy = saved
+    dx = correlate(dy, _mirror(kernel), _mirror_pads(pads, kernel))
+    return dx, correlate(x, kernel, pads)
+
+
+correlate.defvjp(_correlate_forward, _correlate_backward)
+kernel_gradient.defvjp(_kernel_gradient_forward, _kernel_gradient_backward)
 
 
 def _space_to_depth(x: Array) -> Array:
@@ -66,30 +95,20 @@ def _space_to_depth(x: Array) -> Array:
     return x.reshape(b, h // 2, w // 2, 4 * c)
 
 
-def conv(x: Array, kernel: Array, *, stride: int = 1, pads: Pads = ((0, 0), (0, 0))) -> Array:
-    """Cross-correlation: out[i] = sum_t x[stride * i + t - pad] kernel[t].
+def _depth_to_space(x: Array) -> Array:
+    """(B, h, w, 4C) -> (B, 2h, 2w, C)."""
+    b, h, w, c = x.shape
+    x = x.reshape(b, h, w, 2, 2, c // 4).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(b, 2 * h, 2 * w, c // 4)
 
-    Args:
-      x: (B, H, W, Cin).
-      kernel: (k, k, Cin, Cout).
-      stride: step of the window.
-      pads: zeros ((top, bottom), (left, right)).
 
-    Returns:
-      (B, h, w, Cout).
-    """
-    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    k, cin, cout = kernel.shape[0], kernel.shape[2], kernel.shape[3]
-    if stride != 2 or x.shape[1] == k:
-        return _valid(x, kernel, stride)
-    # Stride 2 on s x s blocks of pixels is stride 1: no strided slice in any pass.
-    odd = k % 2
-    kernel = jnp.pad(kernel, ((0, odd), (0, odd), (0, 0), (0, 0)))
-    half = (k + odd) // 2
-    rows, columns = ((n - k) // 2 + half for n in x.shape[1:3])
-    x = _fit(x, 2 * rows, 2 * columns)
-    blocks = kernel.reshape(half, 2, half, 2, cin, cout).transpose(0, 2, 1, 3, 4, 5)
-    return _valid(_space_to_depth(x), blocks.reshape(half, half, 4 * cin, cout))
+def _blocks(kernel: Array) -> Array:
+    """(k, k, Cin, Cout) -> (h, h, 4 Cin, Cout) over 2x2 blocks; odd k grows by a zero."""
+    k, _, cin, cout = kernel.shape
+    kernel = jnp.pad(kernel, ((0, k % 2), (0, k % 2), (0, 0), (0, 0)))
+    h = (k + 1) // 2
+    kernel = kernel.reshape(h, 2, h, 2, cin, cout).transpose(0, 2, 1, 3, 4, 5)
+    return kernel.reshape(h, h, 4 * cin, cout)
 
 
 def _fit(x: Array, rows: int, columns: int) -> Array:
@@ -99,13 +118,34 @@ def _fit(x: Array, rows: int, columns: int) -> Array:
     return jnp.pad(x, ((0, 0), (0, grow[0]), (0, grow[1]), (0, 0)))
 
 
-def _phase(kernel: int, pad: int, parity: int) -> tuple[list[int], int]:
-    """Taps that reach outputs of one parity (in order of rising input), first offset.
+def conv(x: Array, kernel: Array, *, stride: int = 1, pads: Pads = NO_PADS) -> Array:
+    """Cross-correlation: out[i] = sum_t x[stride * i + t - pad] kernel[t].
 
-    Output o = 2i + t - pad, so o = 2q + parity sees input i = q + (parity + pad - t)/2.
+    Args:
+      x: (B, H, W, Cin).
+      kernel: (k, k, Cin, Cout).
+      stride: 1 or 2.
+      pads: zeros ((top, bottom), (left, right)), below k where the stride is 1.
+
+    Returns:
+      (B, h, w, Cout).
+
+    Raises:
+      ValueError: for another stride.
     """
-    taps = [t for t in range(kernel) if (parity + pad - t) % 2 == 0][::-1]
-    return taps, (parity + pad - taps[0]) // 2
+    k, cout = kernel.shape[0], kernel.shape[3]
+    padded = tuple(n + sum(pad) for n, pad in zip(x.shape[1:3], pads, strict=True))
+    if padded == (k, k):
+        # One window (D's logit): a plain matrix product.
+        x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+        return (x.reshape(x.shape[0], -1) @ kernel.reshape(-1, cout))[:, None, None, :]
+    if stride == 1:
+        return correlate(x, kernel, pads)
+    _check_stride(stride)
+    rows, columns = ((n - k) // 2 + (k + 1) // 2 for n in padded)
+    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+    x = _space_to_depth(_fit(x, 2 * rows, 2 * columns))
+    return correlate(x, _blocks(kernel), NO_PADS)
 
 
 def conv_transpose(
@@ -117,7 +157,7 @@ def conv_transpose(
       x: (B, h, w, Cin).
       kernel: (k, k, Cin, Cout): PyTorch's (in, out, kh, kw) moved to HWIO, not flipped.
       stride: 1 or 2.
-      padding: pixels cut from each side of the full output.
+      padding: pixels cut from each side of the full output; below k.
       output_padding: rows and columns added at the bottom and right.
 
     Returns:
@@ -126,57 +166,33 @@ def conv_transpose(
     Raises:
       ValueError: for another stride.
     """
-    if stride not in (1, 2):
-        raise ValueError(f"stride is {stride}; 1 and 2 are supported")
     k, cin, cout = kernel.shape[0], kernel.shape[2], kernel.shape[3]
     b, h, w, _ = x.shape
+    out = [(n - 1) * stride - 2 * padding + k + output_padding for n in (h, w)]
     if h == w == 1 and padding == 0 and output_padding == 0:
         # A 1x1 map (the generator's stem): a plain matrix product.
         matrix = kernel.transpose(2, 0, 1, 3).reshape(cin, -1)
         return (x.reshape(b, cin) @ matrix).reshape(b, k, k, cout)
     if stride == 1:
-        out = (h - 1 - 2 * padding + k + output_padding)
-        low = k - 1 - padding
-        x = jnp.pad(x, ((0, 0), (max(low, 0),) * 2, (max(low, 0),) * 2, (0, 0)))
-        return _fit(_valid(x, kernel[::-1, ::-1]), out, out)
-    return _two_phases(x, kernel, padding, output_padding)
+        full = correlate(x, kernel[::-1, ::-1], ((k - 1, k - 1),) * 2)
+        return _fit(full[:, padding:, padding:], *out)
+    _check_stride(stride)
+    blocks = _mirror(_blocks(kernel.swapaxes(2, 3)))
+    reach = blocks.shape[0] - 1
+    full = _depth_to_space(correlate(x, blocks, ((reach, reach),) * 2))
+    return _fit(full[:, padding:, padding:], *out)
 
 
-def _two_phases(x: Array, kernel: Array, padding: int, output_padding: int) -> Array:
-    k, cin, cout = kernel.shape[0], kernel.shape[2], kernel.shape[3]
-    b, h, w, _ = x.shape
-    out_h, out_w = (2 * (n - 1) - 2 * padding + k + output_padding for n in (h, w))
-    rows, columns = -(-out_h // 2), -(-out_w // 2)
-    plans = [_phase(k, padding, parity) for parity in (0, 1)]
-    low = max(0, *(-first for _, first in plans))
-    size = [
-        max(n + low, *(low + first + len(taps) - 1 + m for taps, first in plans))
-        for n, m in ((h, rows), (w, columns))
-    ]
-    x = jnp.pad(
-        x, ((0, 0), (low, size[0] - low - h), (low, size[1] - low - w), (0, 0))
-    )
-    phases = []
-    for taps_h, first_h in plans:
-        for taps_w, first_w in plans:
-            top, left = low + first_h, low + first_w
-            part = x[
-                :, top : top + rows + len(taps_h) - 1, left : left + columns + len(taps_w) - 1
-            ]
-            # Indexing by lists would be a gather (and its gradient a scatter).
-            taps = jnp.stack([kernel[t] for t in taps_h])
-            taps = jnp.stack([taps[:, t] for t in taps_w], axis=1)
-            phases.append(_valid(part, taps))
-    y = jnp.stack(phases, axis=3).reshape(b, rows, columns, 2, 2, cout)
-    y = y.transpose(0, 1, 3, 2, 4, 5).reshape(b, 2 * rows, 2 * columns, cout)
-    return y[:, :out_h, :out_w]
+def _check_stride(stride: int) -> None:
+    if stride != 2:
+        raise ValueError(f"stride is {stride}; 1 and 2 are supported")
 
 
 def upsample_conv(x: Array, kernel: Array) -> Array:
     """Nearest-neighbour doubling, then a same-size convolution with an odd kernel.
 
-    Taps that see the same source pixel are summed, so each of the four output phases
-    is a smaller convolution of the small map: the same function up to rounding.
+    Taps that see the same source pixel are summed, so the four output phases are one
+    smaller convolution of the small map: the same function up to rounding.
 
     Args:
       x: (B, h, w, Cin).
@@ -185,45 +201,32 @@ def upsample_conv(x: Array, kernel: Array) -> Array:
     Returns:
       (B, 2h, 2w, Cout).
     """
-    k, _, _, cout = kernel.shape
-    b, h, w, _ = x.shape
-    r = k // 2
+    k, r = kernel.shape[0], kernel.shape[0] // 2
     # Output 2q + p, tap t reads big pixel 2q + p + t - r, small pixel q + offset.
-    offsets = [[(p + t - r) // 2 for t in range(k)] for p in (0, 1)]
-    low = -min(map(min, offsets))
-    high = max(map(max, offsets))
-    x = jnp.pad(x, ((0, 0), (low, high), (low, high), (0, 0)))
+    reach = (r + 1) // 2
 
     def fold(array: Array, axis: int, parity: int) -> Array:
-        offs = offsets[parity]
         rows = jnp.split(array, k, axis)
+        zero = jnp.zeros_like(rows[0])
         sums = [
-            sum(row for row, o in zip(rows, offs, strict=True) if o == value)
-            for value in range(offs[0], offs[-1] + 1)
+            sum((row for t, row in enumerate(rows) if (parity + t - r) // 2 == offset), zero)
+            for offset in range(-reach, reach + 1)
         ]
         return jnp.concatenate(sums, axis)
 
-    phases = []
-    for p in (0, 1):
-        for q in (0, 1):
-            taps = fold(fold(kernel, 0, p), 1, q)
-            top, left = low + offsets[p][0], low + offsets[q][0]
-            part = x[:, top : top + h + taps.shape[0] - 1, left : left + w + taps.shape[1] - 1]
-            phases.append(_valid(part, taps))
-    y = jnp.stack(phases, axis=3).reshape(b, h, w, 2, 2, cout)
-    return y.transpose(0, 1, 3, 2, 4, 5).reshape(b, 2 * h, 2 * w, cout)
+    phases = [fold(fold(kernel, 0, p), 1, q) for p in (0, 1) for q in (0, 1)]
+    y = correlate(x, jnp.concatenate(phases, axis=3), ((reach, reach),) * 2)
+    return _depth_to_space(y)
 
 
-def conv_reference(x: Array, kernel: Array, *, stride: int = 1, pads: Pads = ((0, 0), (0, 0))):
+def conv_reference(x: Array, kernel: Array, *, stride: int = 1, pads: Pads = NO_PADS) -> Array:
     """`conv` by XLA's own operator; for tests and the benchmark."""
-    return lax.conv_general_dilated(
-        x, kernel, (stride, stride), pads, dimension_numbers=_LAYOUT
-    )
+    return lax.conv_general_dilated(x, kernel, (stride, stride), pads, dimension_numbers=_LAYOUT)
 
 
 def conv_transpose_reference(
     x: Array, kernel: Array, *, stride: int = 2, padding: int = 1, output_padding: int = 0
-):
+) -> Array:
     """`conv_transpose` by XLA's dilated operator; for tests and the benchmark."""
     low = kernel.shape[0] - 1 - padding
     return lax.conv_general_dilated(
