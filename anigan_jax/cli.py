@@ -262,3 +262,7 @@ def bench(argv: list[str]) -> int:
     rows = benchmark.measure(args.batch, args.base, args.windows, args.peer == "torch")
     print(json.dumps(rows, indent=1) if args.json else benchmark.as_text(rows))
     return 0
+
+
+if __name__ == "__main__":
+    main()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 
 import jax
@@ -80,22 +79,23 @@ def make_train_step(
     def step(state: TrainState, draw_batch: Callable, examples: Array):
         before, all_metrics = state, {}
 
-        @functools.cache
-        def first_latents(stream: int) -> Array:
-            # One draw for all updates of a stream: the compiler then sees that D's and
-            # G's update generate the same images, and does it once.
-            return rng.latents(state.key, before.step, stream, 0, examples, method.z_dim)
+        def latents(stream: int, repeat) -> Array:
+            z_dim = method.z_dim
+            return rng.latents(state.key, before.step, stream, repeat, examples, z_dim)
 
-        def latents(update: Update, repeat) -> Array:
+        # One draw for all updates of a stream: the compiler then sees that D's and G's
+        # update generate the same images, and does it once.
+        first = {stream: latents(stream, 0) for stream in {u.noise_stream for u in phase.updates}}
+
+        def noise(update: Update, repeat) -> Array:
             if not update.fresh_noise or update.repeats == 1:
-                return first_latents(update.noise_stream)
-            stream = update.noise_stream
-            return rng.latents(state.key, before.step, stream, repeat, examples, method.z_dim)
+                return first[update.noise_stream]
+            return latents(update.noise_stream, repeat)
 
         for position, update in enumerate(phase.updates):
 
             def body(repeat, carry, position=position, update=update):
-                args = (position, update, repeat, draw_batch, examples, latents(update, repeat))
+                args = (position, update, repeat, draw_batch, examples, noise(update, repeat))
                 return one_repeat(carry[0], *args)
 
             if isinstance(update.repeats, int) and update.repeats == 1:

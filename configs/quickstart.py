@@ -19,5 +19,5 @@ CONFIG = Config(
     g=Optimizer(rate=5e-4),
     d=Optimizer(rate=5e-4),
     ema_half_life=2000,
-    run=Run(steps=1000, sample_every=200, checkpoint_every=500),
+    run=Run(steps=1800, sample_every=200, checkpoint_every=600),
 )

@@ -7,4 +7,4 @@ python -c 'import torch' 2>/dev/null || python -m pip install --quiet torch==2.1
   || echo "no PyTorch here: the tests against it are skipped"
 ruff check .
 ruff format --check .
-exec python -m pytest "$@"
+exec python -m pytest -n 2 "$@"

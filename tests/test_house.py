@@ -1,0 +1,66 @@
+"""The house rules that a machine can check: who may import what, and what nobody may."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "anigan_jax"
+FILES = sorted(PACKAGE.rglob("*.py"))
+# Modules that the command line reads before JAX may start.
+JAX_FREE = ("cli", "config", "errors", "runtime", "methods/gan", "networks/specs")
+
+
+def imports(path: Path, *, top: bool) -> set[str]:
+    tree = ast.parse(path.read_text())
+    nodes = tree.body if top else ast.walk(tree)
+    names = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def module(path: Path) -> str:
+    return path.relative_to(PACKAGE).with_suffix("").as_posix()
+
+
+@pytest.mark.parametrize("path", FILES, ids=module)
+def test_layers(path):
+    here, used = module(path), imports(path, top=False)
+    families = {n for n in used if n.startswith("anigan_jax.methods")}
+    if not here.startswith(("methods/", "bench")):
+        assert not families, f"{here} names a family"
+    if here != "checkpoint":
+        assert not any(name.startswith("orbax") for name in used)
+    if here in JAX_FREE or here.startswith("data/"):
+        roots = {name.split(".")[0] for name in imports(path, top=True)}
+        assert not roots & {"jax", "flax", "optax", "orbax"}, f"{here} starts JAX"
+    if here == "losses":
+        assert not any(n.startswith(("anigan_jax", "flax")) for n in used)
+    if here == "core":
+        assert not any(n.startswith("anigan_jax") for n in used)
+
+
+@pytest.mark.parametrize("path", FILES, ids=module)
+def test_nothing_unsafe(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ExceptHandler):
+            assert node.type is not None, "bare except"
+        if isinstance(node, ast.Call):
+            call = ast.unparse(node.func)
+            unsafe = ("pickle.load", "pickle.loads", "yaml.load", "eval", "os.system")
+            assert call not in unsafe
+            assert call != "lax.conv_transpose"
+            assert not any(k.arg == "shell" for k in node.keywords)
+
+
+@pytest.mark.parametrize("path", FILES, ids=module)
+def test_sizes(path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= 400
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            assert node.end_lineno - node.lineno < 75, node.name

@@ -1,0 +1,134 @@
+"""The seeds' networks: parameter counts, shapes, initial values, PyTorch equality."""
+
+import dataclasses
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny import NAMES, shrunk
+
+from anigan_jax import config as configs
+from anigan_jax import show
+from anigan_jax.errors import UserError
+from anigan_jax.networks import dcgan, specs
+
+# Total and statistics of each network; S2's are the report's, the others follow from
+# sum(k k in out) + biases + gains by hand.
+COUNTS = {
+    "seed_keras_dynamic": ((2_734_531, 960), (1_086_273, 896)),
+    "ref_dcgan64": ((3_578_624, 1_920), (2_767_360, 1_792)),
+}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_parameter_counts(name):
+    nets = show.describe(configs.load(name))["networks"]
+    for player, (total, statistics) in zip(
+        ("generator", "discriminator"), COUNTS[name], strict=True
+    ):
+        assert nets[player]["statistics"] == statistics
+        assert nets[player]["parameters"] + nets[player]["statistics"] == total
+
+
+def test_flops_of_the_reference():
+    nets = show.describe(configs.load("ref_dcgan64"))["networks"]
+    # Two per multiplication: 4x4 stem, three doublings of 16 k k-taps, RGB.
+    stem = 100 * 512 * 16
+    ups = sum(16 * 16 * 4**i * (512 >> i) * (256 >> i) for i in range(3))
+    assert nets["generator"]["flops"] == 2 * (stem + ups + 16 * 32 * 32 * 64 * 3)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_shapes_and_ranges(name):
+    config = shrunk(name)
+    method = config.method.make(None)
+    params, stats, _ = method.init(jax.random.key(0))
+    images = method.generate(params["g"], stats["g"], jnp.ones((2, 4)))
+    assert images.shape == (2, 32, 32, 3)
+    assert float(jnp.abs(images).max()) <= 1
+    d = dcgan.discriminator(config.method.discriminator)
+    logits = d.apply({"params": params["d"], **stats["d"]}, images, train=False)
+    assert logits.size == 2
+
+
+def test_initial_values():
+    config = configs.load("ref_dcgan64")
+    method = config.method.make(None)
+    params, _, _ = jax.jit(method.init)(jax.random.key(0))
+    kernel = params["d"]["down4"]["weight"]["kernel"]
+    assert abs(float(kernel.std()) - 0.02) < 2e-4
+    gain = params["d"]["down4_norm"]["scale"]
+    assert abs(float(gain.mean()) - 1) < 0.01
+    assert 0.01 < float(gain.std()) < 0.03
+
+
+def test_keras_initial_values():
+    params, _, _ = jax.jit(configs.load("seed_keras_dynamic").method.make(None).init)(
+        jax.random.key(0)
+    )
+    kernel = params["d"]["down4"]["weight"]["kernel"]
+    limit = np.sqrt(6 / (25 * (128 + 256)))
+    assert abs(float(jnp.abs(kernel).max()) - limit) < 0.01 * limit
+    assert (params["d"]["down4_norm"]["scale"] == 1).all()
+
+
+def torch_reference(base, z):
+    from torch import nn
+
+    g, sides = [], [z, 8 * base, 4 * base, 2 * base, base]
+    for i, (a, b) in enumerate(itertools.pairwise(sides)):
+        stride, pad = (2, 1) if i else (1, 0)
+        conv = nn.ConvTranspose2d(a, b, 4, stride, pad, bias=False)
+        g += [conv, nn.BatchNorm2d(b), nn.ReLU()]
+    g += [nn.ConvTranspose2d(base, 3, 4, 2, 1, bias=False), nn.Tanh()]
+    d, sides = [], [3, base, 2 * base, 4 * base, 8 * base]
+    for i, (a, b) in enumerate(itertools.pairwise(sides)):
+        norm = [nn.BatchNorm2d(b)] if i else []
+        d += [nn.Conv2d(a, b, 4, 2, 1, bias=False), *norm, nn.LeakyReLU(0.2)]
+    d += [nn.Conv2d(8 * base, 1, 4, 1, 0, bias=False)]
+    return nn.Sequential(*g), nn.Sequential(*d)
+
+
+def test_the_reference_equals_pytorch():
+    """The whole networks of pytorch/examples in training mode, weights carried over."""
+    torch = pytest.importorskip("torch")
+    base, z = 4, 8
+    nets = torch_reference(base, z)
+    config = configs.load("ref_dcgan64")
+    method = dataclasses.replace(
+        config.method,
+        generator=specs.Generator(z_dim=z, base=base),
+        discriminator=specs.Discriminator(base=base),
+    ).make(None)
+    params, stats, _ = method.init(jax.random.key(0))
+    plans = (
+        dcgan.generator(specs.Generator(z_dim=z, base=base)),
+        dcgan.discriminator(specs.Discriminator(base=base)),
+    )
+    x = np.random.default_rng(0).normal(size=(3, 1, 1, z)).astype("f")
+    for player, net, plan in zip("gd", nets, plans, strict=True):
+        tree = params[player]
+        layers = iter(plan.blocks)
+        for module in net:
+            if isinstance(module, torch.nn.Conv2d | torch.nn.ConvTranspose2d):
+                block = next(layers)
+                kernel = np.asarray(tree[block.name]["weight"]["kernel"])
+                order = (
+                    (2, 3, 0, 1) if isinstance(module, torch.nn.ConvTranspose2d) else (3, 2, 0, 1)
+                )
+                module.weight.data = torch.tensor(kernel.transpose(order).copy())
+            elif isinstance(module, torch.nn.BatchNorm2d):
+                module.weight.data = torch.tensor(np.asarray(tree[f"{block.name}_norm"]["scale"]))
+        variables = {"params": tree, **stats[player]}
+        y, _ = plan.apply(variables, jnp.array(x), train=True, mutable=list(stats[player]))
+        want = net(torch.tensor(x.transpose(0, 3, 1, 2).copy())).detach().numpy()
+        np.testing.assert_allclose(y, want.transpose(0, 2, 3, 1), rtol=1e-4, atol=1e-5)
+        x = np.asarray(y)
+
+
+@pytest.mark.parametrize("size", [0, 4, 48, 65])
+def test_impossible_sizes_are_refused(size):
+    with pytest.raises(UserError, match="size"):
+        specs.generator_plan(specs.Generator(size=size))

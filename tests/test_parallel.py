@@ -1,0 +1,84 @@
+"""The same numbers from 1, 2 and 4 devices, by pmap and by shard_map."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from tiny import FULL, PLAIN, digests, packed, run_steps, start
+
+from anigan_jax import parallel
+from anigan_jax.config import Optimizer
+from anigan_jax.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return packed(FULL, tmp_path_factory.mktemp("cache")).images
+
+
+@pytest.mark.parametrize("devices", [2, 4])
+def test_pmap_and_shard_map_give_the_same_bits(images, devices):
+    _, state = start(FULL)
+    ends = [
+        run_steps(FULL, images, state, 4, length=2, devices=devices, mapper=mapper)
+        for mapper in ("pmap", "shard_map")
+    ]
+    assert digests(ends[0][0]) == digests(ends[1][0])
+    for name, values in ends[0][1].items():
+        np.testing.assert_array_equal(values, ends[1][1][name])
+
+
+def test_device_counts_agree_with_sgd(images):
+    """1e-5 relative on every parameter after 5 steps, batch norm synchronised."""
+    sgd = Optimizer(name="sgd", rate=1e-2)
+    config = dataclasses.replace(PLAIN, g=sgd, d=sgd)
+    _, state = start(config)
+    one, *rest = (run_steps(config, images, state, 5, devices=n)[0] for n in (1, 2, 4))
+    for other in rest:
+        for a, b in zip(jax.tree.leaves(one.params), jax.tree.leaves(other.params), strict=True):
+            scale = np.abs(a).max() or 1.0
+            np.testing.assert_allclose(a / scale, b / scale, rtol=0, atol=1e-5)
+    moved = [
+        float(np.abs(a - b).max())
+        for a, b in zip(jax.tree.leaves(one.params), jax.tree.leaves(state.params), strict=True)
+    ]
+    assert max(moved) > 1e-3
+
+
+def test_device_counts_agree_with_adam_in_losses_and_scores(images):
+    _, state = start(PLAIN)
+    one, *rest = (run_steps(PLAIN, images, state, 5, devices=n)[1] for n in (1, 2, 4))
+    for other in rest:
+        for name in ("loss/g", "loss/d", "score/real", "score/fake"):
+            np.testing.assert_allclose(other[name], one[name], rtol=1e-4, atol=1e-4)
+
+
+def test_every_device_count_draws_the_same_images_and_noise(images):
+    """One step of SGD of length 0 leaves the losses functions of the draws alone."""
+    still = Optimizer(name="sgd", rate=1e-30)
+    config = dataclasses.replace(PLAIN, g=still, d=still)
+    _, state = start(config)
+    one, *rest = (run_steps(config, images, state, 3, devices=n)[1] for n in (1, 2, 4))
+    assert len(set(one["loss/d"].tolist())) == 3
+    for other in rest:
+        np.testing.assert_allclose(other["loss/d"], one["loss/d"], rtol=2e-6)
+        np.testing.assert_allclose(other["loss/g"], one["loss/g"], rtol=2e-6)
+
+
+def test_a_batch_that_the_devices_do_not_divide_is_refused():
+    with pytest.raises(UserError, match=r"not a multiple of 4.*1, 2"):
+        parallel.choose_devices(4, 6)
+    with pytest.raises(UserError, match="has 4"):
+        parallel.choose_devices(64, 64)
+
+
+def test_replicas_that_differ_are_named():
+    devices = jax.devices()[:2]
+    mesh = jax.sharding.Mesh(np.array(devices), ("batch",))
+    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    shards = [jax.device_put(np.float32(i), d) for i, d in enumerate(devices)]
+    odd = jax.make_array_from_single_device_arrays((), sharding, shards)
+    with pytest.raises(AssertionError, match="weight"):
+        parallel.assert_replicated({"weight": odd})
+    parallel.assert_replicated({"weight": parallel.replicate(np.ones(3), devices)})

@@ -1,0 +1,215 @@
+"""The step builder: who is updated, by what, how often, with which bits."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny import FULL, PLAIN, digests, packed, run_steps, start
+
+from anigan_jax import feed, optimizers, rng, train_step
+from anigan_jax.config import Optimizer
+from anigan_jax.core import Aux, Method, Phase, TrainState, Update
+from anigan_jax.errors import UserError
+from anigan_jax.methods.gan import Schedule
+from anigan_jax.methods.gan_updates import schedule_repeats
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return packed(FULL, tmp_path_factory.mktemp("cache")).images
+
+
+def test_any_number_of_steps_per_dispatch_gives_the_same_bits(images):
+    _, state = start(FULL)
+    ends = [run_steps(FULL, images, state, 8, length=k) for k in (1, 2, 4, 8)]
+    assert len({str(digests(end)) for end, _ in ends}) == 1
+    prints = [metrics["fingerprint"].tolist() for _, metrics in ends]
+    assert all(p == prints[0] for p in prints)
+    assert len(set(prints[0])) == 8
+
+
+def test_d_alone_then_g_alone(images):
+    """Seed S3's alternation: a player's entries move in its own steps only."""
+    schedule = Schedule(kind="alternate", d_steps=2, g_steps=1)
+    method = dataclasses.replace(PLAIN.method, schedule=schedule)
+    config = dataclasses.replace(PLAIN, method=method, ema_half_life=0)
+    _, state = start(config)
+    moved = []
+    for _ in range(4):
+        before = digests(state)
+        state, metrics = run_steps(config, images, state, 1)
+        changed = {
+            path.split("'")[1]
+            for path, d in digests(state).items()
+            if d != before[path] and "'" in path
+        }
+        repeats = float(metrics["repeats/d"][0]), float(metrics["repeats/g"][0])
+        moved.append((changed, repeats))
+    d, g = ({"d"}, (1.0, 0.0)), ({"g"}, (0.0, 1.0))
+    assert moved == [d, d, g, d]
+
+
+@pytest.mark.parametrize(
+    ("kind", "correct", "want"),
+    [
+        ("as_printed", 0, (1, 10)),
+        ("as_printed", 7, (7, 3)),
+        ("as_printed", 10, (10, 3)),
+        ("as_printed", 5, (5, 5)),
+        ("as_argued", 0, (10, 3)),
+        ("as_argued", 7, (3, 7)),
+        ("as_argued", 10, (1, 10)),
+    ],
+)
+def test_the_dynamic_rules(kind, correct, want):
+    d, g, most_d, most_g = schedule_repeats(Schedule(kind=kind))
+    memory = {"correct": jnp.int32(correct * 13), "judged": jnp.int32(130)}
+    assert (int(d(memory, 0)), int(g(memory, 0))) == want
+    assert max(want) <= min(most_d, most_g)
+
+
+def test_the_dynamic_schedule_runs_as_its_counts_say(images):
+    _, state = start(FULL)
+    for _ in range(3):
+        right = 10 * int(state.memory["correct"]) // int(state.memory["judged"])
+        judged, correct = int(state.memory["judged"]), int(state.memory["correct"])
+        wrong = 10 * (judged - correct) // judged
+        state, metrics = run_steps(FULL, images, state, 1)
+        assert float(metrics["repeats/d"][0]) == max(right, 1)
+        assert float(metrics["repeats/g"][0]) == max(wrong, 3)
+        assert 0 <= int(state.memory["correct"]) <= int(state.memory["judged"]) == 16
+
+
+def test_an_alternation_without_lengths_is_refused():
+    with pytest.raises(UserError, match="d_steps"):
+        schedule_repeats(Schedule(kind="alternate"))
+
+
+def test_spectral_norm_moves_only_in_d_updates(images):
+    method = dataclasses.replace(FULL.method, schedule=Schedule(kind="fixed", g=1, d=0))
+    config = dataclasses.replace(FULL, method=method)
+    _, state = start(config)
+    end, _ = run_steps(config, images, state, 1)
+    assert digests(end.stats["d"]) == digests(jax.tree.map(np.asarray, state.stats["d"]))
+    full, _ = run_steps(FULL, images, state.replace(memory=start(FULL)[1].memory), 1)
+    assert digests(full.stats["d"]) != digests(end.stats["d"])
+
+
+def test_the_average_follows_its_half_life(images):
+    _, state = start(PLAIN)
+    end, _ = run_steps(PLAIN, images, state, 1)
+    keep = 0.5 ** (8 / 50)
+    for old, new, got in zip(
+        *map(jax.tree.leaves, (state.params["g"], end.params["g"], end.ema)), strict=True
+    ):
+        np.testing.assert_allclose(got, keep * old + (1 - keep) * new, rtol=1e-6, atol=1e-8)
+
+
+def test_the_fingerprint_sees_one_flipped_bit_and_a_swap():
+    x = jnp.arange(6, dtype=jnp.float32)
+    base = int(train_step.fingerprint({"a": x}))
+    for changed in (x.at[3].set(np.nextafter(np.float32(3), 9)), x[::-1], -x):
+        assert int(train_step.fingerprint({"a": changed})) != base
+    assert int(train_step.fingerprint({"a": x, "b": x[:2]})) != int(
+        train_step.fingerprint({"a": x[:2], "b": x})
+    )
+
+
+def test_first_steps_equal_pytorch():
+    """A linear GAN trained by the step builder and by PyTorch: D, then G, Adam."""
+    torch = pytest.importorskip("torch")
+
+    def d_loss(w, state, batch, keys):
+        real = batch["real"].reshape(4, -1) @ w
+        fake = (keys.z @ state.params["g"]) @ w
+        loss = jnp.mean(jax.nn.softplus(-real)) + jnp.mean(jax.nn.softplus(fake))
+        return loss, Aux({"loss/d": loss}, {}, {})
+
+    def g_loss(w, state, batch, keys):
+        loss = jnp.mean(jax.nn.softplus(-((keys.z @ w) @ state.params["d"])))
+        return loss, Aux({"loss/g": loss}, {}, {})
+
+    phase = Phase("train", (Update("d", (d_loss,)), Update("g", (g_loss,))))
+    method = Method(None, (phase,), None, None, 3)
+    config = dataclasses.replace(PLAIN, batch_size=4, ema_half_life=0, flip=False, g=Optimizer())
+    adam = {p: optimizers.direction(config.g) for p in "gd"}
+    values = np.random.default_rng(0)
+    weights = {
+        "g": values.normal(size=(3, 12)).astype("f"),
+        "d": values.normal(size=12).astype("f"),
+    }
+    state = TrainState(
+        jnp.int32(0),
+        rng.root_key(0),
+        jax.tree.map(jnp.array, weights),
+        {"g": {}, "d": {}},
+        {p: adam[p].init(jnp.array(weights[p])) for p in "gd"},
+        {},
+        {},
+        {},
+    )
+    step = jax.jit(train_step.make_super_step(config, method, phase, 1, None))
+    pixels = values.integers(0, 256, (4, 2, 2, 3), np.uint8)
+    tg, td = (torch.tensor(weights[p], requires_grad=True) for p in "gd")
+    opt = {p: torch.optim.Adam([w], 2e-4, (0.5, 0.999)) for p, w in (("g", tg), ("d", td))}
+    soft = torch.nn.functional.softplus
+    for i in range(4):
+        z = rng.latents(state.key, state.step, 0, 0, jnp.arange(4), 3)
+        rows = feed.gather(jnp.array(pixels), jnp.int32(i), 4, jnp.arange(4), config.seed)
+        real = torch.tensor(np.asarray(rows, np.float32) / 127.5 - 1).reshape(4, -1)
+        state, _ = step(state, jnp.array(pixels), {"device": jnp.int32(0)})
+        tz = torch.tensor(np.asarray(z))
+        loss = soft(-(real @ td)).mean() + soft((tz @ tg).detach() @ td).mean()
+        opt["d"].zero_grad()
+        loss.backward()
+        opt["d"].step()
+        loss = soft(-((tz @ tg) @ td)).mean()
+        opt["g"].zero_grad()
+        loss.backward()
+        opt["g"].step()
+    np.testing.assert_allclose(state.params["d"], td.detach(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(state.params["g"], tg.detach(), rtol=1e-5, atol=1e-6)
+    assert np.abs(np.asarray(state.params["g"]) - weights["g"]).max() > 1e-4
+
+
+@pytest.mark.parametrize("name", ["adam", "rmsprop", "sgd"])
+def test_optimisers_equal_pytorch(name):
+    torch = pytest.importorskip("torch")
+    settings = Optimizer(name=name, rate=1e-2, b1=0.5, b2=0.9, epsilon=1e-6)
+    w = np.random.default_rng(0).normal(size=7).astype("f")
+    peer = torch.tensor(w, requires_grad=True)
+    make = {
+        "adam": lambda: torch.optim.Adam([peer], 1e-2, (0.5, 0.9), 1e-6),
+        "rmsprop": lambda: torch.optim.RMSprop([peer], 1e-2, 0.9, 1e-6),
+        "sgd": lambda: torch.optim.SGD([peer], 1e-2),
+    }
+    theirs, ours = make[name](), optimizers.direction(settings)
+    state, params = ours.init(jnp.array(w)), jnp.array(w)
+    for i in range(6):
+        grads, state = ours.update(jnp.sin(params + i), state, params)
+        params = params - optimizers.learning_rate(settings, jnp.int32(i)) * grads
+        theirs.zero_grad()
+        (-torch.cos(peer + i)).sum().backward()
+        theirs.step()
+    np.testing.assert_allclose(params, peer.detach(), rtol=1e-5, atol=1e-6)
+
+
+def test_learning_rate_schedule():
+    settings = Optimizer(rate=1.0, drops=(10, 20), decay_from=30, decay_steps=10)
+    got = [float(optimizers.learning_rate(settings, jnp.int32(s))) for s in (0, 10, 20, 30, 35, 50)]
+    np.testing.assert_allclose(got, [1, 0.1, 0.01, 0.01, 0.005, 0], rtol=1e-5, atol=1e-9)
+
+
+def test_latents_depend_on_the_global_index_alone():
+    key = rng.root_key(0)
+    whole = rng.latents(key, jnp.int32(3), 0, 0, jnp.arange(8), 5)
+    half = rng.latents(key, jnp.int32(3), 0, 0, jnp.arange(4, 8), 5)
+    assert (np.asarray(whole[4:]) == np.asarray(half)).all()
+    other = [
+        rng.latents(key, jnp.int32(s), n, r, jnp.arange(8), 5)
+        for s, n, r in [(4, 0, 0), (3, 1, 0), (3, 0, 1)]
+    ]
+    assert all(not np.allclose(whole, o) for o in other)
+    assert abs(float(rng.latents(key, jnp.int32(0), 0, 0, jnp.arange(500), 20).std()) - 1) < 0.03
