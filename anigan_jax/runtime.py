@@ -51,9 +51,11 @@ def start() -> None:
 
     try:
         jax.devices()
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError) as error:
+        # JAX asserts, without a word, where the platform's plugin is not installed.
         wanted = os.environ.get("JAX_PLATFORMS", "auto")
-        raise UserError(f"platform {wanted!r} is not available: {error}") from None
+        reason = str(error) or "its plugin is not installed (pip install jax[cuda13])"
+        raise UserError(f"platform {wanted!r} is not available here: {reason}") from None
     self_test()
 
 

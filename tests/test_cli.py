@@ -114,7 +114,8 @@ BAD = {
         ["train", "quickstart", "--workdir", "x", "--data.count", "8"],
         "a batch of 32",
     ),
-    "platform": (["train", "quickstart", "--workdir", "x", "--run.platform", "tpu"], "platform"),
+    "tpu": (["train", "quickstart", "--workdir", "x", "--run.platform", "tpu"], "platform 'tpu'"),
+    "gpu": (["train", "quickstart", "--workdir", "x", "--run.platform", "gpu"], "platform 'cuda'"),
     "size": (
         ["train", "quickstart", "--workdir", "x", "--method.generator.size", "48"],
         "size",
