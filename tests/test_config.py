@@ -1,0 +1,44 @@
+"""Configs: every one loads; identity, refusals and suggestions."""
+
+import dataclasses
+
+import pytest
+from tiny import FULL, NAMES
+
+from anigan_jax import config as configs
+from anigan_jax.errors import UserError
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_config_loads_and_checks(name):
+    config = configs.load(name)
+    assert config.name == name
+    configs.check(config)
+
+
+def test_identity_is_all_but_the_run():
+    run = dataclasses.replace(FULL.run, steps=99, mapper="shard_map")
+    assert configs.fingerprint(dataclasses.replace(FULL, run=run)) == configs.fingerprint(FULL)
+    other = dataclasses.replace(FULL, g=dataclasses.replace(FULL.g, b1=0.4))
+    assert configs.fingerprint(other) != configs.fingerprint(FULL)
+    changed = configs.differences(configs.identity(FULL), configs.identity(other))
+    assert changed == ["g.b1: 0.5 -> 0.4"]
+
+
+def test_a_path_or_a_name_or_a_suggestion(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("x = 1\n")
+    with pytest.raises(UserError, match="CONFIG"):
+        configs.load(str(path))
+    with pytest.raises(UserError, match="'ref_dcgan64'"):
+        configs.find("ref_dcgan46")
+
+
+def test_all_faults_are_named_at_once():
+    bad = dataclasses.replace(
+        FULL, batch_size=0, seed=-1, g=dataclasses.replace(FULL.g, rate=float("inf"))
+    )
+    with pytest.raises(UserError) as caught:
+        configs.check(bad)
+    for part in ("batch_size", "seed", "g.rate"):
+        assert part in str(caught.value)
