@@ -36,7 +36,11 @@ def gather(images: Array, draw: Array, batch_size: int, examples: Array, seed: i
 
 def to_batch(images: Array, raw_key: Array, draw: Array, examples: Array, flip: bool) -> Batch:
     """uint8 (b, H, W, 3) -> {'real': float32 in [-1, 1]}, mirrored by example where `flip`."""
-    real = images.astype(jnp.float32) / 127.5 - 1.0
+    # The barrier keeps the compiler from fusing the gather, or the slice of a streamed
+    # batch, into the step: on jax 0.12 the two feeds' sums differed in the last bit.
+    images = jax.lax.optimization_barrier(images)
+    # One rounding; x / 127.5 - 1 may become a multiply-add or not, as fusion decides.
+    real = (2 * images.astype(jnp.int32) - 255).astype(jnp.float32) / 255
     if flip:
         key = rng.stream_key(raw_key, rng.Stream.DATA, draw)
         real = random_flip(real, rng.example_keys(key, examples))
