@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
 import tyro
 
+from anigan_jax import cli_data, runtime
 from anigan_jax import config as configs
-from anigan_jax import runtime
 from anigan_jax.config import Config
 from anigan_jax.data import pack as packs
 from anigan_jax.errors import UserError
 
 USAGE = """usage: anigan VERB ...
 
+  import SOURCE [SOURCE_B] --out PACK      pack images for training
+  check SOURCE [SOURCE_B] [--json|--html]  every fault in the data, with its reason
   describe CONFIG [--json]                 layers, parameters and FLOPs
   train CONFIG --workdir RUN [overrides]   start, or resume where RUN holds a run
   sample RUN [--n 64] [--seed 0]           a grid of new images
@@ -30,7 +33,7 @@ CONFIG is a file, or a name from configs/: {names}."""
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Entry point: exit code 0, 1 (a replay that differs), 2 (a mistake), 128 + signal."""
+    """Entry point: exit code 0, 1 (a replay or a check that fails), 2 (a mistake), 128 + signal."""
     argv = sys.argv[1:] if argv is None else argv
     try:
         sys.exit(_verb(argv))
@@ -43,6 +46,8 @@ def main(argv: list[str] | None = None) -> None:
 
 def _verb(argv: list[str]) -> int:
     verbs = {
+        "import": cli_data.import_,
+        "check": cli_data.check,
         "describe": describe,
         "train": train,
         "sample": sample,
@@ -113,13 +118,9 @@ def _ready(config: Config, workdir: Path | None):
 
 
 def _pack(config: Config) -> packs.Pack:
-    def report(done: int, total: int) -> None:
-        if sys.stderr.isatty():
-            print(f"\rpacking images {done}/{total}", end="", file=sys.stderr, flush=True)
-            if done == total:
-                print(file=sys.stderr)
-
-    return packs.build(config.data, packs.default_cache(), report=report)
+    workers = os.cpu_count() or 1
+    report = cli_data.progress("packing")
+    return packs.build(config.data, packs.default_cache(), workers=workers, report=report)
 
 
 def _farewell(workdir: Path) -> None:

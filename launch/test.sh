@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Lints and runs all tests in an environment of its own; arguments go to pytest.
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/env.sh" "[test]"
+source "$(dirname "${BASH_SOURCE[0]}")/env.sh" "[test,tfds]"
 # The oracle: 2.13 is the release the tolerances were measured with. Never a GPU build.
 python -c 'import torch' 2>/dev/null || python -m pip install --quiet torch==2.13.0 \
   || echo "no PyTorch here: the tests against it are skipped"

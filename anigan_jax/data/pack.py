@@ -1,53 +1,74 @@
-"""Import once, read fast: images as one uint8 memory map with a manifest."""
+"""Import once, read fast: images as uint8 memory maps with a manifest."""
 
 from __future__ import annotations
 
-import concurrent.futures
+import fcntl
 import hashlib
 import json
-import multiprocessing
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from anigan_jax.data import scan as scans
+from anigan_jax.data import tags, transforms
+from anigan_jax.data.scan import Scan
 from anigan_jax.data.sources import Source
 from anigan_jax.errors import UserError
 
-SCHEMA = 1
-CHUNK = 128
+SCHEMA = 2
+BLOCK = 1024
+LISTED = 20
 
 
 class Pack(NamedTuple):
-    """`images` (N, size, size, 3) uint8 read-only map; `manifest`; its folder."""
+    """`images` (N, size, size, 3) uint8 read-only map of the (first) training part."""
 
     images: np.ndarray
     manifest: dict
     path: Path
 
+    def part(self, name: str, what: str = "pixels") -> np.ndarray:
+        """Rows of a part: 'train', 'test', or 'trainA', 'trainB', 'testA', 'testB'.
+
+        Args:
+          what: 'pixels', 'edges' (edge-smoothed pixels) or 'landmarks' (N, 68, 2).
+
+        Raises:
+          UserError: the pack has no such part or array.
+        """
+        if name not in self.manifest["parts"]:
+            have = ", ".join(self.manifest["parts"])
+            raise UserError(f"the pack {self.path} has no part {name!r}; it has {have}")
+        start, stop = self.manifest["parts"][name]
+        if what == "pixels" and start == 0 and stop == len(self.images):
+            return self.images
+        return _array(self.path, self.manifest, what)[start:stop]
+
+    def examples(self) -> dict:
+        """Columns over all rows: names, groups, hair and eyes (class index, -1 unknown)."""
+        return json.loads((self.path / "examples.json").read_text())
+
 
 def default_cache() -> Path:
-    """Where packs live, outside any checkout."""
+    """Where packs live that nobody gave a place, outside any checkout."""
     base = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     return base / "anigan_jax" / "packs"
 
 
-def _load_chunk(source: Source, names: list[str]) -> list:
-    rows = []
-    for name in names:
-        try:
-            rows.append(source.load(name))
-        except (ValueError, OSError) as error:
-            rows.append(str(error))
-    return rows
+def is_pack(path: Path) -> bool:
+    """Whether a folder is a pack by its manifest."""
+    return (path / "manifest.json").is_file() and (path / "pixels.bin").is_file()
 
 
 def build(source: Source, cache: Path, *, workers: int = 2, report: Callable | None = None):
-    """Builds or re-uses the pack of a source.
+    """The pack of a source: itself if it is one, or from the cache, or newly made.
 
     Args:
       report: called with (images done, images in all).
@@ -55,104 +76,257 @@ def build(source: Source, cache: Path, *, workers: int = 2, report: Callable | N
     Raises:
       UserError: no data, or faulty files under policy 'error', all listed.
     """
+    path = Path(getattr(source, "path", "") or os.devnull)
+    if is_pack(path):
+        pack = open_pack(path)
+        if pack.manifest["size"] != source.size:
+            raise UserError(
+                f"the pack {path} holds {pack.manifest['size']}-px images, but data.size is "
+                f"{source.size}; import again with --size {source.size}"
+            )
+        return pack
     key = source.key()
-    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-    final = cache / name
-    if (final / "manifest.json").exists():
+    final = cache / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+    if final.exists():
         try:
             return open_pack(final)
         except UserError:
             shutil.rmtree(final)
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        temp = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=cache))
-    except OSError as error:
-        raise UserError(f"the data cache {cache} cannot be written: {error}") from None
-    try:
-        _write(source, key, temp, workers, report)
-        try:
-            temp.rename(final)
-        except OSError:
-            # Another process built the same pack meanwhile.
-            if not (final / "manifest.json").exists():
-                raise
-    finally:
-        shutil.rmtree(temp, ignore_errors=True)
+    _make(source, key, final, workers, report)
     return open_pack(final)
 
 
-def _write(source: Source, key: dict, temp: Path, workers: int, report) -> None:
-    names = source.names()
-    size, total = source.size, len(names)
-    chunks = [names[i : i + CHUNK] for i in range(0, total, CHUNK)]
-    refused, count, digest = [], 0, hashlib.sha256()
-    pixels = temp / "pixels.bin"
-    with pixels.open("wb") as file:
-        for i, rows in enumerate(_decoded(source, chunks, workers)):
-            for name, row in zip(chunks[i], rows, strict=True):
-                if isinstance(row, str):
-                    refused.append([name, row])
-                else:
-                    data = np.ascontiguousarray(row).tobytes()
-                    digest.update(data)
-                    file.write(data)
-                    count += 1
-            if report:
-                report(min((i + 1) * CHUNK, total), total)
-        file.flush()
-        os.fsync(file.fileno())
-    if refused and source.policy == "error":
-        listed = "; ".join(f"{name}: {reason}" for name, reason in refused[:10])
-        more = f" (and {len(refused) - 10} more)" if len(refused) > 10 else ""
+def import_to(
+    source: Source,
+    out: Path,
+    *,
+    overwrite: bool = False,
+    workers: int = 2,
+    report: Callable | None = None,
+    landmarks: Callable | None = None,
+) -> tuple[Pack, bool]:
+    """Makes a pack at a place of the user's.
+
+    Args:
+      landmarks: (N, H, W, 3) uint8 -> (N, 68, 2) pixels, to be packed for the images
+        of domain A, or of all where there are no domains.
+
+    Returns:
+      The pack, and whether it was there already, from the same data and settings.
+    """
+    key = {**source.key(), "landmarks": landmarks is not None}
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        if not is_pack(out):
+            raise UserError(f"{out} exists and is no pack; take another --out")
+        try:
+            pack = open_pack(out)
+            verify(pack)
+            if pack.manifest["key"] == key:
+                return pack, True
+            reason = "other data or settings"
+        except UserError as error:
+            reason = str(error)
+        if not overwrite:
+            raise UserError(f"{out} holds a pack already ({reason}); --overwrite replaces it")
+    _make(source, key, out, workers, report, landmarks, replace=True)
+    return open_pack(out), False
+
+
+@contextmanager
+def temporary(parent: Path, name: str) -> Iterator[Path]:
+    """A folder beside the place to be, gone afterwards; sweeps what killed processes left."""
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        for old in parent.glob(f".{name}-*"):
+            with (old / "lock").open("a") as handle:
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError:
+                    continue
+                shutil.rmtree(old, ignore_errors=True)
+        path = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=parent))
+    except OSError as error:
+        raise UserError(f"{parent} cannot be written: {error}") from None
+    with (path / "lock").open("a") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        try:
+            yield path
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _make(source, key, final: Path, workers, report, landmarks=None, replace=False) -> None:
+    with temporary(final.parent, final.name) as temp:
+        try:
+            found = scans.scan(source, temp, workers=workers, report=report, twins=source.twins)
+            refuse(source.policy, found)
+            made = temp / "pack"
+            made.mkdir()
+            _write(source, key, made, found, landmarks)
+            _place(made, final, temp, replace)
+        except OSError as error:
+            raise UserError(f"the pack {final} cannot be written: {error}") from None
+
+
+def _place(made: Path, final: Path, temp: Path, replace: bool) -> None:
+    if replace and final.exists():
+        final.rename(temp / "old")
+    try:
+        made.rename(final)
+    except OSError:
+        # Another process built the same pack meanwhile.
+        if not is_pack(final):
+            raise
+    directory = os.open(final.parent, os.O_RDONLY)
+    os.fsync(directory)
+    os.close(directory)
+
+
+def refuse(policy: str, found: Scan) -> None:
+    """Raises UserError where the policy or an empty result forbids to go on."""
+    bad = [f for f in scans.refused(found.findings) if f.code != "leak"]
+    listed = "; ".join(map(str, bad[:LISTED]))
+    more = f" (and {len(bad) - LISTED} more)" if len(bad) > LISTED else ""
+    if bad and policy == "error":
         raise UserError(
-            f"{len(refused)} of {total} images cannot be used: {listed}{more}. "
-            "Mend them, or leave them out with --data.policy skip"
+            f"{len(bad)} files cannot be used: {listed}{more}. "
+            "Mend them, or leave them out with policy skip; `anigan check` lists all"
         )
-    if not count:
-        raise UserError(f"none of {total} images can be used")
-    manifest = {
-        "schema": SCHEMA,
-        "key": key,
-        "count": count,
-        "size": size,
-        "sha256": digest.hexdigest(),
-        "tags": source.tags(),
-        "refused": refused,
+    if not any(found.parts[i].startswith("train") for i in found.order):
+        raise UserError(f"none of {found.total} images can be used: {listed}{more}")
+
+
+def _write(source: Source, key: dict, folder: Path, found: Scan, landmarks) -> None:
+    files = {"pixels.bin": _rows(folder / "pixels.bin", found.pixels, found.order)}
+    if source.edges:
+        files["edges.bin"] = _rows(
+            folder / "edges.bin", found.pixels, found.order, transforms.smooth_edges
+        )
+    parts: dict[str, list[int]] = {}
+    for position, row in enumerate(found.order):
+        span = parts.setdefault(found.parts[row], [position, position])
+        span[1] = position + 1
+    if landmarks:
+        files["landmarks.npy"] = _landmarks(folder, found, parts, landmarks)
+    # A group is named by its first row in the pack.
+    first: dict[int, int] = {}
+    for position, row in enumerate(found.order):
+        first.setdefault(int(found.groups[row]), position)
+    examples = {
+        "names": [found.items[i].name for i in found.order],
+        "groups": [first[int(found.groups[row])] for row in found.order],
+        **class_columns(found),
     }
-    with (temp / "manifest.json").open("w") as file:
-        json.dump(manifest, file)
+    files["examples.json"] = _json(folder / "examples.json", examples)
+    _json(
+        folder / "manifest.json",
+        {
+            "schema": SCHEMA,
+            "key": key,
+            "count": len(found.order),
+            "size": source.size,
+            "parts": parts,
+            "classes": {part: list(names) for part, names in tags.COLOURS.items()},
+            "files": files,
+            "sha256": hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest(),
+            "counts": dict(Counter(f.code for f in found.findings)),
+            "refused": [list(f) for f in scans.refused(found.findings)],
+        },
+    )
+
+
+def class_columns(found: Scan) -> dict[str, list[int]]:
+    """Class index of hair and eyes for each used row; -1 where unknown; {} without labels."""
+    if not found.catalogue.labelled:
+        return {}
+    labels = [found.items[i].label for i in found.order]
+    return {
+        part: [names.index(c) if (c := getattr(label, part)) else -1 for label in labels]
+        for part, names in tags.COLOURS.items()
+    }
+
+
+def _rows(path: Path, pixels: np.ndarray, order: list[int], change: Callable | None = None) -> str:
+    digest = hashlib.sha256()
+    with path.open("wb") as file:
+        for start in range(0, len(order), BLOCK):
+            rows = pixels[order[start : start + BLOCK]]
+            if change:
+                rows = np.stack([change(row) for row in rows])
+            data = rows.tobytes()
+            digest.update(data)
+            file.write(data)
         file.flush()
         os.fsync(file.fileno())
+    return digest.hexdigest()
 
 
-def _decoded(source: Source, chunks: list[list[str]], workers: int):
-    """Chunks in order, decoded here or in processes; the same either way."""
-    if workers < 2 or len(chunks) < 4:
-        yield from (_load_chunk(source, chunk) for chunk in chunks)
-        return
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(workers, context) as pool:
-        yield from pool.map(_load_chunk, [source] * len(chunks), chunks)
+def _landmarks(folder: Path, found: Scan, parts, detect: Callable) -> str:
+    points = np.full((len(found.order), 68, 2), np.nan, np.float32)
+    for name, (start, stop) in parts.items():
+        if not name.endswith("B"):
+            for at in range(start, stop, BLOCK):
+                rows = found.order[at : min(at + BLOCK, stop)]
+                points[at : at + len(rows)] = detect(found.pixels[rows])
+    path = folder / "landmarks.npy"
+    with path.open("wb") as file:
+        np.save(file, points, allow_pickle=False)
+        file.flush()
+        os.fsync(file.fileno())
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _json(path: Path, value) -> str:
+    text = json.dumps(value).encode()
+    with path.open("wb") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    return hashlib.sha256(text).hexdigest()
+
+
+def _array(path: Path, manifest: dict, what: str) -> np.ndarray:
+    count, size = manifest["count"], manifest["size"]
+    if what == "landmarks":
+        name, missing = "landmarks.npy", "import again with --landmarks"
+    else:
+        name, missing = f"{what}.bin", "import again with --edges"
+    if name not in manifest["files"]:
+        raise UserError(f"the pack {path} holds no {what}; {missing}")
+    try:
+        if what == "landmarks":
+            return np.load(path / name, mmap_mode="r", allow_pickle=False)
+        array = np.memmap(path / name, np.uint8, "r", shape=(count, size, size, 3))
+        if (path / name).stat().st_size != array.nbytes:
+            raise ValueError(f"{name} has the wrong size")
+    except (OSError, ValueError) as error:
+        raise UserError(f"the data pack {path} is damaged: {error}") from None
+    return array
 
 
 def open_pack(path: Path) -> Pack:
-    """Opens a pack; its size must be what the manifest says."""
+    """Opens a pack; its sizes must be what the manifest says."""
     try:
         manifest = json.loads((path / "manifest.json").read_text())
-        count, size = manifest["count"], manifest["size"]
-        shape = (count, size, size, 3)
-        images = np.memmap(path / "pixels.bin", np.uint8, "r", shape=shape)
-    except (OSError, ValueError, KeyError) as error:
+        if manifest["schema"] != SCHEMA:
+            raise ValueError(f"schema {manifest['schema']} is not {SCHEMA}; import again")
+        first = next(name for name in manifest["parts"] if name.startswith("train"))
+        start, stop = manifest["parts"][first]
+        images = _array(path, manifest, "pixels")[start:stop]
+    except (OSError, ValueError, KeyError, TypeError, StopIteration) as error:
         raise UserError(f"the data pack {path} is damaged: {error}") from None
-    if (path / "pixels.bin").stat().st_size != images.nbytes:
-        raise UserError(f"the data pack {path} is damaged: pixels.bin has the wrong size")
     return Pack(images, manifest, path)
 
 
 def verify(pack: Pack) -> None:
-    """Hashes the pixels again; raises UserError where they changed."""
-    digest = hashlib.sha256()
-    for start in range(0, len(pack.images), 4096):
-        digest.update(np.ascontiguousarray(pack.images[start : start + 4096]).tobytes())
-    if digest.hexdigest() != pack.manifest["sha256"]:
-        raise UserError(f"the data pack {pack.path} is damaged; delete it and run again")
+    """Hashes the files again; raises UserError where one changed."""
+    for name, wanted in pack.manifest["files"].items():
+        try:
+            with (pack.path / name).open("rb") as file:
+                got = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise UserError(f"the data pack {pack.path} is damaged: {error}") from None
+        if got != wanted:
+            raise UserError(
+                f"the data pack {pack.path} is damaged: {name} changed; delete it and run again"
+            )

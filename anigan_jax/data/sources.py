@@ -1,52 +1,52 @@
-"""Where images come from: painted faces, a folder, a zip. NumPy and Pillow only."""
+"""Where images come from, as settings: painted faces, or anything a user has."""
 
 from __future__ import annotations
 
 import hashlib
-import io
-import warnings
-import zipfile
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-import numpy as np
-from PIL import Image, ImageOps
-
+from anigan_jax.data import archive, decode, layouts, tags
+from anigan_jax.data.decode import Crop, Decoded, Finding
+from anigan_jax.data.layouts import Catalogue, Item
 from anigan_jax.errors import UserError
-
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-MAX_PIXELS = 50_000_000
 
 
 @dataclass(frozen=True)
 class Source:
     """Base of data settings; images are square RGB of `size` pixels."""
 
-    def names(self) -> list[str]:
-        """One name per image, in order."""
-        raise NotImplementedError
+    policy = "error"
+    test = 0.0
+    edges = False
+    twins = True
+    """Whether mirrored and near images are looked for."""
 
     def key(self) -> dict:
-        """What identifies the pixels (JSON)."""
+        """What identifies the pixels and labels (JSON)."""
         raise NotImplementedError
 
-    def load(self, name: str) -> np.ndarray:
-        """(size, size, 3) uint8; raises ValueError with the reason."""
+    def catalogue(self) -> Catalogue:
+        """Lists the images without decoding them."""
         raise NotImplementedError
 
-    policy = "error"
+    def payloads(self, catalogue: Catalogue) -> Iterator[tuple[int, Any]]:
+        """(index of the item, what `make` needs) in any order; a Finding where unreadable."""
+        raise NotImplementedError
 
-    def tags(self) -> list[str] | None:
-        """A tag string per image, where the source knows them."""
-        return None
+    def make(self, item: Item, payload) -> Decoded:
+        """Pixels of an image; raises Refusal. Runs in worker processes."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class PaintedFaces(Source):
     """Faces drawn by our own code: no licence, no download, exact tags."""
 
+    # Drawn from few parameters, painted faces resemble each other without being copies.
+    twins = False
     count: int = 4096
     """Number of faces."""
     seed: int = 0
@@ -54,121 +54,157 @@ class PaintedFaces(Source):
     size: int = 64
     """Side in pixels."""
 
-    def names(self) -> list[str]:
-        if self.count < 1:
-            raise UserError(f"data.count is {self.count}; it must be at least 1")
-        return [str(i) for i in range(self.count)]
-
     def key(self) -> dict:
         from anigan_jax.data import painted
 
         return {"source": "painted", "version": painted.VERSION, **asdict(self)}
 
-    def load(self, name: str) -> np.ndarray:
+    def catalogue(self) -> Catalogue:
         from anigan_jax.data import painted
 
-        return painted.paint(self.seed, int(name), self.size)
+        if self.count < 1:
+            raise UserError(f"data.count is {self.count}; it must be at least 1")
+        width = len(str(self.count - 1))
+        items = []
+        for i in range(self.count):
+            face, name = painted.face(self.seed, i), f"{i:0{width}}"
+            items.append(Item(name, name, held=False, label=tags.Label(face.hair, face.eyes)))
+        return Catalogue(items, [], [], labelled=True)
 
-    def tags(self) -> list[str]:
+    def payloads(self, catalogue: Catalogue) -> Iterator[tuple[int, None]]:
+        yield from ((i, None) for i in range(len(catalogue.items)))
+
+    def make(self, item: Item, payload) -> Decoded:
         from anigan_jax.data import painted
 
-        return [painted.tags(painted.face(self.seed, i)) for i in range(self.count)]
+        return Decoded(painted.paint(self.seed, int(item.member), self.size), [])
 
 
 @dataclass(frozen=True)
 class Images(Source):
-    """A folder (searched through) or a zip of images."""
+    """A folder, zip, tar, prepared TFDS data set or pack of images, or two of them."""
 
     path: str = ""
-    """Folder or .zip."""
+    """Folder (searched through), .zip, .tar, tfds:NAME, or a pack made by `anigan import`."""
+    path_b: str = ""
+    """The second domain of unpaired data, where it is a source of its own."""
     size: int = 64
-    """Side in pixels; images are cropped to a centred square and resized once."""
+    """Side in pixels; one antialiased resize."""
+    crop: Literal["auto", "centre", "pad", "box"] = "auto"
+    """Centred square; all of it on white; around its face box; auto: box where there is one."""
+    box_scale: float = 1.5
+    """Side of a box crop in face widths."""
+    tags: str = ""
+    """Label file; '': tags.csv, tags_clean.csv, label.csv or labels.csv, where there is one."""
+    tag_rule: tags.Rule = "max-count"
+    """Which colour counts where a raw tag list has several."""
+    boxes: str = ""
+    """File of face boxes; '': boxes.csv where there is one."""
+    unlabelled: Literal["keep", "drop"] = "keep"
+    """What becomes of images without both colours, where there are labels."""
+    test: float = 0.1
+    """Share held out, whole groups of duplicates at a time, where the source has no split."""
     policy: Literal["error", "skip"] = "error"
     """What a faulty file does: stop with a list of all, or be left out and counted."""
+    edges: bool = False
+    """Also pack edge-smoothed images (CartoonGAN)."""
 
-    def names(self) -> list[str]:
-        path = Path(self.path)
-        if not self.path or not path.exists():
-            raise UserError(f"data.path {self.path!r} does not exist; give a folder or a zip")
-        if path.is_dir():
-            found = [p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file()]
-        else:
-            try:
-                with zipfile.ZipFile(path) as archive:
-                    found = [i.filename for i in archive.infolist() if not i.is_dir()]
-            except (zipfile.BadZipFile, OSError) as error:
-                raise UserError(f"data.path {self.path!r} is no readable zip: {error}") from None
-        hidden = ("__MACOSX", ".")
-        names = [
-            n
-            for n in found
-            if n.lower().endswith(SUFFIXES) and not any(p.startswith(hidden) for p in n.split("/"))
-        ]
-        if not names:
-            raise UserError(f"data.path {self.path!r} holds no images ({', '.join(SUFFIXES)})")
-        return sorted(names, key=lambda n: n.encode("utf-8", "surrogateescape"))
+    def check(self) -> None:
+        """Refuses settings that mean nothing."""
+        if self.size < 8:
+            raise UserError(f"data.size is {self.size}; it must be at least 8")
+        if not 0 <= self.test < 1:
+            raise UserError(f"data.test is {self.test}; it must be at least 0 and below 1")
+        if not 1 <= self.box_scale <= 10:
+            raise UserError(f"data.box_scale is {self.box_scale}; it must be 1 to 10")
+        if not self.path:
+            raise UserError("data.path is empty; say where the images are: --data.path FOLDER")
 
     def key(self) -> dict:
-        path, digest = Path(self.path), hashlib.sha256()
-        if path.is_dir():
-            for name in self.names():
-                content = hashlib.sha256((path / name).read_bytes()).hexdigest()
-                digest.update(f"{name}\0{content}\n".encode("utf-8", "surrogateescape"))
-        elif path.is_file():
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256")
-        else:
-            self.names()
-        return {
-            "source": "images",
-            "sha256": digest.hexdigest(),
-            "size": self.size,
-            "policy": self.policy,
+        self.check()
+        settings = asdict(self)
+        tables = ("tags", "boxes")
+        contents = {
+            name: _digest(settings.pop(name), name in tables)
+            for name in ("path", "path_b", *tables)
         }
+        return {"source": "images", "version": decode.VERSION, **settings, **contents}
 
-    def load(self, name: str) -> np.ndarray:
-        path = Path(self.path)
-        if path.is_dir():
-            return decode((path / name).read_bytes(), self.size)
-        with zipfile.ZipFile(path) as archive:
-            if archive.getinfo(name).file_size > MAX_PIXELS * 4:
-                raise ValueError("the file is too large")
-            return decode(archive.read(name), self.size)
+    def catalogue(self) -> Catalogue:
+        self.check()
+        options = layouts.Options(self.tags, self.tag_rule, self.boxes)
+        if not self.path_b:
+            found = _survey(self.path, options)
+        else:
+            one, two = (
+                _survey(path, options, side)
+                for path, side in ((self.path, "A"), (self.path_b, "B"))
+            )
+            found = Catalogue(
+                one.items + [item._replace(store=1) for item in two.items],
+                one.findings + two.findings,
+                one.stores + two.stores,
+                one.labelled or two.labelled,
+                one.ignored + two.ignored,
+            )
+        counts = layouts.domain_counts(found.items)
+        if counts["A"] != counts["B"]:
+            found.findings.append(Finding("", "domains", f"A {counts['A']}, B {counts['B']}"))
+        if self.unlabelled == "drop" and found.labelled:
+            kept = [i for i in found.items if i.label.hair and i.label.eyes]
+            if not kept:
+                raise UserError("no image has both colours; nothing is left with unlabelled=drop")
+            found = found._replace(items=kept, ignored=found.ignored + len(found.items) - len(kept))
+        return found
+
+    def payloads(self, catalogue: Catalogue) -> Iterator[tuple[int, Any]]:
+        for number, store in enumerate(catalogue.stores):
+            where = {
+                item.member: i for i, item in enumerate(catalogue.items) if item.store == number
+            }
+            read = archive.read if isinstance(store, Path) else type(store).read
+            for member, data in read(store, where):
+                yield where[member], data
+
+    def make(self, item: Item, payload: bytes) -> Decoded:
+        mode = "box" if item.box and self.crop in ("auto", "box") else self.crop
+        mode = "centre" if mode in ("auto", "box") and not item.box else mode
+        suffix = Path(item.member).suffix
+        return decode.decode(payload, Crop(self.size, mode, item.box, self.box_scale), suffix)
 
 
-def decode(data: bytes, size: int) -> np.ndarray:
-    """Bytes of an image file -> (size, size, 3) uint8 RGB.
+def _survey(path: str, options: layouts.Options, domain: str = "") -> Catalogue:
+    if path.startswith("tfds:"):
+        from anigan_jax.data import tfds_source
 
-    Upright by EXIF, transparency over white, 16-bit grey scaled, centred square crop,
-    one antialiased resize.
+        return tfds_source.survey(path.removeprefix("tfds:"), domain)
+    return layouts.survey(Path(path), options, domain)
 
-    Raises:
-      ValueError: with the reason, for a file that cannot be taken.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
-        if image.width * image.height > MAX_PIXELS:
-            raise ValueError(f"{image.width}x{image.height} is over {MAX_PIXELS} pixels")
-        if getattr(image, "n_frames", 1) > 1:
-            raise ValueError("animated")
-        image.load()
-    except (OSError, SyntaxError, Image.DecompressionBombError, Warning) as error:
-        raise ValueError(f"unreadable: {error}".split("<")[0].strip()) from None
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):
-        image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    image = image.convert("RGB")
-    side = min(image.size)
-    if 2 * side < size:
-        raise ValueError(f"{image.width}x{image.height} is too small for {size}")
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    image = image.crop((left, top, left + side, top + side))
-    if side != size:
-        image = image.resize((size, size), Image.Resampling.LANCZOS)
-    return np.asarray(image)
+
+def _digest(path: str, table: bool = False) -> str:
+    """SHA-256 of a file, or of the names and contents of a folder."""
+    if not path:
+        return ""
+    if table and not Path(path).is_file():
+        return path  # a file inside the source, which is hashed with it
+    if path.startswith("tfds:"):
+        from anigan_jax.data import tfds_source
+
+        return tfds_source.digest(path.removeprefix("tfds:"))
+    root = Path(path)
+    if root.is_file():
+        beside = [root.parent / n for n in layouts.TAG_FILES + layouts.BOX_FILES]
+        files = [(p.name, p) for p in (root, *beside) if p.is_file()]
+    elif root.is_dir():
+        files = [(m.name, root / m.name) for m in archive.members(root)[0]]
+    else:
+        raise UserError(f"{path!r} does not exist; give a folder, zip, tar or tfds:NAME")
+    digest = hashlib.sha256()
+    for name, file in files:
+        try:
+            with file.open("rb") as opened:
+                content = hashlib.file_digest(opened, "sha256").hexdigest()
+        except OSError as error:
+            content = error.strerror or "unreadable"
+        digest.update(f"{name}\0{content}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()

@@ -1,0 +1,341 @@
+"""Bytes of an image file -> pixels, or the reason why not. One written rule per kind."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+import simplejpeg
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+
+# Part of every pack's key: raise it when the same file gives other pixels.
+VERSION = 2
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+SUFFIXES = {
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".jfif": "JPEG",
+    ".webp": "WEBP",
+    ".bmp": "BMP",
+}
+MAX_PIXELS = 50_000_000
+MAX_BYTES = 256 * 2**20
+
+REFUSED = {
+    "empty": "the file has no bytes",
+    "format": "only PNG, JPEG, WebP and BMP are taken, told by content",
+    "unreadable": "the decoder cannot read it",
+    "truncated": "the file ends early; what is there is not used",
+    "corrupt": "its data is damaged; what can be decoded is not used",
+    "animated": "more than one frame",
+    "too small": "its side is under half of the size asked for",
+    "too large": f"over {MAX_PIXELS:,} pixels or {MAX_BYTES >> 20} MiB",
+    "crashed": "the decoder died, hung or ran out of memory",
+    "link": "a link that leaves the source is not followed",
+    "special": "a device, pipe or socket, not a file",
+    "path": "an entry whose name is absolute, climbs out, or is no portable name",
+    "repeated": "an entry whose name occurs before, also by letter case",
+    "encrypted": "an entry that needs a password",
+    "bomb": "an entry that unpacks to more than the limits allow",
+    "box": "its face box lies outside the image or is no box",
+    "leak": "held out, but a duplicate of a training image",
+}
+NOTED = {
+    "extension": "taken as what its content says",
+    "cmyk": "converted to RGB as Pillow does, Adobe's inversion included",
+    "16-bit": "the high byte of each value is used",
+    "palette": "looked up to RGB",
+    "transparent": "laid over white",
+    "rotated": "turned upright by its EXIF orientation",
+    "grey": "repeated into three channels",
+    "profile": "its colour profile is converted to sRGB",
+    "bad profile": "its colour profile is damaged and ignored",
+    "pages": "the first picture of a multi-picture JPEG is used",
+    "enlarged": "smaller than the size asked for, by less than half",
+    "duplicate": "the same pixels as another image",
+    "mirror": "the mirror image of another image",
+    "near": "nearly the pixels of another image",
+    "no label": "the label file has no row for it",
+    "unlabelled": "its row names no hair or no eye colour",
+    "unknown tag": "its row holds words that are no known colour",
+    "conflict": "its row names several colours for one part, or it has several rows",
+    "no image": "a label or a box without its image",
+    "no box": "the box file has no row for it; the centre is used",
+    "domains": "the two domains differ in number",
+}
+
+
+class Finding(NamedTuple):
+    """Something to say about a file; `code` is a key of REFUSED or NOTED."""
+
+    file: str
+    code: str
+    detail: str = ""
+
+    @property
+    def refused(self) -> bool:
+        return self.code in REFUSED
+
+    def __str__(self) -> str:
+        detail = f" ({self.detail})" if self.detail else ""
+        return f"{self.file}: {self.code}{detail}"
+
+
+class Refusal(ValueError):
+    """A file that cannot be taken: `code` of REFUSED and a detail."""
+
+    def __init__(self, code: str, detail: str = ""):
+        super().__init__(f"{code}: {detail}" if detail else code)
+        self.code, self.detail = code, detail
+
+
+@dataclass(frozen=True)
+class Crop:
+    """How an upright image becomes a square of `size` pixels."""
+
+    size: int
+    mode: Literal["centre", "pad", "box"] = "centre"
+    box: tuple[float, float, float, float] | None = None
+    """Face box x, y, width, height in pixels of the upright image (mode box)."""
+    box_scale: float = 1.5
+
+
+class Decoded(NamedTuple):
+    """`pixels` (size, size, 3) uint8 RGB, and (code, detail) pairs of NOTED."""
+
+    pixels: np.ndarray
+    notes: list[tuple[str, str]]
+
+
+def kind_of(head: bytes) -> str:
+    """Name of a file's kind by its first bytes; '' where unknown."""
+    for name, offset, magic in (
+        ("PNG", 0, b"\x89PNG\r\n\x1a\n"),
+        ("JPEG", 0, b"\xff\xd8\xff"),
+        ("BMP", 0, b"BM"),
+        ("GIF", 0, b"GIF8"),
+        ("TIFF", 0, b"II*\0"),
+        ("TIFF", 0, b"MM\0*"),
+        ("WEBP", 8, b"WEBP"),
+        ("AVIF", 4, b"ftypavi"),
+        ("HEIC", 4, b"ftyphei"),
+        ("HEIC", 4, b"ftypmif"),
+        ("PSD", 0, b"8BPS"),
+        ("PDF", 0, b"%PDF"),
+        ("PostScript", 0, b"%!PS"),
+        ("ICO", 0, b"\0\0\1\0"),
+        ("FITS", 0, b"SIMPLE  ="),
+        ("JPEG 2000", 0, b"\0\0\0\x0cjP  "),
+        ("ZIP archive", 0, b"PK\3\4"),
+        ("GZIP archive", 0, b"\x1f\x8b"),
+        ("SVG", 0, b"<svg"),
+        ("XML or SVG", 0, b"<?xml"),
+        ("HTML", 0, b"<!DOCTYPE html"),
+        ("HTML", 0, b"<html"),
+        ("Git LFS pointer", 0, b"version https://git-lfs"),
+    ):
+        if head[offset : offset + len(magic)].lower() == magic.lower():
+            return name
+    return ""
+
+
+def decode(data: bytes, crop: Crop, suffix: str = "") -> Decoded:
+    """Decodes one image file; never returns part of a picture.
+
+    Args:
+      data: the whole file.
+      suffix: its name's ending, '.jpg'; '' to skip the comparison with the content.
+
+    Raises:
+      Refusal: with a code of REFUSED.
+    """
+    kind = _allowed_kind(data)
+    notes = []
+    if suffix and SUFFIXES.get(suffix.lower()) != kind:
+        notes.append(("extension", f"{suffix} holds {kind}"))
+    try:
+        image = _load(data, kind, notes)
+        image = _upright_rgb(image, notes)
+        return Decoded(_square(image, crop, notes), notes)
+    except MemoryError:
+        raise Refusal("crashed", "out of memory") from None
+
+
+def _allowed_kind(data: bytes) -> str:
+    if not data:
+        raise Refusal("empty")
+    if len(data) > MAX_BYTES:
+        raise Refusal("too large", f"{len(data):,} bytes")
+    kind = kind_of(data[:32])
+    if kind == "WEBP" and int.from_bytes(data[4:8], "little") + 8 > len(data):
+        raise Refusal("truncated", "shorter than its header says")
+    if kind in FORMATS:
+        return kind
+    if kind:
+        raise Refusal("format", f"it is {kind}")
+    if not data.strip(b"\0"):
+        raise Refusal("unreadable", "all bytes are zero")
+    text = data[:256].isascii() and all(b >= 32 or b in b"\t\r\n\f" for b in data[:256])
+    raise Refusal("format", "it is text" if text else "no known image")
+
+
+def _load(data: bytes, kind: str, notes: list) -> Image.Image:
+    """An opened, wholly decoded picture of one frame."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # sizes are checked below, before decoding
+            image = Image.open(io.BytesIO(data), formats=(kind,))
+            if image.width * image.height > MAX_PIXELS:
+                raise Refusal("too large", f"{image.width}x{image.height}")
+            frames = getattr(image, "n_frames", 1)
+            if frames > 1 and image.format != "MPO":
+                raise Refusal("animated", f"{frames} frames")
+            if frames > 1:
+                notes.append(("pages", str(frames)))
+            image.load()
+    except Refusal:
+        raise
+    except Image.DecompressionBombError:
+        raise Refusal("too large", "by its header") from None
+    except UnidentifiedImageError:
+        raise Refusal("unreadable", f"its {kind} header is damaged") from None
+    except Exception as error:
+        # Pillow's plugins raise whatever they stumble over (struct.error, KeyError, ...).
+        text = str(error).split("<")[0].strip() or type(error).__name__
+        early = any(word in text.lower() for word in ("truncat", "too short", "not enough"))
+        raise Refusal("truncated" if early else "unreadable", text) from None
+    if kind == "JPEG":
+        _check_jpeg(data)
+    return image
+
+
+def _check_jpeg(data: bytes) -> None:
+    """Refuses a JPEG that libjpeg completes with grey: Pillow drops its warnings."""
+    try:
+        space = simplejpeg.decode_jpeg_header(data)[2]
+        wanted = {"Gray": "GRAY", "CMYK": "CMYK", "YCCK": "CMYK"}.get(space, "RGB")
+        simplejpeg.decode_jpeg(data, colorspace=wanted, strict=True)
+    except ValueError as error:
+        text = str(error).removeprefix("Corrupt JPEG data: ")
+        if "premature" in text.lower():
+            raise Refusal("truncated", text) from None
+        # Other complaints are about odd but whole files, which Pillow decoded.
+        if text != str(error):
+            raise Refusal("corrupt", text) from None
+
+
+def _upright_rgb(image: Image.Image, notes: list) -> Image.Image:
+    """RGB, upright, over white, in sRGB; each conversion is noted."""
+    turned = image.getexif().get(0x0112, 1) if image.format != "BMP" else 1
+    profile = image.info.get("icc_profile")
+    if turned in range(2, 9):
+        notes.append(("rotated", f"EXIF orientation {turned}"))
+        # Not image.info: a broken EXIF block must not stop the turn.
+        image = image.transpose(_TURNS[turned])
+    if image.mode.startswith("I") or image.mode == "F":
+        notes.append(("16-bit", image.mode))
+        high = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255)
+        image = Image.fromarray(high.astype(np.uint8))
+    elif image.mode == "CMYK":
+        notes.append(("cmyk", ""))
+    elif image.mode in ("P", "PA"):
+        notes.append(("palette", ""))
+    elif image.mode in ("L", "LA", "1"):
+        notes.append(("grey", ""))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        if image.getextrema()[3][0] < 255:
+            notes.append(("transparent", ""))
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    image = image.convert("RGB")
+    return _to_srgb(image, profile, notes) if profile else image
+
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def _to_srgb(image: Image.Image, profile: bytes, notes: list) -> Image.Image:
+    """Colours of an RGB profile in sRGB; profiles of other spaces are left alone."""
+    try:
+        opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if opened.profile.xcolor_space.strip() != "RGB":
+            return image
+        name = _profile_name(opened)
+        if "srgb" in name.lower():
+            return image
+        converted = ImageCms.profileToProfile(image, opened, _SRGB)
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        notes.append(("bad profile", ""))
+        return image
+    notes.append(("profile", name))
+    return converted
+
+
+def _profile_name(opened: ImageCms.ImageCmsProfile) -> str:
+    try:
+        return opened.profile.profile_description or ""
+    except ValueError:
+        # Pillow 13 fails on names beyond ASCII; the colours are good.
+        return ""
+
+
+_SRGB = ImageCms.createProfile("sRGB")
+
+
+def _square(image: Image.Image, crop: Crop, notes: list) -> np.ndarray:
+    """Crops and resizes once, antialiased."""
+    size = crop.size
+    if crop.mode == "pad":
+        side = max(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+    elif crop.mode == "box" and crop.box:
+        left, top, side = head_square(image.size, crop.box, crop.box_scale)
+    else:
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+    if 2 * side < size or min(image.size) < 2:
+        raise Refusal("too small", f"{image.width}x{image.height}, crop {side} for {size}")
+    if side < size:
+        notes.append(("enlarged", f"{side} to {size}"))
+    if crop.mode == "pad" and image.width != image.height:
+        if side > 32 * min(image.size):
+            raise Refusal("too small", f"{image.width}x{image.height} is a line")
+        # Resized before it is padded, so that the white border stays white.
+        image = ImageOps.pad(image, (size, size), Image.Resampling.LANCZOS, color="white")
+        return np.asarray(image)
+    image = image.crop((left, top, left + side, top + side))
+    if side != size:
+        image = image.resize((size, size), Image.Resampling.LANCZOS)
+    return np.asarray(image)
+
+
+def head_square(size: tuple[int, int], box, scale: float) -> tuple[int, int, int]:
+    """Left, top and side of the square around a face box.
+
+    A square of `scale` face widths centred at (x + w/2, y + 0.46 h); moved, and where it
+    must be shrunk, to lie within the image.
+
+    Raises:
+      Refusal: 'box', where the box is empty or its centre is outside the image.
+    """
+    width, height = size
+    x, y, w, h = box
+    centre_x, centre_y = x + w / 2, y + 0.46 * h
+    if not (w >= 2 and h >= 2 and 0 <= centre_x < width and 0 <= centre_y < height):
+        raise Refusal("box", f"{x:g},{y:g} {w:g}x{h:g} in {width}x{height}")
+    side = min(round(scale * w), width, height)
+    left = min(max(round(centre_x - side / 2), 0), width - side)
+    top = min(max(round(centre_y - side / 2), 0), height - side)
+    return left, top, side

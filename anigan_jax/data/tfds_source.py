@@ -1,0 +1,144 @@
+"""Prepared TensorFlow Datasets as a source, read without TensorFlow."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from anigan_jax.data import tags
+from anigan_jax.data.decode import Finding
+from anigan_jax.data.layouts import Catalogue, Item
+from anigan_jax.errors import UserError
+
+
+class Store(NamedTuple):
+    """A prepared data set: its folder and the name of its image feature."""
+
+    folder: str
+    image: str
+
+    def read(self, names) -> Iterator[tuple[str, bytes]]:
+        """Undecoded images of members 'SPLIT/INDEX'."""
+        tfds, builder = _open(self.folder)
+        splits: dict[str, list[str]] = {}
+        for name in names:
+            splits.setdefault(name.split("/")[0], []).append(name)
+        for split, wanted in splits.items():
+            source = _source(tfds, builder, split, self.image)
+            for name in wanted:
+                yield name, source[int(name.split("/")[1])][self.image]
+
+
+def _import():
+    try:
+        import tensorflow_datasets
+    except ImportError:
+        raise UserError(
+            "tfds:NAME needs tensorflow-datasets; install it: pip install 'anigan_jax[tfds]'"
+        ) from None
+    return tensorflow_datasets
+
+
+def _open(name: str):
+    """(the module, a read-only builder) of 'NAME', 'NAME/CONFIG:VERSION' or a folder."""
+    tfds = _import()
+    try:
+        if Path(name, "dataset_info.json").is_file():
+            return tfds, tfds.builder_from_directory(name)
+        return tfds, tfds.builder(name, try_gcs=False)
+    except Exception as error:
+        # TFDS raises its own, ImportError, ValueError, ... for a name it cannot build.
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"tfds:{name} cannot be opened: {first}. Give the name of a data set that is "
+            "prepared under TFDS_DATA_DIR, or the folder that holds its dataset_info.json"
+        ) from None
+
+
+def _ready(name: str):
+    tfds, builder = _open(name)
+    if not builder.info.splits:
+        raise UserError(
+            f"tfds:{name} is not prepared in {builder.data_dir}; prepare it first: "
+            f"tfds.builder({name!r}, file_format='array_record').download_and_prepare()"
+        )
+    kind = builder.info.file_format
+    if kind is None or kind.value != "array_record":
+        raise UserError(
+            f"tfds:{name} is stored as {kind.value if kind else 'unknown'}, which only TensorFlow "
+            "reads. Either prepare it again with file_format='array_record', or install "
+            "TensorFlow (pip install tensorflow-cpu) and convert it once: tfds convert_format "
+            f"--dataset_dir {builder.data_dir} --out_file_format array_record"
+        )
+    images = [k for k, f in builder.info.features.items() if isinstance(f, tfds.features.Image)]
+    if not images:
+        raise UserError(
+            f"tfds:{name} has no image among its features {list(builder.info.features)}"
+        )
+    return tfds, builder, images[0]
+
+
+def _source(tfds, builder, split: str, image: str):
+    skip = {image: tfds.decode.SkipDecoding()}
+    return builder.as_data_source(split, decoders=skip)
+
+
+def survey(name: str, domain: str = "") -> Catalogue:
+    """The images of every split; splits other than 'train...' are held out.
+
+    Labels come from features 'hair' and 'eyes' (class labels of colours), or from a text
+    feature 'tags' ("aqua hair blue eyes"). Splits trainA, trainB, testA, testB are domains.
+    """
+    tfds, builder, image = _ready(name)
+    items, findings, features = [], [], builder.info.features
+    labelled = "tags" in features or {"hair", "eyes"} <= set(features)
+    for split in builder.info.splits:
+        source = _source(tfds, builder, split, image)
+        known = {"trainA": "A", "testA": "A", "trainB": "B", "testB": "B"}
+        side = domain or known.get(split, "")
+        held = None if set(builder.info.splits) == {"train"} else not split.startswith("train")
+        for index in range(len(source)):
+            member = f"{split}/{index:08d}"
+            where = f"{domain}/{member}" if domain else member
+            label = tags.Label()
+            if labelled:
+                label = _label(features, source[index], where, findings)
+            items.append(Item(where, member, 0, side, held, label))
+    return Catalogue(items, findings, [Store(str(builder.data_dir), image)], labelled)
+
+
+def _label(features, record: dict, where: str, findings: list) -> tags.Label:
+    if "tags" in features:
+        text = record["tags"]
+        text = text.decode(errors="replace") if isinstance(text, bytes) else str(text)
+        try:
+            label = tags.parse_caption(text)
+        except ValueError as error:
+            findings.append(Finding(where, "unknown tag", str(error)))
+            return tags.Label()
+    else:
+        chosen = {}
+        for part in tags.COLOURS:
+            value = int(record[part])
+            name = features[part].int2str(value) if value >= 0 else ""
+            chosen[part] = name if name in tags.COLOURS[part] else None
+        label = tags.Label(**chosen)
+    if not (label.hair and label.eyes):
+        findings.append(Finding(where, "unlabelled", str(label)))
+    return label
+
+
+def digest(name: str) -> str:
+    """SHA-256 over the undecoded images of a data set: file bytes differ between preparations."""
+    tfds, builder, image = _ready(name)
+    found = hashlib.sha256()
+    for split in sorted(builder.info.splits):
+        source = _source(tfds, builder, split, image)
+        for index in range(len(source)):
+            record = source[index]
+            found.update(f"{split}/{index}\0".encode())
+            found.update(hashlib.sha256(record[image]).digest())
+            found.update(repr([(k, record[k]) for k in sorted(record) if k != image]).encode())
+    return found.hexdigest()

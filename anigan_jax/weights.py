@@ -1,0 +1,91 @@
+"""Weights of foreign networks: converted once, by checksum, to safetensors; never unpickled."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load, save
+
+from anigan_jax.errors import UserError
+
+MAX_HEADER = 2**20
+ASSETS = Path(__file__).parent / "networks" / "assets"
+LANDMARKS = ASSETS / "face_landmarks_68.safetensors"
+
+
+def read(path: Path) -> dict[str, np.ndarray]:
+    """Arrays of a safetensors file.
+
+    Raises:
+      UserError: not a safetensors file, or one with a header out of bounds.
+    """
+    try:
+        data = path.read_bytes()
+        (header,) = struct.unpack_from("<Q", data)
+        if header > MAX_HEADER:
+            raise ValueError(f"its header claims {header:,} bytes")
+        return load(data)
+    except Exception as error:
+        # safetensors raises SafetensorError, KeyError, ... on hostile files.
+        raise UserError(f"{path} holds no readable weights (safetensors): {error}") from None
+
+
+def from_face_api(folder: Path) -> bytes:
+    """The 68-point landmark network of face-api.js as safetensors, still quantised.
+
+    Each tensor NAME is uint8 with NAME/scale and NAME/min: value = byte * scale + min.
+
+    Args:
+      folder: holds face_landmark_68_model.bin and its -weights_manifest.json.
+
+    Raises:
+      UserError: the files are absent or do not fit together.
+    """
+    stem = "face_landmark_68_model"
+    try:
+        groups = json.loads((folder / f"{stem}-weights_manifest.json").read_text())
+        data = (folder / f"{stem}.bin").read_bytes()
+        arrays, at = {}, 0
+        for entry in groups[0]["weights"]:
+            count = int(np.prod(entry["shape"]))
+            quantised = entry["quantization"]
+            if quantised["dtype"] != "uint8":
+                raise ValueError(f"{entry['name']} is {quantised['dtype']}, not uint8")
+            values = np.frombuffer(data, np.uint8, count, at).reshape(entry["shape"])
+            arrays[entry["name"]] = values
+            arrays[f"{entry['name']}/scale"] = np.array([quantised["scale"]])
+            arrays[f"{entry['name']}/min"] = np.array([quantised["min"]])
+            at += count
+        if at != len(data):
+            raise ValueError(f"{len(data) - at} bytes are left over")
+    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        raise UserError(f"{folder} holds no {stem} of face-api: {error}") from None
+    return save(arrays)
+
+
+def face_landmarks() -> dict:
+    """Parameters of `networks.landmarks.Landmarks` (MIT, beside the file), dequantised."""
+    arrays, tree = read(LANDMARKS), {}
+    for name, values in arrays.items():
+        if name.endswith(("/scale", "/min")):
+            continue
+        # tfjs computes in double and stores float32.
+        value = values * arrays[f"{name}/scale"] + arrays[f"{name}/min"]
+        *path, leaf = name.split("/")
+        layer = "_".join((*path, leaf.removesuffix("_filter"))) if "filter" in leaf else None
+        if leaf in ("depthwise_filter", "pointwise_filter"):
+            node = tree.setdefault(layer, {})
+            # (k, k, C, 1) -> Flax's (k, k, 1, C).
+            node["kernel"] = (
+                value.transpose(0, 1, 3, 2) if leaf == "depthwise_filter" else value
+            ).astype(np.float32)
+        elif leaf == "bias":
+            first = name == "dense0/conv0/bias"
+            owner = path if path[0] == "fc" or first else [*path, "pointwise"]
+            tree.setdefault("_".join(owner), {})["bias"] = value.astype(np.float32)
+        else:
+            tree.setdefault("_".join(path), {})["kernel"] = value.astype(np.float32)
+    return tree

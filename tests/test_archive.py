@@ -1,0 +1,216 @@
+"""Hostile archives: every entry that must not be read is named, and nothing is written."""
+
+import io
+import os
+import stat
+import struct
+import tarfile
+import zipfile
+
+import files
+import pytest
+
+from anigan_jax.data import archive
+from anigan_jax.data.decode import Finding
+from anigan_jax.errors import UserError
+
+GOOD = files.picture()
+
+
+def zip_of(path, entries):
+    """Entries: (name or ZipInfo, bytes)."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as z:
+        for name, data in entries:
+            z.writestr(name, data)
+    return path
+
+
+def special(name: str, mode: int) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name)
+    info.create_system = 3
+    info.external_attr = mode << 16
+    return info
+
+
+def raw_name(name: str) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo("x")
+    info.filename = info.orig_filename = name
+    return info
+
+
+def tar_entry(name: str, kind=tarfile.REGTYPE, data: bytes = b"", link: str = ""):
+    info = tarfile.TarInfo(name)
+    info.type, info.size, info.linkname = kind, len(data), link
+    return info, data
+
+
+def tar_of(path, entries, mode="w"):
+    with tarfile.open(path, mode) as t:
+        for info, data in entries:
+            t.addfile(info, io.BytesIO(data))
+    return path
+
+
+NAMES = {
+    "../up.png": "path",
+    "a/../../up.png": "path",
+    "/etc/root.png": "path",
+    "C:/windows.png": "path",
+    "back\\slash.png": "path",
+    "a//b.png": "path",
+    "line\nbreak.png": "path",
+    "x" * 300 + ".png": "path",
+}
+
+
+def found(path) -> dict[str, str]:
+    return {f.file: f.code for f in archive.members(path)[1]}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_in_archives(tmp_path, name):
+    entries = [(raw_name(name), GOOD), ("good.png", GOOD)]
+    path = zip_of(tmp_path / "a.zip", entries)
+    members, findings = archive.members(path)
+    assert [m.name for m in members] == ["good.png"]
+    assert [f.code for f in findings] == [NAMES[name]]
+    path = tar_of(tmp_path / "a.tar", [tar_entry(name, data=GOOD), tar_entry("b.png", data=GOOD)])
+    members, findings = archive.members(path)
+    assert [m.name for m in members] == ["b.png"]
+    assert [f.code for f in findings] == [NAMES[name]]
+
+
+def test_zip_entries_that_are_no_files(tmp_path):
+    bomb = special("bomb.png", stat.S_IFREG)
+    bomb.compress_type = zipfile.ZIP_DEFLATED
+    path = zip_of(
+        tmp_path / "a.zip",
+        [
+            (special("link.png", stat.S_IFLNK), b"/etc/passwd"),
+            (special("pipe.png", stat.S_IFIFO), b""),
+            (special("disk.png", stat.S_IFBLK), b""),
+            (bomb, b"\0" * 5_000_000),
+            ("Same.png", GOOD),
+            ("same.png", GOOD),
+        ],
+    )
+    with pytest.warns(UserWarning), zipfile.ZipFile(path, "a") as z:
+        z.writestr("Same.png", GOOD)
+    members, findings = archive.members(path)
+    assert [m.name for m in members] == ["Same.png"]
+    assert sorted((f.file, f.code) for f in findings) == [
+        ("Same.png", "repeated"),
+        ("bomb.png", "bomb"),
+        ("disk.png", "special"),
+        ("link.png", "link"),
+        ("pipe.png", "special"),
+        ("same.png", "repeated"),
+    ]
+
+
+def test_an_encrypted_entry(tmp_path):
+    path = zip_of(tmp_path / "a.zip", [("secret.png", GOOD), ("good.png", GOOD)])
+    data = bytearray(path.read_bytes())
+    for mark, offset in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        data[data.index(mark) + offset] |= 1
+    path.write_bytes(data)
+    assert found(path) == {"secret.png": "encrypted"}
+
+
+def test_tar_entries_that_are_no_files(tmp_path):
+    kinds = {
+        "soft.png": (tarfile.SYMTYPE, "link"),
+        "hard.png": (tarfile.LNKTYPE, "link"),
+        "pipe.png": (tarfile.FIFOTYPE, "special"),
+        "disk.png": (tarfile.BLKTYPE, "special"),
+        "tty.png": (tarfile.CHRTYPE, "special"),
+    }
+    entries = [tar_entry(name, kind, link="../../etc/passwd") for name, (kind, _) in kinds.items()]
+    path = tar_of(tmp_path / "a.tar.gz", [*entries, tar_entry("./ok.png", data=GOOD)], "w:gz")
+    members, findings = archive.members(path)
+    assert [m.name for m in members] == ["ok.png"]
+    assert {f.file: f.code for f in findings} == {n: code for n, (_, code) in kinds.items()}
+    assert list(archive.read(path, ["ok.png"])) == [("ok.png", GOOD)]
+
+
+@pytest.mark.parametrize("suffix", ["tar.gz", "tar.bz2", "tar.xz"])
+def test_a_tar_that_unpacks_to_too_much(tmp_path, suffix):
+    zeros = [tar_entry(f"{i}.png", data=b"\0" * 2_000_000) for i in range(4)]
+    path = tar_of(tmp_path / f"a.{suffix}", zeros, f"w:{suffix[4:]}")
+    with pytest.raises(UserError, match="over 100 times"):
+        archive.members(path)
+
+
+def test_a_tar_header_that_asks_for_all_memory(tmp_path):
+    info = tarfile.TarInfo("big")
+    info.type, info.size = tarfile.XHDTYPE, 2**40
+    (tmp_path / "a.tar").write_bytes(info.tobuf(tarfile.GNU_FORMAT) + b"\0" * 1024)
+    with pytest.raises(UserError):
+        archive.members(tmp_path / "a.tar")
+
+
+def test_a_zip_that_claims_a_million_entries(tmp_path, monkeypatch):
+    path = zip_of(tmp_path / "a.zip", [("a.png", GOOD)])
+    data = bytearray(path.read_bytes())
+    end = data.rindex(b"PK\5\6")
+    wide = b"PK\6\6" + struct.pack("<QHHIIQQQQ", 44, 45, 45, 0, 0, 9**9, 9**9, 46, 0)
+    path.write_bytes(data[:end] + wide + data[end:])
+    with pytest.raises(UserError, match="entries"):
+        archive.members(path)
+
+
+@pytest.mark.parametrize("cut", [4, 30, -10, -40])
+@pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
+def test_cut_archives(tmp_path, kind, cut):
+    if kind == "zip":
+        whole = zip_of(tmp_path / "whole.zip", [("a.png", GOOD)])
+    else:
+        mode = "w:gz" if kind == "tar.gz" else "w"
+        whole = tar_of(tmp_path / f"whole.{kind}", [tar_entry("a.png", data=GOOD)], mode)
+    data = whole.read_bytes()
+    (tmp_path / f"cut.{kind}").write_bytes(data[:cut] if cut > 0 or kind != "tar" else data[:540])
+    with pytest.raises(UserError, match="cut"):
+        archive.members(tmp_path / f"cut.{kind}")
+
+
+def test_a_damaged_entry_is_named_and_the_others_are_read(tmp_path):
+    path = zip_of(tmp_path / "a.zip", [("a.png", files.noise_file(1)), ("b.png", GOOD)])
+    data = bytearray(path.read_bytes())
+    data[200] ^= 0xFF
+    path.write_bytes(data)
+    results = dict(archive.read(path, ["a.png", "b.png"]))
+    assert isinstance(results["a.png"], Finding)
+    assert results["a.png"].code == "corrupt"
+    assert results["b.png"] == GOOD
+
+
+def test_folders_with_links_and_pipes(tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret.png").write_bytes(GOOD)
+    folder = tmp_path / "faces"
+    folder.mkdir()
+    (folder / "good.png").write_bytes(GOOD)
+    (folder / "inside.png").symlink_to("good.png")
+    (folder / "escape.png").symlink_to(outside / "secret.png")
+    (folder / "nowhere.png").symlink_to("missing")
+    (folder / "loop.png").symlink_to("loop.png")
+    (folder / "tree").symlink_to(outside)
+    os.mkfifo(folder / "pipe.png")
+    members, findings = archive.members(folder)
+    assert [m.name for m in members] == ["good.png", "inside.png"]
+    assert {f.file: f.code for f in findings} == {
+        "escape.png": "link",
+        "nowhere.png": "link",
+        "loop.png": "link",
+        "tree": "link",
+        "pipe.png": "special",
+    }
+
+
+def test_nothing_is_written(tmp_path):
+    path = zip_of(tmp_path / "a.zip", [(raw_name("../up.png"), GOOD), ("a.png", GOOD)])
+    before = sorted(tmp_path.parent.rglob("*"))
+    members, _ = archive.members(path)
+    list(archive.read(path, [m.name for m in members]))
+    assert sorted(tmp_path.parent.rglob("*")) == before

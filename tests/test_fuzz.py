@@ -1,0 +1,164 @@
+"""Hostile bytes: the loader and the archive reader refuse or take, and never anything else.
+
+FUZZ_SECONDS=300 runs each target that long (hypothesis keeps what it finds in .hypothesis);
+what was found once is kept in tests/corpus and tried always.
+"""
+
+import io
+import os
+import tarfile
+import zipfile
+from pathlib import Path
+
+import files
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from anigan_jax.data import archive, tags
+from anigan_jax.data.decode import NOTED, REFUSED, Crop, Decoded, Finding, Refusal, decode
+from anigan_jax.errors import UserError
+
+SECONDS = float(os.environ.get("FUZZ_SECONDS", "0"))
+CORPUS = sorted((Path(__file__).parent / "corpus").glob("*"))
+# 1,000 examples take between 1 and 10 seconds.
+LIMITS = settings(
+    max_examples=int(SECONDS * 300) or 150,
+    deadline=None,
+    derandomize=not SECONDS,
+    suppress_health_check=list(HealthCheck),
+    database=None,
+)
+
+
+def seeds() -> list[bytes]:
+    kinds = [
+        files.noise_file(1, kind, 24, **options)
+        for kind, options in (
+            ("PNG", {}),
+            ("JPEG", {"quality": 90}),
+            ("JPEG", {"progressive": True, "exif": files.exif(6)}),
+            ("WEBP", {}),
+            ("WEBP", {"lossless": True}),
+            ("BMP", {}),
+        )
+    ]
+    extra = (files.swapped_profile(), files.exif(3).tobytes())
+    kinds.append(files.picture(size=(24, 24), icc_profile=extra[0]))
+    kinds.append(files.picture((1, 2, 3, 4), (24, 24), "RGBA", exif=extra[1]))
+    kinds.append(files.encode(files.noise(2, 24).convert("P")))
+    kinds.append(files.encode(files.noise(2, 24).convert("CMYK"), "JPEG"))
+    return kinds + [data for data, _ in files.BAD.values() if 0 < len(data) < 20_000]
+
+
+def archives() -> list[bytes]:
+    found = []
+    for mode in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", mode) as z:
+            for name in ("a.png", "b/c.png", "d/"):
+                z.writestr(name, b"" if name.endswith("/") else files.picture())
+        found.append(buffer.getvalue())
+    for mode in ("w", "w:gz", "w:bz2", "w:xz"):
+        for form in (tarfile.PAX_FORMAT, tarfile.GNU_FORMAT):
+            buffer = io.BytesIO()
+            with tarfile.open(fileobj=buffer, mode=mode, format=form) as t:
+                for name in ("a.png", "b/c.png", "x" * 120 + ".png"):
+                    info = tarfile.TarInfo(name)
+                    info.size = len(files.picture())
+                    t.addfile(info, io.BytesIO(files.picture()))
+            found.append(buffer.getvalue())
+    return found
+
+
+WORDS = (b"\xff\xff\xff\xff", b"\0\0\0\0", b"\x7f\xff\xff\xff", b"\0\0\0\x01")
+SUFFIXES = (".zip", ".tar", ".tar.gz", ".tar.xz", ".tar.bz2")
+
+
+@st.composite
+def damaged(draw, whole: list[bytes]) -> bytes:
+    """A valid file with bytes changed, cut, doubled or replaced by those of another."""
+    data = bytearray(draw(st.sampled_from(whole)))
+    for _ in range(draw(st.integers(0, 6))):
+        kind = draw(st.sampled_from(("set", "word", "cut", "double", "splice", "insert")))
+        at = draw(st.integers(0, max(len(data) - 1, 0)))
+        length = draw(st.integers(1, 64))
+        if kind == "set" and data:
+            data[at] = draw(st.integers(0, 255))
+        elif kind == "word":
+            data[at : at + 4] = draw(st.sampled_from(WORDS))
+        elif kind == "cut":
+            del data[at : at + length if draw(st.booleans()) else None]
+        elif kind == "double":
+            data[at:at] = data[at : at + length]
+        elif kind == "splice":
+            other = draw(st.sampled_from(whole))
+            data[at : at + length] = other[at : at + length]
+        else:
+            data[at:at] = draw(st.binary(max_size=16))
+    return bytes(data)
+
+
+def judge_image(data: bytes) -> None:
+    try:
+        result = decode(data, Crop(16), ".png")
+    except Refusal as refusal:
+        assert refusal.code in REFUSED
+        return
+    assert isinstance(result, Decoded)
+    assert result.pixels.shape == (16, 16, 3)
+    assert result.pixels.dtype == np.uint8
+    assert {code for code, _ in result.notes} <= set(NOTED)
+
+
+@LIMITS
+@given(st.one_of(damaged(seeds()), st.binary(max_size=200)))
+def test_the_loader(data):
+    judge_image(data)
+
+
+@LIMITS
+@given(data=damaged(archives()), suffix=st.sampled_from(SUFFIXES))
+def test_the_archive_reader(tmp_path_factory, data, suffix):
+    folder = tmp_path_factory.getbasetemp() / "fuzz"
+    folder.mkdir(exist_ok=True)
+    judge_archive(folder / f"a{suffix}", data)
+    assert [p.name for p in folder.iterdir()] == []
+
+
+def judge_archive(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+    try:
+        members, findings = archive.members(path)
+        assert all(f.code in REFUSED for f in findings)
+        for member in members:
+            assert not member.name.startswith("/")
+            assert ".." not in member.name.split("/")
+        for _, content in archive.read(path, [m.name for m in members]):
+            assert isinstance(content, bytes | Finding)
+    except UserError:
+        pass
+    finally:
+        path.unlink()
+
+
+@LIMITS
+@given(st.text(max_size=300))
+def test_the_tag_reader(text):
+    for rule in ("max-count", "unique", "last"):
+        try:
+            table = tags.read_table(f"1,aqua hair blue eyes\n{text}\n{text}", "t", rule)
+        except UserError:
+            continue
+        for label in table.labels.values():
+            assert label.hair in (None, *tags.HAIR)
+            assert label.eyes in (None, *tags.EYES)
+
+
+@pytest.mark.parametrize("path", CORPUS, ids=lambda p: p.name)
+def test_what_was_found_before(path, tmp_path):
+    data = path.read_bytes()
+    judge_image(data)
+    for suffix in (".zip", ".tar", ".tar.gz"):
+        judge_archive(tmp_path / f"a{suffix}", data)

@@ -1,0 +1,136 @@
+"""TensorFlow Datasets without TensorFlow: our builders, and prepared sets as a source."""
+
+import json
+import sys
+
+import files
+import numpy as np
+import pytest
+from tiny import anigan
+
+from anigan_jax.data import archive, layouts, pack, painted
+from anigan_jax.data.sources import Images
+from anigan_jax.errors import UserError
+
+tfds = pytest.importorskip("tensorflow_datasets", reason="the extra 'tfds' is not installed")
+pytest.importorskip("array_record", reason="the extra 'tfds' is not installed")
+from anigan_jax.data import tfds_builders  # noqa: E402
+
+
+def prepared(builder_class, folder, **settings):
+    builder = builder_class(data_dir=folder, file_format="array_record", **settings)
+    builder.download_and_prepare()
+    assert "tensorflow" not in sys.modules
+    return builder
+
+
+def test_painted_faces(tmp_path):
+    builder = prepared(tfds_builders.PaintedFaces, tmp_path, count=20, seed=3, size=32)
+    source = tfds.builder_from_directory(builder.data_dir).as_data_source("train")
+    assert len(source) == 20
+    wanted = {painted.paint(3, i, 32).tobytes(): painted.face(3, i) for i in range(20)}
+    names = builder.info.features["hair"].names
+    for example in source:
+        face = wanted.pop(example["image"].tobytes())
+        assert names[example["hair"]] == face.hair
+        np.testing.assert_allclose(example["landmarks"], painted.draw(face, 32)[1])
+    assert not wanted
+    # By name, as a TFDS user would.
+    again = tfds.builder("painted_faces", data_dir=tmp_path, count=20, seed=3, size=32)
+    assert again.info.splits["test"].num_examples == 2
+
+
+def test_a_prepared_set_becomes_a_pack(tmp_path):
+    builder = prepared(tfds_builders.PaintedFaces, tmp_path, count=20, size=32)
+    out = tmp_path / "pack"
+    done = anigan("import", f"tfds:{builder.data_dir}", "--size", 32, "--out", out)
+    assert done.returncode == 0, done.stderr
+    made = pack.open_pack(out)
+    assert made.manifest["parts"] == {"train": [0, 20], "test": [20, 22]}
+    columns, classes = made.examples(), made.manifest["classes"]
+    got = {(made.images[i].tobytes(), classes["hair"][columns["hair"][i]]) for i in range(20)}
+    want = {(painted.paint(0, i, 32).tobytes(), painted.face(0, i).hair) for i in range(20)}
+    assert got == want
+    again = anigan("import", f"tfds:{builder.data_dir}", "--size", 32, "--out", out)
+    assert "unchanged" in again.stdout
+
+
+def test_tagged_faces(tmp_path):
+    folder = tmp_path / "faces"
+    folder.mkdir()
+    for i in range(4):
+        (folder / f"{i}.png").write_bytes(files.noise_file(i))
+    (folder / "tags.csv").write_text("0,aqua hair red eyes\n1,pink hair blue eyes\n2,red hair\n")
+    builder = prepared(tfds_builders.TaggedFaces, tmp_path / "tfds", source=str(folder))
+    features = builder.info.features
+    got = {
+        e["name"].decode(): (
+            features["hair"].int2str(e["hair"]),
+            features["eyes"].int2str(e["eyes"]),
+            e["image"].tobytes(),
+        )
+        for e in builder.as_data_source("train")
+    }
+    colours = {"0.png": ("aqua", "red"), "1.png": ("pink", "blue"),
+               "2.png": ("red", "unknown"), "3.png": ("unknown", "unknown")}  # fmt: skip
+    assert got == {
+        name: (*pair, np.asarray(files.noise(int(name[0]))).tobytes())
+        for name, pair in colours.items()
+    }
+    made = pack.build(Images(f"tfds:{builder.data_dir}", size=32, test=0), tmp_path / "cache")
+    assert made.manifest["counts"] == {"unlabelled": 2}
+    assert sorted(made.examples()["eyes"])[:2] == [-1, -1]
+
+
+def test_unpaired_faces(tmp_path):
+    for number, side in enumerate(("trainA", "trainB", "testA", "testB")):
+        folder = tmp_path / "set" / side
+        folder.mkdir(parents=True)
+        for i in range(2 + number):
+            (folder / f"{i}.png").write_bytes(files.noise_file(10 * number + i))
+    source = str(tmp_path / "set")
+    builder = prepared(tfds_builders.UnpairedFaces, tmp_path / "tfds", source=source)
+    sizes = {name: split.num_examples for name, split in builder.info.splits.items()}
+    assert sizes == {"trainA": 2, "trainB": 3, "testA": 4, "testB": 5}
+    made = pack.build(Images(f"tfds:{builder.data_dir}", size=32), tmp_path / "cache")
+    direct = pack.build(Images(source, size=32), tmp_path / "cache")
+    assert {k: b - a for k, (a, b) in made.manifest["parts"].items()} == sizes
+    for part in sizes:
+        assert {x.tobytes() for x in made.part(part)} == {x.tobytes() for x in direct.part(part)}
+
+
+def test_bad_images_inside_are_refused_like_any_other(tmp_path):
+    folder = tmp_path / "faces"
+    folder.mkdir()
+    (folder / "0.jpg").write_bytes(files.noise_file(0, "JPEG"))
+    (folder / "half.jpg").write_bytes(files.half_jpeg())
+    (folder / "tags.csv").write_text("0,aqua hair red eyes\n")
+    builder = prepared(tfds_builders.TaggedFaces, tmp_path / "tfds", source=str(folder))
+    with pytest.raises(UserError, match="truncated"):
+        pack.build(Images(f"tfds:{builder.data_dir}", size=32), tmp_path / "cache")
+
+
+def test_tfrecord_is_refused_with_what_to_install(tmp_path):
+    builder = prepared(tfds_builders.PaintedFaces, tmp_path, count=4, size=16)
+    info = builder.data_path / "dataset_info.json"
+    content = json.loads(info.read_text())
+    content["fileFormat"] = "tfrecord"
+    info.write_text(json.dumps(content))
+    done = anigan("check", f"tfds:{builder.data_dir}")
+    assert done.returncode == 2
+    assert "tensorflow-cpu" in done.stderr
+    assert "array_record" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("name", "hint"), [("mnist", "not prepared"), ("nonsuch", "cannot be")])
+def test_sets_that_are_not_there(tmp_path, name, hint):
+    done = anigan("check", f"tfds:{name}", env={"TFDS_DATA_DIR": str(tmp_path)})
+    assert done.returncode == 2
+    assert hint in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_core_does_not_import_tfds():
+    assert not hasattr(layouts, "tfds")
+    assert not hasattr(archive, "tfds")
