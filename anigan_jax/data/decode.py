@@ -161,8 +161,13 @@ def decode(data: bytes, crop: Crop, suffix: str = "") -> Decoded:
         image = _load(data, kind, notes)
         image = _upright_rgb(image, notes)
         return Decoded(_square(image, crop, notes), notes)
+    except Refusal:
+        raise
     except MemoryError:
         raise Refusal("crashed", "out of memory") from None
+    except Exception as error:
+        # Conversions of damaged palettes and the like: AssertionError, ValueError, ...
+        raise Refusal("unreadable", str(error) or type(error).__name__) from None
 
 
 def _allowed_kind(data: bytes) -> str:
