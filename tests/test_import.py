@@ -200,6 +200,17 @@ def hostile(folder) -> dict[str, str]:
             odd: "format"}  # fmt: skip
 
 
+def test_what_is_no_picture_lies_aside(tmp_path):
+    beside = {"README": "x", "model.pth": b"\x80\x04", "film.mp4": b"\0\0\0 ftypisom",
+              "notes.txt": "x", "__MACOSX/._1.png": b"x", ".hidden.png": b"x",
+              "Thumbs.db": b"x"}  # fmt: skip
+    pictures = {**faces(2), "bare": files.noise_file(7), "odd.dat": files.noise_file(8)}
+    found = scanned(tmp_path, write(tmp_path / "x", {**pictures, **beside}))
+    assert sorted(i.name for i in found.items) == ["0.png", "1.png", "bare", "odd.dat"]
+    assert found.catalogue.ignored == len(beside)
+    assert codes(found) == {"odd.dat": "extension"}
+
+
 def test_a_hostile_folder_is_named_file_by_file(tmp_path):
     folder = tmp_path / "faces"
     want = hostile(folder)

@@ -7,7 +7,6 @@ import io
 from collections import Counter
 from pathlib import Path
 
-import jinja2
 import numpy as np
 from PIL import Image
 
@@ -99,6 +98,8 @@ def _printable(text: str) -> str:
 
 def write_page(report: dict, found: Scan, path: Path) -> None:
     """One HTML file that opens from disk: contact sheets, findings and the class table."""
+    import jinja2  # only pages need it
+
     used = np.array(found.order, np.int64)
     sheets = []
     for part in report["parts"]:

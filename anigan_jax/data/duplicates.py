@@ -7,8 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
-from scipy.fft import dctn
-from scipy.spatial import cKDTree
 
 SIDE = 16
 COARSE = 4
@@ -68,6 +66,9 @@ def _proposed(thumbs: np.ndarray, label: np.ndarray, threshold: float):
     n = len(thumbs)
     if n < 2:
         return
+    # Imported here: the command line need not wait for SciPy.
+    from scipy.spatial import cKDTree
+
     low, sign = _frequencies(thumbs)
     # RMS of the whole thumbnail -> Euclidean distance of the coarse block means.
     radius = threshold * np.sqrt(low.shape[1]) * (1 + 1e-9)
@@ -95,10 +96,19 @@ def _frequencies(thumbs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     n, block = len(thumbs), SIDE // COARSE
     means = thumbs.reshape(n, COARSE, block, COARSE, block, 3).mean((2, 4))
-    spectrum = dctn(means, axes=(1, 2, 3), norm="ortho")
+    space, colour = _dct(COARSE), _dct(3)
+    spectrum = np.einsum("ui,vj,wc,nijc->nuvw", space, space, colour, means, optimize=True)
     odd = np.arange(COARSE) % 2 == 1
     sign = np.where(np.broadcast_to(odd[None, :, None], spectrum.shape[1:]), -1.0, 1.0)
     return spectrum.reshape(n, -1), sign.reshape(-1)
+
+
+def _dct(n: int) -> np.ndarray:
+    """(n, n) orthonormal DCT-II."""
+    k, i = np.arange(n)[:, None], np.arange(n)
+    matrix = np.sqrt(2 / n) * np.cos(np.pi * (i + 0.5) * k / n)
+    matrix[0] /= np.sqrt(2)
+    return matrix
 
 
 def held_out(groups: np.ndarray, digests: list[str], share: float) -> np.ndarray:

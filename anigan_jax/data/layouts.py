@@ -39,6 +39,25 @@ BESIDE = (
     ".url",
     ".log",
 )
+# Pictures and archives of kinds that are not taken: named, not passed over.
+FOREIGN = (
+    ".gif",
+    ".tif",
+    ".tiff",
+    ".heic",
+    ".heif",
+    ".avif",
+    ".psd",
+    ".svg",
+    ".eps",
+    ".ico",
+    ".jp2",
+    ".zip",
+    ".tar",
+    ".gz",
+    ".rar",
+    ".7z",
+)
 DOMAINS = {
     "traina": ("A", False),
     "trainb": ("B", False),
@@ -96,7 +115,7 @@ def survey(root: Path, options: Options, domain: str = "") -> Catalogue:
     images, others = [], []
     for member in found:
         (images if _is_candidate(member.name) else others).append(member.name)
-    images = [n for n in images if SUFFIXES.get(_suffix(n)) or _maybe(store, n)]
+    images = [n for n in images if _maybe(store, n)]
     if not images and not findings:
         raise UserError(f"{root} holds no images ({', '.join(SUFFIXES)})")
     table = _labels(root, store, beside, others, options, findings)
@@ -147,11 +166,16 @@ def _is_candidate(name: str) -> bool:
 
 
 def _maybe(store: Path, name: str) -> bool:
-    """Files without a suffix of ours count where they look like any picture or archive."""
-    if _suffix(name) or not store.is_dir():
+    """Whether a file of any other suffix, or none, begins like a picture or an archive."""
+    if _suffix(name) in (*SUFFIXES, *FOREIGN):
         return True
-    with (store / name).open("rb") as file:
-        return bool(kind_of(file.read(32)))
+    if not store.is_dir():
+        return False
+    try:
+        with (store / name).open("rb") as file:
+            return bool(kind_of(file.read(32)))
+    except OSError:
+        return True  # named as unreadable when it is read
 
 
 def _folders(images: list[str]):

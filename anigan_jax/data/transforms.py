@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import ndimage
-from skimage.feature import canny
 
 # CartoonGAN's smoothing is stated for 256 px: 5x5 windows, Canny at 100 and 200.
 REFERENCE_SIDE = 256
@@ -25,6 +23,10 @@ def edges(image: np.ndarray) -> np.ndarray:
 
     Source: Chen et al. 2018 (CartoonGAN), section 3.2.1; Rec. 601 luminance.
     """
+    # Imported here: workers and the command line need not wait for it.
+    from scipy import ndimage
+    from skimage.feature import canny
+
     grey = image.astype(np.float64) @ (0.299, 0.587, 0.114) / 255
     # skimage's Sobel is unscaled like OpenCV's, so the thresholds mean the same.
     found = canny(grey, sigma=0.0, low_threshold=LOW, high_threshold=HIGH)
@@ -39,6 +41,8 @@ def smooth_edges(image: np.ndarray) -> np.ndarray:
 
     Source: Chen et al. 2018 (CartoonGAN), section 3.2.1.
     """
+    from scipy import ndimage
+
     window = edge_window(min(image.shape[:2]))
     radius = (window - 1) // 2
     sigma = 0.3 * (radius - 1) + 0.8
