@@ -106,11 +106,11 @@ def write_page(report: dict, found: Scan, path: Path) -> None:
         rows = used[[found.parts[i] == part for i in used]]
         # Every n-th by name: the same sheet for the same data.
         picked = rows[np.linspace(0, len(rows) - 1, min(SHEET, len(rows))).astype(int)]
-        sheets.append((f"{part}: {len(picked)} of {len(rows)}", _sheet(found.pixels[picked], 16)))
+        sheets.append((f"{part}: {len(picked)} of {len(rows)}", _sheet(found.take(picked), 16)))
     pairs = [(p.index, p.of) for p in found.pairs[:PAIRS]]
     if pairs:
         title = f"duplicates, mirrors and near images: {len(pairs)} of {len(found.pairs)} pairs"
-        both = found.pixels[np.array(pairs).ravel()]
+        both = found.take(np.array(pairs).ravel())
         sheets.append((title, _sheet(both, 16)))
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     environment.filters["shown"] = _printable

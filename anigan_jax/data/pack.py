@@ -197,11 +197,9 @@ def refuse(policy: str, found: Scan) -> None:
 
 
 def _write(source: Source, key: dict, folder: Path, found: Scan, landmarks) -> None:
-    files = {"pixels.bin": _rows(folder / "pixels.bin", found.pixels, found.order)}
+    files = {"pixels.bin": _rows(folder / "pixels.bin", found)}
     if source.edges:
-        files["edges.bin"] = _rows(
-            folder / "edges.bin", found.pixels, found.order, transforms.smooth_edges
-        )
+        files["edges.bin"] = _rows(folder / "edges.bin", found, transforms.smooth_edges)
     parts: dict[str, list[int]] = {}
     for position, row in enumerate(found.order):
         span = parts.setdefault(found.parts[row], [position, position])
@@ -246,11 +244,11 @@ def class_columns(found: Scan) -> dict[str, list[int]]:
     }
 
 
-def _rows(path: Path, pixels: np.ndarray, order: list[int], change: Callable | None = None) -> str:
+def _rows(path: Path, found: Scan, change: Callable | None = None) -> str:
     digest = hashlib.sha256()
     with path.open("wb") as file:
-        for start in range(0, len(order), BLOCK):
-            rows = pixels[order[start : start + BLOCK]]
+        for start in range(0, len(found.order), BLOCK):
+            rows = found.take(found.order[start : start + BLOCK])
             if change:
                 rows = np.stack([change(row) for row in rows])
             data = rows.tobytes()
@@ -267,7 +265,7 @@ def _landmarks(folder: Path, found: Scan, parts, detect: Callable) -> str:
         if not name.endswith("B"):
             for at in range(start, stop, BLOCK):
                 rows = found.order[at : min(at + BLOCK, stop)]
-                points[at : at + len(rows)] = detect(found.pixels[rows])
+                points[at : at + len(rows)] = detect(found.take(rows))
     path = folder / "landmarks.npy"
     with path.open("wb") as file:
         np.save(file, points, allow_pickle=False)

@@ -46,6 +46,13 @@ class Scan(NamedTuple):
     total: int
     catalogue: Catalogue
 
+    def take(self, rows) -> np.ndarray:
+        """A copy of rows, by a map of its own: a large set never lies in memory."""
+        if not isinstance(self.pixels, np.memmap):
+            return self.pixels[rows]
+        fresh = np.memmap(self.pixels.filename, np.uint8, "r", shape=self.pixels.shape)
+        return np.array(fresh[rows])
+
 
 def scan(
     source: Source,
