@@ -46,7 +46,8 @@ def _parse(verb: str, argv: list[str], flags) -> tuple[argparse.Namespace, Image
     paths = []
     while rest and not rest[0].startswith("-"):
         paths.append(rest.pop(0))
-    settings = tyro.cli(Images, args=rest, default=Images(), prog=usage)
+    about = "\n".join(f"{name}: {options['help']}" for name, options in flags.items())
+    settings = tyro.cli(Images, args=rest, default=Images(), prog=usage, description=about)
     if not paths:
         raise UserError(f"say what to {verb}: {usage}")
     if len(paths) > 2:
@@ -58,9 +59,12 @@ def _parse(verb: str, argv: list[str], flags) -> tuple[argparse.Namespace, Image
 def import_(argv: list[str]) -> int:
     """Packs a source for training."""
     flags = {
-        "--out": {"metavar": "PACK", "type": Path},
-        "--overwrite": {"action": "store_true"},
-        "--landmarks": {"action": "store_true"},
+        "--out": {"metavar": "PACK", "type": Path, "help": "folder of the pack to be made"},
+        "--overwrite": {"action": "store_true", "help": "replaces another pack there"},
+        "--landmarks": {
+            "action": "store_true",
+            "help": "also packs 68 face landmarks of domain A, or of all images",
+        },
     }
     known, source = _parse("import", argv, flags)
     if known.out is None:
@@ -95,8 +99,8 @@ def import_(argv: list[str]) -> int:
 def check(argv: list[str]) -> int:
     """Looks at everything and lists every fault; exit code 1 where files are unusable."""
     flags = {
-        "--json": {"action": "store_true"},
-        "--html": {"metavar": "PAGE", "type": Path},
+        "--json": {"action": "store_true", "help": "prints every finding as JSON"},
+        "--html": {"metavar": "PAGE", "type": Path, "help": "writes a page to look at"},
     }
     known, source = _parse("check", argv, flags)
     where = source.path + (f" and {source.path_b}" if source.path_b else "")
