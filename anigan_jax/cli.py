@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -118,9 +117,7 @@ def _ready(config: Config, workdir: Path | None):
 
 
 def _pack(config: Config) -> packs.Pack:
-    workers = os.cpu_count() or 1
-    report = cli_data.progress("packing")
-    return packs.build(config.data, packs.default_cache(), workers=workers, report=report)
+    return packs.build(config.data, packs.default_cache(), report=cli_data.progress("packing"))
 
 
 def _farewell(workdir: Path) -> None:

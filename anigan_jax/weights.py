@@ -75,17 +75,11 @@ def face_landmarks() -> dict:
         # tfjs computes in double and stores float32.
         value = values * arrays[f"{name}/scale"] + arrays[f"{name}/min"]
         *path, leaf = name.split("/")
-        layer = "_".join((*path, leaf.removesuffix("_filter"))) if "filter" in leaf else None
-        if leaf in ("depthwise_filter", "pointwise_filter"):
-            node = tree.setdefault(layer, {})
-            # (k, k, C, 1) -> Flax's (k, k, 1, C).
-            node["kernel"] = (
-                value.transpose(0, 1, 3, 2) if leaf == "depthwise_filter" else value
-            ).astype(np.float32)
-        elif leaf == "bias":
-            first = name == "dense0/conv0/bias"
-            owner = path if path[0] == "fc" or first else [*path, "pointwise"]
-            tree.setdefault("_".join(owner), {})["bias"] = value.astype(np.float32)
-        else:
-            tree.setdefault("_".join(path), {})["kernel"] = value.astype(np.float32)
+        if leaf == "depthwise_filter":
+            value = value.transpose(0, 1, 3, 2)  # (k, k, C, 1) -> Flax's (k, k, 1, C)
+        if path[0] != "fc" and path != ["dense0", "conv0"]:
+            # A separable convolution; its bias is that of the pointwise half.
+            path.append("depthwise" if leaf == "depthwise_filter" else "pointwise")
+        node = tree.setdefault("_".join(path), {})
+        node["bias" if leaf == "bias" else "kernel"] = value.astype(np.float32)
     return tree

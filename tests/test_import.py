@@ -17,7 +17,8 @@ from PIL import Image
 from real import DATA, needs_data
 from tiny import anigan, process_env
 
-from anigan_jax.data import check, pack, scan
+from anigan_jax import check
+from anigan_jax.data import pack, scan
 from anigan_jax.data.sources import Images
 from anigan_jax.errors import UserError
 

@@ -242,7 +242,7 @@ def _guarded(path: Path, entries) -> tuple[list[Member], list[Finding]]:
         if number > MAX_ENTRIES:
             raise UserError(f"{path} holds over {MAX_ENTRIES:,} entries")
         name = entry.name
-        code, detail = _fault(entry, name)
+        code, detail = _fault(entry)
         if not code and name.casefold() in folded:
             same = name in exact
             code, detail = "repeated", "" if same else "differs from another by case only"
@@ -258,7 +258,8 @@ def _guarded(path: Path, entries) -> tuple[list[Member], list[Finding]]:
     return found, findings
 
 
-def _fault(entry: _Entry, name: str) -> tuple[str, str]:
+def _fault(entry: _Entry) -> tuple[str, str]:
+    name = entry.name
     parts = name.split("/")
     if entry.kind != "file":
         return entry.kind, ""

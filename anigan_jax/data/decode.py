@@ -100,7 +100,7 @@ class Crop:
     size: int
     mode: Literal["centre", "pad", "box"] = "centre"
     box: tuple[float, float, float, float] | None = None
-    """Face box x, y, width, height in pixels of the upright image (mode box)."""
+    """Face box x, y, width, height in pixels of the upright image; mode box centres without."""
     box_scale: float = 1.5
 
 
@@ -302,13 +302,10 @@ _SRGB = ImageCms.createProfile("sRGB")
 def _square(image: Image.Image, crop: Crop, notes: list) -> np.ndarray:
     """Crops and resizes once, antialiased."""
     size = crop.size
-    if crop.mode == "pad":
-        side = max(image.size)
-        left, top = (image.width - side) // 2, (image.height - side) // 2
-    elif crop.mode == "box" and crop.box:
+    if crop.mode == "box" and crop.box:
         left, top, side = head_square(image.size, crop.box, crop.box_scale)
     else:
-        side = min(image.size)
+        side = max(image.size) if crop.mode == "pad" else min(image.size)
         left, top = (image.width - side) // 2, (image.height - side) // 2
     if 2 * side < size or min(image.size) < 2:
         raise Refusal("too small", f"{image.width}x{image.height}, crop {side} for {size}")

@@ -67,7 +67,9 @@ def is_pack(path: Path) -> bool:
     return (path / "manifest.json").is_file() and (path / "pixels.bin").is_file()
 
 
-def build(source: Source, cache: Path, *, workers: int = 2, report: Callable | None = None):
+def build(
+    source: Source, cache: Path, *, workers: int = scans.WORKERS, report: Callable | None = None
+):
     """The pack of a source: itself if it is one, or from the cache, or newly made.
 
     Args:
@@ -76,8 +78,8 @@ def build(source: Source, cache: Path, *, workers: int = 2, report: Callable | N
     Raises:
       UserError: no data, or faulty files under policy 'error', all listed.
     """
-    path = Path(getattr(source, "path", "") or os.devnull)
-    if is_pack(path):
+    path = Path(source.path)
+    if source.path and is_pack(path):
         pack = open_pack(path)
         if pack.manifest["size"] != source.size:
             raise UserError(
@@ -101,7 +103,7 @@ def import_to(
     out: Path,
     *,
     overwrite: bool = False,
-    workers: int = 2,
+    workers: int = scans.WORKERS,
     report: Callable | None = None,
     landmarks: Callable | None = None,
 ) -> tuple[Pack, bool]:
@@ -158,7 +160,7 @@ def temporary(parent: Path, name: str) -> Iterator[Path]:
 def _make(source, key, final: Path, workers, report, landmarks=None, replace=False) -> None:
     with temporary(final.parent, final.name) as temp:
         try:
-            found = scans.scan(source, temp, workers=workers, report=report, twins=source.twins)
+            found = scans.scan(source, temp, workers=workers, report=report)
             refuse(source.policy, found)
             made = temp / "pack"
             made.mkdir()
@@ -184,7 +186,7 @@ def _place(made: Path, final: Path, temp: Path, replace: bool) -> None:
 
 def refuse(policy: str, found: Scan) -> None:
     """Raises UserError where the policy or an empty result forbids to go on."""
-    bad = [f for f in scans.refused(found.findings) if f.code != "leak"]
+    bad = found.faults
     listed = "; ".join(map(str, bad[:LISTED]))
     more = f" (and {len(bad) - LISTED} more)" if len(bad) > LISTED else ""
     if bad and policy == "error":
@@ -193,7 +195,7 @@ def refuse(policy: str, found: Scan) -> None:
             "Mend them, or leave them out with policy skip; `anigan check` lists all"
         )
     if not any(found.parts[i].startswith("train") for i in found.order):
-        raise UserError(f"none of {found.total} images can be used: {listed}{more}")
+        raise UserError(f"none of {len(found.catalogue.items)} images can be used: {listed}{more}")
 
 
 def _write(source: Source, key: dict, folder: Path, found: Scan, landmarks) -> None:
@@ -213,7 +215,7 @@ def _write(source: Source, key: dict, folder: Path, found: Scan, landmarks) -> N
     examples = {
         "names": [found.items[i].name for i in found.order],
         "groups": [first[int(found.groups[row])] for row in found.order],
-        **class_columns(found),
+        **_class_columns(found),
     }
     files["examples.json"] = _json(folder / "examples.json", examples)
     _json(
@@ -228,12 +230,12 @@ def _write(source: Source, key: dict, folder: Path, found: Scan, landmarks) -> N
             "files": files,
             "sha256": hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest(),
             "counts": dict(Counter(f.code for f in found.findings)),
-            "refused": [list(f) for f in scans.refused(found.findings)],
+            "refused": [list(f) for f in found.findings if f.refused],
         },
     )
 
 
-def class_columns(found: Scan) -> dict[str, list[int]]:
+def _class_columns(found: Scan) -> dict[str, list[int]]:
     """Class index of hair and eyes for each used row; -1 where unknown; {} without labels."""
     if not found.catalogue.labelled:
         return {}

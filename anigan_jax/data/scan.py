@@ -17,13 +17,15 @@ import numpy as np
 
 from anigan_jax.data import duplicates
 from anigan_jax.data.archive import in_bytes
-from anigan_jax.data.decode import REFUSED, Finding, Refusal
+from anigan_jax.data.decode import Finding, Refusal
 from anigan_jax.data.layouts import Catalogue, Item
 from anigan_jax.data.sources import Source
 
+WORKERS = os.cpu_count() or 1
 CHUNK = 128
 CHUNK_BYTES = 16 * 2**20
 WORKER_MEMORY = 4 * 2**30
+START_SECONDS = 120.0
 CHUNK_SECONDS = 120.0
 FILE_SECONDS = 20.0
 
@@ -37,14 +39,17 @@ class Scan(NamedTuple):
 
     pixels: np.ndarray
     items: list[Item]
-    digests: list[str]
     groups: np.ndarray
     pairs: list[duplicates.Pair]
     parts: list[str]
     order: list[int]
     findings: list[Finding]
-    total: int
     catalogue: Catalogue
+
+    @property
+    def faults(self) -> list[Finding]:
+        """Files that cannot be used; a held-out twin is left out, but no fault."""
+        return [f for f in self.findings if f.refused and f.code != "leak"]
 
     def take(self, rows) -> np.ndarray:
         """A copy of rows, by a map of its own: a large set never lies in memory."""
@@ -58,16 +63,14 @@ def scan(
     source: Source,
     folder: Path,
     *,
-    workers: int = 2,
+    workers: int = WORKERS,
     report: Callable | None = None,
-    twins: bool = True,
 ) -> Scan:
     """Decodes a source into `folder`/scan.bin and judges every file.
 
     Args:
       workers: processes; fewer than 2 decodes here. The result is the same.
       report: called with (images done, images in all).
-      twins: whether to look for mirrored and near images, not only equal ones.
     """
     catalogue = source.catalogue()
     findings, rows, digests, thumbs = list(catalogue.findings), [], [], []
@@ -90,22 +93,11 @@ def scan(
     shape = (len(rows), source.size, source.size, 3)
     pixels = np.memmap(path, np.uint8, "r", shape=shape) if rows else np.zeros(shape, np.uint8)
     by_name = sorted(range(len(rows)), key=lambda i: in_bytes(rows[i].name))
-    groups, pairs = _groups(by_name, digests, thumbs, twins)
+    groups, pairs = _groups(by_name, digests, thumbs, source.twins)
     findings += [Finding(rows[p.index].name, p.code, f"of {rows[p.of].name}") for p in pairs]
     parts, order = _parts(source, rows, by_name, groups, digests, findings)
     findings.sort(key=lambda f: (not f.refused, f.code, in_bytes(f.file)))
-    return Scan(
-        pixels,
-        rows,
-        digests,
-        groups,
-        pairs,
-        parts,
-        order,
-        findings,
-        len(catalogue.items),
-        catalogue,
-    )
+    return Scan(pixels, rows, groups, pairs, parts, order, findings, catalogue)
 
 
 def _groups(by_name, digests, thumbs, twins: bool):
@@ -184,7 +176,7 @@ def _decoded(source: Source, catalogue: Catalogue, workers: int) -> Iterator[lis
         return
     pool, waiting = _pool(workers), deque()
     try:
-        _probe(pool)
+        _probe(pool, source)
         while True:
             # A few chunks ahead: the source may be larger than memory.
             while len(waiting) < 2 * workers and (chunk := next(jobs, None)):
@@ -203,10 +195,13 @@ def _decoded(source: Source, catalogue: Catalogue, workers: int) -> Iterator[lis
         _kill(pool)
 
 
-def _probe(pool: concurrent.futures.ProcessPoolExecutor) -> None:
-    """Workers that cannot start are the caller's mistake, not the images'."""
+def _probe(pool: concurrent.futures.ProcessPoolExecutor, source: Source) -> None:
+    """Starts a worker and its imports, so that no file is blamed for either.
+
+    Workers that cannot start are the caller's mistake, not the images'.
+    """
     try:
-        pool.submit(os.getpid).result(CHUNK_SECONDS)
+        pool.submit(_make, source, []).result(START_SECONDS)
     except BrokenProcessPool:
         raise RuntimeError(
             "worker processes cannot start; a script that builds packs needs "
@@ -218,7 +213,7 @@ def _alone(source: Source, job) -> list:
     """One file in a process of its own, which may die or hang without harm."""
     pool = _pool(1)
     try:
-        _probe(pool)  # so that the limit is for the file, not for a busy machine's start
+        _probe(pool, source)
         return pool.submit(_make, source, [job]).result(FILE_SECONDS)
     except BrokenProcessPool:
         return [(job[0], Finding(job[1].name, "crashed", "the decoder died"))]
@@ -238,15 +233,9 @@ def _limit() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     most = WORKER_MEMORY if hard == resource.RLIM_INFINITY else min(WORKER_MEMORY, hard)
     resource.setrlimit(resource.RLIMIT_AS, (most, hard))
-    os.environ["OMP_NUM_THREADS"] = "1"
 
 
 def _kill(pool: concurrent.futures.ProcessPoolExecutor) -> None:
     for process in list((pool._processes or {}).values()):
         process.kill()
     pool.shutdown(wait=True, cancel_futures=True)
-
-
-def refused(findings: list[Finding]) -> list[Finding]:
-    """Those that keep an image out."""
-    return [f for f in findings if f.code in REFUSED]

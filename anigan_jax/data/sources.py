@@ -18,6 +18,7 @@ from anigan_jax.errors import UserError
 class Source:
     """Base of data settings; images are square RGB of `size` pixels."""
 
+    path = ""
     policy = "error"
     test = 0.0
     edges = False
@@ -167,8 +168,7 @@ class Images(Source):
                 yield where[member], data
 
     def make(self, item: Item, payload: bytes) -> Decoded:
-        mode = "box" if item.box and self.crop in ("auto", "box") else self.crop
-        mode = "centre" if mode in ("auto", "box") and not item.box else mode
+        mode = "box" if self.crop == "auto" else self.crop
         suffix = Path(item.member).suffix
         return decode.decode(payload, Crop(self.size, mode, item.box, self.box_scale), suffix)
 

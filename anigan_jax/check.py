@@ -8,14 +8,15 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
+from anigan_jax import record
 from anigan_jax.data import tags
 from anigan_jax.data.decode import NOTED, REFUSED
 from anigan_jax.data.scan import Scan
 
 SHOWN = 5
 SHEET = 64
+COLUMNS = 16
 PAIRS = 24
 
 
@@ -26,7 +27,7 @@ def summary(source: str, found: Scan) -> dict:
     groups = Counter(found.groups.tolist())
     return {
         "source": source,
-        "images": found.total,
+        "images": len(found.catalogue.items),
         "usable": len(found.order),
         "ignored_files": found.catalogue.ignored,
         "parts": {name: sizes[name] for name in sorted(sizes)},
@@ -106,12 +107,12 @@ def write_page(report: dict, found: Scan, path: Path) -> None:
         rows = used[[found.parts[i] == part for i in used]]
         # Every n-th by name: the same sheet for the same data.
         picked = rows[np.linspace(0, len(rows) - 1, min(SHEET, len(rows))).astype(int)]
-        sheets.append((f"{part}: {len(picked)} of {len(rows)}", _sheet(found.take(picked), 16)))
+        sheets.append((f"{part}: {len(picked)} of {len(rows)}", _sheet(found.take(picked))))
     pairs = [(p.index, p.of) for p in found.pairs[:PAIRS]]
     if pairs:
         title = f"duplicates, mirrors and near images: {len(pairs)} of {len(found.pairs)} pairs"
         both = found.take(np.array(pairs).ravel())
-        sheets.append((title, _sheet(both, 16)))
+        sheets.append((title, _sheet(both)))
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     environment.filters["shown"] = _printable
     text = environment.from_string(PAGE).render(
@@ -120,17 +121,11 @@ def write_page(report: dict, found: Scan, path: Path) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def _sheet(images: np.ndarray, columns: int) -> str:
+def _sheet(images: np.ndarray) -> str:
     """A contact sheet as a data address."""
-    n, h, w, _ = images.shape
-    columns = min(columns, n)
-    rows = -(-n // columns)
-    sheet = np.full((rows * h, columns * w, 3), 255, np.uint8)
-    for i, image in enumerate(images):
-        top, left = i // columns * h, i % columns * w
-        sheet[top : top + h, left : left + w] = image
     buffer = io.BytesIO()
-    Image.fromarray(sheet).save(buffer, "JPEG", quality=90)
+    sheet = record.grid(images, columns=min(COLUMNS, len(images)), pad=0)
+    sheet.save(buffer, "JPEG", quality=90)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
