@@ -7,6 +7,12 @@ import jax.numpy as jnp
 from jax import Array
 
 
+def signed(images: Array) -> Array:
+    """uint8 -> float32 in [-1, 1], any shape."""
+    # One rounding; x / 127.5 - 1 may become a multiply-add or not, as fusion decides.
+    return (2 * images.astype(jnp.int32) - 255).astype(jnp.float32) / 255
+
+
 def random_flip(images: Array, keys: Array) -> Array:
     """Mirrors each of (b, H, W, C) with probability 1/2; (b,) keys."""
     coins = jax.vmap(jax.random.bernoulli)(keys)

@@ -64,9 +64,9 @@ def ours(batch: int, base: int, lax: bool = False):
     step = train_step.make_super_step(config, made, phase, length, None)
     step = jax.jit(step, donate_argnums=(0,))
     images = np.random.default_rng(0).integers(0, 256, (512, 64, 64, 3), np.uint8)
-    images = jax.numpy.asarray(images)
+    images = {"images": jax.numpy.asarray(images)}
     local = {"device": jax.numpy.int32(0)}
-    state = jax.jit(lambda: train_step.init_state(config, made))()
+    state = jax.jit(lambda: train_step.init_state(config, made, {}))()
     with _reference_convolutions() if lax else contextlib.nullcontext():
         compiled = step.lower(state, images, local).compile()
 

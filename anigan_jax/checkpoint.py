@@ -103,10 +103,14 @@ def steps(folder: Path) -> list[int]:
     return sorted(int(name[5:]) for name in names if name[5:].isdigit())
 
 
-def prune(folder: Path, keep: int) -> None:
-    """Deletes all but the newest `keep` checkpoints, and what killed saves left."""
+def prune(folder: Path, keep: int, every: int = 0) -> None:
+    """Deletes all but the newest `keep` checkpoints, and what killed saves left.
+
+    Checkpoints of steps that `every` divides stay; 0: none.
+    """
     for step in steps(folder)[:-keep]:
-        shutil.rmtree(folder / f"step_{step:09d}")
+        if not (every and step % every == 0):
+            shutil.rmtree(folder / f"step_{step:09d}")
     for path in (*folder.glob(".tmp-*"), *folder.glob(".old-*")):
         shutil.rmtree(path, ignore_errors=True)
 
@@ -145,16 +149,19 @@ def _mismatch(manifest: dict, like: PyTree) -> list[str]:
     ]
 
 
-def restore(folder: Path, like: PyTree, *, report: Callable = print) -> Found | None:
-    """The newest whole checkpoint, or None where there never was one.
+def restore(
+    folder: Path, like: PyTree, *, at: int | None = None, report: Callable = print
+) -> Found | None:
+    """The newest whole checkpoint (or that of step `at`), or None where there never was one.
 
-    A damaged one is reported, kept as `….corrupt`, and the one before it is used.
+    A damaged newest one is reported, kept as `….corrupt`, and the one before it is used.
 
     Raises:
-      UserError: all are damaged, or one holds another tree (every difference listed).
+      UserError: all are damaged, or that of `at` is, or one holds another tree (every
+        difference listed).
     """
     tried = bool(list(folder.glob("*.corrupt"))) if folder.exists() else False
-    for step in reversed(steps(folder)):
+    for step in reversed(steps(folder) if at is None else [at]):
         tried = True
         path = folder / f"step_{step:09d}"
         faults = verify(path)
@@ -170,6 +177,8 @@ def restore(folder: Path, like: PyTree, *, report: Callable = print) -> Found | 
                 if leaf_digests(found.state) == manifest["leaves"]:
                     return found
             faults = ["the arrays are not those of the manifest"]
+        if at is not None:
+            raise UserError(f"checkpoint {path} is damaged: {'; '.join(faults)}")
         report(f"checkpoint {path.name} is damaged ({'; '.join(faults)}); trying the one before")
         path.rename(path.with_name(path.name + ".corrupt"))
     if tried:

@@ -43,9 +43,25 @@ class MethodSettings:
     def make(self, axis_name: str | None) -> Any:
         raise NotImplementedError
 
+    def networks(self) -> dict[str, tuple[Any, tuple]]:
+        """Name -> (Flax module with `blocks`, shapes of its inputs for one image)."""
+        raise NotImplementedError
+
+    def inputs(self, pack: Any, part: str = "train") -> dict[str, Any]:
+        """Arrays (N, ...) beside the images of a part, in the batch under their names."""
+        return {}
+
+    def frozen(self, pack: Any) -> dict[str, Any]:
+        """NumPy arrays, a flat dict, that the state holds and nothing trains."""
+        return {}
+
     @property
     def size(self) -> int:
         raise NotImplementedError
+
+    @property
+    def has_generator(self) -> bool:
+        return True
 
 
 @dataclass(frozen=True)
@@ -66,6 +82,8 @@ class Run:
     """Steps between checkpoints."""
     keep_checkpoints: int = 3
     """Newest checkpoints kept."""
+    keep_every: int = 0
+    """Checkpoints of steps that it divides are never deleted; 0: all but the newest are."""
     feed: Literal["resident", "streamed"] = "resident"
     """Data on the device, or sent two batches ahead; the same bits."""
     mapper: Literal["pmap", "shard_map"] = "pmap"
@@ -186,6 +204,7 @@ def check(config: Config) -> None:
         ("run.sample_every", run.sample_every, 1),
         ("run.checkpoint_every", run.checkpoint_every, 1),
         ("run.keep_checkpoints", run.keep_checkpoints, 1),
+        ("run.keep_every", run.keep_every, 0),
     ):
         if value < low:
             faults.append(f"{path} is {value}; it must be at least {low}")
@@ -195,6 +214,8 @@ def check(config: Config) -> None:
             faults.append(f"{player}.rate is {rate}; it must be a positive number")
     if run.steps == 0 and run.epochs == 0:
         faults.append("run.steps and run.epochs are both 0; set one")
+    if config.ema_half_life and not config.method.has_generator:
+        faults.append("ema_half_life averages a generator, and this method has none; set it to 0")
     if config.data.size != config.method.size:
         faults.append(f"data.size is {config.data.size} but the networks make {config.method.size}")
     if config.run.devices and config.batch_size % config.run.devices:

@@ -58,7 +58,7 @@ class Update(NamedTuple):
     """One entry of a phase: who is updated, by which losses, how often.
 
     Attributes:
-      player: 'g' or 'd'.
+      player: 'g' or 'd'; a family of one network (a classifier) has 'd' alone.
       losses: applied in turn, an optimiser step each (most updates have one; Keras
         style training steps D on the real and on the fake batch separately).
       repeats: a constant, or a function of (memory, step), read before the step's
@@ -88,18 +88,29 @@ class Method(NamedTuple):
     """A GAN family as pure functions; the driver and the step builder know no more.
 
     Attributes:
-      init: key -> (params, stats, memory), dicts over players (memory: any tree).
+      init: (key, frozen) -> (params, stats, memory), dicts over players (memory: any tree).
       phases: in order of training.
       preview: (state, keys (n,)) -> {panel name: (n, H, W, 3) in [-1, 1]}.
-      generate: (params of g, stats of g, z (n, Z)) -> (n, H, W, 3) in [-1, 1].
+      generate: (params of g, stats of g, z (n, Z), text (n, T) or None) -> (n, H, W, 3)
+        in [-1, 1]; None where nothing is generated.
       z_dim: length of the latent; 0 where there is none.
+      encode: (frozen, prompts) -> (n, T) float32 texts of n `captions.Prompt`s with both
+        colours; None where G takes no text. `frozen['counts']` (132,) is then how often
+        the training data has each pair.
+      evaluate: (state, held-out images (n, H, W, 3) uint8, their inputs) -> {name: float},
+        on the host; None where there is nothing to judge.
+      classify: (params of d, stats of d, images (n, H, W, 3) uint8) -> (n, 2) class
+        indices of hair and eyes, on the host; None where D is no classifier.
     """
 
     init: Callable
     phases: tuple[Phase, ...]
     preview: Callable
-    generate: Callable
+    generate: Callable | None
     z_dim: int
+    encode: Callable | None = None
+    evaluate: Callable | None = None
+    classify: Callable | None = None
 
 
 @flax.struct.dataclass
@@ -111,7 +122,8 @@ class TrainState:
       key: (2,) uint32 raw root key; never consumed, only folded.
       params, stats, opt_state: {'g': tree, 'd': tree}.
       ema: shadow of params['g']; {} where the method has none.
-      frozen: weights that are never trained; {} for most.
+      frozen: arrays that are never trained; {} for most. The run folder holds them once:
+        checkpoints and fingerprints leave them out.
       memory: method memory; {} for most.
     """
 

@@ -17,15 +17,17 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from anigan_jax import checkpoint, parallel, record, rng, runtime, train_step
+from anigan_jax import checkpoint, parallel, record, rng, runtime, train_step, weights
 from anigan_jax.config import Config, differences, fingerprint, identity, to_dict
-from anigan_jax.core import Method, TrainState
+from anigan_jax.core import Method, PyTree, TrainState
 from anigan_jax.data import order
 from anigan_jax.data.pack import Pack
 from anigan_jax.errors import UserError
 
 PREVIEWS = 64
 STREAM_AHEAD = 2
+FROZEN = "frozen.safetensors"
+RUN_SCHEMA = 2
 
 
 class Session(NamedTuple):
@@ -53,7 +55,7 @@ def total_steps(config: Config, images: int) -> int:
     return config.run.steps or config.run.epochs * (images // config.batch_size)
 
 
-def prepare(config: Config, pack: Pack, start: int = 0) -> Session:
+def prepare(config: Config, pack: Pack, frozen: PyTree, start: int = 0) -> Session:
     """Makes the compiled pieces of a run that starts at a step."""
     run, images = config.run, len(pack.images)
     total = total_steps(config, images)
@@ -65,8 +67,8 @@ def prepare(config: Config, pack: Pack, start: int = 0) -> Session:
     step = train_step.make_super_step(config, method, phase, length, parallel.AXIS)
     mapped = parallel.map_step(step, run.mapper, devices)
     resident = run.feed == "resident"
-    data = np.asarray(pack.images) if resident else np.zeros((0, 1, 1, 3), np.uint8)
-    shared = parallel.replicate(data, devices)
+    data = {"images": pack.images, **config.method.inputs(pack)}
+    shared = parallel.replicate(jax.tree.map(np.asarray, data) if resident else {}, devices)
     index = np.arange(len(devices), dtype=np.int32)
     reserved = train_step.draws_per_step(phase)
 
@@ -75,12 +77,12 @@ def prepare(config: Config, pack: Pack, start: int = 0) -> Session:
             while True:
                 yield {"device": index}
         yield from _ahead(
-            {"device": index, "images": _rows(config, pack, at, length, reserved, len(devices))}
+            {"device": index, "rows": _rows(config, data, at, length, reserved, len(devices))}
             for at in range(first, total, length)
         )
 
     def initial() -> TrainState:
-        return jax.jit(lambda: train_step.init_state(config, method))()
+        return jax.jit(lambda held: train_step.init_state(config, method, held))(frozen)
 
     return Session(
         method,
@@ -90,7 +92,7 @@ def prepare(config: Config, pack: Pack, start: int = 0) -> Session:
         lambda state, local: mapped(state, shared, local),
         locals_from,
         initial,
-        jax.eval_shape(lambda: train_step.init_state(config, method)),
+        like(config, method, frozen),
     )
 
 
@@ -100,14 +102,29 @@ def largest_divisor(most: int, marks) -> int:
     return max(n for n in range(1, most + 1) if common % n == 0)
 
 
-def _rows(config: Config, pack: Pack, first: int, length: int, reserved: int, devices: int):
-    """(D, K, R, b, H, W, 3) uint8 for `length` steps; the resident feed's images."""
-    b, rows = config.batch_size, []
-    for draw in range(first * reserved, (first + length) * reserved):
-        where = np.array([draw], np.uint32), b, len(pack.images), config.seed
-        rows.append(pack.images[order.batch_indices(*where, start=np.uint32(0), count=b)])
-    shape = (length, reserved, devices, b // devices, *pack.images.shape[1:])
-    return np.ascontiguousarray(np.stack(rows).reshape(shape).transpose(2, 0, 1, 3, 4, 5, 6))
+def like(config: Config, method: Method, frozen: PyTree) -> TrainState:
+    """Shapes of a checkpoint: the state without its frozen arrays."""
+    state = jax.eval_shape(lambda held: train_step.init_state(config, method, held), frozen)
+    return state.replace(frozen={})
+
+
+def _rows(config: Config, data: dict, first: int, length: int, reserved: int, devices: int):
+    """The resident feed's rows (D, K, R, b, ...) of each array, for `length` steps."""
+    b, n = config.batch_size, len(data["images"])
+    draws = range(first * reserved, (first + length) * reserved)
+    indices = [
+        order.batch_indices(
+            np.array([draw], np.uint32), b, n, config.seed, start=np.uint32(0), count=b
+        )
+        for draw in draws
+    ]
+
+    def take(values: np.ndarray) -> np.ndarray:
+        rows = np.stack([values[where] for where in indices])
+        rows = rows.reshape(length, reserved, devices, b // devices, *values.shape[1:])
+        return np.ascontiguousarray(np.moveaxis(rows, 2, 0))
+
+    return {name: take(values) for name, values in data.items()}
 
 
 def _ahead(items: Iterator) -> Iterator:
@@ -130,11 +147,17 @@ def _ahead(items: Iterator) -> Iterator:
         yield item
 
 
-def open_run(config: Config, workdir: Path, pack: Pack, source: str, overrides: list[str]) -> None:
-    """Writes run.json, or checks it: another config or other data is refused."""
+def open_run(
+    config: Config, workdir: Path, pack: Pack, source: str, overrides: list[str]
+) -> dict[str, np.ndarray]:
+    """Writes run.json, or checks it: another config or other data is refused.
+
+    Returns:
+      The frozen arrays: of the method at the start, of the run folder afterwards.
+    """
     path = workdir / "run.json"
     now = {
-        "schema": 1,
+        "schema": RUN_SCHEMA,
         "name": config.name,
         "config": to_dict(config),
         "identity": identity(config),
@@ -144,7 +167,7 @@ def open_run(config: Config, workdir: Path, pack: Pack, source: str, overrides: 
         "facts": {**runtime.facts(), "devices": config.run.devices or jax.device_count()},
     }
     if path.exists():
-        old = read_run(workdir)
+        old = same_bits(workdir)
         changed = differences(old["identity"], now["identity"])
         if changed:
             listed = "; ".join(changed[:8])
@@ -153,13 +176,23 @@ def open_run(config: Config, workdir: Path, pack: Pack, source: str, overrides: 
             raise UserError(f"the data of {workdir} changed since its start; it cannot resume")
         for line in differences(old["facts"], now["facts"]):
             print(f"warning: {line}; the resumed run is not promised the same bits", flush=True)
-        return
-    if workdir.exists() and any(p.name != "lock" for p in workdir.iterdir()):
+        return frozen_of(workdir)
+    if workdir.exists() and any(p.name not in ("lock", FROZEN) for p in workdir.iterdir()):
         raise UserError(f"{workdir} is not empty and holds no run; take another --workdir")
+    frozen = config.method.frozen(pack)
+    if frozen:
+        now["frozen_sha256"] = weights.write(frozen, workdir / FROZEN)
     (workdir / "config.py").write_text(source)
     temp = workdir / ".run.json"
     temp.write_text(json.dumps(now, indent=1))
     temp.replace(path)
+    return frozen
+
+
+def frozen_of(workdir: Path) -> dict[str, np.ndarray]:
+    """The frozen arrays of a run folder; {} where it has none."""
+    wanted = read_run(workdir).get("frozen_sha256")
+    return weights.read(workdir / FROZEN, wanted) if wanted else {}
 
 
 def read_run(workdir: Path) -> dict:
@@ -168,6 +201,18 @@ def read_run(workdir: Path) -> dict:
         return json.loads((workdir / "run.json").read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"{workdir} is no run folder: {error}") from None
+
+
+def same_bits(workdir: Path) -> dict:
+    """run.json of a run that this version can repeat; others can only be looked at."""
+    recorded = read_run(workdir)
+    if recorded.get("schema") != RUN_SCHEMA:
+        # Schema 1 drew its mirror flips from other keys.
+        raise UserError(
+            f"{workdir} was made by another version (schema {recorded.get('schema')}, here "
+            f"{RUN_SCHEMA}), whose bits this one does not repeat; use that version, or train anew"
+        )
+    return recorded
 
 
 def lock(workdir: Path):
@@ -193,16 +238,19 @@ def train(config: Config, workdir: Path, pack: Pack, source: str, overrides: lis
     # Everything that can refuse comes before the first file of the run is written.
     total_steps(config, len(pack.images))
     parallel.choose_devices(config.run.devices, config.batch_size)
+    config.method.inputs(pack)
+    evaluator(config, config.method.make(None), pack)
     with lock(workdir):
-        open_run(config, workdir, pack, source, overrides)
+        frozen = open_run(config, workdir, pack, source, overrides)
         folder = workdir / "checkpoints"
         folder.mkdir(exist_ok=True)
-        session = prepare(config, pack)
+        session = prepare(config, pack, frozen)
         found = checkpoint.restore(folder, session.like)
         if found:
             print(f"resuming {workdir} at step {found.step}", flush=True)
-            session = prepare(config, pack, found.step)
-        state = parallel.replicate(found.state if found else session.initial(), session.devices)
+            session = prepare(config, pack, frozen, found.step)
+        state = found.state.replace(frozen=frozen) if found else session.initial()
+        state = parallel.replicate(state, session.devices)
         return _loop(config, workdir, pack, session, state, found.step if found else 0)
 
 
@@ -212,10 +260,12 @@ def _loop(config, workdir: Path, pack: Pack, session: Session, state, at: int) -
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda s, _: os._exit(128 + s) if stop else stop.append(s))
     draw_previews = previewer(session.method, config.seed)
+    evaluate = evaluator(config, session.method, pack)
     metrics = record.MetricsFile(workdir / "metrics.jsonl", at)
     if at == 0:
         record.save_image(record.grid(pack.images[:PREVIEWS]), workdir / "real.png")
         metrics.write({"step": 0, "fingerprint": f"{int(_fingerprint(state)):08x}"})
+    judged = record.MetricsFile(workdir / "evaluation.jsonl", at) if evaluate else None
     progress = record.Progress(session.total, at)
     feed = session.locals_from(at)
     clock, late = time.monotonic(), None
@@ -237,13 +287,20 @@ def _loop(config, workdir: Path, pack: Pack, session: Session, state, at: int) -
         if ended or at % run.checkpoint_every == 0:
             _write(config, metrics, progress, *late)
             late = None
-            checkpoint.save(folder, at, state, {"config_sha256": fingerprint(config)})
-            checkpoint.prune(folder, run.keep_checkpoints)
+            # Before the checkpoint: a run that is killed in between comes here again.
+            _export(config, workdir, state)
+            if evaluate:
+                judged.write({"step": at, **evaluate(state)})
+            bare = state.replace(frozen={})
+            checkpoint.save(folder, at, bare, {"config_sha256": fingerprint(config)})
+            checkpoint.prune(folder, run.keep_checkpoints, run.keep_every)
             record.curves(record.read_metrics(workdir / "metrics.jsonl"), workdir / "curves")
         if ended or at % run.sample_every == 0 or at % run.checkpoint_every == 0:
             clock = time.monotonic()
     metrics.close()
     progress.close()
+    if judged:
+        judged.close()
     if stop:
         print(f"stopped by signal {stop[0]} at step {at}; the same command resumes", flush=True)
     return 128 + stop[0] if stop else 0
@@ -269,7 +326,22 @@ def _write(config, metrics, progress, at: int, length: int, new: dict, seconds: 
     progress.update(at, line)
 
 
-_fingerprint = jax.jit(train_step.fingerprint)
+def _export(config: Config, workdir: Path, state: TrainState) -> None:
+    """Writes the networks alone, for use outside of this run, as safetensors."""
+    trees = {"params": state.params, "stats": state.stats, "ema": state.ema}
+    about = {"step": int(state.step), "method": to_dict(config.method)}
+    weights.write(weights.flatten(trees), workdir / weights.OF_A_RUN, about)
+
+
+def evaluator(config: Config, method: Method, pack: Pack) -> Callable | None:
+    """A function of the state that judges it on the held-out part; None without either."""
+    if method.evaluate is None or "test" not in pack.manifest["parts"]:
+        return None
+    images, inputs = pack.part("test"), config.method.inputs(pack, "test")
+    return lambda state: method.evaluate(state, images, inputs)
+
+
+_fingerprint = jax.jit(lambda state: train_step.fingerprint(state.replace(frozen={})))
 
 
 def previewer(method: Method, seed: int) -> Callable[[TrainState], dict]:
@@ -287,9 +359,10 @@ def replay(config: Config, workdir: Path, pack: Pack, until: int | None) -> tupl
       (exit code, message): 0 and 'identical through step N', or 1 and the first
       recorded step that differs, with the leaves where a checkpoint of it exists.
     """
+    same_bits(workdir)
     ledger = {m["step"]: m["fingerprint"] for m in record.read_metrics(workdir / "metrics.jsonl")}
     last = min(until if until is not None else max(ledger), max(ledger))
-    session = prepare(config, pack, 1)
+    session = prepare(config, pack, frozen_of(workdir), 1)
     state = parallel.replicate(session.initial(), session.devices)
     folder = workdir / "checkpoints"
     feed, saved = session.locals_from(0), set(checkpoint.steps(folder))
@@ -302,7 +375,7 @@ def replay(config: Config, workdir: Path, pack: Pack, until: int | None) -> tupl
         if step in saved:
             path = folder / f"step_{step:09d}" / "manifest.json"
             want = json.loads(path.read_text())["leaves"]
-            have = checkpoint.leaf_digests(jax.tree.map(np.asarray, state))
+            have = checkpoint.leaf_digests(jax.tree.map(np.asarray, state.replace(frozen={})))
             leaves = [leaf for leaf in have if want.get(leaf) != have[leaf]]
         if ledger.get(step, got) != got or leaves:
             where = f": {', '.join(leaves[:5])}" if leaves else ""

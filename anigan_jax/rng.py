@@ -26,6 +26,17 @@ class Stream(enum.IntEnum):
     SAMPLE = 6
 
 
+class Salt(enum.IntEnum):
+    """Children of an example's key in a draw of the data (`Batch['keys']`)."""
+
+    FLIP = 0
+    WORDING = 1
+    WRONG = 2
+    WRONG_WORDING = 3
+    OTHER = 4
+    OTHER_WORDING = 5
+
+
 def root_key(seed: int) -> Array:
     """Raw (2,) uint32 data of the root key of a run."""
     return jax.random.key_data(jax.random.key(seed, impl="threefry2x32"))
@@ -42,6 +53,11 @@ def stream_key(raw: Array, stream: Stream, *indices: Array | int) -> Array:
 def example_keys(key: Array, examples: Array) -> Array:
     """One key per global example index: () key, (b,) int32 -> (b,) keys."""
     return jax.vmap(lambda index: jax.random.fold_in(key, index))(examples)
+
+
+def children(keys: Array, salt: int) -> Array:
+    """One child of each key: (b,) -> (b,)."""
+    return jax.vmap(lambda key: jax.random.fold_in(key, int(salt)))(keys)
 
 
 def update_keys(

@@ -9,24 +9,24 @@ import jax.numpy as jnp
 
 from anigan_jax import feed, rng
 from anigan_jax.config import Config
-from anigan_jax.core import Array, Loss, Method, Phase, PyTree, TrainState, Update
+from anigan_jax.core import Array, Batch, Loss, Method, Phase, PyTree, TrainState, Update
 from anigan_jax.optimizers import direction, learning_rate
 
 
-def init_state(config: Config, method: Method) -> TrainState:
-    """The state before the first step, a pure function of the config's seed."""
+def init_state(config: Config, method: Method, frozen: PyTree) -> TrainState:
+    """The state before the first step, a pure function of the seed and the frozen arrays."""
     raw = rng.root_key(config.seed)
-    params, stats, memory = method.init(rng.stream_key(raw, rng.Stream.INIT))
+    params, stats, memory = method.init(rng.stream_key(raw, rng.Stream.INIT), frozen)
     players = {"g": config.g, "d": config.d}
     return TrainState(
         step=jnp.int32(0),
         key=raw,
         params=params,
         stats=stats,
-        opt_state={p: direction(o).init(params[p]) for p, o in players.items()},
+        opt_state={p: direction(players[p]).init(params[p]) for p in params},
         # A copy: an alias of params['g'] could not be donated twice.
         ema=jax.tree.map(jnp.copy, params["g"]) if config.ema_half_life else {},
-        frozen={},
+        frozen=frozen,
         memory=memory,
     )
 
@@ -140,15 +140,16 @@ def make_super_step(
     """`length` steps in one dispatch, by `lax.scan`; the bits do not depend on it.
 
     Returns:
-      super_step(state, images, local) -> (state, metrics of shape (length,)).
-      `images`: the resident set (N, H, W, 3) uint8, or a zero-row array when streamed.
+      super_step(state, data, local) -> (state, metrics of shape (length,)).
+      `data`: the resident set, arrays with N rows each ('images' (N, H, W, 3) uint8 and
+      the method's inputs); {} when streamed.
       `local`: {'device': () int32 index of this device} and, when streamed,
-      'images': (length, R, b, H, W, 3) uint8.
+      'rows': the same arrays with (length, R, b) rows.
     """
     step = make_train_step(config, method, phase, axis_name)
     reserved = draws_per_step(phase)
 
-    def super_step(state: TrainState, images: Array, local: dict[str, Array]):
+    def super_step(state: TrainState, data: Batch, local: dict[str, PyTree]):
         devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
         b = config.batch_size // devices
         examples = local["device"] * b + jnp.arange(b, dtype=jnp.int32)
@@ -157,15 +158,15 @@ def make_super_step(
             def draw_batch(state, repeat):
                 draw = state.step * reserved + repeat
                 if streamed is None:
-                    rows = feed.gather(images, draw, config.batch_size, examples, config.seed)
+                    rows = feed.gather(data, draw, config.batch_size, examples, config.seed)
                 else:
-                    rows = streamed[repeat]
+                    rows = jax.tree.map(lambda row: row[repeat], streamed)
                 return feed.to_batch(rows, state.key, draw, examples, config.flip)
 
             state, metrics = step(state, draw_batch, examples)
-            return state, {**metrics, "fingerprint": fingerprint(state)}
+            return state, {**metrics, "fingerprint": fingerprint(state.replace(frozen={}))}
 
-        return jax.lax.scan(body, state, local.get("images"), length)
+        return jax.lax.scan(body, state, local.get("rows"), length)
 
     return super_step
 

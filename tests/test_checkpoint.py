@@ -126,3 +126,21 @@ def test_the_manifest_names_every_leaf(tmp_path):
     assert manifest["leaves"]["['weights']"]["shape"] == [20, 100]
     assert manifest["leaves"]["['count']"]["dtype"] == "int32"
     assert manifest["files"]
+
+
+def test_pruning_keeps_the_newest_and_those_of_a_history(tmp_path):
+    folder = saved(tmp_path, (2, 3, 4, 5, 6))
+    checkpoint.prune(folder, keep=1, every=2)
+    assert checkpoint.steps(folder) == [2, 4, 6]
+    checkpoint.prune(folder, keep=2)
+    assert checkpoint.steps(folder) == [4, 6]
+
+
+def test_one_step_of_a_history_is_read_or_refused_without_touching_it(tmp_path):
+    folder = saved(tmp_path)
+    same(checkpoint.restore(folder, STATE, at=2), 2)
+    (folder / "step_000000002" / "manifest.json").write_text("{}")
+    with pytest.raises(UserError, match="step_000000002 is damaged"):
+        checkpoint.restore(folder, STATE, at=2)
+    assert checkpoint.steps(folder) == [1, 2, 3]
+    same(checkpoint.restore(folder, STATE), 3)

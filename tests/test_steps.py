@@ -157,9 +157,10 @@ def test_first_steps_equal_pytorch():
     soft = torch.nn.functional.softplus
     for i in range(4):
         z = rng.latents(state.key, state.step, 0, 0, jnp.arange(4), 3)
-        rows = feed.gather(jnp.array(pixels), jnp.int32(i), 4, jnp.arange(4), config.seed)
+        data = {"images": jnp.array(pixels)}
+        rows = feed.gather(data, jnp.int32(i), 4, jnp.arange(4), config.seed)["images"]
         real = torch.tensor(np.asarray(rows, np.float32) / 127.5 - 1).reshape(4, -1)
-        state, _ = step(state, jnp.array(pixels), {"device": jnp.int32(0)})
+        state, _ = step(state, data, {"device": jnp.int32(0)})
         tz = torch.tensor(np.asarray(z))
         loss = soft(-(real @ td)).mean() + soft((tz @ tg).detach() @ td).mean()
         opt["d"].zero_grad()

@@ -64,6 +64,16 @@ class GAN(MethodSettings):
     def size(self) -> int:
         return self.generator.size
 
+    def networks(self):
+        """Name -> (module, shapes of its inputs for one image)."""
+        from anigan_jax.networks import dcgan
+
+        g, d = self.generator, self.discriminator
+        return {
+            "generator": (dcgan.generator(g), ((1, 1, 1, g.z_dim),)),
+            "discriminator": (dcgan.discriminator(d), ((1, d.size, d.size, 3),)),
+        }
+
     def make(self, axis_name: str | None):
         """The Method; `axis_name` is the mapped axis of devices or None."""
         from anigan_jax.methods.gan_updates import make

@@ -20,46 +20,49 @@ MAX_DYNAMIC = 10
 
 def make(settings: GAN, axis_name: str | None) -> Method:
     """The Method of the family."""
-    g, d = settings.generator, settings.discriminator
-    if g.size != d.size:
-        raise UserError(f"generator.size {g.size} differs from discriminator.size {d.size}")
-    nets = dcgan.generator(g, axis_name), dcgan.discriminator(d, axis_name)
+    nets = (
+        dcgan.generator(settings.generator, axis_name),
+        dcgan.discriminator(settings.discriminator, axis_name),
+    )
     game = Game(settings, *nets, axis_name)
     return Method(
         init=game.init,
         phases=(Phase("train", game.updates()),),
         preview=lambda state, keys: preview(game, state, keys),
         generate=game.generate,
-        z_dim=g.z_dim,
+        z_dim=settings.generator.z_dim,
     )
 
 
 class Game:
-    """Two networks and their losses; holds static choices only, no arrays."""
+    """Two networks and their losses; holds static choices only, no arrays.
+
+    A text of G is (n, T); those of D are a tuple, a logit each. Both are absent here and
+    there in `text_gan_updates`.
+    """
 
     def __init__(self, settings: GAN, generator, discriminator, axis_name):
+        g, d = settings.generator, settings.discriminator
+        if g.size != d.size:
+            raise UserError(f"generator.size {g.size} differs from discriminator.size {d.size}")
         self.settings = settings
         self.g, self.d = generator, discriminator
         self.axis_name = axis_name
         self.adversarial = losses.ADVERSARIAL[settings.loss]
         self.sigmoid_images = settings.generator.output == "sigmoid"
 
-    def init(self, key: Array):
-        """() key -> (params, stats, memory)."""
+    def init(self, key: Array, frozen, *texts):
+        """() key -> (params, stats, memory); `texts`: the networks' further arguments."""
         key_g, key_d = jax.random.split(key)
         s = self.settings.generator
         z = jnp.zeros((1, 1, 1, s.z_dim))
         images = jnp.zeros((1, s.size, s.size, 3))
         variables = {
             # Evaluation mode: training mode would need the mapped axis.
-            "g": self.g.init(key_g, z, train=False),
-            "d": self.d.init(key_d, images, train=False),
+            "g": self.g.init(key_g, z, *texts, train=False),
+            "d": self.d.init(key_d, images, *texts, train=False),
         }
-        params = {player: tree["params"] for player, tree in variables.items()}
-        stats = {
-            player: {name: part for name, part in tree.items() if name != "params"}
-            for player, tree in variables.items()
-        }
+        params, stats = split_variables(variables)
         # The first step's accuracy is not stated in seed S2: one half.
         memory = {}
         if self.settings.schedule.kind in ("as_printed", "as_argued"):
@@ -79,31 +82,33 @@ class Game:
             Update("g", (self.g_loss,), g_repeats, most_g, 0 if shared else 1, True),
         )
 
-    def generate(self, params, stats, z: Array) -> Array:
+    def generate(self, params, stats, z: Array, text: Array | None = None) -> Array:
         """z (n, Z) -> images (n, H, W, 3) in [-1, 1], with running statistics."""
-        x = self.g.apply({"params": params, **stats}, z[:, None, None, :], train=False)
+        x, _ = self.fake(params, stats, z, text, train=False)
         return 2 * x - 1 if self.sigmoid_images else x
 
-    def fake(self, params, stats, keys: Keys):
-        """Generated training images in G's own range, and G's new statistics."""
-        variables = {"params": params, **stats}
-        z = keys.z[:, None, None, :]
-        return self.g.apply(variables, z, train=True, mutable=list(stats))
+    def fake(self, params, stats, z: Array, text: Array | None = None, *, train=True):
+        """Images of z (n, Z) in G's own range, and G's new statistics."""
+        variables, rest = {"params": params, **stats}, {"train": train, "mutable": list(stats)}
+        z = z[:, None, None, :]
+        if text is None:
+            return self.g.apply(variables, z, **rest)
+        (images,), new = self.g.apply(variables, z, (text,), **rest)
+        return images, new
 
-    def score(self, params, stats, images, keys, salt: int, *, iterate: bool, train=True):
-        """D's logits (b,) and its new statistics; `salt` keeps draws apart."""
-        fold = jax.vmap(lambda key: jax.random.fold_in(key, salt))
-        keys = fold(keys.example)
-        images = diff_augment(images, keys, self.settings.augment)
-        logits, new = self.d.apply(
-            {"params": params, **stats},
-            images,
-            train=train,
-            power_iterate=iterate,
-            keys=keys,
-            mutable=list(stats),
-        )
-        return logits.reshape(logits.shape[0], -1).mean(-1), new
+    def logits(self, params, stats, images, texts: tuple = (), **rest):
+        """D's logits, one (b,) for each text (one where there is none), and new statistics."""
+        variables, more = {"params": params, **stats}, (texts,) if texts else ()
+        out, new = self.d.apply(variables, images, *more, mutable=list(stats), **rest)
+        each = out if texts else (out,)
+        return tuple(x.reshape(x.shape[0], -1).mean(-1) for x in each), new
+
+    def score(self, params, stats, images, texts, keys: Keys, salt: int, *, iterate: bool):
+        """`logits` in training, of augmented images; `salt` keeps draws apart."""
+        own = rng.children(keys.example, salt)
+        images = diff_augment(images, own, self.settings.augment)
+        rest = {"train": True, "power_iterate": iterate, "keys": own}
+        return self.logits(params, stats, images, texts, **rest)
 
     def real(self, batch: Batch) -> Array:
         """The batch in the generator's range."""
@@ -113,44 +118,43 @@ class Game:
         """D's loss on reals and fakes ('both') or on one of them."""
         s = self.settings
         images = self.real(batch)
-        fake, _ = self.fake(state.params["g"], state.stats["g"], keys)
+        fake, _ = self.fake(state.params["g"], state.stats["g"], keys.z)
         fake = jax.lax.stop_gradient(fake)
         # Separate passes: each has its own batch statistics, as in the references.
-        real_logits, stats = self.score(params, state.stats["d"], images, keys, 0, iterate=True)
-        fake_logits, stats = self.score(params, stats, fake, keys, 1, iterate=False)
-        terms = self.adversarial.d(real_logits, fake_logits, s.real_label, s.fake_label)
+        (real,), stats = self.score(params, state.stats["d"], images, (), keys, 0, iterate=True)
+        (made,), stats = self.score(params, stats, fake, (), keys, 1, iterate=False)
+        terms = self.adversarial.d(real, made, s.real_label, s.fake_label)
         weights = {"both": (1, 1), "real": (1, 0), "fake": (0, 1)}[part]
         total = sum(w * jnp.mean(term) for w, term in zip(weights, terms, strict=True))
-        total = s.d_scale * total
-        loss = total + self.penalty(params, stats, images, fake, keys)
-        correct = jnp.sum(real_logits > 0) + jnp.sum(fake_logits < 0)
-        judged = jnp.int32(2 * real_logits.shape[0])
+        loss = s.d_scale * total + self.penalty(params, stats, images, fake, (), keys)
+        metrics, memory = self.judged(state, real, made)
+        return loss, Aux({"loss/d": loss, **metrics}, stats, memory)
+
+    def judged(self, state, real: Array, fake: Array):
+        """Metrics and new memory from D's logits of reals and fakes (b,)."""
+        correct = jnp.sum(real > 0) + jnp.sum(fake < 0)
+        judged = jnp.int32(2 * real.shape[0])
         metrics = {
-            "loss/d": loss,
-            "score/real": jnp.mean(jax.nn.sigmoid(real_logits)),
-            "score/fake": jnp.mean(jax.nn.sigmoid(fake_logits)),
+            "score/real": jnp.mean(jax.nn.sigmoid(real)),
+            "score/fake": jnp.mean(jax.nn.sigmoid(fake)),
             "accuracy/d": correct / judged,
         }
-        memory = state.memory
-        if memory:
-            memory = {
-                "correct": sum_over(self.axis_name, correct.astype(jnp.int32)),
-                "judged": sum_over(self.axis_name, judged),
-            }
-        return loss, Aux(metrics, stats, memory)
+        if not state.memory:
+            return metrics, state.memory
+        counts = {"correct": correct.astype(jnp.int32), "judged": judged}
+        return metrics, {name: sum_over(self.axis_name, n) for name, n in counts.items()}
 
-    def penalty(self, params, stats, real, fake, keys: Keys) -> Array:
+    def penalty(self, params, stats, real, fake, texts: tuple, keys: Keys) -> Array:
         """Weighted gradient penalties of D; 0 where none is set.
 
         Departs: D sees the images unaugmented and with running statistics, so that an
         image's gradient does not depend on its neighbours in the batch.
         """
         s = self.settings
-        variables = {"params": params, **stats}
 
         def discriminate(images):
-            logits = self.d.apply(variables, images, train=False)
-            return logits.reshape(logits.shape[0], -1).mean(-1)
+            (logits,), _ = self.logits(params, stats, images, texts, train=False)
+            return logits
 
         total = jnp.float32(0)
         if s.r1:
@@ -158,23 +162,36 @@ class Game:
         if s.r2:
             total += s.r2 / 2 * jnp.mean(losses.r2(discriminate, fake))
         if s.gradient_penalty:
-            mix = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, 2)))(keys.example)
+            mix = jax.vmap(jax.random.uniform)(rng.children(keys.example, 2))
             value = losses.gradient_penalty(discriminate, real, fake, mix)
             total += s.gradient_penalty * jnp.mean(value)
         return total
 
     def g_loss(self, params, state, batch: Batch, keys: Keys):
         """G's loss under the D of the state; D's statistics stay as they are."""
-        fake, stats = self.fake(params, state.stats["g"], keys)
-        d = state.params["d"], state.stats["d"]
-        fake_logits, _ = self.score(*d, fake, keys, 0, iterate=False)
-        if self.settings.loss == "relativistic":
-            real_logits, _ = self.score(*d, self.real(batch), keys, 1, iterate=False)
-        else:
-            real_logits = jnp.zeros_like(fake_logits)
-        terms = self.adversarial.g(fake_logits, real_logits, self.settings.real_label)
-        loss = jnp.mean(terms)
+        fake, stats = self.fake(params, state.stats["g"], keys.z)
+        loss = self.fooled(state, batch, fake, (), keys)
         return loss, Aux({"loss/g": loss}, stats, state.memory)
+
+    def fooled(self, state, batch: Batch, fake: Array, texts: tuple, keys: Keys, salt=0) -> Array:
+        """() G's loss for generated images and their text; draws of `salt` and the next."""
+        d = state.params["d"], state.stats["d"]
+        (made,), _ = self.score(*d, fake, texts, keys, salt, iterate=False)
+        real = jnp.zeros_like(made)
+        if self.settings.loss == "relativistic":
+            images = self.real(batch)
+            (real,), _ = self.score(*d, images, texts, keys, salt + 1, iterate=False)
+        return jnp.mean(self.adversarial.g(made, real, self.settings.real_label))
+
+
+def split_variables(variables: dict) -> tuple[dict, dict]:
+    """Flax variables of each player -> (params, stats), dicts over players."""
+    params = {player: tree["params"] for player, tree in variables.items()}
+    stats = {
+        player: {name: part for name, part in tree.items() if name != "params"}
+        for player, tree in variables.items()
+    }
+    return params, stats
 
 
 def preview(game: Game, state, keys: Array) -> dict[str, Array]:
