@@ -108,19 +108,6 @@ def test_bad_captions(text, reason):
         tags.parse_caption(text)
 
 
-def test_prompt_files_name_every_fault():
-    lines = ["1,blue hair blue eyes", "", "2,red hair", "7,aqua eyes purple hair"]
-    assert tags.prompts(lines, "p") == [
-        ("1", Label("blue", "blue")),
-        ("2", Label("red", None)),
-        ("7", Label("purple", "aqua")),
-    ]
-    with pytest.raises(UserError, match=r"line 1.*line 3.*Known colours"):
-        tags.prompts(["nonsense", "1,red hair", "2,mauve eyes"], "p")
-    with pytest.raises(UserError, match="no prompts"):
-        tags.prompts(["", " "], "p")
-
-
 ONE_HOT = "7," + ",".join("1" if i in (4, 11 + 6) else "0" for i in range(23))
 
 
@@ -185,5 +172,3 @@ def test_the_real_files():
     both = {k: v for k, v in read["raw"].labels.items() if v.hair and v.eyes}
     assert len(both) == 4
     assert all(read["one_hot"].labels[key] == label for key, label in both.items())
-    lines = (DATA / "konachan_faces_96/sample_testing_text.txt").read_text().splitlines()
-    assert len(tags.prompts(lines, "p")) == 16

@@ -51,6 +51,19 @@ class Pack(NamedTuple):
             return self.images
         return _array(self.path, self.manifest, what)[start:stop]
 
+    def labels(self, part: str) -> np.ndarray:
+        """(N, 2) int32 class indices of hair and eyes of a part; -1 where unknown.
+
+        Raises:
+          UserError: the pack has no such part, or no labels.
+        """
+        count, columns = len(self.part(part)), self.examples()
+        if "hair" not in columns:
+            raise UserError(f"the images of {self.path} have no labels; give --data.tags FILE")
+        start, _ = self.manifest["parts"][part]
+        rows = np.array([columns["hair"], columns["eyes"]], np.int32).T
+        return rows[start : start + count]
+
     def examples(self) -> dict:
         """Columns over all rows: names, groups, hair and eyes (class index, -1 unknown)."""
         return json.loads((self.path / "examples.json").read_text())
@@ -86,6 +99,7 @@ def build(
                 f"the pack {path} holds {pack.manifest['size']}-px images, but data.size is "
                 f"{source.size}; import again with --size {source.size}"
             )
+        _as_imported(source, pack)
         return pack
     key = source.key()
     final = cache / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
@@ -96,6 +110,16 @@ def build(
             shutil.rmtree(final)
     _make(source, key, final, workers, report)
     return open_pack(final)
+
+
+def _as_imported(source: Source, pack: Pack) -> None:
+    """Refuses a choice of images that a finished pack cannot follow any more."""
+    without = sorted(pack.manifest["key"].get("without", ()))
+    if source.without and sorted(source.without) != without:
+        raise UserError(
+            f"the pack {pack.path} was imported without {without or 'leaving out a pair'}; "
+            f"import again with --without {' '.join(map(repr, source.without))}"
+        )
 
 
 def import_to(

@@ -21,6 +21,7 @@ class Source:
     path = ""
     policy = "error"
     test = 0.0
+    without = ()
     edges = False
     twins = True
     """Whether mirrored and near images are looked for."""
@@ -54,11 +55,17 @@ class PaintedFaces(Source):
     """Seed of the faces."""
     size: int = 64
     """Side in pixels."""
+    test: float = 0.0
+    """Share held out."""
+    without: tuple[str, ...] = ()
+    """Pairs of colours left out ('blue hair red eyes'), for zero-shot tests."""
 
     def key(self) -> dict:
         from anigan_jax.data import painted
 
-        return {"source": "painted", "version": painted.VERSION, **asdict(self)}
+        if not 0 <= self.test < 1:
+            raise UserError(f"data.test is {self.test}; it must be at least 0 and below 1")
+        return _known({"source": "painted", "version": painted.VERSION, **asdict(self)})
 
     def catalogue(self) -> Catalogue:
         from anigan_jax.data import painted
@@ -69,8 +76,9 @@ class PaintedFaces(Source):
         items = []
         for i in range(self.count):
             face, name = painted.face(self.seed, i), f"{i:0{width}}"
-            items.append(Item(name, name, held=False, label=tags.Label(face.hair, face.eyes)))
-        return Catalogue(items, [], [], labelled=True)
+            held = None if self.test else False
+            items.append(Item(name, name, held=held, label=tags.Label(face.hair, face.eyes)))
+        return _left_in(Catalogue(items, [], [], labelled=True), self.without)
 
     def payloads(self, catalogue: Catalogue) -> Iterator[tuple[int, None]]:
         yield from ((i, None) for i in range(len(catalogue.items)))
@@ -103,6 +111,8 @@ class Images(Source):
     """File of face boxes; '': boxes.csv where there is one."""
     unlabelled: Literal["keep", "drop"] = "keep"
     """What becomes of images without both colours, where there are labels."""
+    without: tuple[str, ...] = ()
+    """Pairs of colours left out ('blue hair red eyes'), for zero-shot tests."""
     test: float = 0.1
     """Share held out, whole groups of duplicates at a time, where the source has no split."""
     policy: Literal["error", "skip"] = "error"
@@ -129,7 +139,7 @@ class Images(Source):
             name: _digest(settings.pop(name), name in tables)
             for name in ("path", "path_b", *tables)
         }
-        return {"source": "images", "version": decode.VERSION, **settings, **contents}
+        return _known({"source": "images", "version": decode.VERSION, **settings, **contents})
 
     def catalogue(self) -> Catalogue:
         self.check()
@@ -156,7 +166,7 @@ class Images(Source):
             if not kept:
                 raise UserError("no image has both colours; nothing is left with unlabelled=drop")
             found = found._replace(items=kept, ignored=found.ignored + len(found.items) - len(kept))
-        return found
+        return _left_in(found, self.without)
 
     def payloads(self, catalogue: Catalogue) -> Iterator[tuple[int, Any]]:
         for number, store in enumerate(catalogue.stores):
@@ -171,6 +181,33 @@ class Images(Source):
         mode = "box" if self.crop == "auto" else self.crop
         suffix = Path(item.member).suffix
         return decode.decode(payload, Crop(self.size, mode, item.box, self.box_scale), suffix)
+
+
+def _known(key: dict) -> dict:
+    """The key as JSON has it; a later setting that says nothing is no part of it.
+
+    So that packs from before it stay good.
+    """
+    without = list(key.pop("without"))
+    return {**key, "without": without} if without else key
+
+
+def _left_in(found: Catalogue, without: tuple[str, ...]) -> Catalogue:
+    """The catalogue without some pairs of colours."""
+    if not without:
+        return found
+    pairs = set()
+    for text in without:
+        try:
+            pairs.add(tags.parse_caption(text))
+            if None in tags.parse_caption(text):
+                raise ValueError(f"{text!r} names one part; a pair is 'blue hair red eyes'")
+        except ValueError as error:
+            raise UserError(f"data.without: {error}") from None
+    kept = [item for item in found.items if item.label not in pairs]
+    if not kept:
+        raise UserError("no image is left by data.without")
+    return found._replace(items=kept, ignored=found.ignored + len(found.items) - len(kept))
 
 
 def _survey(path: str, options: layouts.Options, domain: str = "") -> Catalogue:

@@ -62,6 +62,11 @@ class Label(NamedTuple):
         return " ".join(parts)
 
 
+def known_colours() -> str:
+    """All colours, as messages list them."""
+    return "; ".join(f"{part}: {', '.join(names)}" for part, names in COLOURS.items())
+
+
 def colour(text: str, part: str) -> str | None:
     """'aqua hair' -> 'aqua' for part 'hair'; None for 'long hair' or 'bicolored eyes'."""
     words = text.lower().split()
@@ -137,31 +142,6 @@ def parse_caption(text: str) -> Label:
             raise ValueError(f"{part} is named twice")
         chosen[part] = known
     return Label(**chosen)
-
-
-def prompts(lines: list[str], where: str) -> list[tuple[str, Label]]:
-    """A prompt file: `1,blue hair blue eyes` per line -> (id, label).
-
-    Raises:
-      UserError: every faulty line, with the known colours.
-    """
-    found, faults = [], []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        key, comma, text = line.partition(",")
-        try:
-            if not comma:
-                raise ValueError("no comma after the id")
-            found.append((key.strip(), parse_caption(text)))
-        except ValueError as error:
-            faults.append(f"line {number}: {error}")
-    if faults:
-        known = "; ".join(f"{part}: {', '.join(names)}" for part, names in COLOURS.items())
-        raise UserError(f"{where}: {'; '.join(faults)}. Known colours are {known}")
-    if not found:
-        raise UserError(f"{where} holds no prompts; a line is '1,blue hair blue eyes'")
-    return found
 
 
 @dataclass
