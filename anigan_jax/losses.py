@@ -1,4 +1,4 @@
-"""Adversarial losses, pure and per example; no Flax, no module of ours.
+"""Losses, pure and per example; no Flax, no module of ours.
 
 Logits are (B,); computed in float32 at least. Weights belong to the caller.
 """
@@ -78,9 +78,9 @@ def wasserstein_g(fake: Array, real: Array, real_label=1.0):
 
 
 def relativistic_d(real: Array, fake: Array, real_label=1.0, fake_label=0.0):
-    """softplus(fake - real) for pairs, and zeros. Jolicoeur-Martineau 2019; R3GAN."""
+    """Zeros, and softplus(fake - real) for pairs. Jolicoeur-Martineau 2019; R3GAN."""
     real, fake = _checked(real, fake)
-    return softplus(fake - real), jnp.zeros_like(fake)
+    return jnp.zeros_like(real), softplus(fake - real)
 
 
 def relativistic_g(fake: Array, real: Array, real_label=1.0):
@@ -104,6 +104,68 @@ ADVERSARIAL = {
     "wasserstein": Adversarial(wasserstein_d, wasserstein_g),
     "relativistic": Adversarial(relativistic_d, relativistic_g),
 }
+
+
+def matching_aware_d(
+    d: Callable, right: Array, wrong: Array, fake: Array, real_label=1.0, fake_label=0.0
+) -> tuple[Array, Array, Array]:
+    """Three terms (B,) of a D that judges an image and a text together.
+
+    Args:
+      d: an entry of `ADVERSARIAL`, its `d`.
+      right, wrong: (B,) logits of real images with their own and with another text.
+      fake: (B,) logits of generated images with the text they were made for.
+
+    Returns:
+      Terms of (real, right text), (real, wrong text), (fake, right text). Reed et al.
+      2016, algorithm 1 halves the last two; seed S0 adds all three.
+    """
+    real_term, fake_term = d(right, fake, real_label, fake_label)
+    return real_term, d(right, wrong, real_label, fake_label)[1], fake_term
+
+
+def interpolate_texts(one: Array, other: Array, beta: float) -> Array:
+    """beta one + (1 - beta) other: texts that no caption has. Reed et al. 2016, eq. 5."""
+    return beta * one + (1 - beta) * other
+
+
+def joint_embedding(scores: Array, same: Array) -> Array:
+    """Structured joint embedding of images and texts, (N, N) -> (N,).
+
+    Args:
+      scores: compatibility of image n with text m; text n belongs to image n.
+      same: bool, whether image n and text m are of one class; such pairs are no
+        negatives, since the 0-1 loss between them is 0.
+
+    Returns:
+      Per example the hinge max(0, 1 + score of a mismatch - score of the match), as the
+      mean over the image's other texts plus the same over the text's other images.
+
+    Raises:
+      ValueError: the shapes differ or are not square.
+
+    Source: Reed et al. 2016 (CVPR), eq. 5 and 6. Departs: the mean over the batch's
+    negatives instead of the worst class, as the authors' code trains it.
+    """
+    if scores.shape != same.shape or scores.ndim != 2 or scores.shape[0] != scores.shape[1]:
+        raise ValueError(f"scores {scores.shape} and same {same.shape} are no (N, N) both")
+    negative = jnp.where(same, 0.0, 1.0).astype(scores.dtype)
+    match = jnp.diagonal(scores)[:, None]
+
+    def mean_hinge(scores, negative):
+        terms = negative * jax.nn.relu(1 + scores - match)
+        return terms.sum(1) / jnp.maximum(negative.sum(1), 1)
+
+    return mean_hinge(scores, negative) + mean_hinge(scores.T, negative.T)
+
+
+def cross_entropy(logits: Array, labels: Array) -> Array:
+    """-log softmax(logits)[label]: (B, C), (B,) integers -> (B,)."""
+    if logits.ndim != 2 or labels.shape != logits.shape[:1]:
+        raise ValueError(f"logits {logits.shape} and labels {labels.shape} are no (B, C), (B,)")
+    x = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    hot = jax.nn.one_hot(labels, x.shape[1], dtype=x.dtype)
+    return jax.nn.logsumexp(x, axis=1) - jnp.sum(hot * x, axis=1)
 
 
 def r1(discriminate: Callable[[Array], Array], images: Array) -> Array:

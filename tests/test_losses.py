@@ -50,8 +50,8 @@ ORACLE = {
         lambda r, f: -f,
     ),
     "relativistic": (
+        lambda r, f, a, b: 0 * r,
         lambda r, f, a, b: softplus(f - r),
-        lambda r, f, a, b: 0 * f,
         lambda r, f: softplus(r - f),
     ),
 }
