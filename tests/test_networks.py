@@ -42,21 +42,27 @@ def test_flops_of_the_reference():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_shapes_and_ranges(name):
-    config = shrunk(name)
-    method = config.method.make(None)
-    params, stats, _ = method.init(jax.random.key(0))
-    images = method.generate(params["g"], stats["g"], jnp.ones((2, 4)))
-    assert images.shape == (2, 32, 32, 3)
-    assert float(jnp.abs(images).max()) <= 1
-    d = dcgan.discriminator(config.method.discriminator)
-    logits = d.apply({"params": params["d"], **stats["d"]}, images, train=False)
-    assert logits.size == 2
+    settings = shrunk(name).method
+    images = jnp.ones((2, 32, 32, 3))
+    for role, (net, shapes) in settings.networks().items():
+        xs = jax.tree.map(
+            lambda s: jnp.ones((2, *s[1:])), shapes, is_leaf=lambda s: isinstance(s[0], int)
+        )
+        mode = {"train": False} if hasattr(net, "blocks") else {}
+        out = net.apply(net.init(jax.random.key(0), *xs, **mode), *xs, **mode)
+        (y,) = jax.tree.leaves(out)
+        if role == "generator":
+            assert y.shape == images.shape
+            assert float(jnp.abs(y).max()) <= 1
+        else:
+            assert y.shape[0] == 2
+            assert y.size == 2 or role in ("classifier", "image", "text")
 
 
 def test_initial_values():
     config = configs.load("ref_dcgan64")
     method = config.method.make(None)
-    params, _, _ = jax.jit(method.init)(jax.random.key(0))
+    params, _, _ = jax.jit(method.init)(jax.random.key(0), {})
     kernel = params["d"]["down4"]["weight"]["kernel"]
     assert abs(float(kernel.std()) - 0.02) < 2e-4
     gain = params["d"]["down4_norm"]["scale"]
@@ -66,7 +72,7 @@ def test_initial_values():
 
 def test_keras_initial_values():
     params, _, _ = jax.jit(configs.load("seed_keras_dynamic").method.make(None).init)(
-        jax.random.key(0)
+        jax.random.key(0), {}
     )
     kernel = params["d"]["down4"]["weight"]["kernel"]
     limit = np.sqrt(6 / (25 * (128 + 256)))
@@ -102,7 +108,7 @@ def test_the_reference_equals_pytorch():
         generator=specs.Generator(z_dim=z, base=base),
         discriminator=specs.Discriminator(base=base),
     ).make(None)
-    params, stats, _ = method.init(jax.random.key(0))
+    params, stats, _ = method.init(jax.random.key(0), {})
     plans = (
         dcgan.generator(specs.Generator(z_dim=z, base=base)),
         dcgan.discriminator(specs.Discriminator(base=base)),

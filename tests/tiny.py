@@ -16,9 +16,21 @@ from anigan_jax import checkpoint, parallel, train_step
 from anigan_jax import config as configs
 from anigan_jax.config import Config, Optimizer, Run
 from anigan_jax.data import pack
-from anigan_jax.data.sources import PaintedFaces
+from anigan_jax.data.sources import Images, PaintedFaces
+from anigan_jax.data.tags import EYES, HAIR
+from anigan_jax.methods.classifier import ColourClassifier
 from anigan_jax.methods.gan import GAN, Schedule
-from anigan_jax.networks.specs import Discriminator, Generator
+from anigan_jax.methods.text_encoder import TextEncoder
+from anigan_jax.methods.text_gan import TextGAN
+from anigan_jax.methods.text_tables import Encoder
+from anigan_jax.networks.specs import (
+    CharEncoder,
+    Classifier,
+    Discriminator,
+    Generator,
+    TextDiscriminator,
+    TextGenerator,
+)
 
 NAMES = sorted(path.stem for path in configs.config_folder().glob("*.py"))
 
@@ -45,6 +57,86 @@ PLAIN = dataclasses.replace(
         discriminator=Discriminator(size=16, base=4),
     ),
 )
+# Everything that a text adds: another text, texts between two, an embedding, spectral norm.
+TEXT = dataclasses.replace(
+    FULL,
+    method=TextGAN(
+        generator=TextGenerator(z_dim=4, size=16, base=4, text_dim=6, embed=5, join="norm"),
+        discriminator=TextDiscriminator(
+            size=16, base=4, embed=5, spectral=True, dropout=0.1, join="product"
+        ),
+        augment=("color", "translation", "cutout"),
+        wrong_weight=0.5,
+        fake_weight=0.5,
+        int_weight=1.0,
+    ),
+    run=dataclasses.replace(FULL.run, keep_every=4, keep_checkpoints=1),
+)
+
+JUDGE = dataclasses.replace(
+    PLAIN,
+    method=ColourClassifier(network=Classifier(size=16, base=4)),
+    data=PaintedFaces(count=60, size=16, test=0.3),
+    ema_half_life=0,
+)
+
+# Enough to obey within a minute or two; `test_text_learning` judges them.
+FACES = PaintedFaces(count=6000, size=32)
+UNSEEN = tuple(
+    f"{hair} hair {eyes} eyes" for hair, eyes in zip(HAIR[:11], (*EYES[3:], *EYES[:3]), strict=True)
+)
+FAST = Optimizer(rate=1e-3)
+OBEDIENT = Config(
+    name="obedient",
+    method=TextGAN(
+        generator=TextGenerator(
+            z_dim=32, size=32, base=16, kernel=4, embed=32, text_dim=64, join="norm"
+        ),
+        discriminator=TextDiscriminator(
+            size=32,
+            base=16,
+            kernel=4,
+            embed=32,
+            spectral=True,
+            batch_norm=False,
+            first_norm=False,
+            join="product",
+        ),
+        loss="hinge",
+        wrong_text="one_part",
+        wrong_weight=0.5,
+    ),
+    data=dataclasses.replace(FACES, without=UNSEEN),
+    batch_size=32,
+    g=FAST,
+    d=FAST,
+    ema_half_life=3000,
+    run=Run(steps=2000, sample_every=1000, checkpoint_every=1000),
+)
+OBEDIENT_JUDGE = Config(
+    name="obedient_judge",
+    method=ColourClassifier(network=Classifier(size=32, base=16)),
+    data=PaintedFaces(count=6000, size=32, seed=1, test=0.1),
+    batch_size=64,
+    d=Optimizer(rate=1e-3, b1=0.9),
+    run=Run(steps=800, sample_every=800, checkpoint_every=800),
+)
+READER = dataclasses.replace(
+    OBEDIENT_JUDGE,
+    name="reader",
+    method=TextEncoder(
+        text=CharEncoder(widths=(32, 64), hidden=64, dim=64), image=Classifier(size=32, base=16)
+    ),
+    run=Run(steps=1200, sample_every=1200, checkpoint_every=1200),
+)
+
+READS = dataclasses.replace(
+    TEXT,
+    method=dataclasses.replace(
+        TEXT.method, encoder=Encoder(kind="char_cnn_rnn", char=READER.method.text)
+    ),
+)
+IMAGES = dataclasses.replace(TEXT, data=Images(size=16), batch_size=4)
 
 
 def draw(seed: int, *shape: int):
@@ -52,15 +144,28 @@ def draw(seed: int, *shape: int):
     return jnp.array(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
+TINY = {"base": 2, "size": 32, "z_dim": 4, "text_dim": 6, "hidden": 5, "widths": (3, 4)}
+
+
+def shrink(value):
+    """Settings at tiny width, whatever the family."""
+    changes = {}
+    for field in dataclasses.fields(value):
+        now = getattr(value, field.name)
+        if dataclasses.is_dataclass(now):
+            changes[field.name] = shrink(now)
+        elif field.name in TINY:
+            changes[field.name] = TINY[field.name]
+    return dataclasses.replace(value, **changes)
+
+
 def shrunk(name: str) -> Config:
     """A config of the project at tiny width on painted faces."""
     config = configs.load(name)
-    method = config.method
-    method = dataclasses.replace(
-        method,
-        generator=dataclasses.replace(method.generator, base=2, size=32, z_dim=4),
-        discriminator=dataclasses.replace(method.discriminator, base=2, size=32),
-    )
+    method = shrink(config.method)
+    if hasattr(method, "encoder"):
+        # No trained encoder is at hand; test_text_tables makes one.
+        method = dataclasses.replace(method, encoder=Encoder())
     return dataclasses.replace(
         config, method=method, data=PaintedFaces(count=20, size=32), batch_size=4
     )
@@ -70,17 +175,26 @@ def packed(config: Config, folder: Path) -> pack.Pack:
     return pack.build(config.data, folder, workers=1)
 
 
-def start(config: Config):
+def arrays(config: Config, packed: pack.Pack) -> dict:
+    """What a step reads of the data."""
+    return {"images": packed.images, **config.method.inputs(packed)}
+
+
+def start(config: Config, packed: pack.Pack | None = None):
     """(method, initial state on the host)."""
     method = config.method.make(None)
-    return method, jax.jit(lambda: train_step.init_state(config, method))()
+    frozen = config.method.frozen(packed) if packed else {}
+    return method, jax.jit(lambda held: train_step.init_state(config, method, held))(frozen)
 
 
 _COMPILED: dict = {}
 
 
-def run_steps(config: Config, images, state, steps: int, *, length=1, devices=1, mapper="pmap"):
-    """Trains; returns (state on the host, metrics of every step stacked)."""
+def run_steps(config: Config, data, state, steps: int, *, length=1, devices=1, mapper="pmap"):
+    """Trains; returns (state on the host, metrics of every step stacked).
+
+    `data`: images, or `arrays` where the method has inputs.
+    """
     method = config.method.make(parallel.AXIS)
     (phase,) = method.phases
     chosen = jax.devices()[:devices]
@@ -90,7 +204,8 @@ def run_steps(config: Config, images, state, steps: int, *, length=1, devices=1,
         _COMPILED[key] = parallel.map_step(step, mapper, chosen)
     step = _COMPILED[key]
     state = parallel.replicate(jax.tree.map(np.asarray, state), chosen)
-    shared = parallel.replicate(np.asarray(images), chosen)
+    data = data if isinstance(data, dict) else {"images": data}
+    shared = parallel.replicate(jax.tree.map(np.asarray, data), chosen)
     lines = []
     for _ in range(steps // length):
         state, metrics = step(state, shared, {"device": np.arange(devices, dtype=np.int32)})

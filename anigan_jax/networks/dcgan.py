@@ -46,19 +46,43 @@ class Stack(nn.Module):
         keys: jax.Array | None = None,
         features: bool = False,
     ):
-        maps = []
-        for index, block in enumerate(self.blocks):
-            x = Layer(block, self.stddev, name=block.name)(x, power_iterate)
-            if block.pad_after:
-                x = jnp.pad(x, ((0, 0), (0, block.pad_after), (0, block.pad_after), (0, 0)))
-            if block.norm:
-                norm = BatchNorm(self.norm, self.axis_name, name=f"{block.name}_norm")
-                x = norm(x, train)
-            x = activate(x, block.activation, self.leak)
-            if block.dropout and train and keys is not None:
-                x = dropout(x, block.dropout, keys, index)
-            maps.append(x)
+        layers = make_layers(self, self.blocks)
+        x, maps = run_layers(self, layers, x, train=train, power_iterate=power_iterate, keys=keys)
         return (x, maps) if features else x
+
+
+def make_layers(net: nn.Module, blocks: tuple[Block, ...]) -> list[tuple]:
+    """(block, its layer, its norm or None); called inside the compact method of `net`."""
+    return [
+        (
+            block,
+            Layer(block, net.stddev if block.stddev is None else block.stddev, name=block.name),
+            BatchNorm(net.norm, net.axis_name, name=f"{block.name}_norm") if block.norm else None,
+        )
+        for block in blocks
+    ]
+
+
+def run_layers(
+    net, layers, x, *, train: bool, power_iterate: bool, keys, first: int = 0, text=None
+):
+    """Executes layers; returns the output and the map after each of them.
+
+    `first`: index of the first one within the network; dropout's draws depend on it.
+    `text` (b, E): what the norms follow, or None.
+    """
+    maps = []
+    for index, (block, layer, norm) in enumerate(layers, first):
+        x = layer(x, power_iterate)
+        if block.pad_after:
+            x = jnp.pad(x, ((0, 0), (0, block.pad_after), (0, block.pad_after), (0, 0)))
+        if norm:
+            x = norm(x, train, text)
+        x = activate(x, block.activation, net.leak)
+        if block.dropout and train and keys is not None:
+            x = dropout(x, block.dropout, keys, index)
+        maps.append(x)
+    return x, maps
 
 
 def generator(settings: Generator, axis_name: str | None = None) -> Stack:

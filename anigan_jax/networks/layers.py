@@ -16,6 +16,8 @@ from anigan_jax.networks.specs import Block, Norm
 
 # The collection of spectral norm's power iteration, apart from 'batch_stats'.
 SPECTRAL = "spectral"
+# Deviation of the first kernels from a text to gains and biases.
+TEXT_STDDEV = 0.1
 
 
 def kernel_init(stddev: float):
@@ -126,6 +128,9 @@ batch_norm.defvjp(_batch_norm_forward, _batch_norm_backward)
 class BatchNorm(nn.Module):
     """Batch norm over (B, H, W), synchronised over `axis_name`.
 
+    With a text (B, E) its gain and bias follow the text, example by example: those of
+    here times 1 + gain and plus bias, both linear in it (de Vries et al. 2017).
+
     Departs: the running variance is the biased one (PyTorch stores n/(n-1) times it).
     """
 
@@ -133,7 +138,16 @@ class BatchNorm(nn.Module):
     axis_name: str | None
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool, text: jax.Array | None = None) -> jax.Array:
+        y = self._normalise(x, train)
+        if text is None:
+            return y
+        start = nn.initializers.normal(TEXT_STDDEV)
+        told = nn.Dense(2 * x.shape[-1], kernel_init=start, name="text")(text)
+        gain, bias = jnp.split(told[:, None, None, :], 2, axis=-1)
+        return y * (1 + gain) + bias
+
+    def _normalise(self, x: jax.Array, train: bool) -> jax.Array:
         s, shape = self.settings, (x.shape[-1],)
         scale = self.param(
             "scale", lambda key: 1 + s.scale_stddev * jax.random.normal(key, shape, jnp.float32)

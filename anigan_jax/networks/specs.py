@@ -23,6 +23,7 @@ class Block:
       op: 'dense' reshapes to (side, side, features) where `side` > 0.
       padding: pixels on each side, or 'same' for TensorFlow's rule.
       pad_after: zero rows and columns appended at the bottom and right.
+      stddev: the kernel starts at N(0, this); None: as the network says.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Block:
     norm: bool = False
     activation: Activation = "none"
     dropout: float = 0.0
+    stddev: float | None = None
 
 
 @dataclass(frozen=True)
@@ -192,3 +194,104 @@ def discriminator_plan(d: Discriminator) -> tuple[Block, ...]:
         blocks.append(Block("logit", "conv", 1, d.end, spectral=d.spectral))
         blocks[-1] = replace(blocks[-1], bias=d.bias)
     return tuple(blocks)
+
+
+@dataclass(frozen=True)
+class TextGenerator(Generator):
+    """A generator that sees a text beside z (seed S0, after Reed et al. 2016)."""
+
+    kernel: int = 5
+    stem: Literal["conv", "dense"] = "dense"
+    bias: bool = True
+    text_dim: int = 256
+    """Length of the projected text."""
+    embed: int = 0
+    """Length of a learned embedding of the tags before the projection; 0: none."""
+    join: Literal["concat", "norm"] = "concat"
+    """concat: the text beside z (seed S0); norm: gains and biases of every batch norm
+    follow the text, so that z alone makes the first map (de Vries et al. 2017)."""
+
+
+@dataclass(frozen=True)
+class TextDiscriminator(Discriminator):
+    """A discriminator that sees a text at its last map (seed S0)."""
+
+    kernel: int = 5
+    bias: bool = True
+    first_norm: bool = True
+    text_dim: int = 256
+    """Length of the projected text (join 'concat'; 'product' needs that of the last map)."""
+    embed: int = 0
+    """Length of a learned embedding of the tags before the projection; 0: none."""
+    join: Literal["concat", "product"] = "concat"
+    """concat: the text repeated over the last map, a 1x1 convolution, the logit; product:
+    a logit, plus the inner product of the text and the map summed over its places
+    (projection discriminator, Miyato and Koyama 2018)."""
+
+
+def text_plan(s: TextGenerator | TextDiscriminator, features: int, activation: Activation):
+    """Layers of a text: learned embedding, where there is one, and projection."""
+    plan = (Block("text", "dense", features, bias=True, activation=activation),)
+    if s.embed:
+        # Like any embedding it starts at N(0, 1), or z would drown it.
+        embedding = Block("embedding", "dense", s.embed, stddev=1.0)
+        plan = (embedding, *plan)
+    if isinstance(s, TextDiscriminator):
+        plan = tuple(replace(block, spectral=s.spectral) for block in plan)
+    return plan
+
+
+def joint_plan(d: TextDiscriminator) -> tuple[tuple[Block, ...], tuple[Block, ...]]:
+    """(layers before the text joins, layers after)."""
+    *trunk, logit = discriminator_plan(d)
+    if d.join == "product":
+        pooled = replace(logit, op="dense", kernel=0, padding=0)
+        return tuple(trunk), (pooled,)
+    joint = Block("joint", "conv", trunk[-1].features, 1, 1, 0, activation="leaky_relu")
+    joint = replace(joint, norm=d.batch_norm, bias=d.bias, spectral=d.spectral)
+    return tuple(trunk), (joint, logit)
+
+
+@dataclass(frozen=True)
+class CharEncoder:
+    """A character-level convolutional recurrent encoder of texts (Reed et al. 2016, CVPR)."""
+
+    widths: tuple[int, ...] = (64, 128, 256)
+    """Channels of the convolutions over characters; after each but the last, pooling by 2."""
+    kernel: int = 4
+    """Characters that a convolution sees."""
+    hidden: int = 256
+    """Units of the recurrent layer; its outputs are averaged over time."""
+    dim: int = 256
+    """Length of a text's vector."""
+
+    def check(self, field: str, length: int) -> None:
+        """Refuses more convolutions than texts of `length` characters have room for."""
+        for width in self.widths:
+            length -= self.kernel - 1
+            if width < 1 or length < 1:
+                raise UserError(
+                    f"{field}.widths {self.widths} with kernel {self.kernel} leave nothing of "
+                    "a text; take fewer convolutions or a shorter kernel"
+                )
+            length = max(length // 2, 1)
+
+
+@dataclass(frozen=True)
+class Classifier(Discriminator):
+    """A convolutional classifier of hair and eye colour: the discriminator's trunk."""
+
+    base: int = 32
+    bias: bool = True
+    dropout: float = 0.1
+
+    def check(self, field: str) -> None:
+        """Refuses what a classifier has not."""
+        if self.spectral:
+            raise UserError(f"{field}.spectral is for discriminators; a classifier is not normed")
+
+
+def classifier_plan(c: Classifier, classes: int) -> tuple[Block, ...]:
+    """The layers of a classifier: a discriminator's, with `classes` logits."""
+    *trunk, _ = discriminator_plan(c)
+    return (*trunk, Block("logits", "dense", classes, bias=True))

@@ -1,0 +1,82 @@
+"""A classifier of hair and eye colour: its loss, and what it says of images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from anigan_jax import losses, rng
+from anigan_jax.augment import diff_augment, signed
+from anigan_jax.core import Array, Aux, Batch, Keys, Method, Phase, Update
+from anigan_jax.data.tags import HAIR
+from anigan_jax.evaluation import attributes
+from anigan_jax.evaluation.batches import in_batches
+from anigan_jax.methods.classifier import CLASSES, ColourClassifier
+from anigan_jax.methods.gan_updates import split_variables
+from anigan_jax.networks import text
+
+
+def make(settings: ColourClassifier, axis_name: str | None) -> Method:
+    """The Method of the family: one player, 'd'."""
+    net = text.image_encoder(settings.network, CLASSES, axis_name)
+    side = settings.size
+    policy = ("translation",) if settings.shift else ()
+
+    def init(key: Array, frozen):
+        images = jnp.zeros((1, side, side, 3))
+        return *split_variables({"d": net.init(key, images, train=False)}), {}
+
+    def loss(params, state, batch: Batch, keys: Keys):
+        own = rng.children(keys.example, 0)
+        images = diff_augment(batch["real"], own, policy)
+        variables = {"params": params, **state.stats["d"]}
+        rest = {"train": True, "keys": rng.children(keys.example, 1)}
+        logits, stats = net.apply(variables, images, mutable=list(state.stats["d"]), **rest)
+        hair, eyes = split_logits(logits)
+        label = batch["label"]
+        total = jnp.mean(losses.cross_entropy(hair, label[:, 0]))
+        total += jnp.mean(losses.cross_entropy(eyes, label[:, 1]))
+        metrics = {
+            "loss/d": total,
+            "accuracy/hair": jnp.mean(hair.argmax(1) == label[:, 0]),
+            "accuracy/eyes": jnp.mean(eyes.argmax(1) == label[:, 1]),
+        }
+        return total, Aux(metrics, stats, state.memory)
+
+    classify = classifier(settings)
+
+    def evaluate(state, images, inputs):
+        found = classify(state.params["d"], state.stats["d"], images)
+        shares = attributes.shares(found, inputs["label"])
+        return {f"accuracy/{part}": share.value for part, share in shares.items()}
+
+    return Method(
+        init=init,
+        phases=(Phase("train", (Update("d", (loss,)),)),),
+        preview=lambda state, keys: {},
+        generate=None,
+        z_dim=0,
+        evaluate=evaluate,
+        classify=classify,
+    )
+
+
+def split_logits(logits: Array) -> tuple[Array, Array]:
+    """(b, 23) -> hair (b, 12), eyes (b, 11)."""
+    return logits[:, : len(HAIR)], logits[:, len(HAIR) :]
+
+
+def classifier(settings: ColourClassifier) -> Callable:
+    """classify(params, stats, images (n, H, W, 3) uint8) -> (n, 2) class indices."""
+    net = text.image_encoder(settings.network, CLASSES)
+
+    @jax.jit
+    def one_batch(params, stats, images):
+        logits = net.apply({"params": params, **stats}, signed(images), train=False)
+        return jnp.stack([part.argmax(1) for part in split_logits(logits)], axis=1)
+
+    return lambda params, stats, images: in_batches(
+        lambda part: one_batch(params, stats, part), images
+    )

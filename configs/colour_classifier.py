@@ -1,0 +1,21 @@
+"""A classifier of hair and eye colour: the judge of text GANs.
+
+anigan train colour_classifier --workdir runs/judge --data.path FACES.zip
+
+It prints its accuracy on held-out images; `anigan accuracy RUN --classifier runs/judge`
+measures a text GAN with it.
+"""
+
+from anigan_jax.config import Config, Optimizer, Run
+from anigan_jax.data.sources import Images
+from anigan_jax.methods.classifier import ColourClassifier
+
+CONFIG = Config(
+    name="colour_classifier",
+    method=ColourClassifier(),
+    data=Images(path="data/faces.zip", unlabelled="drop"),
+    batch_size=64,
+    flip=True,
+    d=Optimizer(rate=1e-3, b1=0.9),
+    run=Run(epochs=20),
+)

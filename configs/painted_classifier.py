@@ -1,0 +1,19 @@
+"""The judge of text GANs on painted faces; no download.
+
+anigan train painted_classifier --workdir runs/painted_judge
+"""
+
+from anigan_jax.config import Config, Optimizer, Run
+from anigan_jax.data.sources import PaintedFaces
+from anigan_jax.methods.classifier import ColourClassifier
+from anigan_jax.networks.specs import Classifier
+
+CONFIG = Config(
+    name="painted_classifier",
+    method=ColourClassifier(network=Classifier(base=16)),
+    # Other faces than those of `painted_text_gan`, by the seed.
+    data=PaintedFaces(count=8192, seed=1, test=0.1),
+    batch_size=64,
+    d=Optimizer(rate=1e-3, b1=0.9),
+    run=Run(epochs=6),
+)

@@ -1,0 +1,39 @@
+"""The networks of `text_gan_sn` at a quarter of their width, on painted faces.
+
+anigan train painted_text_gan --workdir runs/words
+anigan train painted_classifier --workdir runs/judge
+anigan accuracy runs/words --classifier runs/judge
+
+Measured: 16.5 minutes on 2 cores beside other work; of 1,056 prompts hair 100 %, eyes
+98.7 % right, where the classifier tells 100 % and 98.9 % of held-out painted faces.
+Chosen: the non-saturating loss, twice the usual rates, dropped at step 8000.
+"""
+
+from anigan_jax.config import Config, Optimizer, Run
+from anigan_jax.data.sources import PaintedFaces
+from anigan_jax.methods.text_gan import TextGAN
+from anigan_jax.networks.specs import TextDiscriminator, TextGenerator
+
+CONFIG = Config(
+    name="painted_text_gan",
+    method=TextGAN(
+        generator=TextGenerator(z_dim=64, base=16, embed=64, kernel=4, text_dim=128, join="norm"),
+        discriminator=TextDiscriminator(
+            base=16,
+            embed=64,
+            kernel=4,
+            spectral=True,
+            batch_norm=False,
+            first_norm=False,
+            join="product",
+        ),
+        wrong_text="one_part",
+        wrong_weight=0.5,
+    ),
+    data=PaintedFaces(count=8192),
+    batch_size=32,
+    g=Optimizer(rate=5e-4, drops=(8000,), drop_factor=0.2),
+    d=Optimizer(rate=5e-4, drops=(8000,), drop_factor=0.2),
+    ema_half_life=5000,
+    run=Run(steps=12_000, sample_every=1000, checkpoint_every=1000, keep_every=1000),
+)

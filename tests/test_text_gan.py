@@ -1,0 +1,415 @@
+"""The text GAN: seed S0's networks, the texts of a batch, its updates and their bits."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny import TEXT, arrays, digests, packed, run_steps, start
+
+from anigan_jax import config as configs
+from anigan_jax import feed, losses, rng, show
+from anigan_jax.data.tags import EYES
+from anigan_jax.errors import UserError
+from anigan_jax.methods import text_gan_updates as updates
+from anigan_jax.methods.text_gan import TextGAN
+from anigan_jax.methods.text_tables import PAIRS, Encoder, tables
+from anigan_jax.networks import specs, text
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory):
+    return packed(TEXT, tmp_path_factory.mktemp("cache"))
+
+
+# --- networks
+
+
+def test_layers_of_the_seed():
+    """k5, filters 256-128-64-3 and 64-128-256-512, a projection to 256, 1x1 then 4x4."""
+    nets = show.describe(configs.load("seed_text_gan"))["networks"]
+    g = {row["layer"]: row for row in nets["generator"]["layers"]}
+    assert [row["shape"] for row in g.values()] == [
+        [256],
+        [4, 4, 512],
+        [8, 8, 256],
+        [16, 16, 128],
+        [32, 32, 64],
+        [64, 64, 3],
+    ]
+    assert g["stem"]["parameters"] == (100 + 256) * 8192 + 8192 + 2 * 512
+    assert g["up1"]["parameters"] == 25 * 512 * 256 + 3 * 256
+    assert g["rgb"]["parameters"] == 25 * 64 * 3 + 3
+    d = {row["layer"]: row for row in nets["discriminator"]["layers"]}
+    assert [d[f"down{i}"]["shape"] for i in (1, 2, 3, 4)] == [
+        [32, 32, 64],
+        [16, 16, 128],
+        [8, 8, 256],
+        [4, 4, 512],
+    ]
+    # The map and the repeated text meet in the 1x1 convolution.
+    assert d["joint"]["parameters"] == (512 + 256) * 512 + 3 * 512
+    assert d["logit"]["parameters"] == 16 * 512 + 1
+    narrow = show.describe(configs.load("seed_text_gan_128"))["networks"]
+    assert narrow["generator"]["layers"][0]["shape"] == [128]
+
+
+def carry(module, tree, name):
+    """Weights of a layer and its norm into PyTorch."""
+    import torch
+
+    kernel = np.asarray(tree[name]["weight"]["kernel"])
+    orders = {
+        torch.nn.ConvTranspose2d: (2, 3, 0, 1),
+        torch.nn.Conv2d: (3, 2, 0, 1),
+        torch.nn.Linear: (1, 0),
+    }
+    module.weight.data = torch.tensor(kernel.transpose(orders[type(module)]).copy())
+    module.bias.data = torch.tensor(np.array(tree[name]["bias"]))
+    return module
+
+
+def norm(tree, name):
+    import torch
+
+    made = torch.nn.BatchNorm2d(len(tree[name]["scale"]))
+    made.weight.data = torch.tensor(np.array(tree[name]["scale"]))
+    return made
+
+
+def test_the_seeds_networks_equal_pytorch():
+    """G and D of seed S0 written out in PyTorch, training mode, weights carried over."""
+    torch = pytest.importorskip("torch")
+    from torch.nn.functional import leaky_relu, pad, relu
+
+    base, z_dim, dim, length, b = 4, 8, 6, 5, 3
+    values = np.random.default_rng(0)
+    z, words, images = (
+        values.normal(size=shape).astype("f") for shape in ((b, z_dim), (b, length), (b, 64, 64, 3))
+    )
+    g = text.generator(specs.TextGenerator(z_dim=z_dim, base=base, text_dim=dim))
+    d = text.discriminator(specs.TextDiscriminator(base=base, text_dim=dim))
+    made = g.init(jax.random.key(0), z[:, None, None], (words,), train=False)
+    (got,), _ = g.apply(made, z[:, None, None], (words,), train=True, mutable=["batch_stats"])
+    t, tw = made["params"], torch.tensor(words)
+    told = leaky_relu(carry(torch.nn.Linear(length, dim), t, "text")(tw), 0.2)
+    x = torch.cat([torch.tensor(z), told], 1)
+    x = carry(torch.nn.Linear(z_dim + dim, 128 * base), t, "stem")(x)
+    x = x.reshape(b, 4, 4, 8 * base).permute(0, 3, 1, 2)
+    x = relu(norm(t, "stem_norm")(x))
+    for i, width in enumerate((8 * base, 4 * base, 2 * base), 1):
+        up = torch.nn.ConvTranspose2d(width, width // 2, 5, 2, 2, 1)
+        x = relu(norm(t, f"up{i}_norm")(carry(up, t, f"up{i}")(x)))
+    x = torch.tanh(carry(torch.nn.ConvTranspose2d(base, 3, 5, 2, 2, 1), t, "rgb")(x))
+    want = x.detach().numpy().transpose(0, 2, 3, 1)
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+
+    made = d.init(jax.random.key(1), images, (words,), train=False)
+    (got,), _ = d.apply(made, images, (words,), train=True, mutable=["batch_stats"])
+    t, x = made["params"], torch.tensor(images.transpose(0, 3, 1, 2).copy())
+    for i, (a, c) in enumerate(((3, base), (base, 2 * base), (2 * base, 4 * base)), 1):
+        # TensorFlow's "same" for k5 and stride 2 on even sides: 1 before, 2 after.
+        x = carry(torch.nn.Conv2d(a, c, 5, 2), t, f"down{i}")(pad(x, (1, 2, 1, 2)))
+        x = leaky_relu(norm(t, f"down{i}_norm")(x), 0.2)
+    x = carry(torch.nn.Conv2d(4 * base, 8 * base, 5, 2), t, "down4")(pad(x, (1, 2, 1, 2)))
+    x = leaky_relu(norm(t, "down4_norm")(x), 0.2)
+    told = leaky_relu(carry(torch.nn.Linear(length, dim), t, "text")(tw), 0.2)
+    x = torch.cat([x, told[:, :, None, None].expand(b, dim, 4, 4)], 1)
+    joint = carry(torch.nn.Conv2d(8 * base + dim, 8 * base, 1), t, "joint")
+    x = leaky_relu(norm(t, "joint_norm")(joint(x)), 0.2)
+    x = carry(torch.nn.Conv2d(8 * base, 1, 4), t, "logit")(x)
+    np.testing.assert_allclose(np.ravel(got), x.detach().numpy().ravel(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("join", ["concat", "product"])
+def test_several_texts_equal_one_at_a_time(join):
+    """The trunk runs once for all texts; each logit is that of its text alone."""
+    settings = specs.TextDiscriminator(
+        size=16, base=4, text_dim=6, join=join, spectral=True, batch_norm=False, first_norm=False
+    )
+    net = text.discriminator(settings)
+    values = np.random.default_rng(0)
+    images, one, other = (
+        values.normal(size=s).astype("f") for s in ((2, 16, 16, 3), (2, 5), (2, 5))
+    )
+    variables = net.init(jax.random.key(0), images, (one,), train=False)
+    both = net.apply(variables, images, (one, other), train=False)
+    alone = [net.apply(variables, images, (t,), train=False)[0] for t in (one, other)]
+    np.testing.assert_allclose(both, alone, rtol=1e-6)
+    assert abs(np.asarray(both[0] - both[1])).max() > 1e-5
+    # One power iteration for all, however many texts.
+    rest = {"train": True, "power_iterate": True, "mutable": ["spectral"]}
+    _, once = net.apply(variables, images, (one,), **rest)
+    _, twice = net.apply(variables, images, (one, other), **rest)
+    assert digests(once) == digests(twice)
+
+
+def test_the_product_is_miyatos_projection():
+    """f(x, t) = psi(phi(x)) + <V t, phi(x)>, phi summed over places."""
+    net = text.discriminator(
+        specs.TextDiscriminator(
+            size=8, base=2, text_dim=3, join="product", batch_norm=False, first_norm=False
+        )
+    )
+    values = np.random.default_rng(0)
+    x, t = values.normal(size=(2, 8, 8, 3)).astype("f"), values.normal(size=(2, 5)).astype("f")
+    variables = net.init(jax.random.key(0), x, (t,), train=False)
+    (y,), maps = net.apply(variables, x, (t,), train=False, features=True)
+    phi = np.asarray(maps[0], np.float64).sum((1, 2))
+    params = jax.tree.map(lambda a: np.asarray(a, np.float64), variables["params"])
+    told = t @ params["text"]["weight"]["kernel"] + params["text"]["bias"]
+    want = phi @ params["logit"]["weight"]["kernel"] + params["logit"]["bias"]
+    want = want[:, 0] + (told * phi).sum(1)
+    np.testing.assert_allclose(np.ravel(y), want, rtol=1e-5)
+
+
+def test_norms_that_follow_the_text():
+    """Gains times 1 + gain and biases plus bias, linear in the text; z alone before."""
+    settings = specs.TextGenerator(z_dim=3, size=8, base=2, text_dim=4, join="norm")
+    net = text.generator(settings)
+    values = np.random.default_rng(0)
+    z, words = values.normal(size=(2, 1, 1, 3)).astype("f"), values.normal(size=(2, 5)).astype("f")
+    variables = net.init(jax.random.key(0), z, (words,), train=False)
+    (_,), maps = net.apply(variables, z, (words,), train=False, features=True)
+    told, stem = np.asarray(maps[0], np.float64), np.asarray(maps[1], np.float64)
+    p = jax.tree.map(lambda a: np.asarray(a, np.float64), variables["params"])
+    x = z[:, 0, 0] @ p["stem"]["weight"]["kernel"] + p["stem"]["bias"]
+    x = x.reshape(2, 4, 4, -1) / np.sqrt(1 + 1e-5) * p["stem_norm"]["scale"]
+    x = x + p["stem_norm"]["bias"]
+    gain, bias = np.split(told @ p["stem_norm"]["text"]["kernel"], 2, axis=1)
+    want = np.maximum(x * (1 + gain[:, None, None]) + bias[:, None, None], 0)
+    np.testing.assert_allclose(stem, want, rtol=1e-4, atol=1e-6)
+    counted = show.describe(dataclasses.replace(TEXT, method=TextGAN(generator=settings)))
+    row = counted["networks"]["generator"]["layers"][1]
+    assert row["layer"] == "stem"
+    assert row["parameters"] == 3 * 32 + 32 + 2 * 2 + (4 + 1) * 2 * 2
+
+
+# --- texts of a batch
+
+
+def keys_of(n, seed=0):
+    return jax.random.split(jax.random.key(seed), n)
+
+
+def counts_of(cells):
+    counts = np.zeros(len(PAIRS), np.float32)
+    counts[list(cells)] = list(cells.values())
+    return jnp.array(counts)
+
+
+@pytest.mark.parametrize("rule", ["any", "one_part"])
+def test_a_wrong_text_is_never_right_and_follows_the_data(rule):
+    # 0 and 1 share their hair, 0 and 11 their eyes, 13 shares nothing with 0.
+    counts = counts_of({0: 10, 1: 20, 11: 60, 13: 910})
+    drawn = updates.wrong_pairs(counts, jnp.zeros(4000, jnp.int32), keys_of(4000), rule)
+    shares = np.bincount(drawn, minlength=14)[[0, 1, 11, 13]] / 4000
+    want = [0, 20, 60, 910] if rule == "any" else [0, 20, 60, 0]
+    np.testing.assert_allclose(shares, np.array(want) / sum(want), atol=0.03)
+    assert shares[0] == 0
+    # Where no neighbour exists the rule takes any other.
+    far = updates.wrong_pairs(counts_of({0: 1, 13: 5}), jnp.zeros(50, jnp.int32), keys_of(50), rule)
+    assert set(np.asarray(far).tolist()) == {13}
+
+
+def test_two_texts_are_the_least(pack):
+    same = np.zeros((8, 2), np.int32)
+    with pytest.raises(UserError, match="two pairs"):
+        tables(Encoder(), same)
+
+
+def test_texts_are_those_of_the_labels(pack):
+    frozen = TEXT.method.frozen(pack)
+    labels = pack.labels("train")[:6]
+    batch = {"label": jnp.array(labels), "keys": keys_of(6)}
+    settings = dataclasses.replace(TEXT.method, int_beta=0.25)
+    got = jax.jit(lambda f, b: updates.draw_texts(settings, f, b))(frozen, batch)
+    for (hair, eyes), right, wrong, between in zip(labels, *got, strict=True):
+        assert np.flatnonzero(right).tolist() == [hair, 12 + eyes]
+        assert (wrong != right).any()
+        other = (np.asarray(between) - 0.25 * np.asarray(right)) / 0.75
+        assert np.flatnonzero(np.abs(other) > 1e-6).size == 2
+        assert frozen["counts"][pair_of(wrong)] > 0
+
+
+def pair_of(two_hot) -> int:
+    hair, eyes = np.flatnonzero(two_hot)
+    return hair * len(EYES) + eyes - 12
+
+
+def test_texts_do_not_depend_on_the_number_of_devices(pack):
+    """The batch's texts, drawn whole and in four parts by global index: the same bits."""
+    frozen, data = TEXT.method.frozen(pack), arrays(TEXT, pack)
+    data = jax.tree.map(jnp.asarray, data)
+    raw = rng.root_key(0)
+
+    def part(start, count):
+        examples = start + jnp.arange(count, dtype=jnp.int32)
+        rows = feed.gather(data, jnp.int32(3), 8, examples, 0)
+        batch = feed.to_batch(rows, raw, jnp.int32(3), examples, True)
+        return updates.draw_texts(TEXT.method, frozen, batch)
+
+    whole = part(0, 8)
+    parts = [part(i, 2) for i in (0, 2, 4, 6)]
+    joined = jax.tree.map(lambda *x: np.concatenate(x), *parts)
+    assert digests(joined) == digests(jax.tree.map(np.asarray, whole))
+
+
+def test_wordings_are_drawn_among_those_that_exist():
+    texts = np.arange(2 * 3, dtype=np.float32).reshape(2, 3, 1)
+    frozen = {"texts": jnp.array(texts), "wordings": jnp.array([2, 3])}
+    pair = jnp.array([0] * 300 + [1] * 300)
+    got = np.asarray(updates.vectors(frozen, pair, keys_of(600)))[:, 0]
+    assert set(got[:300]) == {0, 1}
+    assert set(got[300:]) == {3, 4, 5}
+    assert abs((got[300:] == 4).mean() - 1 / 3) < 0.11
+
+
+# --- updates
+
+
+def losses_of(config, pack, **changes):
+    """Metrics of the first step."""
+    config = dataclasses.replace(config, method=dataclasses.replace(config.method, **changes))
+    _, state = start(config, pack)
+    _, metrics = run_steps(config, arrays(config, pack), state, 1)
+    return {name: float(value[0]) for name, value in metrics.items()}
+
+
+def test_weights_of_the_terms(pack):
+    """D's loss is its terms by their weights: Reed's halves here, seed S0's sum there."""
+    one = losses_of(PLAIN_TEXT, pack)
+    assert one["loss/d"] == pytest.approx(
+        one["loss/d_real"] + 0.5 * one["loss/d_wrong"] + 0.5 * one["loss/d_fake"], rel=1e-6
+    )
+    whole = losses_of(PLAIN_TEXT, pack, wrong_weight=1.0, fake_weight=1.0)
+    for term in ("real", "wrong", "fake"):
+        assert whole[f"loss/d_{term}"] == one[f"loss/d_{term}"]
+    assert whole["loss/d"] == pytest.approx(
+        whole["loss/d_real"] + whole["loss/d_wrong"] + whole["loss/d_fake"], rel=1e-6
+    )
+
+
+PLAIN_TEXT = dataclasses.replace(
+    TEXT,
+    ema_half_life=0,
+    method=TextGAN(
+        generator=specs.TextGenerator(z_dim=4, size=16, base=4, text_dim=6),
+        discriminator=specs.TextDiscriminator(
+            size=16, base=4, text_dim=6, batch_norm=False, first_norm=False
+        ),
+        wrong_weight=0.5,
+        fake_weight=0.5,
+    ),
+)
+
+
+def test_the_first_step_equals_its_losses_by_hand(pack):
+    """Metrics of a compiled step against the networks and losses called one by one."""
+    config = dataclasses.replace(
+        PLAIN_TEXT, method=dataclasses.replace(PLAIN_TEXT.method, int_weight=0.5, int_beta=0.5)
+    )
+    _, state = start(config, pack)
+    data = jax.tree.map(jnp.asarray, arrays(config, pack))
+    examples = jnp.arange(8, dtype=jnp.int32)
+    rows = feed.gather(data, jnp.int32(0), 8, examples, config.seed)
+    batch = feed.to_batch(rows, state.key, jnp.int32(0), examples, config.flip)
+    texts = updates.draw_texts(config.method, state.frozen, batch)
+    z = rng.latents(state.key, state.step, 0, 0, examples, 4)
+    g, d = text.generator(config.method.generator), text.discriminator(config.method.discriminator)
+
+    def generate(words):
+        variables = {"params": state.params["g"], **state.stats["g"]}
+        (x,), _ = g.apply(
+            variables, z[:, None, None], (words,), train=True, mutable=["batch_stats"]
+        )
+        return x
+
+    def judge(params, x, words):
+        return d.apply({"params": params}, x, (words,), train=True)[0].ravel()
+
+    fake = generate(texts.right)
+    before = state.params["d"]
+    bce = losses.bce
+    real_term = bce(judge(before, batch["real"], texts.right), 1.0).mean()
+    wrong_term = bce(judge(before, batch["real"], texts.wrong), 0.0).mean()
+    fake_term = bce(judge(before, fake, texts.right), 0.0).mean()
+    end, metrics = run_steps(config, arrays(config, pack), state, 1)
+    got = {name: float(value[0]) for name, value in metrics.items()}
+    np.testing.assert_allclose(got["loss/d_real"], real_term, rtol=1e-5)
+    np.testing.assert_allclose(got["loss/d_wrong"], wrong_term, rtol=1e-5)
+    np.testing.assert_allclose(got["loss/d_fake"], fake_term, rtol=1e-5)
+    # G is judged by the D that has just learned.
+    after = end.params["d"]
+    cls = bce(judge(after, fake, texts.right), 1.0).mean()
+    between = bce(judge(after, generate(texts.between), texts.between), 1.0).mean()
+    np.testing.assert_allclose(got["loss/g_between"], between, rtol=1e-5)
+    np.testing.assert_allclose(got["loss/g"], cls + 0.5 * between, rtol=1e-5)
+
+
+@pytest.mark.parametrize("loss", losses.ADVERSARIAL)
+def test_every_loss_trains_finitely(pack, loss):
+    got = losses_of(PLAIN_TEXT, pack, loss=loss, r1=1.0)
+    assert all(np.isfinite(value) for value in got.values())
+
+
+@pytest.mark.parametrize("g_steps", [1, 2, 5])
+def test_steps_of_g_for_each_of_d(pack, g_steps):
+    """Seed S0 tried 1:1, 2:1 and 5:1: G's optimiser counts them."""
+    schedule = dataclasses.replace(TEXT.method.schedule, kind="fixed", g=g_steps)
+    method = dataclasses.replace(PLAIN_TEXT.method, schedule=schedule)
+    config = dataclasses.replace(PLAIN_TEXT, method=method)
+    _, state = start(config, pack)
+    end, _ = run_steps(config, arrays(config, pack), state, 2)
+    assert int(end.opt_state["g"].count) == 2 * g_steps
+    assert int(end.opt_state["d"].count) == 2
+
+
+def test_bits_do_not_depend_on_dispatch_or_mapper_and_repeat(pack):
+    _, state = start(TEXT, pack)
+    data = arrays(TEXT, pack)
+    ends = [
+        run_steps(TEXT, data, state, 4, length=1),
+        run_steps(TEXT, data, state, 4, length=2),
+        run_steps(TEXT, data, state, 4, length=2, mapper="shard_map"),
+    ]
+    assert len({str(digests(end)) for end, _ in ends}) == 1
+    prints = [metrics["fingerprint"].tolist() for _, metrics in ends]
+    assert prints[0] == prints[1] == prints[2]
+
+
+def test_four_devices_agree_with_one(pack):
+    """SGD: the same texts, noise and images, so only the order of sums differs."""
+    sgd = configs.Optimizer(name="sgd", rate=1e-3)
+    config = dataclasses.replace(PLAIN_TEXT, g=sgd, d=sgd)
+    _, state = start(config, pack)
+    data = arrays(config, pack)
+    one, lines = run_steps(config, data, state, 2)
+    four, more = run_steps(config, data, state, 2, devices=4)
+    for a, b in zip(jax.tree.leaves(one.params), jax.tree.leaves(four.params), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+    for name, value in lines.items():
+        if name != "fingerprint":
+            np.testing.assert_allclose(value, more[name], rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+def test_the_preview_has_a_text_for_each_row(pack):
+    method, state = start(TEXT, pack)
+    keys = rng.example_keys(jax.random.key(0), jnp.arange(64))
+    panels = jax.jit(method.preview)(state, keys)
+    assert set(panels) == {"samples", "ema"}
+    rows = np.asarray(panels["samples"]).reshape(8, 8, 16, 16, 3)
+    # Another latent and another text both change the picture.
+    assert np.abs(rows[0, 0] - rows[0, 1]).max() > 1e-4
+    assert np.abs(rows[0, 0] - rows[1, 0]).max() > 1e-4
+    shown = [PAIRS[i] for i in state.frozen["preview"]]
+    assert len({label.hair for label in shown}) == 8
+    assert all(state.frozen["counts"][i] > 0 for i in state.frozen["preview"])
+
+
+def test_settings_that_mean_nothing_are_refused():
+    with pytest.raises(UserError, match="split_d"):
+        TextGAN(split_d=True).make(None)
+    with pytest.raises(UserError, match="int_beta"):
+        TextGAN(int_beta=1.5).make(None)
