@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from anigan_jax.errors import UserError
 
@@ -35,6 +35,37 @@ def grid(images, columns: int | None = None, pad: int = 2) -> Image.Image:
     return Image.fromarray(sheet)
 
 
+def table(images, rows: list[str], columns: list[str] = (), pad: int = 2) -> Image.Image:
+    """A grid with words: (R, C, H, W, 3) uint8 or floats in [-1, 1].
+
+    Args:
+      rows: R labels at the left; columns: C labels above, or none.
+    """
+    images = np.asarray(images)
+    _, across, height, width, _ = images.shape
+    sheet = grid(images.reshape(-1, *images.shape[2:]), columns=across, pad=pad)
+    font = ImageFont.load_default(size=max(9, min(14, height // 4)))
+    left = 12 + math.ceil(max(font.getlength(text) for text in rows))
+    # A column's words stand below each other where they are wider than an image.
+    columns = [
+        text.replace(" ", "\n") if font.getlength(text) > width else text for text in columns
+    ]
+    lines = 1 + max((text.count("\n") for text in columns), default=-1)
+    line = sum(font.getmetrics()) + 1
+    above = lines * line + 4 if lines else 0
+    page = Image.new("RGB", (left + sheet.width, above + sheet.height), "white")
+    page.paste(sheet, (left, above))
+    draw = ImageDraw.Draw(page)
+    for i, text in enumerate(rows):
+        middle = above + pad + i * (height + pad) + height // 2
+        draw.text((left - 6, middle), text, "black", font, anchor="rm")
+    for i, text in enumerate(columns):
+        centre = left + pad + i * (width + pad) + width // 2
+        place = centre, above - 2
+        draw.multiline_text(place, text, "black", font, "md", spacing=1, align="center")
+    return page
+
+
 def kernel_grid(kernels: np.ndarray, scale: int = 10) -> Image.Image:
     """(k, k, 3, n) -> each filter scaled to its own range and enlarged, as a grid."""
     tiles = np.moveaxis(np.asarray(kernels, np.float64), -1, 0)
@@ -49,6 +80,15 @@ def save_image(image: Image.Image, path: Path, **options) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     temp = path.with_name(f".{path.name}")
     image.save(temp, format=path.suffix[1:].upper(), **options)
+    os.replace(temp, path)
+    return path
+
+
+def save_text(text: str, path: Path) -> Path:
+    """Writes a text file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temp = path.with_name(f".{path.name}")
+    temp.write_text(text)
     os.replace(temp, path)
     return path
 
@@ -99,7 +139,15 @@ class MetricsFile:
 
 PANELS = {
     "losses": ("loss/g", "loss/d"),
-    "scores": ("score/real", "score/fake", "accuracy/d"),
+    "scores": (
+        "score/real",
+        "score/fake",
+        "score/wrong",
+        "accuracy/d",
+        "accuracy/hair",
+        "accuracy/eyes",
+        "accuracy/image_to_text",
+    ),
 }
 
 
@@ -124,15 +172,13 @@ def curves(metrics: list[dict], folder: Path) -> list[Path]:
             (line,) = axes.plot(x, mean, label=key, lw=2)
             axes.plot(x, y, color=line.get_color(), alpha=0.2, lw=0.7)
             shown.append(y)
-        if shown:
-            values = np.concatenate(shown)
-            low, high = np.percentile(values, [0.5, 99.5])
-            axes.set_ylim(
-                (0, 1)
-                if name == "scores"
-                else (low - 0.05 * (high - low) - 1e-3, high * 1.05 + 1e-3)
-            )
-            axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+        if not shown:
+            continue
+        values = np.concatenate(shown)
+        low, high = np.percentile(values, [0.5, 99.5])
+        margins = (low - 0.05 * (high - low) - 1e-3, high * 1.05 + 1e-3)
+        axes.set_ylim((0, 1) if name == "scores" else margins)
+        axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
         axes.set_xlabel("step")
         axes.grid(alpha=0.3)
         path = folder / f"{name}.png"

@@ -13,59 +13,78 @@ from anigan_jax.config import Config
 from anigan_jax.core import Method, TrainState
 from anigan_jax.errors import UserError
 
+BATCH = 64
+
 
 def describe(config: Config) -> dict:
     """Layers, parameters, statistics and FLOPs of a config's networks.
 
     FLOPs are two per multiplication of the forward pass of one image, without the
-    taps that fall on padding's zeros being left out.
+    taps that fall on padding's zeros being left out; 0 where a network is no stack of
+    blocks (a text encoder).
     """
-    from anigan_jax.networks import dcgan
-    from anigan_jax.networks.layers import SPECTRAL
-
-    method = config.method
-    nets = {
-        "generator": (dcgan.generator(method.generator), (1, 1, 1, method.generator.z_dim)),
-        "discriminator": (
-            dcgan.discriminator(method.discriminator),
-            (1, method.size, method.size, 3),
-        ),
-    }
     table = {"name": config.name, "networks": {}}
-    for name, (net, shape) in nets.items():
-        x = jnp.zeros(shape)
+    for name, (net, shapes) in config.method.networks().items():
+        is_shape = lambda s: isinstance(s[0], int)  # noqa: E731
+        xs = jax.tree.map(jnp.zeros, shapes, is_leaf=is_shape)
+        stack = hasattr(net, "blocks")
+        mode = {"train": False} if stack else {}
         key = jax.random.key(0)
-        variables = jax.eval_shape(lambda net=net, x=x, key=key: net.init(key, x, train=False))
-        _, maps = jax.eval_shape(
-            lambda v, net=net, x=x: net.apply(v, x, train=False, features=True), variables
+        variables = jax.eval_shape(
+            lambda net=net, xs=xs, key=key, mode=mode: net.init(key, *xs, **mode)
         )
-        rows, before = [], shape
-        for block, out in zip(net.blocks, maps, strict=True):
-            parts = [block.name, f"{block.name}_norm"]
-            kernel = variables["params"][block.name]["weight"]["kernel"].shape
-            # Windows per image: output pixels, or input pixels where each is spread out.
-            spread = block.op == "conv_transpose"
-            places = int(np.prod((before if spread else out.shape)[1:-1]))
-            if block.op == "dense":
-                places = 1
-            rows.append(
-                {
-                    "layer": block.name,
-                    "kind": block.op,
-                    "shape": list(out.shape[1:]),
-                    "parameters": sum(_count(variables["params"].get(p)) for p in parts),
-                    "statistics": _count(variables.get("batch_stats", {}).get(parts[1])),
-                    "spectral": _count(variables.get(SPECTRAL, {}).get(block.name)),
-                    "flops": 2 * places * int(np.prod(kernel)),
-                }
+        if stack:
+            _, maps = jax.eval_shape(
+                lambda v, net=net, xs=xs: net.apply(v, *xs, train=False, features=True), variables
             )
-            before = out.shape
+            rows = _blocks(net, variables, maps, shapes[0])
+        else:
+            rows = [_layer(name, "flax", tree) for name, tree in variables["params"].items()]
         totals = ("parameters", "statistics", "spectral", "flops")
         table["networks"][name] = {
             "layers": rows,
             **{total: sum(row[total] for row in rows) for total in totals},
         }
     return table
+
+
+def _layer(name: str, kind: str, tree, shape=(), statistics=None, spectral=None, flops=0) -> dict:
+    return {
+        "layer": name,
+        "kind": kind,
+        "shape": list(shape),
+        "parameters": _count(tree),
+        "statistics": _count(statistics),
+        "spectral": _count(spectral),
+        "flops": flops,
+    }
+
+
+def _blocks(net, variables, maps, before) -> list[dict]:
+    from anigan_jax.networks.layers import SPECTRAL
+
+    rows, params = [], variables["params"]
+    for block, out in zip(net.blocks, maps, strict=True):
+        norm = f"{block.name}_norm"
+        kernel = params[block.name]["weight"]["kernel"].shape
+        # Windows per image: output pixels, or input pixels where each is spread out.
+        spread = block.op == "conv_transpose"
+        places = int(np.prod((before if spread else out.shape)[1:-1]))
+        if block.op == "dense":
+            places = 1
+        rows.append(
+            _layer(
+                block.name,
+                block.op,
+                [params[block.name], params.get(norm)],
+                out.shape[1:],
+                variables.get("batch_stats", {}).get(norm),
+                variables.get(SPECTRAL, {}).get(block.name),
+                2 * places * int(np.prod(kernel)),
+            )
+        )
+        before = out.shape
+    return rows
 
 
 def _count(tree) -> int:
@@ -99,36 +118,53 @@ def as_text(table: dict) -> str:
     return "\n".join(lines)
 
 
-def newest(config: Config, run: Path, driver) -> tuple[Method, TrainState]:
-    """The method, and the state of a run's newest whole checkpoint."""
-    from anigan_jax import train_step
-
+def state_of(config: Config, run: Path, driver, at: int | None = None):
+    """The method, and the state of a run's newest whole checkpoint, or of that of a step."""
     method = config.method.make(None)
-    like = jax.eval_shape(lambda: train_step.init_state(config, method))
-    found = checkpoint.restore(run / "checkpoints", like)
+    frozen = driver.frozen_of(run)
+    folder = run / "checkpoints"
+    if at is not None and at not in checkpoint.steps(folder):
+        have = ", ".join(map(str, checkpoint.steps(folder)))
+        raise UserError(f"{run} has no checkpoint of step {at}; it has {have or 'none'}")
+    found = checkpoint.restore(folder, driver.like(config, method, frozen), at=at)
     if found is None:
         raise UserError(f"{run} holds no checkpoint yet")
-    return method, found.state
+    return method, found.state.replace(frozen=frozen)
 
 
-def _images(method: Method, state: TrainState, z: np.ndarray) -> np.ndarray:
-    """Images of latents (n, Z), with the averaged weights where the run has them."""
+def generated(method: Method, state: TrainState, z, text=None) -> np.ndarray:
+    """Images of latents (n, Z) and texts (n, T) or None, (n, H, W, 3) uint8.
+
+    With the averaged weights where the run has them.
+    """
+    params, stats = state.ema or state.params["g"], state.stats["g"]
     draw = jax.jit(method.generate)
-    params = state.ema or state.params["g"]
-    batches = [z[i : i + 64] for i in range(0, len(z), 64)]
-    return np.concatenate([np.asarray(draw(params, state.stats["g"], b)) for b in batches])
+    out = []
+    for at in range(0, len(z), BATCH):
+        part = slice(at, at + BATCH)
+        images = draw(params, stats, z[part], None if text is None else text[part])
+        out.append(record.to_uint8(images))
+    return np.concatenate(out)
 
 
-def _latents(method: Method, n: int, seed: int) -> np.ndarray:
+def latents(method: Method, n: int, seed: int) -> np.ndarray:
+    """(n, Z) float32 latents of a seed; the first of them do not depend on n."""
+    if method.generate is None:
+        raise UserError("this run trains no generator; it has nothing to draw")
     key = rng.stream_key(rng.root_key(seed), rng.Stream.SAMPLE)
     return np.asarray(rng.normal(rng.example_keys(key, np.arange(n)), (method.z_dim,)))
 
 
-def sample(method: Method, state: TrainState, run: Path, n: int, seed: int) -> Path:
-    """A grid of `n` new images."""
-    images = _images(method, state, _latents(method, n, seed))
-    path = run / "sample" / f"step_{int(state.step):09d}_seed_{seed}.png"
+def sample(method: Method, state: TrainState, run: Path, n: int, seed: int, texts=None) -> Path:
+    """A grid of `n` new images, of texts (n, T) where the run has them."""
+    images = generated(method, state, latents(method, n, seed), texts)
+    path = run / "sample" / f"{stem(state, seed)}.png"
     return record.save_image(record.grid(images), path)
+
+
+def stem(state: TrainState, seed: int) -> str:
+    """Name of a picture of a state and a seed."""
+    return f"step_{int(state.step):09d}_seed_{seed}"
 
 
 def slerp(a: np.ndarray, b: np.ndarray, t: float) -> np.ndarray:
@@ -140,9 +176,14 @@ def slerp(a: np.ndarray, b: np.ndarray, t: float) -> np.ndarray:
     return (np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / np.sin(angle)
 
 
-def interpolate(method, state, run: Path, frames: int, stops: int, seed: int) -> list[Path]:
-    """A closed path through `stops` latents: a GIF of `frames`, a grid of ten a leg."""
-    ends = _latents(method, stops, seed)
+def interpolate(
+    method, state, run: Path, frames: int, stops: int, seed: int, text=None, suffix=""
+) -> list[Path]:
+    """A closed path through `stops` latents: a GIF of `frames`, a grid of ten a leg.
+
+    `text`: (T,) of all images, where the run has texts; `suffix` of the files' names.
+    """
+    ends = latents(method, stops, seed)
 
     def path_of(steps: int) -> np.ndarray:
         rows = []
@@ -151,18 +192,21 @@ def interpolate(method, state, run: Path, frames: int, stops: int, seed: int) ->
             rows.append(slerp(ends[int(leg)], ends[(int(leg) + 1) % stops], t))
         return np.stack(rows).astype(np.float32)
 
-    stem = f"step_{int(state.step):09d}_seed_{seed}"
-    pictures = record.to_uint8(_images(method, state, path_of(frames)))
-    gif = record.save_gif(
-        [record.grid(p[None], pad=0) for p in pictures], run / "interpolate" / f"{stem}.gif"
-    )
-    rows = _images(method, state, path_of(10 * stops))
-    sheet = record.grid(rows, columns=10)
-    return [gif, record.save_image(sheet, run / "interpolate" / f"{stem}.png")]
+    def draw(steps: int) -> np.ndarray:
+        z = path_of(steps)
+        texts = None if text is None else np.tile(text, (steps, 1))
+        return generated(method, state, z, texts)
+
+    folder, name = run / "interpolate", stem(state, seed) + suffix
+    pictures = [record.grid(p[None], pad=0) for p in draw(frames)]
+    gif = record.save_gif(pictures, folder / f"{name}.gif")
+    sheet = record.grid(draw(10 * stops), columns=10)
+    return [gif, record.save_image(sheet, folder / f"{name}.png")]
 
 
 def kernels(state: TrainState, run: Path) -> Path:
     """D's first layer, each filter in its own range."""
-    kernel = state.params["d"]["down1"]["weight"]["kernel"]
+    tree = state.params["d"]
+    kernel = tree.get("image", tree)["down1"]["weight"]["kernel"]
     path = run / "kernels" / f"step_{int(state.step):09d}.png"
     return record.save_image(record.kernel_grid(kernel), path)

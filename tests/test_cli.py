@@ -189,4 +189,4 @@ def test_help_lists_every_field_with_type_and_default():
 def test_every_config_describes(name):
     done = anigan("describe", name)
     assert done.returncode == 0, done.stderr
-    assert "generator" in done.stdout
+    assert "trained" in done.stdout

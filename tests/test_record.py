@@ -21,6 +21,24 @@ def test_every_uint8_survives_the_way_there_and_back():
     assert (record.to_uint8(values.astype(np.float32) / 127.5 - 1) == values).all()
 
 
+def test_a_table_has_its_labels_beside_the_images():
+    images = np.full((2, 3, 20, 24, 3), 200, np.uint8)
+    images[1, 2] = 10
+    page = np.asarray(record.table(images, ["blue hair", ""], ["red", "very green eyes", ""]))
+    height, width = 2 * 22 + 2, 3 * 26 + 2
+    body = page[-height:, -width:]
+    assert (body == np.asarray(record.grid(images.reshape(-1, 20, 24, 3), columns=3))).all()
+    # Dark ink: beside the first row, above the first two columns, nowhere else.
+    ink = (page < 128).all(-1)
+    side, top = ink[-height:, :-width], ink[:-height, -width:]
+    assert side[:24].any()
+    assert not side[24:].any()
+    assert top[:, :26].any()
+    assert top[:, 28:54].any()
+    assert not top[:, 60:].any()
+    assert not ink[:-height, :-width].any()
+
+
 def test_a_grid_places_images_row_by_row():
     images = np.arange(5, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 6, 3), np.uint8)
     sheet = np.asarray(record.grid(images, columns=3, pad=1))
