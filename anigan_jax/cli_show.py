@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +13,15 @@ from anigan_jax.config import Config
 from anigan_jax.data import captions
 from anigan_jax.errors import UserError
 
+
+def whole_number(text: str) -> int:
+    if int(text) < 0:
+        raise argparse.ArgumentTypeError(f"{text} is below 0")
+    return int(text)
+
+
 RUN = {"positional": True, "type": Path}
-SEED = {"type": int, "default": 0, "help": "seed of the latents"}
+SEED = {"type": whole_number, "default": 0, "metavar": "N", "help": "seed of the latents"}
 PROMPT = {"action": "append", "default": [], "metavar": "TEXT", "help": "blue hair red eyes"}
 
 
@@ -74,7 +82,6 @@ def sample(argv: list[str]) -> int:
     prompts = _prompts(args.prompt, args.prompts)
     n = args.n if args.n is not None else 8 if prompts else 64
     _at_least("--n", n, 1)
-    _at_least("--seed", args.seed, 0)
     run = _opened(args.run)
     from anigan_jax import show, show_text
 
@@ -103,7 +110,6 @@ def interpolate(argv: list[str]) -> int:
     prompts = _prompts(args.prompt)
     if len(prompts) > 2:
         raise UserError(f"--prompt is given {len(prompts)} times; once or twice is allowed")
-    _at_least("--seed", args.seed, 0)
     run = _opened(args.run)
     from anigan_jax import show, show_text
 
@@ -122,7 +128,6 @@ def interpolate(argv: list[str]) -> int:
 def table(argv: list[str]) -> int:
     """Every hair colour with every eye colour as one picture."""
     args = arguments("table", argv, run=RUN, seed=SEED)
-    _at_least("--seed", args.seed, 0)
     run = _opened(args.run)
     from anigan_jax import show_text
 
@@ -143,7 +148,6 @@ def history(argv: list[str]) -> int:
     )
     _at_least("--n", args.n, 1)
     _at_least("--columns", args.columns, 2)
-    _at_least("--seed", args.seed, 0)
     (prompt,) = _prompts([args.prompt])
     run = _opened(args.run)
     from anigan_jax import show_text
@@ -165,7 +169,6 @@ def accuracy(argv: list[str]) -> int:
         json={"action": "store_true"},
     )
     _at_least("--n", args.n, 1)
-    _at_least("--seed", args.seed, 0)
     judge, run = _opened(args.classifier), _opened(args.run)
     _refuse_judge(args.classifier, judge, run)
     from anigan_jax import accuracy as accuracies

@@ -141,7 +141,7 @@ BAD = {
     "no generator": (["sample", "JUDGE"], ["no generator"]),
     "judge with prompt": (["sample", "JUDGE", "--prompt", "red hair"], ["without texts"]),
     "judged": (["accuracy", "PLAIN", "--classifier", "JUDGE"], ["without texts"]),
-    "seed": (["sample", "GAN", "--prompt", "red hair", "--seed", "-1"], ["--seed is -1"]),
+    "seed": (["sample", "GAN", "--prompt", "red hair", "--seed", "-1"], ["--seed: -1 is below 0"]),
     "sizes": (["accuracy", "GAN", "--classifier", "BIG"], ["32 px", "16 px"]),
     "count": (["history", "GAN", "--prompt", "red hair", "--n", "0"], ["--n is 0"]),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -20,17 +21,19 @@ MAX_DYNAMIC = 10
 
 def make(settings: GAN, axis_name: str | None) -> Method:
     """The Method of the family."""
-    nets = (
-        dcgan.generator(settings.generator, axis_name),
-        dcgan.discriminator(settings.discriminator, axis_name),
-    )
-    game = Game(settings, *nets, axis_name)
+    g = dcgan.generator(settings.generator, axis_name)
+    d = dcgan.discriminator(settings.discriminator, axis_name)
+    return method_of(Game(settings, g, d, axis_name), preview)
+
+
+def method_of(game: Game, draw: Callable) -> Method:
+    """The Method of a game; draw(game, state, keys) gives the previews."""
     return Method(
         init=game.init,
         phases=(Phase("train", game.updates()),),
-        preview=lambda state, keys: preview(game, state, keys),
+        preview=lambda state, keys: draw(game, state, keys),
         generate=game.generate,
-        z_dim=settings.generator.z_dim,
+        z_dim=game.settings.generator.z_dim,
     )
 
 

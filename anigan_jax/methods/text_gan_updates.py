@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from anigan_jax import losses, rng
-from anigan_jax.core import Array, Aux, Batch, Keys, Method, Phase
+from anigan_jax.core import Array, Aux, Batch, Keys, Method
 from anigan_jax.data import captions
 from anigan_jax.data.tags import EYES
 from anigan_jax.methods import text_tables
-from anigan_jax.methods.gan_updates import Game
+from anigan_jax.methods.gan_updates import Game, method_of
 from anigan_jax.methods.text_gan import TextGAN
 from anigan_jax.networks import text
 from anigan_jax.rng import Salt
@@ -22,18 +22,11 @@ NEVER = -jnp.inf
 
 def make(settings: TextGAN, axis_name: str | None) -> Method:
     """The Method of the family."""
-    nets = (
-        text.generator(settings.generator, axis_name),
-        text.discriminator(settings.discriminator, axis_name),
-    )
-    game = TextGame(settings, *nets, axis_name)
-    return Method(
-        init=game.init,
-        phases=(Phase("train", game.updates()),),
-        preview=lambda state, keys: preview(game, state, keys),
-        generate=game.generate,
-        z_dim=settings.generator.z_dim,
-        encode=lambda frozen, prompts: text_tables.encode(settings.encoder, frozen, prompts),
+    g = text.generator(settings.generator, axis_name)
+    d = text.discriminator(settings.discriminator, axis_name)
+    method = method_of(TextGame(settings, g, d, axis_name), preview)
+    return method._replace(
+        encode=lambda frozen, prompts: text_tables.encode(settings.encoder, frozen, prompts)
     )
 
 
