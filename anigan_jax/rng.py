@@ -89,6 +89,13 @@ def latents(
     return normal(example_keys(key, examples), (z_dim,))
 
 
+def below(keys: Array, count: Array | int) -> Array:
+    """One integer in 0..count-1 for each key: (b,), () or (b,) -> (b,) int32."""
+    draw = jax.vmap(jax.random.uniform)(keys)
+    # The product may round up to count.
+    return jnp.minimum((draw * count).astype(jnp.int32), count - 1)
+
+
 def normal(keys: Array, shape: tuple[int, ...]) -> Array:
     """Standard normal float32 numbers, one draw per key: (b,) -> (b, *shape)."""
     return jax.vmap(lambda key: jax.random.normal(key, shape, jnp.float32))(keys)

@@ -37,8 +37,7 @@ def make(settings: TextEncoder, axis_name: str | None) -> Method:
     def loss(params, state, batch: Batch, keys: Keys):
         codes, pair = state.frozen["codes"], captions.pair(*batch["label"].T)
         seen = codes.shape[1] - settings.unseen_wordings
-        draw = jax.vmap(jax.random.uniform)(rng.children(batch["keys"], Salt.WORDING))
-        wording = jnp.minimum((draw * seen).astype(jnp.int32), seen - 1)
+        wording = rng.below(rng.children(batch["keys"], Salt.WORDING), seen)
         variables = {"params": params["image"], **state.stats["d"]}
         rest = {"train": True, "keys": keys.example, "mutable": list(state.stats["d"])}
         images, stats = image_net.apply(variables, batch["real"], **rest)

@@ -65,10 +65,7 @@ def any_pairs(counts: Array, keys: Array) -> Array:
 
 def vectors(frozen, pair: Array, keys: Array) -> Array:
     """One of the wordings of each pair, (b,) -> (b, T)."""
-    count = frozen["wordings"][pair]
-    draw = jax.vmap(jax.random.uniform)(keys)
-    wording = jnp.minimum((draw * count).astype(jnp.int32), count - 1)
-    return frozen["texts"][pair, wording]
+    return frozen["texts"][pair, rng.below(keys, frozen["wordings"][pair])]
 
 
 def draw_texts(settings: TextGAN, frozen, batch: Batch) -> Texts:
