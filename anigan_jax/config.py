@@ -27,13 +27,16 @@ class Optimizer:
     b2: float = 0.999
     """Adam's second decay; RMSProp's decay."""
     epsilon: float = 1e-8
+    unit: Literal["step", "epoch"] = "step"
+    """What `drops`, `decay_from` and `decay_steps` count; an epoch is whole batches of the
+    (first domain's) data."""
     drops: tuple[int, ...] = ()
-    """Steps after which the rate is multiplied by `drop_factor`."""
+    """Steps (or epochs) after which the rate is multiplied by `drop_factor`."""
     drop_factor: float = 0.1
     decay_from: int = 0
-    """Step at which a linear decay to 0 starts (with `decay_steps`)."""
+    """Step (or epoch) at which a linear decay to 0 starts (with `decay_steps`)."""
     decay_steps: int = 0
-    """Length of the linear decay in steps; 0: none."""
+    """Length of the linear decay in steps (or epochs); 0: none."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,10 @@ class MethodSettings:
         raise NotImplementedError
 
     def inputs(self, pack: Any, part: str = "train") -> dict[str, Any]:
-        """Arrays (N, ...) beside the images of a part, in the batch under their names."""
+        """Arrays (N, ...) beside the images of a part, in the batch under their names.
+
+        Names that end in '_b' are rows of the second domain.
+        """
         return {}
 
     def frozen(self, pack: Any) -> dict[str, Any]:
@@ -62,6 +68,11 @@ class MethodSettings:
     @property
     def has_generator(self) -> bool:
         return True
+
+    @property
+    def next_verbs(self) -> tuple[tuple[str, str], ...]:
+        """(what follows `anigan`, what it gives) for a run that has ended."""
+        return ()
 
 
 @dataclass(frozen=True)
@@ -124,6 +135,30 @@ def to_dict(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return [to_dict(item) for item in value]
     return value
+
+
+def in_steps(config: Config, images: int) -> Config:
+    """The config with its length and rates counted in steps, not in epochs of `images` images."""
+    per_epoch = images // config.batch_size
+
+    def player(settings: Optimizer) -> Optimizer:
+        if settings.unit == "step":
+            return settings
+        return dataclasses.replace(
+            settings,
+            unit="step",
+            drops=tuple(epoch * per_epoch for epoch in settings.drops),
+            decay_from=settings.decay_from * per_epoch,
+            decay_steps=settings.decay_steps * per_epoch,
+        )
+
+    steps = config.run.steps or config.run.epochs * per_epoch
+    return dataclasses.replace(
+        config,
+        g=player(config.g),
+        d=player(config.d),
+        run=dataclasses.replace(config.run, steps=steps),
+    )
 
 
 def identity(config: Config) -> dict[str, Any]:

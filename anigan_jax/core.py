@@ -77,11 +77,15 @@ class Update(NamedTuple):
 
 
 class Phase(NamedTuple):
-    """A stretch of training with one list of updates; `steps` None: to the end."""
+    """A stretch of training with one list of updates.
+
+    Its length is `steps`, or else `epochs` of the data; both None: to the end.
+    """
 
     name: str
     updates: tuple[Update, ...]
     steps: int | None = None
+    epochs: int | None = None
 
 
 class Method(NamedTuple):
@@ -90,7 +94,8 @@ class Method(NamedTuple):
     Attributes:
       init: (key, frozen) -> (params, stats, memory), dicts over players (memory: any tree).
       phases: in order of training.
-      preview: (state, keys (n,)) -> {panel name: (n, H, W, 3) in [-1, 1]}.
+      preview: (state, keys (n,), shown) -> {panel name: (m, H, W, 3) in [-1, 1]}; `shown`
+        are n rows of the data at most, uint8 images and inputs, for who translates images.
       generate: (params of g, stats of g, z (n, Z), text (n, T) or None) -> (n, H, W, 3)
         in [-1, 1]; None where nothing is generated.
       z_dim: length of the latent; 0 where there is none.
@@ -99,6 +104,8 @@ class Method(NamedTuple):
         the training data has each pair.
       evaluate: (state, held-out images (n, H, W, 3) uint8, their inputs) -> {name: float},
         on the host; None where there is nothing to judge.
+      translate: direction ('ab', 'ba') -> (params of g, stats of g, images (n, H, W, 3) in
+        [-1, 1]) -> the same in the other domain; None where nothing is translated.
       classify: (params of d, stats of d, images (n, H, W, 3) uint8) -> (n, 2) class
         indices of hair and eyes, on the host; None where D is no classifier.
     """
@@ -111,6 +118,7 @@ class Method(NamedTuple):
     encode: Callable | None = None
     evaluate: Callable | None = None
     classify: Callable | None = None
+    translate: dict[str, Callable] | None = None
 
 
 @flax.struct.dataclass

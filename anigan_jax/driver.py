@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 import os
@@ -17,23 +16,23 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from anigan_jax import checkpoint, parallel, record, rng, runtime, train_step, weights
-from anigan_jax.config import Config, differences, fingerprint, identity, to_dict
-from anigan_jax.core import Method, PyTree, TrainState
+from anigan_jax import checkpoint, feed, parallel, record, rng, train_step, weights
+from anigan_jax import run_folder as folders
+from anigan_jax.config import Config, fingerprint, in_steps, to_dict
+from anigan_jax.core import Method, Phase, PyTree, TrainState
 from anigan_jax.data import order
 from anigan_jax.data.pack import Pack
 from anigan_jax.errors import UserError
 
 PREVIEWS = 64
 STREAM_AHEAD = 2
-FROZEN = "frozen.safetensors"
-RUN_SCHEMA = 2
 
 
 class Session(NamedTuple):
     """A config made ready to run; all static.
 
-    `dispatch(state, local)` runs `length` steps; `local` comes from `locals_from(step)`.
+    `dispatch(at, state, local)` runs `length` steps from step `at`; `local` comes from
+    `locals_from(step)`.
     """
 
     method: Method
@@ -46,31 +45,40 @@ class Session(NamedTuple):
     like: TrainState
 
 
-def total_steps(config: Config, images: int) -> int:
-    """Length of the run in steps."""
-    if images < config.batch_size:
-        raise UserError(
-            f"a batch of {config.batch_size} needs at least as many images; the data has {images}"
-        )
-    return config.run.steps or config.run.epochs * (images // config.batch_size)
+def ends(phases: tuple[Phase, ...], total: int, per_epoch: int) -> list[int]:
+    """The step at which each phase is over; `per_epoch` steps are an epoch."""
+    found, at = [], 0
+    for phase in phases:
+        steps = phase.steps
+        if steps is None:
+            steps = total if phase.epochs is None else phase.epochs * per_epoch
+        at = min(at + steps, total)
+        found.append(at)
+    return found
 
 
 def prepare(config: Config, pack: Pack, frozen: PyTree, start: int = 0) -> Session:
     """Makes the compiled pieces of a run that starts at a step."""
-    run, images = config.run, len(pack.images)
-    total = total_steps(config, images)
+    config = in_steps(config, len(pack.images))
+    run, total = config.run, config.run.steps
     devices = parallel.choose_devices(run.devices, config.batch_size)
     method = config.method.make(parallel.AXIS)
-    (phase,) = method.phases
-    marks = (run.sample_every, run.checkpoint_every, total, start)
+    over = ends(method.phases, total, len(pack.images) // config.batch_size)
+    marks = (run.sample_every, run.checkpoint_every, start, *over)
     length = largest_divisor(run.steps_per_dispatch, marks)
-    step = train_step.make_super_step(config, method, phase, length, parallel.AXIS)
-    mapped = parallel.map_step(step, run.mapper, devices)
+    mapped = [
+        parallel.map_step(
+            train_step.make_super_step(config, method, phase, length, parallel.AXIS),
+            run.mapper,
+            devices,
+        )
+        for phase in method.phases
+    ]
     resident = run.feed == "resident"
-    data = {"images": pack.images, **config.method.inputs(pack)}
+    data = rows(config, pack)
     shared = parallel.replicate(jax.tree.map(np.asarray, data) if resident else {}, devices)
     index = np.arange(len(devices), dtype=np.int32)
-    reserved = train_step.draws_per_step(phase)
+    reserved = train_step.draws_per_step(method)
 
     def locals_from(first: int) -> Iterator[dict]:
         if resident:
@@ -81,6 +89,10 @@ def prepare(config: Config, pack: Pack, frozen: PyTree, start: int = 0) -> Sessi
             for at in range(first, total, length)
         )
 
+    def dispatch(at: int, state: TrainState, local: dict):
+        phase = next(i for i, end in enumerate(over) if at < end)
+        return mapped[phase](state, shared, local)
+
     def initial() -> TrainState:
         return jax.jit(lambda held: train_step.init_state(config, method, held))(frozen)
 
@@ -89,11 +101,26 @@ def prepare(config: Config, pack: Pack, frozen: PyTree, start: int = 0) -> Sessi
         devices,
         total,
         length,
-        lambda state, local: mapped(state, shared, local),
+        dispatch,
         locals_from,
         initial,
         like(config, method, frozen),
     )
+
+
+def rows(config: Config, pack: Pack, part: str = "train") -> dict[str, np.ndarray]:
+    """The arrays of a part that a batch is drawn from; those of domain B end in '_b'.
+
+    Raises:
+      UserError: the pack lacks what the method needs, or has too little for a batch.
+    """
+    found = {"images": pack.first(part), **config.method.inputs(pack, part)}
+    fewest = min(len(values) for values in found.values())
+    if part == "train" and fewest < config.batch_size:
+        raise UserError(
+            f"a batch of {config.batch_size} needs at least as many images; the data has {fewest}"
+        )
+    return found
 
 
 def largest_divisor(most: int, marks) -> int:
@@ -110,21 +137,30 @@ def like(config: Config, method: Method, frozen: PyTree) -> TrainState:
 
 def _rows(config: Config, data: dict, first: int, length: int, reserved: int, devices: int):
     """The resident feed's rows (D, K, R, b, ...) of each array, for `length` steps."""
-    b, n = config.batch_size, len(data["images"])
+    b = config.batch_size
     draws = range(first * reserved, (first + length) * reserved)
-    indices = [
-        order.batch_indices(
-            np.array([draw], np.uint32), b, n, config.seed, start=np.uint32(0), count=b
+
+    def take(name: str, values: np.ndarray) -> np.ndarray:
+        seed = feed.order_seed(name, config.seed)
+        taken = np.stack(
+            [
+                values[
+                    order.batch_indices(
+                        np.array([draw], np.uint32),
+                        b,
+                        len(values),
+                        seed,
+                        start=np.uint32(0),
+                        count=b,
+                    )
+                ]
+                for draw in draws
+            ]
         )
-        for draw in draws
-    ]
+        taken = taken.reshape(length, reserved, devices, b // devices, *values.shape[1:])
+        return np.ascontiguousarray(np.moveaxis(taken, 2, 0))
 
-    def take(values: np.ndarray) -> np.ndarray:
-        rows = np.stack([values[where] for where in indices])
-        rows = rows.reshape(length, reserved, devices, b // devices, *values.shape[1:])
-        return np.ascontiguousarray(np.moveaxis(rows, 2, 0))
-
-    return {name: take(values) for name, values in data.items()}
+    return {name: take(name, values) for name, values in data.items()}
 
 
 def _ahead(items: Iterator) -> Iterator:
@@ -147,88 +183,6 @@ def _ahead(items: Iterator) -> Iterator:
         yield item
 
 
-def open_run(
-    config: Config, workdir: Path, pack: Pack, source: str, overrides: list[str]
-) -> dict[str, np.ndarray]:
-    """Writes run.json, or checks it: another config or other data is refused.
-
-    Returns:
-      The frozen arrays: of the method at the start, of the run folder afterwards.
-    """
-    path = workdir / "run.json"
-    now = {
-        "schema": RUN_SCHEMA,
-        "name": config.name,
-        "config": to_dict(config),
-        "identity": identity(config),
-        "config_sha256": fingerprint(config),
-        "overrides": overrides,
-        "data_sha256": pack.manifest["sha256"],
-        "facts": {**runtime.facts(), "devices": config.run.devices or jax.device_count()},
-    }
-    if path.exists():
-        old = same_bits(workdir)
-        changed = differences(old["identity"], now["identity"])
-        if changed:
-            listed = "; ".join(changed[:8])
-            raise UserError(f"{workdir} holds another run: {listed}. Take another --workdir")
-        if old["data_sha256"] != now["data_sha256"]:
-            raise UserError(f"the data of {workdir} changed since its start; it cannot resume")
-        for line in differences(old["facts"], now["facts"]):
-            print(f"warning: {line}; the resumed run is not promised the same bits", flush=True)
-        return frozen_of(workdir)
-    if workdir.exists() and any(p.name not in ("lock", FROZEN) for p in workdir.iterdir()):
-        raise UserError(f"{workdir} is not empty and holds no run; take another --workdir")
-    frozen = config.method.frozen(pack)
-    if frozen:
-        now["frozen_sha256"] = weights.write(frozen, workdir / FROZEN)
-    (workdir / "config.py").write_text(source)
-    temp = workdir / ".run.json"
-    temp.write_text(json.dumps(now, indent=1))
-    temp.replace(path)
-    return frozen
-
-
-def frozen_of(workdir: Path) -> dict[str, np.ndarray]:
-    """The frozen arrays of a run folder; {} where it has none."""
-    wanted = read_run(workdir).get("frozen_sha256")
-    return weights.read(workdir / FROZEN, wanted) if wanted else {}
-
-
-def read_run(workdir: Path) -> dict:
-    """run.json of a run folder."""
-    try:
-        return json.loads((workdir / "run.json").read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{workdir} is no run folder: {error}") from None
-
-
-def same_bits(workdir: Path) -> dict:
-    """run.json of a run that this version can repeat; others can only be looked at."""
-    recorded = read_run(workdir)
-    if recorded.get("schema") != RUN_SCHEMA:
-        # Schema 1 drew its mirror flips from other keys.
-        raise UserError(
-            f"{workdir} was made by another version (schema {recorded.get('schema')}, here "
-            f"{RUN_SCHEMA}), whose bits this one does not repeat; use that version, or train anew"
-        )
-    return recorded
-
-
-def lock(workdir: Path):
-    """Holds the run folder for this process; a second one is refused."""
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        handle = (workdir / "lock").open("a+")
-    except OSError as error:
-        raise UserError(f"workdir {workdir} cannot be written: {error}") from None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise UserError(f"another process is training in {workdir}") from None
-    return handle
-
-
 def train(config: Config, workdir: Path, pack: Pack, source: str, overrides: list[str]) -> int:
     """Trains to the end, or to a signal; resumes where the folder holds a checkpoint.
 
@@ -236,12 +190,11 @@ def train(config: Config, workdir: Path, pack: Pack, source: str, overrides: lis
       The exit code: 0, or 128 + the signal that stopped it (after a checkpoint).
     """
     # Everything that can refuse comes before the first file of the run is written.
-    total_steps(config, len(pack.images))
     parallel.choose_devices(config.run.devices, config.batch_size)
-    config.method.inputs(pack)
+    rows(config, pack)
     evaluator(config, config.method.make(None), pack)
-    with lock(workdir):
-        frozen = open_run(config, workdir, pack, source, overrides)
+    with folders.lock(workdir):
+        frozen = folders.open_run(config, workdir, pack, source, overrides)
         folder = workdir / "checkpoints"
         folder.mkdir(exist_ok=True)
         session = prepare(config, pack, frozen)
@@ -259,18 +212,21 @@ def _loop(config, workdir: Path, pack: Pack, session: Session, state, at: int) -
     stop: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda s, _: os._exit(128 + s) if stop else stop.append(s))
-    draw_previews = previewer(session.method, config.seed)
+    draw_previews = previewer(config, session.method, pack)
     evaluate = evaluator(config, session.method, pack)
     metrics = record.MetricsFile(workdir / "metrics.jsonl", at)
     if at == 0:
-        record.save_image(record.grid(pack.images[:PREVIEWS]), workdir / "real.png")
+        for name, images in rows(config, pack).items():
+            if name.startswith("images"):
+                path = workdir / f"{name.replace('images', 'real')}.png"
+                record.save_image(record.grid(images[:PREVIEWS]), path)
         metrics.write({"step": 0, "fingerprint": f"{int(_fingerprint(state)):08x}"})
     judged = record.MetricsFile(workdir / "evaluation.jsonl", at) if evaluate else None
     progress = record.Progress(session.total, at)
-    feed = session.locals_from(at)
+    local = session.locals_from(at)
     clock, late = time.monotonic(), None
     while at < session.total and not stop:
-        state, new = session.dispatch(state, next(feed))
+        state, new = session.dispatch(at, state, next(local))
         at += session.length
         if late:
             _write(config, metrics, progress, *late)
@@ -335,21 +291,26 @@ def _export(config: Config, workdir: Path, state: TrainState) -> None:
 
 def evaluator(config: Config, method: Method, pack: Pack) -> Callable | None:
     """A function of the state that judges it on the held-out part; None without either."""
-    if method.evaluate is None or "test" not in pack.manifest["parts"]:
+    if method.evaluate is None or not pack.has("test"):
         return None
-    images, inputs = pack.part("test"), config.method.inputs(pack, "test")
+    images, inputs = pack.first("test"), config.method.inputs(pack, "test")
     return lambda state: method.evaluate(state, images, inputs)
 
 
 _fingerprint = jax.jit(lambda state: train_step.fingerprint(state.replace(frozen={})))
 
 
-def previewer(method: Method, seed: int) -> Callable[[TrainState], dict]:
-    """A compiled function of the state that draws fixed latents of their own stream."""
-    key = rng.stream_key(rng.root_key(seed), rng.Stream.PREVIEW)
+def previewer(config: Config, method: Method, pack: Pack) -> Callable[[TrainState], dict]:
+    """A compiled function of the state that draws fixed latents, or fixed images of the data.
+
+    The images are held-out ones where there are any.
+    """
+    key = rng.stream_key(rng.root_key(config.seed), rng.Stream.PREVIEW)
     keys = rng.example_keys(key, np.arange(PREVIEWS))
+    shown = rows(config, pack, "test" if pack.has("test") else "train")
+    shown = {name: np.asarray(values[:PREVIEWS]) for name, values in shown.items()}
     compiled = jax.jit(method.preview)
-    return lambda state: {name: np.asarray(x) for name, x in compiled(state, keys).items()}
+    return lambda state: {n: np.asarray(x) for n, x in compiled(state, keys, shown).items()}
 
 
 def replay(config: Config, workdir: Path, pack: Pack, until: int | None) -> tuple[int, str]:
@@ -359,17 +320,17 @@ def replay(config: Config, workdir: Path, pack: Pack, until: int | None) -> tupl
       (exit code, message): 0 and 'identical through step N', or 1 and the first
       recorded step that differs, with the leaves where a checkpoint of it exists.
     """
-    same_bits(workdir)
+    folders.same_bits(workdir)
     ledger = {m["step"]: m["fingerprint"] for m in record.read_metrics(workdir / "metrics.jsonl")}
     last = min(until if until is not None else max(ledger), max(ledger))
-    session = prepare(config, pack, frozen_of(workdir), 1)
+    session = prepare(config, pack, folders.frozen_of(workdir), 1)
     state = parallel.replicate(session.initial(), session.devices)
     folder = workdir / "checkpoints"
-    feed, saved = session.locals_from(0), set(checkpoint.steps(folder))
+    local, saved = session.locals_from(0), set(checkpoint.steps(folder))
     got = f"{int(_fingerprint(state)):08x}"
     for step in range(last + 1):
         if step:
-            state, new = session.dispatch(state, next(feed))
+            state, new = session.dispatch(step - 1, state, next(local))
             got = f"{int(np.asarray(new['fingerprint'])[0]):08x}"
         leaves = []
         if step in saved:

@@ -1,4 +1,7 @@
-"""Real batches inside the compiled step, from resident or streamed uint8 images."""
+"""Real batches inside the compiled step, from resident or streamed uint8 images.
+
+Arrays whose names end in '_b' are rows of the second domain of unpaired data.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,11 @@ import jax.numpy as jnp
 
 from anigan_jax import rng
 from anigan_jax.augment import random_flip, signed
-from anigan_jax.core import Array, Batch, PyTree
+from anigan_jax.core import Array, Batch
 from anigan_jax.data import order
 
 
-def gather(data: PyTree, draw: Array, batch_size: int, examples: Array, seed: int) -> PyTree:
+def gather(data: Batch, draw: Array, batch_size: int, examples: Array, seed: int) -> Batch:
     """Rows of one draw from the resident set.
 
     Args:
@@ -20,33 +23,51 @@ def gather(data: PyTree, draw: Array, batch_size: int, examples: Array, seed: in
       examples: (b,) global example indices of this device, consecutive.
 
     Returns:
-      The tree with b rows.
+      The arrays with b rows; those of one domain are of the same images.
     """
-    indices = order.batch_indices(
-        draw.astype(jnp.uint32),
-        batch_size,
-        jax.tree.leaves(data)[0].shape[0],
-        seed,
-        start=examples[0].astype(jnp.uint32),
-        count=examples.shape[0],
-        while_loop=jax.lax.while_loop,
-    )
-    return jax.tree.map(lambda rows: rows[indices], data)
+
+    def indices(name: str) -> Array:
+        return order.batch_indices(
+            draw.astype(jnp.uint32),
+            batch_size,
+            data[name].shape[0],
+            order_seed(name, seed),
+            start=examples[0].astype(jnp.uint32),
+            count=examples.shape[0],
+            while_loop=jax.lax.while_loop,
+        )
+
+    return {name: rows[indices(name)] for name, rows in data.items()}
+
+
+def second(name: str) -> bool:
+    """Whether an array is of the second domain."""
+    return name.endswith("_b")
+
+
+def order_seed(name: str, seed: int) -> int:
+    """Seed of an array's order: the domains are shuffled apart, whatever their sizes."""
+    return seed ^ (1 << 63) if second(name) else seed
 
 
 def to_batch(rows: Batch, raw_key: Array, draw: Array, examples: Array, flip: bool) -> Batch:
     """Rows of the data -> the batch that losses see.
 
-    'images' uint8 (b, H, W, 3) become 'real', float32 in [-1, 1], mirrored by example
-    where `flip`; 'keys' (b,) are the examples' own keys in this draw, the same in all
-    updates that see it; a method's inputs stay as they are.
+    Images, uint8 (b, H, W, 3), become float32 in [-1, 1], mirrored by example where
+    `flip`, all of a domain alike; 'images' is called 'real', 'images_b' 'real_b'. 'keys'
+    (b,) are the examples' own keys in this draw, the same in all updates that see it;
+    other inputs stay as they are.
     """
     # The barrier keeps the compiler from fusing the gather, or the slice of a streamed
     # batch, into the step: on jax 0.12 the two feeds' sums differed in the last bit.
     rows = jax.lax.optimization_barrier(rows)
-    real = signed(rows["images"])
     keys = rng.example_keys(rng.stream_key(raw_key, rng.Stream.DATA, draw), examples)
-    if flip:
-        real = random_flip(real, rng.children(keys, rng.Salt.FLIP))
-    inputs = {name: value for name, value in rows.items() if name != "images"}
-    return {"real": real, "keys": keys, **inputs}
+    batch = {"keys": keys}
+    for name, value in rows.items():
+        if value.dtype == jnp.uint8 and value.ndim == 4:
+            value = signed(value)
+            if flip:
+                salt = rng.Salt.FLIP_B if second(name) else rng.Salt.FLIP
+                value = random_flip(value, rng.children(keys, salt))
+        batch[name.replace("images", "real")] = value
+    return batch

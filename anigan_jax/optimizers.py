@@ -22,7 +22,13 @@ def direction(settings: Optimizer) -> optax.GradientTransformation:
 
 
 def learning_rate(settings: Optimizer, step: Array) -> Array:
-    """() float32 rate at a step (completed steps): drops, then linear decay to 0."""
+    """() float32 rate at a step (completed steps): drops, then linear decay to 0.
+
+    Raises:
+      ValueError: the settings count in epochs; see `config.in_steps`.
+    """
+    if settings.unit != "step":
+        raise ValueError("a rate that follows epochs needs config.in_steps first")
     rate = jnp.float32(settings.rate)
     for boundary in settings.drops:
         rate = jnp.where(step >= boundary, rate * settings.drop_factor, rate)

@@ -137,12 +137,15 @@ class MetricsFile:
         self.file.close()
 
 
+PLAYERS = ("loss/g", "loss/d")
 PANELS = {
-    "losses": ("loss/g", "loss/d"),
+    "losses": PLAYERS,
+    "terms": (),
     "scores": (
         "score/real",
         "score/fake",
         "score/wrong",
+        "score/edges",
         "accuracy/d",
         "accuracy/hair",
         "accuracy/eyes",
@@ -152,13 +155,17 @@ PANELS = {
 
 
 def curves(metrics: list[dict], folder: Path) -> list[Path]:
-    """losses.png and scores.png: raw values faint, running means bold."""
+    """losses.png, scores.png, and terms.png where losses have parts.
+
+    Raw values are faint, running means bold.
+    """
     # Imported here: matplotlib takes longer to start than the command line.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     written = []
-    for name, keys in PANELS.items():
+    parts = {key for line in metrics for key in line if key.startswith("loss/")} - set(PLAYERS)
+    for name, keys in {**PANELS, "terms": sorted(parts)}.items():
         figure = Figure(figsize=(9, 5), dpi=100, layout="constrained")
         axes, shown = figure.add_subplot(), []
         for key in keys:
@@ -177,7 +184,9 @@ def curves(metrics: list[dict], folder: Path) -> list[Path]:
         values = np.concatenate(shown)
         low, high = np.percentile(values, [0.5, 99.5])
         margins = (low - 0.05 * (high - low) - 1e-3, high * 1.05 + 1e-3)
-        axes.set_ylim((0, 1) if name == "scores" else margins)
+        # Least squares scores are no probabilities.
+        shares = name == "scores" and low >= 0 and high <= 1
+        axes.set_ylim((0, 1) if shares else margins)
         axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
         axes.set_xlabel("step")
         axes.grid(alpha=0.3)

@@ -35,6 +35,7 @@ class Salt(enum.IntEnum):
     WRONG_WORDING = 3
     OTHER = 4
     OTHER_WORDING = 5
+    FLIP_B = 6
 
 
 def root_key(seed: int) -> Array:

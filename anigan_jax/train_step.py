@@ -31,9 +31,9 @@ def init_state(config: Config, method: Method, frozen: PyTree) -> TrainState:
     )
 
 
-def draws_per_step(phase: Phase) -> int:
-    """Real batches that a step reserves: fresh reals for each repeat."""
-    return max(update.max_repeats for update in phase.updates)
+def draws_per_step(method: Method) -> int:
+    """Real batches that a step reserves, in every phase: fresh reals for each repeat."""
+    return max(update.max_repeats for phase in method.phases for update in phase.updates)
 
 
 def make_train_step(
@@ -147,7 +147,7 @@ def make_super_step(
       'rows': the same arrays with (length, R, b) rows.
     """
     step = make_train_step(config, method, phase, axis_name)
-    reserved = draws_per_step(phase)
+    reserved = draws_per_step(method)
 
     def super_step(state: TrainState, data: Batch, local: dict[str, PyTree]):
         devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)

@@ -64,6 +64,10 @@ class GAN(MethodSettings):
     def size(self) -> int:
         return self.generator.size
 
+    @property
+    def next_verbs(self) -> tuple[tuple[str, str], ...]:
+        return ("sample RUN", "a grid of new faces"), ("interpolate RUN", "a GIF between faces")
+
     def networks(self):
         """Name -> (module, shapes of its inputs for one image)."""
         from anigan_jax.networks import dcgan

@@ -31,7 +31,7 @@ def method_of(game: Game, draw: Callable) -> Method:
     return Method(
         init=game.init,
         phases=(Phase("train", game.updates()),),
-        preview=lambda state, keys: draw(game, state, keys),
+        preview=lambda state, keys, shown: draw(game, state, keys),
         generate=game.generate,
         z_dim=game.settings.generator.z_dim,
     )
