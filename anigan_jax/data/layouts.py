@@ -119,7 +119,7 @@ def survey(root: Path, options: Options, domain: str = "") -> Catalogue:
     if not images and not findings:
         raise UserError(f"{root} holds no images ({', '.join(SUFFIXES)})")
     table = _labels(root, store, beside, others, options, findings)
-    boxes = _boxes(root, store, beside, others, options)
+    boxes = read_boxes(root, store, beside, others, options)
     domains, held = _folders(images)
     items = []
     for name in images:
@@ -130,7 +130,7 @@ def survey(root: Path, options: Options, domain: str = "") -> Catalogue:
             continue
         items.append(Item(f"{domain}/{name}" if domain else name, name, 0, side, split))
     items = _with_labels(items, table, findings)
-    items = _with_boxes(items, boxes, findings)
+    items = with_boxes(items, boxes, findings)
     return Catalogue(items, findings, [store], table is not None, len(found) - len(items))
 
 
@@ -263,7 +263,15 @@ def _with_labels(items: list[Item], table, findings) -> list[Item]:
     return named
 
 
-def _boxes(root, store, beside, inside, options: Options) -> dict | None:
+def read_boxes(root, store, beside, inside, options: Options) -> dict | None:
+    """Face boxes x, y, w, h by file of the table in, beside or named for a source; or None.
+
+    Args:
+      inside: names of the files within `store`; beside: a folder that may hold the table.
+
+    Raises:
+      UserError: no such table, several, or one that is no table of boxes.
+    """
     text, where = _text(root, store, beside, inside, BOX_FILES, options.boxes)
     if text is None:
         return None
@@ -280,7 +288,8 @@ def _boxes(root, store, beside, inside, options: Options) -> dict | None:
     return boxes
 
 
-def _with_boxes(items: list[Item], boxes: dict | None, findings) -> list[Item]:
+def with_boxes(items: list[Item], boxes: dict | None, findings) -> list[Item]:
+    """The items with their boxes; what has no partner is added to `findings`."""
     if boxes is None:
         return items
     named, used = [], set()

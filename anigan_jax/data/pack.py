@@ -34,6 +34,14 @@ class Pack(NamedTuple):
     manifest: dict
     path: Path
 
+    def has(self, part: str) -> bool:
+        """Whether there is a part 'train' or 'test', of one domain or of two."""
+        return bool({part, f"{part}A"} & set(self.manifest["parts"]))
+
+    def first(self, part: str) -> np.ndarray:
+        """Pixels of a part 'train' or 'test'; of domain A where there are two."""
+        return self.part(part if part in self.manifest["parts"] else f"{part}A")
+
     def part(self, name: str, what: str = "pixels") -> np.ndarray:
         """Rows of a part: 'train', 'test', or 'trainA', 'trainB', 'testA', 'testB'.
 
@@ -63,6 +71,14 @@ class Pack(NamedTuple):
         start, _ = self.manifest["parts"][part]
         rows = np.array([columns["hair"], columns["eyes"]], np.int32).T
         return rows[start : start + count]
+
+    @property
+    def paired(self) -> bool:
+        """Whether row i of testA and row i of testB show the same face (painted pairs)."""
+        parts = self.manifest["parts"]
+        rows = {stop - start for name, (start, stop) in parts.items() if name.startswith("test")}
+        # A held-out picture that equals a training picture is left out, alone.
+        return self.manifest["key"].get("source") == "painted_pairs" and len(rows) == 1
 
     def examples(self) -> dict:
         """Columns over all rows: names, groups, hair and eyes (class index, -1 unknown)."""
