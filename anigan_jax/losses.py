@@ -168,6 +168,63 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
     return jax.nn.logsumexp(x, axis=1) - jnp.sum(hot * x, axis=1)
 
 
+def l1(one: Array, other: Array) -> Array:
+    """Mean absolute difference of each example: (B, ...), (B, ...) -> (B,)."""
+    if one.shape != other.shape:
+        raise ValueError(f"shapes differ: {one.shape} and {other.shape}")
+    return jnp.mean(jnp.abs(one - other).reshape(one.shape[0], -1), axis=1)
+
+
+def gram(features: Array) -> Array:
+    """Gram matrices (B, C, C) of maps (B, H, W, C), divided by H W C.
+
+    Source: Gatys et al. 2016, eq. 3, with the factor of Johnson et al. 2016, eq. 3.
+    """
+    b, h, w, c = features.shape
+    flat = features.reshape(b, h * w, c)
+    return jnp.einsum("bpc,bpd->bcd", flat, flat, precision="highest") / (h * w * c)
+
+
+# Rec. 601: luminance, then the blue and red differences, of images in any linear range.
+YUV = ((0.299, 0.587, 0.114), (-0.14713, -0.28886, 0.436), (0.615, -0.51499, -0.10001))
+
+
+def greyscale(one: Array, other: Array) -> Array:
+    """Mean absolute difference of luminance: (B, H, W, 3) twice -> (B,). Seed S1."""
+    luminance = jnp.array(YUV[0], one.dtype)
+    return l1(one @ luminance, other @ luminance)
+
+
+def huber(x: Array) -> Array:
+    """x^2 / 2 up to 1, |x| - 1/2 beyond; any shape. Source: Huber 1964."""
+    size = jnp.abs(x)
+    # Without a branch: no square overflows, and the gradient is 1 at 1.
+    clipped = jnp.minimum(size, 1)
+    return clipped * (size - 0.5 * clipped)
+
+
+def colour(one: Array, other: Array) -> Array:
+    """L1 of luminance plus Huber of both colour differences: (B, H, W, 3) twice -> (B,).
+
+    Source: Chen et al. 2020 (AnimeGAN), eq. 4 and 5; seed S1 names the loss alone.
+    """
+    if one.shape != other.shape:
+        raise ValueError(f"shapes differ: {one.shape} and {other.shape}")
+    difference = (one - other) @ jnp.array(YUV, one.dtype).T
+    y, uv = difference[..., 0], difference[..., 1:]
+    places = one.shape[1] * one.shape[2]
+    return (jnp.abs(y).sum((1, 2)) + huber(uv).sum((1, 2, 3))) / places
+
+
+def total_variation(images: Array) -> Array:
+    """Mean squared step to the next pixel, down plus right: (B, H, W, C) -> (B,).
+
+    Source: Mahendran and Vedaldi 2015, section 3.2.2 with beta 2, as AnimeGAN's code has it.
+    """
+    down, right = images[:, 1:] - images[:, :-1], images[:, :, 1:] - images[:, :, :-1]
+    return (down**2).mean((1, 2, 3)) + (right**2).mean((1, 2, 3))
+
+
 def r1(discriminate: Callable[[Array], Array], images: Array) -> Array:
     """Squared gradient norm of D at each image, (B, ...) -> (B,).
 

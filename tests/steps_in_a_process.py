@@ -10,7 +10,16 @@ from anigan_jax import runtime
 
 runtime.prepare("cpu")
 
-from tiny import NAMES, arrays, digests, packed, run_steps, shrunk, start  # noqa: E402
+from tiny import (  # noqa: E402
+    NAMES,
+    arrays,
+    digests,
+    packed,
+    run_steps,
+    shrunk,
+    start,
+    with_features,
+)
 
 from anigan_jax.config import Run  # noqa: E402
 
@@ -19,6 +28,7 @@ out, done = {}, {}
 with tempfile.TemporaryDirectory() as folder:
     for name in names:
         config = dataclasses.replace(shrunk(name), name="", run=Run())
+        config = with_features(config, Path(folder))
         # At one size some configs are one: compiling them again would prove nothing.
         if config in done:
             out[name] = out[done[config]]

@@ -28,6 +28,7 @@ from tiny import (
 from anigan_jax import checkpoint, record
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_same_bits_for_every_config(tmp_path):
     """Separate compilation caches: the second process compiles for itself."""
     script = Path(__file__).with_name("steps_in_a_process.py")

@@ -12,17 +12,31 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from anigan_jax import checkpoint, parallel, train_step
+from anigan_jax import (
+    checkpoint,
+    driver,
+    foreign_weights,
+    parallel,
+    run_folder,
+    train_step,
+    weights,
+)
 from anigan_jax import config as configs
+from anigan_jax.cli_common import override
 from anigan_jax.config import Config, Optimizer, Run
 from anigan_jax.data import pack
-from anigan_jax.data.sources import Images, PaintedFaces
+from anigan_jax.data.sources import Images, PaintedFaces, PaintedPairs
 from anigan_jax.data.tags import EYES, HAIR
+from anigan_jax.methods.cartoongan import CartoonGAN, Features
 from anigan_jax.methods.classifier import ColourClassifier
+from anigan_jax.methods.cyclegan import CycleGAN
 from anigan_jax.methods.gan import GAN, Schedule
 from anigan_jax.methods.text_encoder import TextEncoder
 from anigan_jax.methods.text_gan import TextGAN
 from anigan_jax.methods.text_tables import Encoder
+from anigan_jax.methods.translation import Translation
+from anigan_jax.networks.cartoon import CartoonDiscriminator, CartoonGenerator
+from anigan_jax.networks.resnet import PatchDiscriminator, ResnetGenerator
 from anigan_jax.networks.specs import (
     CharEncoder,
     Classifier,
@@ -71,6 +85,41 @@ TEXT = dataclasses.replace(
         int_weight=1.0,
     ),
     run=dataclasses.replace(FULL.run, keep_every=4, keep_checkpoints=1),
+)
+
+# The way there and back, and a pool that two steps do not fill.
+CYCLE = Config(
+    name="cycle",
+    method=CycleGAN(
+        generator=ResnetGenerator(size=16, base=2, blocks=1),
+        discriminator=PatchDiscriminator(size=16, base=2, downs=2, flats=0),
+        pool=20,
+    ),
+    data=PaintedPairs(count=44, pairs=12, size=16),
+    batch_size=8,
+    flip=True,
+    ema_half_life=50,
+    g=Optimizer(drops=(5,)),
+    d=Optimizer(drops=(5,)),
+    run=FULL.run,
+)
+# Every loss; the features are those of `thin_vgg`.
+CARTOON = dataclasses.replace(
+    CYCLE,
+    name="cartoon",
+    method=CartoonGAN(
+        generator=CartoonGenerator(size=16, base=2, blocks=1),
+        discriminator=CartoonDiscriminator(size=16, base=2),
+        features=Features(network="vgg16", layer="conv3_1"),
+        content_epochs=0,
+        content_steps=4,
+        style=1.0,
+        landmark=1.0,
+        greyscale=1.0,
+        colour=1.0,
+        total_variation=1.0,
+    ),
+    data=dataclasses.replace(CYCLE.data, edges=True),
 )
 
 JUDGE = dataclasses.replace(
@@ -144,7 +193,17 @@ def draw(seed: int, *shape: int):
     return jnp.array(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
-TINY = {"base": 2, "size": 32, "z_dim": 4, "text_dim": 6, "hidden": 5, "widths": (3, 4)}
+TINY = {
+    "base": 2,
+    "blocks": 1,
+    "size": 32,
+    "z_dim": 4,
+    "text_dim": 6,
+    "hidden": 5,
+    "widths": (3, 4),
+    "pool": 6,
+    "content_epochs": 0,
+}
 
 
 def shrink(value):
@@ -166,9 +225,35 @@ def shrunk(name: str) -> Config:
     if hasattr(method, "encoder"):
         # No trained encoder is at hand; test_text_tables makes one.
         method = dataclasses.replace(method, encoder=Encoder())
-    return dataclasses.replace(
-        config, method=method, data=PaintedFaces(count=20, size=32), batch_size=4
-    )
+    data = PaintedFaces(count=20, size=32)
+    if isinstance(method, Translation):
+        data = PaintedPairs(count=20, pairs=4, size=32, edges=True)
+    return dataclasses.replace(config, method=method, data=data, batch_size=4)
+
+
+def thin_vgg(depth: int = 16, seed: int = 0) -> dict[str, np.ndarray]:
+    """Random weights of a narrow VGG, as `foreign_weights.find` reads them."""
+    draws, arrays, below = np.random.default_rng(seed), {}, 3
+    for name in foreign_weights.convolutions(depth):
+        width = 4
+        scale = np.sqrt(2 / (9 * below))
+        kernel = scale * draws.normal(size=(3, 3, below, width))
+        arrays[f"{name}/kernel"] = kernel.astype(np.float32)
+        arrays[f"{name}/bias"] = np.zeros(width, np.float32)
+        below = width
+    return arrays
+
+
+def with_features(config: Config, folder: Path) -> Config:
+    """The config with a thin VGG in a file; others as they are."""
+    if not isinstance(config.method, CartoonGAN):
+        return config
+    features = config.method.features
+    path = folder / f"thin_{features.network}.safetensors"
+    weights.write(thin_vgg(foreign_weights.depth_of(features.network)), path)
+    features = dataclasses.replace(features, path=str(path))
+    method = dataclasses.replace(config.method, features=features)
+    return dataclasses.replace(config, method=method)
 
 
 def packed(config: Config, folder: Path) -> pack.Pack:
@@ -177,7 +262,7 @@ def packed(config: Config, folder: Path) -> pack.Pack:
 
 def arrays(config: Config, packed: pack.Pack) -> dict:
     """What a step reads of the data."""
-    return {"images": packed.images, **config.method.inputs(packed)}
+    return driver.rows(config, packed)
 
 
 def start(config: Config, packed: pack.Pack | None = None):
@@ -191,16 +276,21 @@ _COMPILED: dict = {}
 
 
 def run_steps(config: Config, data, state, steps: int, *, length=1, devices=1, mapper="pmap"):
-    """Trains; returns (state on the host, metrics of every step stacked).
+    """Trains within one phase; returns (state on the host, metrics of every step stacked).
 
     `data`: images, or `arrays` where the method has inputs.
     """
     method = config.method.make(parallel.AXIS)
-    (phase,) = method.phases
-    chosen = jax.devices()[:devices]
-    key = (config, length, devices, mapper)
+    at, chosen = int(state.step), jax.devices()[:devices]
+    images = data["images"] if isinstance(data, dict) else data
+    config = configs.in_steps(config, len(images))
+    over = driver.ends(method.phases, at + steps, len(images) // config.batch_size)
+    phase = next(i for i, end in enumerate(over) if at < end)
+    assert over[phase] >= at + steps, "the steps reach into another phase"
+    key = (config, phase, length, devices, mapper)
     if key not in _COMPILED:
-        step = train_step.make_super_step(config, method, phase, length, parallel.AXIS)
+        made = method.phases[phase]
+        step = train_step.make_super_step(config, method, made, length, parallel.AXIS)
         _COMPILED[key] = parallel.map_step(step, mapper, chosen)
     step = _COMPILED[key]
     state = parallel.replicate(jax.tree.map(np.asarray, state), chosen)
@@ -249,3 +339,19 @@ def write_config(folder: Path, name: str = "FULL") -> Path:
         f"import sys\nsys.path.insert(0, {str(here)!r})\nfrom tiny import {name} as CONFIG\n"
     )
     return path
+
+
+def untrained(folder: Path, name: str, *overrides: str) -> Path:
+    """A run folder as a start leaves it: compiling a step would take half a minute."""
+    folder.mkdir()
+    file = write_config(folder, name)
+    config = override(configs.load(str(file)), list(overrides), "")
+    data = pack.build(config.data, pack.default_cache(), workers=1)
+    run = folder / name.lower()
+    run_folder.lock(run)
+    run_folder.open_run(config, run, data, file.read_text(), list(overrides))
+    _, state = start(config, data)
+    # As after a step, the averaged weights are others than the trained ones.
+    state = state.replace(frozen={}, ema=jax.tree.map(lambda x: 1.5 * x, state.ema))
+    checkpoint.save(run / "checkpoints", 0, state, {"config_sha256": configs.fingerprint(config)})
+    return run

@@ -9,11 +9,19 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from anigan_jax.networks.layers import BatchNorm, Layer, activate, dropout
+from anigan_jax.networks.layers import (
+    BatchNorm,
+    Layer,
+    activate,
+    dropout,
+    instance_norm,
+    reflect,
+)
 from anigan_jax.networks.specs import (
     Block,
     Discriminator,
     Generator,
+    InstanceNorm,
     Norm,
     discriminator_plan,
     generator_plan,
@@ -31,7 +39,7 @@ class Stack(nn.Module):
     """
 
     blocks: tuple[Block, ...]
-    norm: Norm
+    norm: Norm | InstanceNorm
     leak: float
     stddev: float
     axis_name: str | None = None
@@ -57,10 +65,18 @@ def make_layers(net: nn.Module, blocks: tuple[Block, ...]) -> list[tuple]:
         (
             block,
             Layer(block, net.stddev if block.stddev is None else block.stddev, name=block.name),
-            BatchNorm(net.norm, net.axis_name, name=f"{block.name}_norm") if block.norm else None,
+            _norm_of(net, block),
         )
         for block in blocks
     ]
+
+
+def _norm_of(net: nn.Module, block: Block):
+    if not block.norm:
+        return None
+    if isinstance(net.norm, InstanceNorm):
+        return lambda x, train, text: instance_norm(x, net.norm.epsilon)
+    return BatchNorm(net.norm, net.axis_name, name=f"{block.name}_norm")
 
 
 def run_layers(
@@ -71,13 +87,19 @@ def run_layers(
     `first`: index of the first one within the network; dropout's draws depend on it.
     `text` (b, E): what the norms follow, or None.
     """
-    maps = []
+    maps, kept = [], None
     for index, (block, layer, norm) in enumerate(layers, first):
+        if block.skip == "start":
+            kept = x
+        if block.reflect:
+            x = reflect(x, block.reflect)
         x = layer(x, power_iterate)
         if block.pad_after:
             x = jnp.pad(x, ((0, 0), (0, block.pad_after), (0, block.pad_after), (0, 0)))
         if norm:
             x = norm(x, train, text)
+        if block.skip == "end":
+            x = x + kept
         x = activate(x, block.activation, net.leak)
         if block.dropout and train and keys is not None:
             x = dropout(x, block.dropout, keys, index)

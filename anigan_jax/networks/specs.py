@@ -17,12 +17,14 @@ Activation = Literal["none", "relu", "leaky_relu", "tanh", "sigmoid"]
 
 @dataclass(frozen=True)
 class Block:
-    """One layer: operation, then zero padding, norm, activation, dropout, in order.
+    """One layer: operation, then zero padding, norm, sum, activation, dropout, in order.
 
     Attributes:
       op: 'dense' reshapes to (side, side, features) where `side` > 0.
       padding: pixels on each side, or 'same' for TensorFlow's rule.
       pad_after: zero rows and columns appended at the bottom and right.
+      reflect: pixels mirrored on each side before the operation.
+      skip: 'start' keeps the input; 'end' adds what was kept, after the norm.
       stddev: the kernel starts at N(0, this); None: as the network says.
     """
 
@@ -37,6 +39,8 @@ class Block:
     bias: bool = False
     spectral: bool = False
     pad_after: int = 0
+    reflect: int = 0
+    skip: Literal["", "start", "end"] = ""
     norm: bool = False
     activation: Activation = "none"
     dropout: float = 0.0
@@ -52,6 +56,14 @@ class Norm:
     """Added to the variance."""
     scale_stddev: float = 0.02
     """Gains start at N(1, this); 0 for Keras's ones."""
+
+
+@dataclass(frozen=True)
+class InstanceNorm:
+    """Instance norm constants: no gain, no bias, no running statistics (CycleGAN)."""
+
+    epsilon: float = 1e-5
+    """Added to the variance."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,129 @@
+"""Image to image without pairs: the losses and updates of CycleGAN.
+
+Two generators are one player, two discriminators the other: one optimiser each.
+
+Source: Zhu et al. 2017 (CycleGAN), eq. 1 to 3 and section 5.2; seed S1.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from anigan_jax import losses
+from anigan_jax.core import Array, Aux, Batch, Keys, Method, Phase, Update
+from anigan_jax.methods import image_pool
+from anigan_jax.methods import translation_updates as shared
+from anigan_jax.methods.cyclegan import CycleGAN
+from anigan_jax.methods.translation_updates import Network
+from anigan_jax.networks import resnet
+
+
+def make(settings: CycleGAN, axis_name: str | None) -> Method:
+    """The Method of the family."""
+    game = CycleGame(settings, axis_name)
+    translate = {"ab": game.translator("ab"), "ba": game.translator("ba")}
+    # Departs: D learns first, as in every family here. So D and G see the same fakes, and
+    # one forward pass makes them for both; the PyTorch code updates both on the former G.
+    updates = (Update("d", (game.d_loss,)), Update("g", (game.g_loss,)))
+    return Method(
+        init=game.init,
+        phases=(Phase("train", updates),),
+        preview=lambda state, keys, shown: shared.preview(translate, state, shown),
+        generate=None,
+        z_dim=0,
+        evaluate=shared.evaluator(translate),
+        translate=translate,
+    )
+
+
+class CycleGame:
+    """Four networks and their losses; holds static choices only, no arrays.
+
+    Generators are 'ab' and 'ba', by where they lead; discriminators 'a' and 'b', by the
+    domain that they know.
+    """
+
+    def __init__(self, settings: CycleGAN, axis_name: str | None):
+        s = settings
+        self.settings, self.axis_name = s, axis_name
+        generator = Network(resnet.generator(s.generator, axis_name), s.size)
+        discriminator = Network(resnet.discriminator(s.discriminator, axis_name), s.size)
+        self.g = {"ab": generator, "ba": generator}
+        self.d = {"a": discriminator, "b": discriminator}
+
+    def init(self, key: Array, frozen):
+        """() key -> (params, stats, memory)."""
+        s = self.settings
+        key_g, key_d = jax.random.split(key)
+        params, stats = {}, {}
+        params["g"], stats["g"] = shared.init_all(self.g, key_g)
+        params["d"], stats["d"] = shared.init_all(self.d, key_d)
+        memory = {}
+        if s.pool:
+            # Both domains fill alike, so one count serves both.
+            memory = {name: image_pool.empty(s.pool, s.size) for name in self.d}
+            memory["held"] = jnp.int32(0)
+        return params, stats, memory
+
+    def translator(self, direction: str):
+        """(params of g, stats of g, images (n, H, W, 3)) -> the same in the other domain."""
+
+        def translate(params, stats, images: Array) -> Array:
+            net = self.g[direction]
+            return net(params[direction], stats[direction], images, train=False)[0]
+
+        return translate
+
+    def d_loss(self, params, state, batch: Batch, keys: Keys):
+        """Both discriminators' losses, on reals and on fakes that came through the pool."""
+        s, real = self.settings, {"a": batch["real"], "b": batch["real_b"]}
+        params_g, stats_g = state.params["g"], state.stats["g"]
+        memory, stats, metrics, total = dict(state.memory), {}, {}, 0.0
+        for i, (name, source) in enumerate((("a", "b"), ("b", "a"))):
+            way = source + name
+            fake, _ = self.g[way](params_g[way], stats_g[way], real[source])
+            fake = jax.lax.stop_gradient(fake)
+            if s.pool:
+                fake = self.pooled(fake, name, memory, jax.random.fold_in(keys.shared, i))
+            logits, after = self.d[name](params[name], state.stats["d"][name], real[name])
+            judged, stats[name] = self.d[name](params[name], after, fake)
+            loss, opinion = shared.judge(s.loss, logits, judged)
+            total += s.d_scale * loss
+            metrics[f"loss/d_{name}"] = s.d_scale * loss
+            metrics |= {k: metrics.get(k, 0.0) + v / 2 for k, v in opinion.items()}
+        if s.pool:
+            memory["held"] = memory.pop("next")
+        return total, Aux({"loss/d": total, **metrics}, stats, memory)
+
+    def pooled(self, fake: Array, name: str, memory: dict, key: Array) -> Array:
+        """What D sees of fakes; the pool in `memory` takes them in."""
+        everyone = image_pool.everywhere(fake, self.axis_name)
+        drawn = image_pool.draws(key, len(everyone), self.settings.pool)
+        exchanged = image_pool.exchange(memory[name], memory["held"], everyone, drawn)
+        shown, memory[name], memory["next"] = exchanged
+        return image_pool.own(shown, len(fake), self.axis_name)
+
+    def g_loss(self, params, state, batch: Batch, keys: Keys):
+        """Both generators' losses under the discriminators of the state."""
+        s, real = self.settings, {"a": batch["real"], "b": batch["real_b"]}
+        stats, terms = dict(state.stats["g"]), {}
+
+        def change(way: str, images: Array) -> Array:
+            out, stats[way] = self.g[way](params[way], stats[way], images)
+            return out
+
+        fakes = {"b": change("ab", real["a"]), "a": change("ba", real["b"])}
+        for name, other in (("a", "b"), ("b", "a")):
+            d = state.params["d"][other], state.stats["d"][other]
+            logits, _ = self.d[other](*d, fakes[other])
+            back = change(other + name, fakes[other])
+            terms[f"loss/gan_{name}{other}"] = shared.fooled(s.loss, logits)
+            terms[f"loss/cycle_{name}"] = jnp.mean(losses.l1(back, real[name]))
+            if s.identity:
+                same = change(other + name, real[name])
+                terms[f"loss/identity_{name}"] = jnp.mean(losses.l1(same, real[name]))
+        weights = {"gan": s.adversarial, "cycle": s.cycle, "identity": s.identity}
+        kind = {name: name.removeprefix("loss/").split("_")[0] for name in terms}
+        total = sum(weights[kind[name]] * term for name, term in terms.items())
+        return total, Aux({"loss/g": total, **terms}, stats, state.memory)

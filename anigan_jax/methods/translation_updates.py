@@ -1,0 +1,126 @@
+"""What the families that translate images share in their updates."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from anigan_jax import losses
+from anigan_jax.augment import signed
+from anigan_jax.core import Array, PyTree, TrainState
+from anigan_jax.evaluation.batches import in_batches
+from anigan_jax.methods.gan_updates import split_variables
+
+# A preview shows this many images, each with what becomes of it.
+SHOWN = 12
+# Images at a time in evaluation: at 256 px one activation map of 32 takes 0.5 GB.
+BATCH = 32
+# The images that a direction starts from.
+SOURCE = {"ab": "images", "ba": "images_b"}
+
+
+class Network:
+    """A module with its mutable collections; holds no arrays."""
+
+    def __init__(self, module: nn.Module, side: int):
+        self.module, self.side = module, side
+
+    def init(self, key: Array) -> tuple[PyTree, PyTree]:
+        """() key -> (params, stats)."""
+        # Evaluation mode: training mode would need the mapped axis.
+        variables = self.module.init(key, jnp.zeros((1, self.side, self.side, 3)), train=False)
+        params, stats = split_variables({"net": variables})
+        return params["net"], stats["net"]
+
+    def __call__(self, params, stats, images: Array, *, train: bool = True):
+        """Output of images (b, S, S, 3), and the new stats."""
+        variables = {"params": params, **stats}
+        return self.module.apply(variables, images, train=train, mutable=list(stats))
+
+
+def init_all(networks: dict[str, Network], key: Array) -> tuple[dict, dict]:
+    """Networks of one player by name -> (params, stats) by name."""
+    made = {
+        name: network.init(jax.random.fold_in(key, i))
+        for i, (name, network) in enumerate(networks.items())
+    }
+    return {n: p for n, (p, _) in made.items()}, {n: s for n, (_, s) in made.items()}
+
+
+def judge(loss: str, real: Array, fake: Array) -> tuple[Array, dict[str, Array]]:
+    """D's loss on maps of logits (b, h, w, 1) of reals and fakes, and what it thinks of them."""
+    real, fake = real.reshape(-1), fake.reshape(-1)
+    terms = losses.ADVERSARIAL[loss].d(real, fake)
+    total = sum(jnp.mean(term) for term in terms)
+    return total, opinion(loss, real, fake)
+
+
+def opinion(loss: str, real: Array, fake: Array) -> dict[str, Array]:
+    """Mean scores and accuracy of logits: sigmoids, or for least squares the values."""
+    least_squares = loss == "least_squares"
+    score = (lambda x: x) if least_squares else jax.nn.sigmoid
+    line = 0.5 if least_squares else 0.0
+    right = jnp.mean(real > line) + jnp.mean(fake < line)
+    return {
+        "score/real": jnp.mean(score(real)),
+        "score/fake": jnp.mean(score(fake)),
+        "accuracy/d": right / 2,
+    }
+
+
+def fooled(loss: str, fake: Array) -> Array:
+    """() G's adversarial loss of D's map of logits of fakes."""
+    fake = fake.reshape(-1)
+    return jnp.mean(losses.ADVERSARIAL[loss].g(fake, jnp.zeros_like(fake)))
+
+
+def preview(translate: dict[str, Callable], state: TrainState, shown: dict) -> dict:
+    """Images of A, what they become in B, and back in A where there is a way; same from B."""
+    params, stats = state.ema or state.params["g"], state.stats["g"]
+    panels = {}
+    for direction, change in translate.items():
+        images = signed(shown[SOURCE[direction]][:SHOWN])
+        columns = [images, change(params, stats, images)]
+        if direction[::-1] in translate:
+            columns.append(translate[direction[::-1]](params, stats, columns[-1]))
+        stacked = jnp.stack(columns, axis=1)
+        panels["_to_".join(direction)] = stacked.reshape(-1, *images.shape[1:])
+    return panels
+
+
+def evaluator(translate: dict[str, Callable]) -> Callable[..., dict[str, float]]:
+    """evaluate(state, images, inputs) of `Method`: L1 distances on held-out images.
+
+    'cycle/a' is |F(G(a)) - a|, 'identity/a' |F(a) - a| and 'change/a' |G(a) - a|, where G
+    leads to B and F back; over values in [-1, 1], means over all images; the same of B.
+    What there is no way for is left out.
+    """
+
+    def distances(direction: str, params, stats, images: Array) -> dict[str, Array]:
+        change, back = translate[direction], translate.get(direction[::-1])
+        x, here = signed(images), direction[0]
+        there = change(params, stats, x)
+        found = {f"change/{here}": losses.l1(there, x)}
+        if back:
+            found[f"cycle/{here}"] = losses.l1(back(params, stats, there), x)
+            found[f"identity/{here}"] = losses.l1(back(params, stats, x), x)
+        return found
+
+    compiled = jax.jit(distances, static_argnums=0)
+
+    def evaluate(state: TrainState, images: np.ndarray, inputs: dict) -> dict[str, float]:
+        params, stats = state.ema or state.params["g"], state.stats["g"]
+        found = {}
+        for direction in translate:
+            rows = {"images": images, **inputs}[SOURCE[direction]]
+            run = functools.partial(compiled, direction, params, stats)
+            for name, values in in_batches(run, rows, BATCH).items():
+                found[name] = float(np.mean(values, dtype=np.float64))
+        return found
+
+    return evaluate

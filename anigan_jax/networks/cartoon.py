@@ -1,0 +1,67 @@
+"""CartoonGAN's networks: settings and layer plans, free of JAX until they are made.
+
+Source: Chen et al. 2018 (CartoonGAN), figure 2 and section 3.1; seed S1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from anigan_jax.errors import UserError
+from anigan_jax.networks import resnet
+from anigan_jax.networks.resnet import NormKind, ResnetGenerator
+from anigan_jax.networks.specs import Block
+
+
+@dataclass(frozen=True)
+class CartoonGenerator(ResnetGenerator):
+    """Two down, eight residual blocks, two up, each with a stride-1 convolution after it."""
+
+    blocks: int = 8
+    flat: bool = True
+
+
+@dataclass(frozen=True)
+class CartoonDiscriminator:
+    """Seven convolutions, two of them down: a map of logits at a quarter of the side."""
+
+    size: int = 64
+    """Image side in pixels; a multiple of 4."""
+    base: int = 32
+    """Channels after the first layer."""
+    norm: NormKind = "instance"
+    """After the third to the sixth convolution but the one of stride 2."""
+    bias: bool = True
+    """Biases in convolutions that a norm follows; the others always have them."""
+    leak: float = 0.2
+    """Slope of leaky ReLU for negative inputs."""
+    stddev: float = 0.02
+    """Kernels start at N(0, this)."""
+
+    def check(self, field: str) -> None:
+        """Refuses sides that two halvings do not divide."""
+        if self.base < 1:
+            raise UserError(f"{field}.base is {self.base}; it must be at least 1")
+        resnet.whole(self.size, 2, f"{field}.size")
+
+
+def discriminator_plan(d: CartoonDiscriminator) -> tuple[Block, ...]:
+    """The layers of a discriminator."""
+    norm = d.norm != "none"
+    plain = {"activation": "leaky_relu", "bias": True}
+    hidden = {"activation": "leaky_relu", "bias": d.bias or not norm, "norm": norm}
+    return (
+        Block("flat1", "conv", d.base, 3, 1, 1, **plain),
+        Block("down1", "conv", 2 * d.base, 3, 2, 1, **plain),
+        Block("flat2", "conv", 4 * d.base, 3, 1, 1, **hidden),
+        Block("down2", "conv", 4 * d.base, 3, 2, 1, **plain),
+        Block("flat3", "conv", 8 * d.base, 3, 1, 1, **hidden),
+        Block("flat4", "conv", 8 * d.base, 3, 1, 1, **hidden),
+        Block("logit", "conv", 1, 3, 1, 1, bias=True),
+    )
+
+
+def discriminator(settings: CartoonDiscriminator, axis_name: str | None = None):
+    """The discriminator of the settings: images (b, S, S, 3) -> logits (b, S/4, S/4, 1)."""
+    s = settings
+    return resnet.stack(discriminator_plan(s), s.norm, s.leak, s.stddev, axis_name)

@@ -1,0 +1,149 @@
+"""Image-to-image generators with residual blocks, and discriminators with a map of logits.
+
+Settings and layer plans, free of JAX until `generator` and `discriminator`; the plans are
+executed by `dcgan.Stack`.
+
+Source: Johnson et al. 2016 and Zhu et al. 2017 (CycleGAN), appendix 7.2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from anigan_jax.errors import UserError
+from anigan_jax.networks.specs import Block, InstanceNorm, Norm
+
+NormKind = Literal["instance", "batch", "none"]
+
+
+@dataclass(frozen=True)
+class ResnetGenerator:
+    """From an image to an image: c7, `downs` down, `blocks` residual, `downs` up, c7, tanh."""
+
+    size: int = 64
+    """Image side in pixels; a multiple of 2^downs."""
+    base: int = 64
+    """Channels of the first map; they double at each halving of the side."""
+    blocks: int = 9
+    """Residual blocks."""
+    downs: int = 2
+    """Halvings of the side before the residual blocks, doublings after them."""
+    flat: bool = False
+    """CartoonGAN's: each convolution that changes the side is followed by one of stride 1,
+    and norm and activation follow the pair."""
+    norm: NormKind = "instance"
+    """After every convolution but the last. instance: no gain and bias, each image alone."""
+    bias: bool = True
+    """Biases in convolutions that a norm follows, as the PyTorch code of CycleGAN has them;
+    instance norm takes them out again. The last convolution always has one."""
+    stddev: float = 0.02
+    """Kernels start at N(0, this)."""
+
+    def check(self, field: str) -> None:
+        """Refuses sizes that do not come back; `field` names the settings."""
+        if self.downs < 1 or self.blocks < 0 or self.base < 1:
+            raise UserError(f"{field} needs downs and base of at least 1, and blocks of 0 or more")
+        whole(self.size, self.downs, f"{field}.size")
+
+
+@dataclass(frozen=True)
+class PatchDiscriminator:
+    """From an image to a map of logits, each of which judges a patch (PatchGAN)."""
+
+    size: int = 64
+    """Image side in pixels."""
+    base: int = 64
+    """Channels after the first layer; they double in each further one, at most three times."""
+    downs: int = 3
+    """k4 convolutions of stride 2; 3, and `flats` 1, are the 70x70 PatchGAN."""
+    flats: int = 1
+    """k4 convolutions of stride 1 before the logits."""
+    head_kernel: Literal[3, 4] = 4
+    """Kernel side of the logits; 3 keeps the side of the map, 4 takes 1 off."""
+    norm: NormKind = "instance"
+    """After every convolution but the first and the logits."""
+    bias: bool = True
+    """Biases in convolutions that a norm follows; the others always have them."""
+    leak: float = 0.2
+    """Slope of leaky ReLU for negative inputs."""
+    stddev: float = 0.02
+    """Kernels start at N(0, this)."""
+
+    def check(self, field: str) -> None:
+        """Refuses sizes that leave no map of logits."""
+        if self.downs < 1 or self.flats < 0 or self.base < 1:
+            raise UserError(f"{field} needs downs and base of at least 1, and flats of 0 or more")
+        whole(self.size, self.downs, f"{field}.size")
+        side = (self.size >> self.downs) - self.flats
+        if side - (self.head_kernel == 4) < 1 or (self.norm == "instance" and side < 2):
+            raise UserError(
+                f"{field}: {self.downs} halvings of {self.size} px and {self.flats} k4 layers "
+                f"leave a map of {side} px; take fewer of them (downs, flats)"
+            )
+
+
+def whole(size: int, downs: int, field: str) -> None:
+    """Refuses a side that `downs` halvings and doublings would change."""
+    step = 2**downs
+    if size < 2 * step or size % step:
+        near = max(2, round(size / step)) * step
+        raise UserError(f"{field} is {size}; it must be a multiple of {step}, such as {near}")
+
+
+def generator_plan(g: ResnetGenerator) -> tuple[Block, ...]:
+    """The layers of a generator."""
+    norm = g.norm != "none"
+    hidden = {"norm": norm, "bias": g.bias or not norm}
+    act = {"activation": "relu", **hidden}
+    blocks = [Block("first", "conv", g.base, 7, reflect=3, **act)]
+
+    def scaled(block: Block) -> list[Block]:
+        if not g.flat:
+            return [replace(block, **act)]
+        flat = Block(f"{block.name}_flat", "conv", block.features, 3, 1, 1, **act)
+        return [replace(block, bias=True), flat]
+
+    for i in range(1, g.downs + 1):
+        width = g.base * 2**i
+        blocks += scaled(Block(f"down{i}", "conv", width, 3, 2, 1))
+    for i in range(1, g.blocks + 1):
+        blocks.append(Block(f"res{i}a", "conv", width, 3, reflect=1, skip="start", **act))
+        blocks.append(Block(f"res{i}b", "conv", width, 3, reflect=1, skip="end", **hidden))
+    for i in range(1, g.downs + 1):
+        width //= 2
+        blocks += scaled(Block(f"up{i}", "conv_transpose", width, 3, 2, 1, 1))
+    return (*blocks, Block("rgb", "conv", 3, 7, reflect=3, bias=True, activation="tanh"))
+
+
+def discriminator_plan(d: PatchDiscriminator) -> tuple[Block, ...]:
+    """The layers of a discriminator."""
+    norm = d.norm != "none"
+    act = {"activation": "leaky_relu"}
+    hidden = {**act, "norm": norm, "bias": d.bias or not norm}
+    blocks = [Block("down1", "conv", d.base, 4, 2, 1, bias=True, **act)]
+    for i in range(2, d.downs + 1):
+        blocks.append(Block(f"down{i}", "conv", d.base * 2 ** min(i - 1, 3), 4, 2, 1, **hidden))
+    for i in range(1, d.flats + 1):
+        width = d.base * 2 ** min(d.downs + i - 1, 3)
+        blocks.append(Block(f"flat{i}", "conv", width, 4, 1, 1, **hidden))
+    return (*blocks, Block("logit", "conv", 1, d.head_kernel, 1, 1, bias=True))
+
+
+def generator(settings, axis_name: str | None = None):
+    """The generator of the settings: images (b, S, S, 3) in [-1, 1] -> the same."""
+    return stack(generator_plan(settings), settings.norm, 0.0, settings.stddev, axis_name)
+
+
+def discriminator(settings, axis_name: str | None = None):
+    """The discriminator of the settings: images (b, S, S, 3) -> logits (b, s, s, 1)."""
+    plan = discriminator_plan(settings)
+    return stack(plan, settings.norm, settings.leak, settings.stddev, axis_name)
+
+
+def stack(plan: tuple[Block, ...], norm: NormKind, leak: float, stddev: float, axis_name):
+    """The module that executes a plan."""
+    from anigan_jax.networks.dcgan import Stack
+
+    constants = Norm() if norm == "batch" else InstanceNorm()
+    return Stack(plan, constants, leak, stddev, axis_name)

@@ -1,0 +1,32 @@
+"""CycleGAN as junyanz/pytorch-CycleGAN-and-pix2pix trains it at 256 px.
+
+anigan train ref_cyclegan --workdir runs/ref_cycle --data.path horse2zebra
+
+Its settings: 9 residual blocks, 64 channels, 70x70 PatchGAN, instance norm, batch 1, Adam
+2e-4 (0.5, 0.999), least squares, D's loss halved, pool 50, weights 5 : 1 : 10, mirrored
+images, 100 epochs, then 100 with the rate falling to 0.
+Departs: the whole image is resized to 256 px, without random crops of one of 286 px; the
+rate falls step by step, not epoch by epoch; D learns before G (see `cyclegan_updates`); an
+epoch is one of domain A, not of the larger one.
+"""
+
+from anigan_jax.config import Config, Optimizer, Run
+from anigan_jax.data.sources import Images
+from anigan_jax.methods.cyclegan import CycleGAN
+from anigan_jax.networks.resnet import PatchDiscriminator, ResnetGenerator
+
+RATE = Optimizer(rate=2e-4, unit="epoch", decay_from=100, decay_steps=100)
+
+CONFIG = Config(
+    name="ref_cyclegan",
+    method=CycleGAN(
+        generator=ResnetGenerator(size=256),
+        discriminator=PatchDiscriminator(size=256),
+    ),
+    data=Images(path="data/horse2zebra", size=256),
+    batch_size=1,
+    flip=True,
+    g=RATE,
+    d=RATE,
+    run=Run(epochs=200, sample_every=1000, checkpoint_every=1000),
+)

@@ -1,0 +1,454 @@
+"""Image-to-image networks: against PyTorch, counted, and refused where they cannot be."""
+
+import dataclasses
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny import draw
+
+from anigan_jax.errors import UserError
+from anigan_jax.networks import cartoon, layers, resnet
+from anigan_jax.networks.cartoon import CartoonDiscriminator, CartoonGenerator
+from anigan_jax.networks.resnet import PatchDiscriminator, ResnetGenerator
+
+# --- layers
+
+
+def nchw(x):
+    import torch
+
+    # Maps this small are faster on one thread.
+    torch.set_num_threads(1)
+    return torch.tensor(np.array(x).transpose(0, 3, 1, 2).copy())
+
+
+def nhwc(x):
+    return x.detach().numpy().transpose(0, 2, 3, 1)
+
+
+def agree(ours, theirs, x, *, value=1e-5, gradient=1e-5):
+    """Output and input gradient of a function and of a torch module at x (B, H, W, C)."""
+
+    @jax.jit
+    def both(x, weights):
+        y, pull = jax.vjp(ours, x)
+        return y, pull(weights)[0]
+
+    tx = nchw(x).requires_grad_()
+    ty = theirs(tx)
+    weights = draw(9, *nhwc(ty).shape)
+    (ty * nchw(weights)).sum().backward()
+    y, got = both(x, weights)
+    want = nhwc(tx.grad)
+    assert np.abs(want).max() > 0
+    np.testing.assert_allclose(y, nhwc(ty), rtol=0, atol=value)
+    np.testing.assert_allclose(got, want, rtol=0, atol=gradient * np.abs(want).max())
+    return np.asarray(y)
+
+
+@pytest.mark.parametrize(("mean", "scale"), [(0, 1), (3, 0.1), (0, 1e-3), (-2, 50)])
+def test_instance_norm_equals_pytorch(mean, scale):
+    torch = pytest.importorskip("torch")
+    x = draw(0, 3, 5, 7, 4) * scale + mean
+    peer = torch.nn.InstanceNorm2d(4)
+    agree(lambda v: layers.instance_norm(v, 1e-5), peer, x, value=5e-6, gradient=2e-5)
+
+
+def test_instance_norm_keeps_digits_where_the_mean_is_large():
+    """Mean 100: what is left is the rounding of the mean, 8e-6 of a deviation."""
+    x = 100 + draw(0, 3, 6, 6, 4)
+    exact = np.asarray(x, np.float64)
+    centred = exact - exact.mean((1, 2), keepdims=True)
+    want = centred / np.sqrt((centred**2).mean((1, 2), keepdims=True) + 1e-5)
+    np.testing.assert_allclose(layers.instance_norm(x, 1e-5), want, rtol=0, atol=1.6e-5)
+
+
+def test_instance_norm_gradient_equals_autodiff():
+    def plain(x):
+        centred = x - x.mean((1, 2), keepdims=True)
+        return centred / jnp.sqrt((centred**2).mean((1, 2), keepdims=True) + 1e-5)
+
+    x, weights = draw(0, 2, 5, 4, 3) * 2 + 100, draw(1, 2, 5, 4, 3)
+    (got,) = jax.vjp(lambda v: layers.instance_norm(v, 1e-5), x)[1](weights)
+    (want,) = jax.vjp(plain, x)[1](weights)
+    np.testing.assert_allclose(got, want, rtol=0, atol=1e-5)
+
+
+def test_instance_norm_of_a_constant_is_zero():
+    y, pull = jax.vjp(lambda v: layers.instance_norm(v, 1e-5), jnp.full((1, 4, 4, 2), 7.0))
+    assert np.abs(y).max() == 0
+    assert np.isfinite(pull(draw(0, 1, 4, 4, 2))[0]).all()
+
+
+@pytest.mark.parametrize("pixels", [1, 3])
+def test_reflect_equals_pytorch(pixels):
+    torch = pytest.importorskip("torch")
+    x, peer = draw(0, 2, 4, 6, 3), torch.nn.ReflectionPad2d(pixels)
+    y = agree(lambda v: layers.reflect(v, pixels), peer, x, value=0, gradient=1e-6)
+    assert y.shape == (2, 4 + 2 * pixels, 6 + 2 * pixels, 3)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 8, 1), (1, 8, 3, 1), (1, 2, 2, 1)])
+def test_reflect_refuses_a_border_as_large_as_the_map(shape):
+    """As PyTorch does; NumPy would go on mirroring."""
+    with pytest.raises(ValueError, match="3 pixels"):
+        layers.reflect(jnp.zeros(shape), 3)
+
+
+# --- plans
+
+
+def counted(module, side):
+    images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+    made = jax.eval_shape(lambda x: module.init(jax.random.key(0), x, train=False), images)
+    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(made))
+
+
+def shape_of(module, side):
+    images = jax.ShapeDtypeStruct((2, side, side, 3), jnp.float32)
+    run = lambda x: module.init_with_output(jax.random.key(0), x, train=False)[0]  # noqa: E731
+    return jax.eval_shape(run, images).shape
+
+
+def test_the_reference_networks_have_the_references_parameters():
+    """junyanz/pytorch-CycleGAN prints 11.378 M and 2.765 M."""
+    assert counted(resnet.generator(ResnetGenerator(size=256)), 256) == 11_378_179
+    assert counted(resnet.discriminator(PatchDiscriminator(size=256)), 256) == 2_764_737
+    # 6 blocks at 128 px: 3 blocks of 2 (9 256^2 + 256) fewer.
+    six = counted(resnet.generator(ResnetGenerator(size=128, blocks=6)), 128)
+    assert six == 11_378_179 - 3 * 2 * (9 * 256**2 + 256)
+
+
+def test_sides_of_the_maps():
+    net = resnet.discriminator(PatchDiscriminator())
+    assert {side: shape_of(net, side) for side in (256, 128, 64)} == {
+        256: (2, 30, 30, 1),
+        128: (2, 14, 14, 1),
+        64: (2, 6, 6, 1),
+    }
+    # A 3x3 head keeps the side of the map.
+    assert shape_of(resnet.discriminator(PatchDiscriminator(head_kernel=3)), 64) == (2, 7, 7, 1)
+    assert shape_of(cartoon.discriminator(CartoonDiscriminator()), 64) == (2, 16, 16, 1)
+    assert shape_of(resnet.generator(ResnetGenerator(blocks=1)), 64) == (2, 64, 64, 3)
+    assert shape_of(resnet.generator(CartoonGenerator(blocks=1)), 64) == (2, 64, 64, 3)
+
+
+def test_widths_double_at_most_three_times():
+    plan = resnet.discriminator_plan(PatchDiscriminator(size=256, base=8, downs=5, flats=2))
+    assert [block.features for block in plan] == [8, 16, 32, 64, 64, 64, 64, 1]
+    plan = resnet.discriminator_plan(PatchDiscriminator(base=8))
+    assert [(block.features, block.stride) for block in plan] == [
+        (8, 2),
+        (16, 2),
+        (32, 2),
+        (64, 1),
+        (1, 1),
+    ]
+
+
+def test_cartoon_discriminator_has_seven_convolutions_and_two_halvings():
+    plan = cartoon.discriminator_plan(CartoonDiscriminator())
+    assert [block.op for block in plan] == ["conv"] * 7
+    assert [block.stride for block in plan] == [1, 2, 1, 2, 1, 1, 1]
+    assert [block.features for block in plan] == [32, 64, 128, 128, 256, 256, 1]
+    assert [block.kernel for block in plan] == [3] * 7
+
+
+def test_cartoon_generator_has_eight_blocks():
+    plan = resnet.generator_plan(CartoonGenerator())
+    assert sum(block.skip == "end" for block in plan) == 8
+    assert [b.stride for b in plan].count(2) == 4
+    # A norm follows the pair, not the convolution that changes the side.
+    assert [b.norm for b in plan if b.stride == 2] == [False] * 4
+    assert [b.norm for b in plan if b.name.endswith("_flat")] == [True] * 4
+
+
+def test_biases_can_be_left_out_before_a_norm_only():
+    plan = resnet.generator_plan(ResnetGenerator(bias=False))
+    assert [b.name for b in plan if b.bias] == ["rgb"]
+    plan = resnet.discriminator_plan(PatchDiscriminator(bias=False))
+    assert [b.name for b in plan if b.bias] == ["down1", "logit"]
+    for plan in (
+        resnet.generator_plan(CartoonGenerator(bias=False, norm="none")),
+        cartoon.discriminator_plan(CartoonDiscriminator(bias=False, norm="none")),
+    ):
+        assert all(block.bias for block in plan)
+        assert not any(block.norm for block in plan)
+
+
+# --- whole networks written out in PyTorch
+
+
+def normed(torch, width, norm, *, relu):
+    norms = {"instance": torch.nn.InstanceNorm2d, "batch": torch.nn.BatchNorm2d}
+    return [
+        *([norms[norm](width)] if norm in norms else []),
+        *([torch.nn.ReLU()] if relu else []),
+    ]
+
+
+def torch_generator(base, blocks, norm="instance", *, flat=False, bias=True):
+    """junyanz's ResnetGenerator; with `flat` znxlwm's CartoonGAN one, with reflected borders."""
+    import torch
+
+    n = torch.nn
+
+    class Residual(n.Module):
+        def __init__(self, width):
+            super().__init__()
+            self.inner = n.Sequential(
+                n.ReflectionPad2d(1),
+                n.Conv2d(width, width, 3, bias=bias),
+                *normed(torch, width, norm, relu=True),
+                n.ReflectionPad2d(1),
+                n.Conv2d(width, width, 3, bias=bias),
+                *normed(torch, width, norm, relu=False),
+            )
+
+        def forward(self, x):
+            return x + self.inner(x)
+
+    made = [n.ReflectionPad2d(3), n.Conv2d(3, base, 7, bias=bias)]
+    made += normed(torch, base, norm, relu=True)
+    width = base
+    for _ in range(2):
+        made.append(n.Conv2d(width, 2 * width, 3, 2, 1, bias=bias or flat))
+        width *= 2
+        made += [n.Conv2d(width, width, 3, 1, 1, bias=bias)] if flat else []
+        made += normed(torch, width, norm, relu=True)
+    made += [Residual(width) for _ in range(blocks)]
+    for _ in range(2):
+        made.append(n.ConvTranspose2d(width, width // 2, 3, 2, 1, 1, bias=bias or flat))
+        width //= 2
+        made += [n.Conv2d(width, width, 3, 1, 1, bias=bias)] if flat else []
+        made += normed(torch, width, norm, relu=True)
+    return n.Sequential(*made, n.ReflectionPad2d(3), n.Conv2d(width, 3, 7), n.Tanh())
+
+
+def torch_patch(base, downs=3, flats=1, norm="instance", *, head=4, bias=True):
+    """junyanz's NLayerDiscriminator."""
+    import torch
+
+    n = torch.nn
+    made, width = [n.Conv2d(3, base, 4, 2, 1), n.LeakyReLU(0.2)], base
+    for i in range(1, downs + flats):
+        wider = base * min(2**i, 8)
+        made.append(n.Conv2d(width, wider, 4, 2 if i < downs else 1, 1, bias=bias))
+        made += [*normed(torch, wider, norm, relu=False), n.LeakyReLU(0.2)]
+        width = wider
+    return n.Sequential(*made, n.Conv2d(width, 1, head, 1, 1))
+
+
+def torch_cartoon_discriminator(base, norm="instance"):
+    """znxlwm/pytorch-CartoonGAN's discriminator without its sigmoid."""
+    import torch
+
+    n = torch.nn
+    made, width = [], 3
+    for factor, stride, follows in (
+        (1, 1, 0),
+        (2, 2, 0),
+        (4, 1, 1),
+        (4, 2, 0),
+        (8, 1, 1),
+        (8, 1, 1),
+    ):
+        made.append(n.Conv2d(width, factor * base, 3, stride, 1))
+        width = factor * base
+        made += normed(torch, width, norm if follows else "none", relu=False)
+        made.append(n.LeakyReLU(0.2))
+    return n.Sequential(*made, n.Conv2d(width, 1, 3, 1, 1))
+
+
+def carry(peer, params, plan):
+    """Weights of a plan's layers, in order, into the convolutions of a torch network."""
+    import torch
+
+    found = [m for m in peer.modules() if isinstance(m, torch.nn.Conv2d | torch.nn.ConvTranspose2d)]
+    for module, block in zip(found, plan, strict=True):
+        transposed = isinstance(module, torch.nn.ConvTranspose2d)
+        assert transposed == (block.op == "conv_transpose")
+        kernel = np.asarray(params[block.name]["weight"]["kernel"])
+        order = (2, 3, 0, 1) if transposed else (3, 2, 0, 1)
+        assert (module.bias is not None) == ("bias" in params[block.name])
+        module.weight.data = torch.tensor(kernel.transpose(order).copy())
+        if module.bias is not None:
+            module.bias.data = torch.tensor(np.array(params[block.name]["bias"]))
+    return peer
+
+
+def lively(params, seed=0):
+    """The same tree with kernels of gain 1 and biases that are not 0."""
+    draws = np.random.default_rng(seed)
+
+    def one(leaf):
+        fan_in = np.prod(leaf.shape[:-1]) if leaf.ndim > 1 else 25
+        return jnp.array(draws.normal(size=leaf.shape) / np.sqrt(fan_in), jnp.float32)
+
+    return jax.tree.map(one, params)
+
+
+NETWORKS = {
+    "resnet": (
+        ResnetGenerator(size=16, base=4, blocks=1),
+        resnet.generator,
+        resnet.generator_plan,
+        lambda norm: torch_generator(4, 1, norm),
+    ),
+    "cartoon": (
+        CartoonGenerator(size=16, base=4, blocks=1),
+        resnet.generator,
+        resnet.generator_plan,
+        lambda norm: torch_generator(4, 1, norm, flat=True),
+    ),
+    "no bias": (
+        ResnetGenerator(size=16, base=2, blocks=2, bias=False),
+        resnet.generator,
+        resnet.generator_plan,
+        lambda norm: torch_generator(2, 2, norm, bias=norm == "none"),
+    ),
+    "patch": (
+        PatchDiscriminator(size=32, base=4),
+        resnet.discriminator,
+        resnet.discriminator_plan,
+        lambda norm: torch_patch(4, norm=norm),
+    ),
+    "patch of 3x3": (
+        PatchDiscriminator(size=16, base=4, downs=2, flats=0, head_kernel=3),
+        resnet.discriminator,
+        resnet.discriminator_plan,
+        lambda norm: torch_patch(4, 2, 0, norm, head=3),
+    ),
+    "seven": (
+        CartoonDiscriminator(size=16, base=4),
+        cartoon.discriminator,
+        cartoon.discriminator_plan,
+        lambda norm: torch_cartoon_discriminator(4, norm),
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "norm"),
+    [*((name, "instance") for name in NETWORKS), ("resnet", "none"), ("patch", "none")],
+)
+def test_networks_equal_pytorch(name, norm):
+    pytest.importorskip("torch")
+    settings, make, plan, peer = NETWORKS[name]
+    settings = dataclasses.replace(settings, norm=norm)
+    net, side = make(settings), settings.size
+    # Larger than trained, and not square: the networks are fully convolutional.
+    x = draw(3, 2, side + 8, side + 16, 3)
+    variables = net.init(jax.random.key(0), jnp.zeros((1, side, side, 3)), train=False)
+    assert set(variables) == {"params"}
+    params = lively(variables["params"])
+    ours = jax.jit(lambda v: net.apply({"params": params}, v, train=True))
+    y = agree(ours, carry(peer(norm), params, plan(settings)), x, value=1e-4, gradient=1e-4)
+    assert y.std() > 0.05
+    generates = y.shape[-1] == 3
+    assert y.shape[1:3] == x.shape[1:3] if generates else y.shape[1] < side / 2
+
+
+def test_batch_norm_equals_pytorch_and_keeps_statistics():
+    pytest.importorskip("torch")
+    settings = ResnetGenerator(size=16, base=4, blocks=1, norm="batch")
+    net, plan = resnet.generator(settings), resnet.generator_plan(settings)
+    x = draw(0, 3, 16, 16, 3)
+    variables = net.init(jax.random.key(0), x, train=False)
+    names = {f"{block.name}_norm" for block in plan if block.norm}
+    assert len(names) == 1 + 2 + 2 + 2
+    assert set(variables["batch_stats"]) == names
+    params = dict(lively(variables["params"]))
+    for name in names:
+        width = len(params[name]["scale"])
+        params[name] = {"scale": jnp.ones(width), "bias": jnp.zeros(width)}
+    peer = carry(torch_generator(4, 1, "batch"), params, plan)
+    told = {"params": params, "batch_stats": variables["batch_stats"]}
+    run = jax.jit(lambda v: net.apply(told, v, train=True, mutable=["batch_stats"]))
+    agree(lambda v: run(v)[0], peer, x, value=1e-4, gradient=1e-4)
+    means = [m.running_mean for m in peer.modules() if hasattr(m, "running_mean")]
+    new = run(x)[1]["batch_stats"]
+    for theirs, block in zip(means, [b for b in plan if b.norm], strict=True):
+        got = new[f"{block.name}_norm"]["mean"]
+        np.testing.assert_allclose(got, theirs, rtol=0, atol=1e-5)
+        assert np.abs(got).max() > 1e-3
+
+
+@pytest.mark.parametrize("norm", ["instance", "batch"])
+def test_an_image_does_not_depend_on_its_batch(norm):
+    """Batch norm alone mixes images; training and evaluation are one function without it."""
+    net = resnet.discriminator(PatchDiscriminator(size=16, base=4, downs=2, flats=0, norm=norm))
+    x = draw(0, 3, 16, 16, 3)
+    variables = net.init(jax.random.key(0), x, train=False)
+    variables = {**variables, "params": lively(variables["params"])}
+
+    @functools.partial(jax.jit, static_argnums=1)
+    def run(x, train):
+        return net.apply(variables, x, train=train, mutable=["batch_stats"])[0]
+
+    whole, other = run(x, True), run(x.at[1:].set(x[1:] * -2 + 1), True)
+    mixes = norm == "batch"
+    assert (np.abs(np.asarray(whole[0] - other[0])).max() == 0) == (not mixes)
+    alone, evaluated = run(x[:1], True), run(x, False)
+    assert np.allclose(whole[:1], alone, rtol=0, atol=1e-5) == (not mixes)
+    assert np.array_equal(whole, evaluated) == (not mixes)
+
+
+# --- refusals
+
+
+@pytest.mark.parametrize("size", [-4, 0, 1, 3, 6, 18, 23, 66, 127])
+@pytest.mark.parametrize("make", [ResnetGenerator, CartoonGenerator, CartoonDiscriminator])
+def test_sizes_that_do_not_come_back_are_refused_with_a_near_one(make, size):
+    with pytest.raises(UserError, match=r"generator\.size is -?\d+.*multiple of 4") as told:
+        make(size=size).check("method.generator")
+    near = int(re.search(r"such as (\d+)", str(told.value))[1])
+    assert abs(near - size) <= 2 or near == 8
+    make(size=near).check("method.generator")
+
+
+@pytest.mark.parametrize("size", [8, 12, 16, 64, 100])
+def test_sizes_that_are_taken_work(size):
+    settings = ResnetGenerator(size=size, base=1, blocks=1)
+    settings.check("method.generator")
+    assert shape_of(resnet.generator(settings), size) == (2, size, size, 3)
+
+
+def test_a_generator_without_downs_or_channels_is_refused():
+    for change in ({"downs": 0}, {"blocks": -1}, {"base": 0}):
+        with pytest.raises(UserError, match="at least 1"):
+            ResnetGenerator(**change).check("method.generator")
+
+
+@pytest.mark.parametrize("norm", ["instance", "none"])
+@pytest.mark.parametrize(("downs", "flats", "head"), [(3, 1, 4), (2, 1, 4), (3, 2, 3), (2, 0, 3)])
+def test_the_smallest_patch_discriminator_is_where_the_check_says(downs, flats, head, norm):
+    """What the check takes has a map of logits, and what it refuses has none, or one whose
+    instance norm would see single pixels."""
+    taken = {}
+    for size in range(2**downs * 2, 2**downs * 8, 2**downs):
+        settings = PatchDiscriminator(
+            size=size, base=2, downs=downs, flats=flats, head_kernel=head, norm=norm
+        )
+        before_head = size // 2**downs - flats
+        works = before_head - (head == 4) >= 1 and (norm == "none" or before_head >= 2)
+        taken[size] = works
+        if works:
+            settings.check("method.discriminator")
+            side = before_head - (head == 4)
+            assert shape_of(resnet.discriminator(settings), size) == (2, side, side, 1)
+        else:
+            with pytest.raises(UserError, match=r"leave a map of .* fewer of them"):
+                settings.check("method.discriminator")
+    assert any(taken.values())
+
+
+def test_a_70x70_patch_discriminator_of_16_pixels_is_refused():
+    with pytest.raises(UserError, match="3 halvings of 16 px"):
+        PatchDiscriminator(size=16).check("method.discriminator")
+    with pytest.raises(UserError, match="multiple of 8, such as 24"):
+        PatchDiscriminator(size=25).check("method.discriminator")
