@@ -5,7 +5,8 @@ anigan evaluate runs/cycle
 
 Trained on 4,096 photo-like faces and as many anime faces of other people; 256 held-out
 faces are drawn in both styles.
-@RESULT@
+Measured: 4,000 steps in 55 minutes on 2 cores beside other work. Photo to anime, against
+the true partners: PSNR 19.99 dB, LPIPS 0.370, hair colour right for 98.4 %.
 """
 
 from anigan_jax.config import Config, Optimizer, Run

@@ -1,7 +1,8 @@
 """Seed S1's CycleGAN: photos to anime and back, identity : GAN : cycle = 5 : 1 : 10.
 
 anigan train seed_cyclegan --workdir runs/cycle --data.path PHOTOS --data.path-b FACES
-... --batch-size 4 --method.generator.base 24 --method.discriminator.base 24    (2 cores)
+... --batch-size 4 --method.generator.base 24 --method.discriminator.base 24 --flip
+    --ema-half-life 2000 --run.steps 4000                   (2 cores: 35 to 60 minutes)
 
 Numbers of the report: two down, four residual blocks, two up, narrower than its DCGAN;
 discriminators like the DCGAN's, with a map of outputs; MSE for the GAN term, L1 for the
