@@ -16,8 +16,8 @@ from anigan_jax.core import Array, PyTree, TrainState
 from anigan_jax.evaluation.batches import in_batches
 from anigan_jax.methods.gan_updates import split_variables
 
-# A preview shows this many images, each with what becomes of it.
-SHOWN = 12
+# Pictures of a preview, whose grid is 6x6: pairs or triples never break over its rows.
+SHOWN = 36
 # Images at a time in evaluation: at 256 px one activation map of 32 takes 0.5 GB.
 BATCH = 32
 # The images that a direction starts from.
@@ -84,10 +84,11 @@ def preview(translate: dict[str, Callable], state: TrainState, shown: dict) -> d
     params, stats = state.ema or state.params["g"], state.stats["g"]
     panels = {}
     for direction, change in translate.items():
-        images = signed(shown[SOURCE[direction]][:SHOWN])
+        back = translate.get(direction[::-1])
+        images = signed(shown[SOURCE[direction]][: SHOWN // (3 if back else 2)])
         columns = [images, change(params, stats, images)]
-        if direction[::-1] in translate:
-            columns.append(translate[direction[::-1]](params, stats, columns[-1]))
+        if back:
+            columns.append(back(params, stats, columns[-1]))
         stacked = jnp.stack(columns, axis=1)
         panels["_to_".join(direction)] = stacked.reshape(-1, *images.shape[1:])
     return panels
