@@ -397,7 +397,7 @@ def test_four_devices_agree_with_one(pack):
 def test_the_preview_has_a_text_for_each_row(pack):
     method, state = start(TEXT, pack)
     keys = rng.example_keys(jax.random.key(0), jnp.arange(64))
-    panels = jax.jit(method.preview)(state, keys)
+    panels = jax.jit(method.preview)(state, keys, {})
     assert set(panels) == {"samples", "ema"}
     rows = np.asarray(panels["samples"]).reshape(8, 8, 16, 16, 3)
     # Another latent and another text both change the picture.

@@ -55,7 +55,7 @@ def make(settings: ColourClassifier, axis_name: str | None) -> Method:
     return Method(
         init=init,
         phases=(Phase("train", (Update("d", (loss,)),)),),
-        preview=lambda state, keys: {},
+        preview=lambda state, keys, shown: {},
         generate=None,
         z_dim=0,
         evaluate=evaluate,
