@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
 import queue
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -63,8 +65,10 @@ def prepare(config: Config, pack: Pack, frozen: PyTree, start: int = 0) -> Sessi
     run, total = config.run, config.run.steps
     devices = parallel.choose_devices(run.devices, config.batch_size)
     method = config.method.make(parallel.AXIS)
-    over = ends(method.phases, total, len(pack.images) // config.batch_size)
-    marks = (run.sample_every, run.checkpoint_every, start, *over)
+    # Not up to `total` alone: a replay also repeats what a longer, resumed run added.
+    over = ends(method.phases, sys.maxsize, len(pack.images) // config.batch_size)
+    changes = [end for end in over if end < total]
+    marks = (run.sample_every, run.checkpoint_every, total, start, *changes)
     length = largest_divisor(run.steps_per_dispatch, marks)
     mapped = [
         parallel.map_step(
@@ -86,7 +90,7 @@ def prepare(config: Config, pack: Pack, frozen: PyTree, start: int = 0) -> Sessi
                 yield {"device": index}
         yield from _ahead(
             {"device": index, "rows": _rows(config, data, at, length, reserved, len(devices))}
-            for at in range(first, total, length)
+            for at in itertools.count(first, length)
         )
 
     def dispatch(at: int, state: TrainState, local: dict):

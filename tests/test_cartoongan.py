@@ -26,7 +26,7 @@ from tiny import (
     write_config,
 )
 
-from anigan_jax import checkpoint, driver, feed, rng, train_step, weights
+from anigan_jax import checkpoint, driver, feed, parallel, rng, train_step, weights
 from anigan_jax.data import transforms
 from anigan_jax.errors import UserError
 from anigan_jax.methods.cartoongan import CartoonGAN, Features
@@ -600,3 +600,23 @@ def test_a_run_that_is_cut_twice_equals_a_whole_one(folder, tmp_path):
     done = anigan("replay", cut)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "identical through step 8" in done.stdout
+
+
+@pytest.mark.parametrize("kind", ["resident", "streamed"])
+def test_a_replay_reaches_beyond_the_first_length_of_a_run(tmp_path, monkeypatch, kind):
+    """A run may be resumed with more steps; its record still has the first length."""
+    config = with_features(CARTOON, tmp_path)
+    run = dataclasses.replace(config.run, steps=3, feed=kind, steps_per_dispatch=1)
+    config = dataclasses.replace(config, run=run)
+    made = iter(("content", "train"))
+
+    def name_of_phase(step, mapper, devices):
+        name = next(made)
+        return lambda state, shared, local: name
+
+    monkeypatch.setattr(parallel, "map_step", name_of_phase)
+    pack = packed(config, tmp_path / "cache")
+    session = driver.prepare(config, pack, config.method.frozen(pack))
+    local = session.locals_from(0)
+    names = [session.dispatch(at, None, next(local)) for at in range(7)]
+    assert names == ["content"] * 4 + ["train"] * 3
