@@ -41,7 +41,7 @@ def test_two_processes_give_the_same_bits_for_every_config(tmp_path):
                 [sys.executable, script], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
             )
         )
-    texts = [run.communicate(timeout=700) for run in runs]
+    texts = [run.communicate(timeout=1500) for run in runs]
     assert [run.returncode for run in runs] == [0, 0], texts[0][1][-2000:]
     first, second = (json.loads(out) for out, _ in texts)
     assert first.keys() == set(NAMES)
