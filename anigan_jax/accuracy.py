@@ -105,10 +105,7 @@ def as_text(report: dict) -> str:
     lines = [f"{'':38}{'hair':>22}{'eyes':>22}{'both':>22}"]
 
     def row(name: str, shares: dict[str, Share]) -> None:
-        cells = [
-            f"{100 * s.value:.1f} % [{100 * s.low:.1f}, {100 * s.high:.1f}]"
-            for s in (shares[part] for part in PARTS)
-        ]
+        cells = [attributes.as_percent(shares[part]) for part in PARTS]
         lines.append(f"{name:38}" + "".join(f"{cell:>22}" for cell in cells))
 
     def plain(name: str, values) -> None:

@@ -33,15 +33,16 @@ def evaluate(argv: list[str]) -> int:
     from anigan_jax import accuracy, fidelity, record
 
     inputs = run.config.method.inputs(run.pack, "test")
-    report = fidelity.measure(run.method, run.state, run.pack, inputs, vgg)
+    made = fidelity.translations(run.method, run.state, run.pack)
+    report = fidelity.measure(run.method, run.state, run.pack, inputs, made, vgg)
     if vgg:
         report["vgg16_sha256"] = foreign_weights.content_sha256(vgg)
     path = args.run / "evaluate" / f"step_{report['step']:09d}.json"
     text = json.dumps(accuracy.as_json(report), indent=1)
     record.save_text(text, path)
     pictures = []
-    for direction in run.method.translate if run.pack.paired else ():
-        picture = fidelity.sheet(run.method, run.state, run.pack, direction)
+    for direction, images in made.items():
+        picture = fidelity.sheet(images, run.pack, direction)
         place = path.with_name(f"{path.stem}_{direction}.png")
         pictures.append(record.save_image(picture, place))
     print(text if args.json else fidelity.as_text(report))

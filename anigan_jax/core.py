@@ -95,7 +95,7 @@ class Method(NamedTuple):
       init: (key, frozen) -> (params, stats, memory), dicts over players (memory: any tree).
       phases: in order of training.
       preview: (state, keys (n,), shown) -> {panel name: (m, H, W, 3) in [-1, 1]}; `shown`
-        are n rows of the data at most, uint8 images and inputs, for who translates images.
+        are n rows of the data at most, uint8 images and inputs; {} where nothing is translated.
       generate: (params of g, stats of g, z (n, Z), text (n, T) or None) -> (n, H, W, 3)
         in [-1, 1]; None where nothing is generated.
       z_dim: length of the latent; 0 where there is none.
@@ -143,6 +143,11 @@ class TrainState:
     ema: PyTree
     frozen: PyTree
     memory: PyTree
+
+
+def generator_of(state: TrainState) -> tuple[PyTree, PyTree]:
+    """(params, stats) of G as it is shown: averaged where the run averages."""
+    return state.ema or state.params["g"], state.stats["g"]
 
 
 def sum_over(axis_name: str | None, value: Array) -> Array:

@@ -38,6 +38,7 @@ class Session(NamedTuple):
     """
 
     method: Method
+    data: dict[str, np.ndarray]
     devices: list
     total: int
     length: int
@@ -102,6 +103,7 @@ def prepare(config: Config, pack: Pack, frozen: PyTree, start: int = 0) -> Sessi
 
     return Session(
         method,
+        data,
         devices,
         total,
         length,
@@ -142,29 +144,20 @@ def like(config: Config, method: Method, frozen: PyTree) -> TrainState:
 def _rows(config: Config, data: dict, first: int, length: int, reserved: int, devices: int):
     """The resident feed's rows (D, K, R, b, ...) of each array, for `length` steps."""
     b = config.batch_size
-    draws = range(first * reserved, (first + length) * reserved)
-
-    def take(name: str, values: np.ndarray) -> np.ndarray:
-        seed = feed.order_seed(name, config.seed)
-        taken = np.stack(
-            [
-                values[
-                    order.batch_indices(
-                        np.array([draw], np.uint32),
-                        b,
-                        len(values),
-                        seed,
-                        start=np.uint32(0),
-                        count=b,
-                    )
-                ]
-                for draw in draws
-            ]
+    examples = np.arange(b, dtype=np.uint32)
+    drawn = [
+        feed.gather(
+            data, np.uint32(draw), b, examples, config.seed, while_loop=order.python_while_loop
         )
+        for draw in range(first * reserved, (first + length) * reserved)
+    ]
+
+    def arranged(name: str, values: np.ndarray) -> np.ndarray:
+        taken = np.stack([rows[name] for rows in drawn])
         taken = taken.reshape(length, reserved, devices, b // devices, *values.shape[1:])
         return np.ascontiguousarray(np.moveaxis(taken, 2, 0))
 
-    return {name: take(name, values) for name, values in data.items()}
+    return {name: arranged(name, values) for name, values in data.items()}
 
 
 def _ahead(items: Iterator) -> Iterator:
@@ -220,7 +213,7 @@ def _loop(config, workdir: Path, pack: Pack, session: Session, state, at: int) -
     evaluate = evaluator(config, session.method, pack)
     metrics = record.MetricsFile(workdir / "metrics.jsonl", at)
     if at == 0:
-        for name, images in rows(config, pack).items():
+        for name, images in session.data.items():
             if name.startswith("images"):
                 path = workdir / f"{name.replace('images', 'real')}.png"
                 record.save_image(record.grid(images[:PREVIEWS]), path)
@@ -311,8 +304,10 @@ def previewer(config: Config, method: Method, pack: Pack) -> Callable[[TrainStat
     """
     key = rng.stream_key(rng.root_key(config.seed), rng.Stream.PREVIEW)
     keys = rng.example_keys(key, np.arange(PREVIEWS))
-    shown = rows(config, pack, "test" if pack.has("test") else "train")
-    shown = {name: np.asarray(values[:PREVIEWS]) for name, values in shown.items()}
+    shown = {}
+    if method.translate:
+        found = rows(config, pack, "test" if pack.has("test") else "train")
+        shown = {name: np.asarray(values[:PREVIEWS]) for name, values in found.items()}
     compiled = jax.jit(method.preview)
     return lambda state: {n: np.asarray(x) for n, x in compiled(state, keys, shown).items()}
 

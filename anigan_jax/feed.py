@@ -5,8 +5,11 @@ Arrays whose names end in '_b' are rows of the second domain of unpaired data.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from anigan_jax import rng
 from anigan_jax.augment import random_flip, signed
@@ -14,30 +17,39 @@ from anigan_jax.core import Array, Batch
 from anigan_jax.data import order
 
 
-def gather(data: Batch, draw: Array, batch_size: int, examples: Array, seed: int) -> Batch:
-    """Rows of one draw from the resident set.
+def gather(
+    data: Batch,
+    draw: Array,
+    batch_size: int,
+    examples: Array,
+    seed: int,
+    while_loop: Callable = jax.lax.while_loop,
+) -> Batch:
+    """Rows of one draw: from the resident set, or on the host from NumPy arrays.
 
     Args:
       data: arrays with N rows each: 'images' (N, H, W, 3) uint8, and a method's inputs.
       draw: () int32 number of the batch since the start of training.
       examples: (b,) global example indices of this device, consecutive.
+      while_loop: `order.python_while_loop` on the host.
 
     Returns:
       The arrays with b rows; those of one domain are of the same images.
     """
 
-    def indices(name: str) -> Array:
-        return order.batch_indices(
-            draw.astype(jnp.uint32),
-            batch_size,
-            data[name].shape[0],
-            order_seed(name, seed),
-            start=examples[0].astype(jnp.uint32),
-            count=examples.shape[0],
-            while_loop=jax.lax.while_loop,
-        )
-
-    return {name: rows[indices(name)] for name, rows in data.items()}
+    indices = {}
+    for name, rows in data.items():
+        if second(name) not in indices:
+            indices[second(name)] = order.batch_indices(
+                draw.astype(np.uint32),
+                batch_size,
+                rows.shape[0],
+                order_seed(name, seed),
+                start=examples[0].astype(np.uint32),
+                count=examples.shape[0],
+                while_loop=while_loop,
+            )
+    return {name: rows[indices[second(name)]] for name, rows in data.items()}
 
 
 def second(name: str) -> bool:

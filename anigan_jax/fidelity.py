@@ -10,7 +10,7 @@ from anigan_jax.core import Method, TrainState
 from anigan_jax.data import painted, tags
 from anigan_jax.data.pack import Pack
 from anigan_jax.evaluation import translation as judge
-from anigan_jax.evaluation.attributes import Share
+from anigan_jax.evaluation.attributes import Share, as_percent
 from anigan_jax.networks import lpips
 
 PARTS = {"a": "testA", "b": "testB"}
@@ -18,11 +18,22 @@ SHOWN = 36
 TRAINED = {"a": "trainA", "b": "trainB"}
 
 
-def measure(method: Method, state: TrainState, pack: Pack, inputs: dict, vgg) -> dict:
+def translations(method: Method, state: TrainState, pack: Pack) -> dict[str, np.ndarray]:
+    """Direction -> what the held-out images become; {} where they are no pairs."""
+    return {
+        direction: photos.translated(method, state, direction, pack.part(PARTS[direction[0]]))
+        for direction in (method.translate if pack.paired else ())
+    }
+
+
+def measure(
+    method: Method, state: TrainState, pack: Pack, inputs: dict, made: dict[str, np.ndarray], vgg
+) -> dict:
     """Judges a run on the held-out images.
 
     Args:
       inputs: the method's inputs of the part 'test'.
+      made: the run's `translations`.
       vgg: weights of `networks.lpips.distances`; None leaves LPIPS out.
 
     Returns:
@@ -31,14 +42,14 @@ def measure(method: Method, state: TrainState, pack: Pack, inputs: dict, vgg) ->
     """
     images = pack.first("test")
     report = {"step": int(state.step), "l1": method.evaluate(state, images, inputs)}
-    if pack.paired:
+    if made:
         report["pairs"] = len(images)
-        for direction in method.translate:
-            report[direction] = against_partners(method, state, pack, direction, vgg)
+    for direction, pictures in made.items():
+        report[direction] = against_partners(pictures, pack, direction, vgg)
     return report
 
 
-def against_partners(method: Method, state: TrainState, pack: Pack, direction: str, vgg) -> dict:
+def against_partners(made: np.ndarray, pack: Pack, direction: str, vgg) -> dict:
     """Pictures against the true partners: 'translation', the baselines, and what is true.
 
     Returns:
@@ -48,8 +59,7 @@ def against_partners(method: Method, state: TrainState, pack: Pack, direction: s
     """
     here, there = direction
     source, partners = pack.part(PARTS[here]), pack.part(PARTS[there])
-    pictures = {"translation": photos.translated(method, state, direction, source)}
-    pictures |= judge.baselines(source, pack.part(TRAINED[there]))
+    pictures = {"translation": made, **judge.baselines(source, pack.part(TRAINED[there]))}
     rows = {}
     for name, images in pictures.items():
         rows[name] = {
@@ -62,13 +72,12 @@ def against_partners(method: Method, state: TrainState, pack: Pack, direction: s
     return rows
 
 
-def sheet(method: Method, state: TrainState, pack: Pack, direction: str) -> Image.Image:
+def sheet(made: np.ndarray, pack: Pack, direction: str) -> Image.Image:
     """Held-out images, what they become, and their true partners."""
     here, there = direction
-    source, partners = (pack.part(PARTS[domain])[:SHOWN] for domain in direction)
-    made = photos.translated(method, state, direction, source)
+    columns = pack.part(PARTS[here]), made, pack.part(PARTS[there])
     names = here.upper(), f"{here.upper()} to {there.upper()}", "truth"
-    return photos.rows(list(zip(names, (source, made, partners), strict=True)))
+    return photos.rows([(n, images[:SHOWN]) for n, images in zip(names, columns, strict=True)])
 
 
 def _hair(images: np.ndarray, pack: Pack) -> Share:
@@ -88,10 +97,7 @@ def as_text(report: dict) -> str:
         for name, row in report[direction].items():
             psnr = "-" if row["psnr"] is None else f"{row['psnr']:.2f}"
             distance = "-" if row["lpips"] is None else f"{row['lpips']:.4f}"
-            hair = row["hair"]
-            told = "-"
-            if hair is not None:
-                told = f"{100 * hair.value:.1f} % [{100 * hair.low:.1f}, {100 * hair.high:.1f}]"
+            told = "-" if row["hair"] is None else as_percent(row["hair"])
             lines.append(f"{name:18}{psnr:>10}{distance:>10}{told:>26}")
         lines.append("")
     lines.append("mean absolute differences on held-out images, values in [-1, 1]")

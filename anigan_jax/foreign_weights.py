@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import os
 import re
 import tarfile
 from collections.abc import Iterable
@@ -19,6 +18,7 @@ import numpy as np
 
 from anigan_jax import foreign_pickle, weights
 from anigan_jax.errors import UserError
+from anigan_jax.runtime import cache_home
 
 DEPTHS = {"vgg16": 16, "vgg19": 19}
 WIDTHS = (64, 128, 256, 512, 512)
@@ -79,8 +79,7 @@ def _pairs(names: tuple[str, ...]) -> str:
 
 def weights_home() -> Path:
     """Where converted weights live, outside any checkout."""
-    base = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    return base / "anigan_jax" / "weights"
+    return cache_home() / "weights"
 
 
 def find(
@@ -105,7 +104,7 @@ def find(
     arrays, about = weights.read(file), weights.metadata(file)
     # A head that is absent is told of below, in its own words.
     arrays = check(_named(arrays, file), depth, file.name)
-    if about.get("content_sha256", content_sha256(arrays)) != content_sha256(arrays):
+    if "content_sha256" in about and about["content_sha256"] != content_sha256(arrays):
         raise UserError(f"{file} has changed since it was made; bring it anew by {BRINGS[name]}")
     wanted = convolutions(depth) if taps is None else needed(depth, taps)
     keys = [f"{conv}/{leaf}" for conv in wanted for leaf in ("kernel", "bias")]

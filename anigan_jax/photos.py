@@ -17,6 +17,7 @@ from anigan_jax.data.decode import REFUSED, Finding, Refusal
 from anigan_jax.data.layouts import Catalogue, Item
 from anigan_jax.data.sources import Images
 from anigan_jax.errors import UserError
+from anigan_jax.evaluation.batches import in_batches
 
 # A sheet has at most so many rows in a group of columns, and so many photos.
 ROWS, PHOTOS = 12, 96
@@ -212,20 +213,15 @@ def translated(method: Any, state: Any, direction: str, images: np.ndarray) -> n
     import jax
 
     from anigan_jax.augment import signed
+    from anigan_jax.core import generator_of
 
     change = method.translate[direction]
-    params, stats = state.ema or state.params["g"], state.stats["g"]
+    params, stats = generator_of(state)
     run = jax.jit(lambda params, stats, part: change(params, stats, signed(part)))
     side = images.shape[1]
     # Of the size alone: a photo becomes the same whatever is translated beside it.
     batch = max(1, min(BATCH, BATCH_PIXELS // side**2))
-    out = np.empty_like(images)
-    for at in range(0, len(images), batch):
-        part = images[at : at + batch]
-        full = np.zeros((batch, *images.shape[1:]), np.uint8)
-        full[: len(part)] = part
-        out[at : at + batch] = record.to_uint8(run(params, stats, full))[: len(part)]
-    return out
+    return in_batches(lambda part: record.to_uint8(run(params, stats, part)), images, batch)
 
 
 def shown(count: int, side: int) -> int:

@@ -14,6 +14,11 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pill
 PLATFORMS = {"cpu": "cpu", "gpu": "cuda", "tpu": "tpu"}
 
 
+def cache_home() -> Path:
+    """Where everything lives that nobody gave a place, outside any checkout."""
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "anigan_jax"
+
+
 def prepare(platform: str = "auto", devices: int = 0, threads: str | None = None) -> None:
     """Sets the environment; must run before JAX starts its backend.
 
@@ -39,8 +44,7 @@ def prepare(platform: str = "auto", devices: int = 0, threads: str | None = None
     os.environ.setdefault("NPROC", threads or str(default))
     if platform != "auto":
         os.environ["JAX_PLATFORMS"] = PLATFORMS[platform]
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    folder = cache / "anigan_jax" / f"xla-{host.machine()}-{host.node()}"
+    folder = cache_home() / f"xla-{host.machine()}-{host.node()}"
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 

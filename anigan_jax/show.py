@@ -11,7 +11,7 @@ from PIL import Image
 
 from anigan_jax import checkpoint, record, rng, run_folder
 from anigan_jax.config import Config
-from anigan_jax.core import Method, TrainState
+from anigan_jax.core import Method, TrainState, generator_of
 from anigan_jax.errors import UserError
 
 BATCH = 64
@@ -140,7 +140,7 @@ def generated(method: Method, state: TrainState, z, text=None) -> np.ndarray:
 
     With the averaged weights where the run has them.
     """
-    params, stats = state.ema or state.params["g"], state.stats["g"]
+    params, stats = generator_of(state)
     draw = jax.jit(method.generate)
     out = []
     for at in range(0, len(z), BATCH):

@@ -63,7 +63,8 @@ def metadata(path: Path) -> dict:
       UserError: as `read`.
     """
     try:
-        notes = json.loads(_header(path.read_bytes())).get("__metadata__", {})
+        with path.open("rb") as file:
+            notes = json.loads(_header(file.read(8 + MAX_HEADER))).get("__metadata__", {})
         return json.loads(notes.get(ABOUT, "{}"))
     except (OSError, ValueError, AttributeError, struct.error) as error:
         raise UserError(f"{path} holds no readable weights (safetensors): {error}") from None

@@ -37,7 +37,8 @@ def judged(pack, state, translate, vgg=None):
         translate=wrapped, evaluate=translation_updates.evaluator(wrapped)
     )
     inputs = CYCLE.method.inputs(pack, "test")
-    return fidelity.measure(method, state, pack, inputs, vgg)
+    made = fidelity.translations(method, state, pack)
+    return fidelity.measure(method, state, pack, inputs, made, vgg)
 
 
 def test_who_changes_nothing_is_the_identity_baseline(pack, state):
@@ -84,7 +85,8 @@ def test_distances_are_means_over_the_held_out_images(pack, state):
 
 def test_a_sheet_shows_source_translation_and_partner(pack, state):
     method = start(CYCLE)[0]._replace(translate={"ab": lambda p, s, x: -x})
-    sheet = np.asarray(fidelity.sheet(method, state, pack, "ab"))
+    made = fidelity.translations(method, state, pack)
+    sheet = np.asarray(fidelity.sheet(made["ab"], pack, "ab"))
     left, top = sheet.shape[1] - 3 * 18, sheet.shape[0] - 12 * 18
     for column, want in enumerate((pack.part("testA"), 255 - pack.part("testA"))):
         got = sheet[top : top + 16, left + 18 * column : left + 18 * column + 16]

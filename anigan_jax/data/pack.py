@@ -21,6 +21,7 @@ from anigan_jax.data import tags, transforms
 from anigan_jax.data.scan import Scan
 from anigan_jax.data.sources import Source
 from anigan_jax.errors import UserError
+from anigan_jax.runtime import cache_home
 
 SCHEMA = 2
 BLOCK = 1024
@@ -87,8 +88,7 @@ class Pack(NamedTuple):
 
 def default_cache() -> Path:
     """Where packs live that nobody gave a place, outside any checkout."""
-    base = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    return base / "anigan_jax" / "packs"
+    return cache_home() / "packs"
 
 
 def is_pack(path: Path) -> bool:

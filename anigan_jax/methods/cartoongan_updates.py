@@ -23,22 +23,13 @@ from anigan_jax.weights import unflatten
 def make(settings: CartoonGAN, axis_name: str | None) -> Method:
     """The Method of the family: G on the content alone, then both players."""
     game = CartoonGame(settings, axis_name)
-    translate = {"ab": game.translate}
     both = (Update("d", (game.d_loss,)), Update("g", (game.g_loss,)))
     phases = [Phase("train", both)]
     steps, epochs = settings.content_steps or None, settings.content_epochs
     if steps or epochs:
         content = Phase("content", (Update("g", (game.content_loss,)),), steps, epochs)
         phases.insert(0, content)
-    return Method(
-        init=game.init,
-        phases=tuple(phases),
-        preview=lambda state, keys, shown: shared.preview(translate, state, shown),
-        generate=None,
-        z_dim=0,
-        evaluate=shared.evaluator(translate),
-        translate=translate,
-    )
+    return shared.method_of(game.init, tuple(phases), {"ab": game.translate})
 
 
 class CartoonGame:
@@ -110,9 +101,8 @@ class CartoonGame:
             weighted["colour"] = s.colour, losses.colour(made, photo)
         if s.total_variation:
             weighted["total_variation"] = s.total_variation, losses.total_variation(made)
-        terms = {f"loss/{name}": jnp.mean(term) for name, (_, term) in weighted.items()}
-        total = sum(weight * jnp.mean(term) for weight, term in weighted.values())
-        return total, Aux({"loss/g": total, **terms}, stats, state.memory)
+        total, parts = shared.weighted_sum(weighted)
+        return total, Aux({"loss/g": total, **parts}, stats, state.memory)
 
     def landmarks(self, state, images: Array) -> Array:
         """68 points (b, 68, 2) of images in [-1, 1], in units of the side.

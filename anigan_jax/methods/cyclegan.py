@@ -30,6 +30,12 @@ class CycleGAN(Translation):
     pool: int = 50
     """Former fakes of each domain that D also sees; 0: none."""
 
+    def check(self) -> None:
+        """Refuses what cannot be trained."""
+        super().check()
+        if self.pool < 0:
+            raise UserError(f"method.pool is {self.pool}; it must be 0 or more")
+
     def networks(self):
         """Name -> (module, shapes of its inputs for one image)."""
         image = ((1, self.size, self.size, 3),)
@@ -43,6 +49,4 @@ class CycleGAN(Translation):
         from anigan_jax.methods.cyclegan_updates import make
 
         self.check()
-        if self.pool < 0:
-            raise UserError(f"method.pool is {self.pool}; it must be 0 or more")
         return make(self, axis_name)

@@ -26,15 +26,7 @@ def make(settings: CycleGAN, axis_name: str | None) -> Method:
     # Departs: D learns first, as in every family here. So D and G see the same fakes, and
     # one forward pass makes them for both; the PyTorch code updates both on the former G.
     updates = (Update("d", (game.d_loss,)), Update("g", (game.g_loss,)))
-    return Method(
-        init=game.init,
-        phases=(Phase("train", updates),),
-        preview=lambda state, keys, shown: shared.preview(translate, state, shown),
-        generate=None,
-        z_dim=0,
-        evaluate=shared.evaluator(translate),
-        translate=translate,
-    )
+    return shared.method_of(game.init, (Phase("train", updates),), translate)
 
 
 class CycleGame:
@@ -85,7 +77,8 @@ class CycleGame:
             fake, _ = self.g[way](params_g[way], stats_g[way], real[source])
             fake = jax.lax.stop_gradient(fake)
             if s.pool:
-                fake = self.pooled(fake, name, memory, jax.random.fold_in(keys.shared, i))
+                key = jax.random.fold_in(keys.shared, i)
+                fake, memory[name], held = self.pooled(fake, name, state.memory, key)
             logits, after = self.d[name](params[name], state.stats["d"][name], real[name])
             judged, stats[name] = self.d[name](params[name], after, fake)
             loss, opinion = shared.judge(s.loss, logits, judged)
@@ -93,16 +86,15 @@ class CycleGame:
             metrics[f"loss/d_{name}"] = s.d_scale * loss
             metrics |= {k: metrics.get(k, 0.0) + v / 2 for k, v in opinion.items()}
         if s.pool:
-            memory["held"] = memory.pop("next")
+            memory["held"] = held
         return total, Aux({"loss/d": total, **metrics}, stats, memory)
 
-    def pooled(self, fake: Array, name: str, memory: dict, key: Array) -> Array:
-        """What D sees of fakes; the pool in `memory` takes them in."""
+    def pooled(self, fake: Array, name: str, memory: dict, key: Array):
+        """What D sees of fakes (b, S, S, 3), and the pool and its count with them taken in."""
         everyone = image_pool.everywhere(fake, self.axis_name)
         drawn = image_pool.draws(key, len(everyone), self.settings.pool)
-        exchanged = image_pool.exchange(memory[name], memory["held"], everyone, drawn)
-        shown, memory[name], memory["next"] = exchanged
-        return image_pool.own(shown, len(fake), self.axis_name)
+        shown, pool, held = image_pool.exchange(memory[name], memory["held"], everyone, drawn)
+        return image_pool.own(shown, len(fake), self.axis_name), pool, held
 
     def g_loss(self, params, state, batch: Batch, keys: Keys):
         """Both generators' losses under the discriminators of the state."""
@@ -118,12 +110,10 @@ class CycleGame:
             d = state.params["d"][other], state.stats["d"][other]
             logits, _ = self.d[other](*d, fakes[other])
             back = change(other + name, fakes[other])
-            terms[f"loss/gan_{name}{other}"] = shared.fooled(s.loss, logits)
-            terms[f"loss/cycle_{name}"] = jnp.mean(losses.l1(back, real[name]))
+            terms[f"gan_{name}{other}"] = s.adversarial, shared.fooled(s.loss, logits)
+            terms[f"cycle_{name}"] = s.cycle, losses.l1(back, real[name])
             if s.identity:
                 same = change(other + name, real[name])
-                terms[f"loss/identity_{name}"] = jnp.mean(losses.l1(same, real[name]))
-        weights = {"gan": s.adversarial, "cycle": s.cycle, "identity": s.identity}
-        kind = {name: name.removeprefix("loss/").split("_")[0] for name in terms}
-        total = sum(weights[kind[name]] * term for name, term in terms.items())
-        return total, Aux({"loss/g": total, **terms}, stats, state.memory)
+                terms[f"identity_{name}"] = s.identity, losses.l1(same, real[name])
+        total, parts = shared.weighted_sum(terms)
+        return total, Aux({"loss/g": total, **parts}, stats, state.memory)

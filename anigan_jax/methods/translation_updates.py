@@ -12,7 +12,7 @@ import numpy as np
 
 from anigan_jax import losses
 from anigan_jax.augment import signed
-from anigan_jax.core import Array, PyTree, TrainState
+from anigan_jax.core import Array, Method, Phase, TrainState, generator_of
 from anigan_jax.evaluation.batches import in_batches
 from anigan_jax.methods.gan_updates import split_variables
 
@@ -30,13 +30,6 @@ class Network:
     def __init__(self, module: nn.Module, side: int):
         self.module, self.side = module, side
 
-    def init(self, key: Array) -> tuple[PyTree, PyTree]:
-        """() key -> (params, stats)."""
-        # Evaluation mode: training mode would need the mapped axis.
-        variables = self.module.init(key, jnp.zeros((1, self.side, self.side, 3)), train=False)
-        params, stats = split_variables({"net": variables})
-        return params["net"], stats["net"]
-
     def __call__(self, params, stats, images: Array, *, train: bool = True):
         """Output of images (b, S, S, 3), and the new stats."""
         variables = {"params": params, **stats}
@@ -45,11 +38,13 @@ class Network:
 
 def init_all(networks: dict[str, Network], key: Array) -> tuple[dict, dict]:
     """Networks of one player by name -> (params, stats) by name."""
-    made = {
-        name: network.init(jax.random.fold_in(key, i))
-        for i, (name, network) in enumerate(networks.items())
-    }
-    return {n: p for n, (p, _) in made.items()}, {n: s for n, (_, s) in made.items()}
+    variables = {}
+    for i, (name, network) in enumerate(networks.items()):
+        images = jnp.zeros((1, network.side, network.side, 3))
+        # Evaluation mode: training mode would need the mapped axis.
+        own = jax.random.fold_in(key, i)
+        variables[name] = network.module.init(own, images, train=False)
+    return split_variables(variables)
 
 
 def judge(loss: str, real: Array, fake: Array) -> tuple[Array, dict[str, Array]]:
@@ -79,9 +74,29 @@ def fooled(loss: str, fake: Array) -> Array:
     return jnp.mean(losses.ADVERSARIAL[loss].g(fake, jnp.zeros_like(fake)))
 
 
+def weighted_sum(terms: dict[str, tuple[float, Array]]) -> tuple[Array, dict[str, Array]]:
+    """Name -> (weight, term () or (b,)): their weighted sum, and 'loss/NAME' -> () unweighted."""
+    means = {name: jnp.mean(term) for name, (_, term) in terms.items()}
+    total = sum(weight * means[name] for name, (weight, _) in terms.items())
+    return total, {f"loss/{name}": mean for name, mean in means.items()}
+
+
+def method_of(init: Callable, phases: tuple[Phase, ...], translate: dict[str, Callable]) -> Method:
+    """The Method of a family that translates images and generates none."""
+    return Method(
+        init=init,
+        phases=phases,
+        preview=lambda state, keys, shown: preview(translate, state, shown),
+        generate=None,
+        z_dim=0,
+        evaluate=evaluator(translate),
+        translate=translate,
+    )
+
+
 def preview(translate: dict[str, Callable], state: TrainState, shown: dict) -> dict:
     """Images of A, what they become in B, and back in A where there is a way; same from B."""
-    params, stats = state.ema or state.params["g"], state.stats["g"]
+    params, stats = generator_of(state)
     panels = {}
     for direction, change in translate.items():
         back = translate.get(direction[::-1])
@@ -115,7 +130,7 @@ def evaluator(translate: dict[str, Callable]) -> Callable[..., dict[str, float]]
     compiled = jax.jit(distances, static_argnums=0)
 
     def evaluate(state: TrainState, images: np.ndarray, inputs: dict) -> dict[str, float]:
-        params, stats = state.ema or state.params["g"], state.stats["g"]
+        params, stats = generator_of(state)
         found = {}
         for direction in translate:
             rows = {"images": images, **inputs}[SOURCE[direction]]

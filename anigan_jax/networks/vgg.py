@@ -7,12 +7,11 @@ import jax.numpy as jnp
 from jax import Array
 
 from anigan_jax.errors import UserError
+from anigan_jax.foreign_weights import TORCH_MEAN as MEAN
+from anigan_jax.foreign_weights import TORCH_STD as STD
 from anigan_jax.foreign_weights import needed
 from anigan_jax.networks.conv import correlate
 
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
-"""ImageNet's red, green and blue in [0, 1], as torchvision normalises them."""
 CONVENTIONS = ("imagenet", "unit", "signed")
 PADS = ((1, 1), (1, 1))
 
