@@ -78,7 +78,7 @@ def as_text(report: dict, limit: int = SHOWN) -> str:
             of_kind = [f for f in report["findings"] if f["code"] == code]
             for f in of_kind[:limit]:
                 detail = f" ({f['detail']})" if f["detail"] else ""
-                lines.append(f"            {_printable(f['file'])}{_printable(detail)}")
+                lines.append(f"            {printable(f['file'])}{printable(detail)}")
             if len(of_kind) > limit:
                 lines.append(f"            ... and {len(of_kind) - limit} more (--json lists all)")
     for part in tags.COLOURS:
@@ -91,7 +91,7 @@ def as_text(report: dict, limit: int = SHOWN) -> str:
     return "\n".join(lines)
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Names are untrusted: no control characters, no bytes a terminal cannot show."""
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     return shown.encode("utf-8", "backslashreplace").decode()
@@ -114,7 +114,7 @@ def write_page(report: dict, found: Scan, path: Path) -> None:
         both = found.take(np.array(pairs).ravel())
         sheets.append((title, _sheet(both)))
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    environment.filters["shown"] = _printable
+    environment.filters["shown"] = printable
     text = environment.from_string(PAGE).render(
         r=report, sheets=sheets, hair=tags.HAIR, eyes=tags.EYES, limit=200
     )

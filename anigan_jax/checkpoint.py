@@ -103,13 +103,13 @@ def steps(folder: Path) -> list[int]:
     return sorted(int(name[5:]) for name in names if name[5:].isdigit())
 
 
-def prune(folder: Path, keep: int, every: int = 0) -> None:
+def prune(folder: Path, keep: int, every: int = 0, best: int | None = None) -> None:
     """Deletes all but the newest `keep` checkpoints, and what killed saves left.
 
-    Checkpoints of steps that `every` divides stay; 0: none.
+    Checkpoints of steps that `every` divides stay (0: none), and that of step `best`.
     """
     for step in steps(folder)[:-keep]:
-        if not (every and step % every == 0):
+        if step != best and not (every and step % every == 0):
             shutil.rmtree(folder / f"step_{step:09d}")
     for path in (*folder.glob(".tmp-*"), *folder.glob(".old-*")):
         shutil.rmtree(path, ignore_errors=True)

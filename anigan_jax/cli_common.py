@@ -32,7 +32,7 @@ def override(config: Config, argv: list[str], prog: str) -> Config:
 
 def ready(config: Config, workdir: Path | None):
     """The pack, and the driver module with JAX started under the right environment."""
-    pack = _pack(config)
+    pack = pack_of(config)
     threads = None
     if workdir and (workdir / "run.json").exists():
         threads = json.loads((workdir / "run.json").read_text())["facts"]["NPROC"]
@@ -43,7 +43,8 @@ def ready(config: Config, workdir: Path | None):
     return pack, driver
 
 
-def _pack(config: Config) -> packs.Pack:
+def pack_of(config: Config) -> packs.Pack:
+    """The pack of a config's data, made where it is not there yet."""
     return packs.build(config.data, packs.default_cache(), report=cli_data.progress("packing"))
 
 

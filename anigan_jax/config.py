@@ -95,6 +95,14 @@ class Run:
     """Newest checkpoints kept."""
     keep_every: int = 0
     """Checkpoints of steps that it divides are never deleted; 0: all but the newest are."""
+    evaluate_every: int = 0
+    """Steps between judgements of what the run makes, a multiple of `checkpoint_every`; 0: none.
+    The checkpoint with the best KID is then kept."""
+    evaluate_n: int = 2000
+    """Images of each judgement; as many as are held out where those are fewer, so that the
+    floor has the same number."""
+    judge: Literal["vgg16", "inception", "random"] = "vgg16"
+    """Feature network of the judgements."""
     feed: Literal["resident", "streamed"] = "resident"
     """Data on the device, or sent two batches ahead; the same bits."""
     mapper: Literal["pmap", "shard_map"] = "pmap"
@@ -240,6 +248,8 @@ def check(config: Config) -> None:
         ("run.checkpoint_every", run.checkpoint_every, 1),
         ("run.keep_checkpoints", run.keep_checkpoints, 1),
         ("run.keep_every", run.keep_every, 0),
+        ("run.evaluate_every", run.evaluate_every, 0),
+        ("run.evaluate_n", run.evaluate_n, 2),
     ):
         if value < low:
             faults.append(f"{path} is {value}; it must be at least {low}")
@@ -247,6 +257,11 @@ def check(config: Config) -> None:
         rate = getattr(config, player).rate
         if not 0 < rate < float("inf"):
             faults.append(f"{player}.rate is {rate}; it must be a positive number")
+    if run.evaluate_every > 0 and run.evaluate_every % max(run.checkpoint_every, 1):
+        faults.append(
+            f"run.evaluate_every {run.evaluate_every} is not a multiple of "
+            f"run.checkpoint_every {run.checkpoint_every}; checkpoints are judged"
+        )
     if run.steps == 0 and run.epochs == 0:
         faults.append("run.steps and run.epochs are both 0; set one")
     if config.ema_half_life and not config.method.has_generator:

@@ -108,6 +108,8 @@ class Method(NamedTuple):
         [-1, 1]) -> the same in the other domain; None where nothing is translated.
       classify: (params of d, stats of d, images (n, H, W, 3) uint8) -> (n, 2) class
         indices of hair and eyes, on the host; None where D is no classifier.
+      represent: (params of d, stats of d, images (n, H, W, 3) in [-1, 1]) -> (n, F) D's
+        features of them, with running statistics; None where D is no judge of whole images.
     """
 
     init: Callable
@@ -119,6 +121,7 @@ class Method(NamedTuple):
     evaluate: Callable | None = None
     classify: Callable | None = None
     translate: dict[str, Callable] | None = None
+    represent: Callable | None = None
 
 
 @flax.struct.dataclass

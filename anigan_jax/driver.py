@@ -19,12 +19,14 @@ import jax
 import numpy as np
 
 from anigan_jax import checkpoint, feed, parallel, record, rng, train_step, weights
+from anigan_jax import judge as judging
 from anigan_jax import run_folder as folders
 from anigan_jax.config import Config, fingerprint, in_steps, to_dict
 from anigan_jax.core import Method, Phase, PyTree, TrainState
 from anigan_jax.data import order
 from anigan_jax.data.pack import Pack
 from anigan_jax.errors import UserError
+from anigan_jax.evaluation import collapse
 
 PREVIEWS = 64
 STREAM_AHEAD = 2
@@ -189,7 +191,7 @@ def train(config: Config, workdir: Path, pack: Pack, source: str, overrides: lis
     # Everything that can refuse comes before the first file of the run is written.
     parallel.choose_devices(config.run.devices, config.batch_size)
     rows(config, pack)
-    evaluator(config, config.method.make(None), pack)
+    judging.check(config, config.method.make(None), pack)
     with folders.lock(workdir):
         frozen = folders.open_run(config, workdir, pack, source, overrides)
         folder = workdir / "checkpoints"
@@ -210,15 +212,15 @@ def _loop(config, workdir: Path, pack: Pack, session: Session, state, at: int) -
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda s, _: os._exit(128 + s) if stop else stop.append(s))
     draw_previews = previewer(config, session.method, pack)
-    evaluate = evaluator(config, session.method, pack)
-    metrics = record.MetricsFile(workdir / "metrics.jsonl", at)
+    judge = judging.Judge(config, session.method, pack, workdir, session.total)
+    metrics = record.MetricsFile(workdir / "metrics.jsonl", at, collapse.WINDOW)
     if at == 0:
         for name, images in session.data.items():
             if name.startswith("images"):
                 path = workdir / f"{name.replace('images', 'real')}.png"
                 record.save_image(record.grid(images[:PREVIEWS]), path)
         metrics.write({"step": 0, "fingerprint": f"{int(_fingerprint(state)):08x}"})
-    judged = record.MetricsFile(workdir / "evaluation.jsonl", at) if evaluate else None
+    judge.begin(at, state)
     progress = record.Progress(session.total, at)
     local = session.locals_from(at)
     clock, late = time.monotonic(), None
@@ -242,18 +244,18 @@ def _loop(config, workdir: Path, pack: Pack, session: Session, state, at: int) -
             late = None
             # Before the checkpoint: a run that is killed in between comes here again.
             _export(config, workdir, state)
-            if evaluate:
-                judged.write({"step": at, **evaluate(state)})
+            judge.checkpoint(at, state, hurry=bool(stop))
             bare = state.replace(frozen={})
             checkpoint.save(folder, at, bare, {"config_sha256": fingerprint(config)})
-            checkpoint.prune(folder, run.keep_checkpoints, run.keep_every)
+            best, _ = judge.best() or (None, None)
+            checkpoint.prune(folder, run.keep_checkpoints, run.keep_every, best)
+            judge.saved()
             record.curves(record.read_metrics(workdir / "metrics.jsonl"), workdir / "curves")
         if ended or at % run.sample_every == 0 or at % run.checkpoint_every == 0:
             clock = time.monotonic()
     metrics.close()
     progress.close()
-    if judged:
-        judged.close()
+    judge.close()
     if stop:
         print(f"stopped by signal {stop[0]} at step {at}; the same command resumes", flush=True)
     return 128 + stop[0] if stop else 0
@@ -275,7 +277,10 @@ def _write(config, metrics, progress, at: int, length: int, new: dict, seconds: 
             "images_per_sec": round(length * config.batch_size / seconds, 2),
             "fingerprint": f"{int(prints[i]):08x}",
         }
-        metrics.write(line)
+        warnings = collapse.of_training([*metrics.lines, line])
+        for message in warnings:
+            judging.warn(step, message)
+        metrics.write({**line, "warnings": warnings} if warnings else line)
     progress.update(at, line)
 
 
@@ -284,14 +289,6 @@ def _export(config: Config, workdir: Path, state: TrainState) -> None:
     trees = {"params": state.params, "stats": state.stats, "ema": state.ema}
     about = {"step": int(state.step), "method": to_dict(config.method)}
     weights.write(weights.flatten(trees), workdir / weights.OF_A_RUN, about)
-
-
-def evaluator(config: Config, method: Method, pack: Pack) -> Callable | None:
-    """A function of the state that judges it on the held-out part; None without either."""
-    if method.evaluate is None or not pack.has("test"):
-        return None
-    images, inputs = pack.first("test"), config.method.inputs(pack, "test")
-    return lambda state: method.evaluate(state, images, inputs)
 
 
 _fingerprint = jax.jit(lambda state: train_step.fingerprint(state.replace(frozen={})))

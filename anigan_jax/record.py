@@ -7,6 +7,7 @@ import math
 import os
 import sys
 import time
+from collections import deque
 from pathlib import Path
 
 import numpy as np
@@ -113,12 +114,34 @@ def read_metrics(path: Path) -> list[dict]:
     return whole
 
 
-class MetricsFile:
-    """metrics.jsonl; on resume, lines after the checkpoint's step are dropped."""
+def best(lines: list[dict]) -> tuple[int, float] | None:
+    """(step, KID) of the judged line with the lowest KID, the mean where there are several.
 
-    def __init__(self, path: Path, step: int):
+    Args:
+      lines: of evaluation.jsonl; those without a KID do not count.
+    """
+    found = []
+    for line in lines:
+        kids = [value for name, value in line.items() if "kid-" in name and value is not None]
+        if kids:
+            found.append((sum(kids) / len(kids), line["step"]))
+    if not found:
+        return None
+    kid, step = min(found)
+    return step, kid
+
+
+class MetricsFile:
+    """metrics.jsonl; on resume, lines after the checkpoint's step are dropped.
+
+    `lines` are the newest `memory` of the file; None: all.
+    """
+
+    def __init__(self, path: Path, step: int, memory: int | None = None):
+        self.lines: deque[dict] = deque(maxlen=memory)
         if path.exists():
             keep = [line for line in read_metrics(path) if line["step"] <= step]
+            self.lines.extend(keep)
             temp = path.with_name(f".{path.name}")
             temp.write_text("".join(json.dumps(line) + "\n" for line in keep))
             os.replace(temp, path)
@@ -130,7 +153,9 @@ class MetricsFile:
         def clean(x):
             return None if isinstance(x, float) and not math.isfinite(x) else x
 
-        self.file.write(json.dumps({key: clean(value) for key, value in line.items()}) + "\n")
+        line = {key: clean(value) for key, value in line.items()}
+        self.lines.append(line)
+        self.file.write(json.dumps(line) + "\n")
         self.file.flush()
 
     def close(self) -> None:

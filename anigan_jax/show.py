@@ -150,8 +150,8 @@ def generated(method: Method, state: TrainState, z, text=None) -> np.ndarray:
     return np.concatenate(out)
 
 
-def latents(method: Method, n: int, seed: int) -> np.ndarray:
-    """(n, Z) float32 latents of a seed; the first of them do not depend on n."""
+def need_noise(method: Method) -> None:
+    """Refuses a run that makes no images from noise."""
     if method.translate:
         raise UserError(
             "this run makes no images from noise, it translates photos; "
@@ -159,6 +159,11 @@ def latents(method: Method, n: int, seed: int) -> np.ndarray:
         )
     if method.generate is None:
         raise UserError("this run trains no generator; it has nothing to draw")
+
+
+def latents(method: Method, n: int, seed: int) -> np.ndarray:
+    """(n, Z) float32 latents of a seed; the first of them do not depend on n."""
+    need_noise(method)
     key = rng.stream_key(rng.root_key(seed), rng.Stream.SAMPLE)
     return np.asarray(rng.normal(rng.example_keys(key, np.arange(n)), (method.z_dim,)))
 

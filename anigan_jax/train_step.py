@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from anigan_jax import feed, rng
 from anigan_jax.config import Config
@@ -53,8 +54,9 @@ def make_train_step(
     def one_update(state: TrainState, player: str, loss: Loss, batch, keys):
         gradient = jax.value_and_grad(loss, has_aux=True)
         (_, aux), grads = gradient(state.params[player], state, batch, keys)
+        grads = mean(grads)
         steps, opt_state = direction(settings[player]).update(
-            mean(grads), state.opt_state[player], state.params[player]
+            grads, state.opt_state[player], state.params[player]
         )
         rate = learning_rate(settings[player], state.step)
         params = jax.tree.map(lambda p, u: p - rate * u, state.params[player], steps)
@@ -64,7 +66,8 @@ def make_train_step(
             opt_state={**state.opt_state, player: opt_state},
             memory=aux.memory,
         )
-        return state, mean({k: jnp.float32(v) for k, v in aux.metrics.items()})
+        metrics = mean({k: jnp.float32(v) for k, v in aux.metrics.items()})
+        return state, {**metrics, f"gradient/{player}": optax.tree.norm(grads)}
 
     def one_repeat(state, position: int, update: Update, repeat, draw_batch, examples, z):
         batch, metrics = draw_batch(state, repeat), {}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tiny import CYCLE, packed, start, thin_vgg, untrained
 
-from anigan_jax import fidelity, foreign_weights, weights
+from anigan_jax import fidelity, foreign_files, weights
 from anigan_jax.evaluation import translation as judge
 from anigan_jax.methods import translation_updates
 from anigan_jax.networks import lpips
@@ -97,7 +97,7 @@ def test_a_sheet_shows_source_translation_and_partner(pack, state):
 
 
 def test_the_verb(verb, tmp_path, monkeypatch):
-    monkeypatch.setattr(foreign_weights, "weights_home", lambda: tmp_path / "none")
+    monkeypatch.setattr(foreign_files, "weights_home", lambda: tmp_path / "none")
     run = untrained(tmp_path / "run", "CYCLE")
     code, out, _ = verb("evaluate", run)
     assert code == 0
@@ -109,13 +109,13 @@ def test_the_verb(verb, tmp_path, monkeypatch):
     assert code == 0
     assert report == json.loads((run / "evaluate" / "step_000000000.json").read_text())
     assert report["ab"]["identity"]["lpips"] > 0
-    assert report["vgg16_sha256"] == foreign_weights.content_sha256(heads())
+    assert report["vgg16_sha256"] == foreign_files.content_sha256(heads())
     code, _, error = verb("evaluate", run, "--vgg16", tmp_path / "absent")
     assert code == 2
     assert "absent" in error
     code, _, error = verb("evaluate", untrained(tmp_path / "noise", "PLAIN"))
     assert code == 2
-    assert "translates nothing" in error
+    assert "anigan weights vgg16" in error
 
 
 def test_lpips_of_the_report_is_that_of_the_partners(pack, state):

@@ -314,7 +314,7 @@ def test_the_verb(tmp_path, capsys, monkeypatch):
     assert about["content_sha256"] in out and "with the heads of LPIPS" in out
     assert cli_weights.weights([]) == 0
     listed = capsys.readouterr().out
-    assert about["content_sha256"] in listed and "vgg19  absent" in listed
+    assert about["content_sha256"] in listed and "vgg19      absent" in listed
     for argv, match in (
         (["vgg16"], "say where vgg16 comes from"),
         (["--from", "x"], "say which network"),

@@ -34,6 +34,7 @@ def method_of(game: Game, draw: Callable) -> Method:
         preview=lambda state, keys, shown: draw(game, state, keys),
         generate=game.generate,
         z_dim=game.settings.generator.z_dim,
+        represent=game.represent,
     )
 
 
@@ -105,6 +106,25 @@ class Game:
         out, new = self.d.apply(variables, images, *more, mutable=list(stats), **rest)
         each = out if texts else (out,)
         return tuple(x.reshape(x.shape[0], -1).mean(-1) for x in each), new
+
+    def represent(self, params, stats, images: Array) -> Array:
+        """D's features (n, F) of images (n, H, W, 3) in [-1, 1], with running statistics.
+
+        The map of every convolution before the logit, and before a text joins, as the
+        next layer sees it: max-pooled to 4x4, flattened, one after the other.
+
+        Source: Radford et al. 2016, section 5.1.
+        """
+        variables, images = {"params": params, **stats}, self.real({"real": images})
+        told = self.no_texts(len(images))
+        _, maps = self.d.apply(variables, images, *told, train=False, features=True)
+        trunk = list(zip(self.d.blocks, maps, strict=True))[: self.d.trunk]
+        pooled = [dcgan.grid_max(x, 4) for block, x in trunk if block.op == "conv"]
+        return jnp.concatenate([x.reshape(len(x), -1) for x in pooled], axis=1)
+
+    def no_texts(self, n: int) -> tuple:
+        """D's further arguments for n images where no text matters."""
+        return ()
 
     def score(self, params, stats, images, texts, keys: Keys, salt: int, *, iterate: bool):
         """`logits` in training, of augmented images; `salt` keeps draws apart."""

@@ -94,6 +94,9 @@ class TextGame(Game):
         """() key -> (params, stats, memory)."""
         return super().init(key, frozen, (jnp.zeros((1, self.settings.encoder.length)),))
 
+    def no_texts(self, n: int) -> tuple:
+        return ((jnp.zeros((n, self.settings.encoder.length)),),)
+
     def d_loss(self, part: str, params, state, batch: Batch, keys: Keys):
         """D's loss on (real, right text), (real, wrong text) and (fake, right text)."""
         s, images = self.settings, self.real(batch)

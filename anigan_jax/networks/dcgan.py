@@ -44,6 +44,11 @@ class Stack(nn.Module):
     stddev: float
     axis_name: str | None = None
 
+    @property
+    def trunk(self) -> int:
+        """Number of layers before the last one, a discriminator's logit."""
+        return len(self.blocks) - 1
+
     @nn.compact
     def __call__(
         self,
@@ -105,6 +110,19 @@ def run_layers(
             x = dropout(x, block.dropout, keys, index)
         maps.append(x)
     return x, maps
+
+
+def grid_max(x: jax.Array, side: int) -> jax.Array:
+    """(n, H, W, C) -> (n, side, side, C): the maximum of each cell of a grid.
+
+    Cells overlap where `side` does not divide H or W, as torch.nn.AdaptiveMaxPool2d's.
+    """
+    for axis in (1, 2):
+        size = x.shape[axis]
+        ends = [(i * size // side, -(-(i + 1) * size // side)) for i in range(side)]
+        cells = [jax.lax.slice_in_dim(x, a, b, axis=axis).max(axis) for a, b in ends]
+        x = jnp.stack(cells, axis)
+    return x
 
 
 def generator(settings: Generator, axis_name: str | None = None) -> Stack:

@@ -48,6 +48,11 @@ class TextStack(nn.Module):
         """All layers, in the order of their maps."""
         return (*self.before, *self.text, *self.after)
 
+    @property
+    def trunk(self) -> int:
+        """Number of layers before the text joins; they come first in `blocks`."""
+        return len(self.before)
+
     @nn.compact
     def __call__(
         self,

