@@ -213,7 +213,8 @@ def _loop(config, workdir: Path, pack: Pack, session: Session, state, at: int) -
         signal.signal(number, lambda s, _: os._exit(128 + s) if stop else stop.append(s))
     draw_previews = previewer(config, session.method, pack)
     judge = judging.Judge(config, session.method, pack, workdir, session.total)
-    metrics = record.MetricsFile(workdir / "metrics.jsonl", at, collapse.WINDOW)
+    # Before the first checkpoint a run starts over, its line of step 0 too.
+    metrics = record.MetricsFile(workdir / "metrics.jsonl", at or -1, collapse.WINDOW)
     if at == 0:
         for name, images in session.data.items():
             if name.startswith("images"):

@@ -101,6 +101,14 @@ def axis(text: str) -> tuple[str, list[str]]:
     return path, found
 
 
+def option(path: str, value: str) -> list[str]:
+    """Words of `anigan train`: ('flip', 'false') -> ['--no-flip']."""
+    if value.lower() not in ("true", "false"):
+        return [f"--{path}", *value.split()]
+    group, dot, last = path.rpartition(".")
+    return [f"--{group}{dot}{'' if value.lower() == 'true' else 'no-'}{last}"]
+
+
 def grid(name: str, overrides: list[str], varied: list[str], seeds: int, workdir: Path):
     """All runs of a sweep, those of a seed beside each other.
 
@@ -122,7 +130,7 @@ def grid(name: str, overrides: list[str], varied: list[str], seeds: int, workdir
     for seed in range(first, first + seeds):
         for values in itertools.product(*(values for _, values in axes)):
             chosen = list(zip(paths, values, strict=True))
-            words = [word for path, value in chosen for word in (f"--{path}", *value.split())]
+            words = [word for path, value in chosen for word in option(path, value)]
             flags = (*overrides, *words, "--seed", str(seed))
             config = override(base, list(flags), prog)
             configs.check(config)
@@ -131,10 +139,15 @@ def grid(name: str, overrides: list[str], varied: list[str], seeds: int, workdir
             folder = workdir / f"{place}_seed-{seed}"
             label = ", ".join(f"{path}={value}" for path, value in told)
             trials.append(Trial(label, seed, folder, config, flags))
-    names = [trial.folder.name for trial in trials]
-    double = {each for each in names if names.count(each) > 1}
-    if double:
-        raise UserError(f"two runs would have the name {min(double)}; vary other values")
+    for what in (lambda trial: trial.folder, lambda trial: configs.fingerprint(trial.config)):
+        seen: dict[Any, Trial] = {}
+        for trial in trials:
+            other = seen.setdefault(what(trial), trial)
+            if other is not trial:
+                raise UserError(
+                    f"{other.variant!r} and {trial.variant!r} are one and the same run, or have "
+                    "one name; vary other values"
+                )
     return trials
 
 

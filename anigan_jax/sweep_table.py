@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from anigan_jax import record, report, report_files
+from anigan_jax import record, report, report_files, report_tables
 from anigan_jax.sweep import Goal, Trial
 
 RULE = (
@@ -86,7 +86,7 @@ def best(run: Run, name: str, updates: float) -> float | None:
     found = [y for x, y in points(run, name) if x <= updates]
     last = at(run, name, updates)
     found += [] if last is None else [last]
-    choose = {"lower": min, "higher": max}.get(report_files.score(name)["better"])
+    choose = {"lower": min, "higher": max}.get(report_tables.score(name)["better"])
     return float(choose(found)) if choose and found else None
 
 
@@ -147,7 +147,7 @@ def compare(runs: list[Run], goal: Goal, about: dict) -> dict:
     fractions = range(1, (goal.points or 10) + 1)
     stages = {}
     for name in names:
-        better, rows = report_files.score(name)["better"], []
+        better, rows = report_tables.score(name)["better"], []
         for k in fractions:
             updates = round(most * k / len(fractions))
             cells = over(lambda run, name=name, updates=updates: at(run, name, updates))
@@ -196,7 +196,7 @@ def as_markdown(found: dict) -> str:
         *table(*_summary(found, names, variants)),
     ]
     for name in names:
-        called = report_files.score(name)
+        called = report_tables.score(name)
         aim = f", {called['better']} is better" if called["better"] else ""
         floor = found["floor"].get(name)
         real = "" if floor is None else f"; real images: {floor:.4g}"
@@ -215,7 +215,7 @@ def _summary(found: dict, names: list[str], variants: list[str]) -> tuple[list[s
     """Head and rows of the table of variants."""
     head = ["variant", "steps"]
     for name in names:
-        title = report_files.score(name)["title"]
+        title = report_tables.score(name)["title"]
         head += [title, f"best {title}"]
     head += ["accuracy of D", *([] if names else LOSSES), "warnings"]
     rows = []
@@ -277,7 +277,7 @@ def draw(runs: list[Run], found: dict, path: Path) -> Path:
     figure = Figure(figsize=(9, 1 + 3.2 * len(panels)), dpi=100, layout="constrained")
     for i, name in enumerate(panels):
         axes = figure.add_subplot(len(panels), 1, i + 1)
-        axes.set_ylabel(report_files.score(name)["title"] if names else name)
+        axes.set_ylabel(report_tables.score(name)["title"] if names else name)
         axes.set_xlabel("updates of G and D together")
         axes.set_xlim(0, found["compared_at"])
         axes.grid(alpha=0.3)

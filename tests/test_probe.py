@@ -15,7 +15,8 @@ from anigan_jax.data.sources import PaintedFaces
 from anigan_jax.data.tags import HAIR
 from anigan_jax.errors import UserError
 from anigan_jax.evaluation import attributes
-from anigan_jax.methods import gan_updates, text_gan_updates
+from anigan_jax.methods import gan_updates
+from anigan_jax.networks import text
 from anigan_jax.networks.dcgan import grid_max
 from anigan_jax.networks.specs import Discriminator, Norm
 
@@ -115,21 +116,18 @@ def _stats(tree):
 
 
 def test_features_of_a_text_gan_are_those_before_the_text_joins(pack):
-    method, state = start(TEXT, pack)
-    game = text_gan_updates.TextGame(
-        TEXT.method,
-        text_gan_updates.text.generator(TEXT.method.generator),
-        text_gan_updates.text.discriminator(TEXT.method.discriminator),
-        None,
-    )
+    # Joined so, a convolution sees the text too.
+    d = dataclasses.replace(TEXT.method.discriminator, join="concat")
+    config = dataclasses.replace(TEXT, method=dataclasses.replace(TEXT.method, discriminator=d))
+    method, state = start(config, pack)
+    net = text.discriminator(d)
     params, stats = state.params["d"], state.stats["d"]
     images = draw(1, 2, 16, 16, 3)
     told = draw(2, 2, TEXT.method.encoder.length)
     rest = {"train": False, "features": True}
-    _, maps = game.d.apply({"params": params, **stats}, images, (told,), **rest)
-    count = len(game.d.before)
-    assert [m.shape[1:] for m in maps[:count]] == [(8, 8, 4), (4, 4, 8)]
-    want = np.concatenate([pooled(m).reshape(2, -1) for m in maps[:count]], axis=1)
+    _, maps = net.apply({"params": params, **stats}, images, (told,), **rest)
+    assert [m.shape[1:] for m in maps[:2]] == [(8, 8, 4), (4, 4, 8)]
+    want = np.concatenate([pooled(m).reshape(2, -1) for m in maps[:2]], axis=1)
     got = method.represent(params, stats, images)
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
 
@@ -266,15 +264,25 @@ def test_colours_leave_out_the_unknown_and_the_rare():
     assert some.fit.images.max() > 40
 
 
-def test_the_majority_and_the_mean_of_the_classes_are_what_they_say():
+def test_the_majority_and_the_mean_of_the_classes_are_what_they_say(monkeypatch):
     fit = probe.Images(np.zeros((9, 1, 1, 3), np.uint8), np.repeat([0, 1], [6, 3]))
     score = probe.Images(np.zeros((8, 1, 1, 3), np.uint8), np.repeat([0, 1], [2, 6]))
-    found = probe.judge(probe.Task(("a", "b"), fit, score, {}), lambda x: x.reshape(len(x), -1))
+    task = probe.Task(("a", "b", "c"), fit, score, {"c": (4, 1)})
+    found = probe.judge(task, lambda x: x.reshape(len(x), -1))
     # Nothing can be told: both say the class most frequent in the fit.
     for kind in probe.CLASSIFIERS:
         assert found[kind]["accuracy"].value == 2 / 8
         assert found[kind]["balanced"] == 0.5
     assert found["numbers"] == 3
+    monkeypatch.setattr(probe, "tasks", lambda *_: ({"hair": task}, {"eyes": "no labels"}))
+    monkeypatch.setattr(probe, "spaces", lambda *_: {"pixels": lambda x: x.reshape(len(x), -1)})
+    report = probe.measure(None, None, SimpleNamespace(step=3), None, 20, 0)
+    hair = report["tasks"]["hair"]
+    assert hair["classes"] == {"a": (6, 2), "b": (3, 6)}
+    assert (hair["chance"].right, hair["chance"].n) == (2, 8)
+    text = probe.as_text(report)
+    for part in ("on 9 images", "on 8 others", "25.0 %", "mean 50.0 %", "c (4 and 1)", "no labels"):
+        assert part in text
 
 
 @pytest.fixture(scope="module")

@@ -425,7 +425,7 @@ def test_previews_are_few_and_small(tmp_path):
         image = Image.fromarray(noise.integers(0, 256, (80, 80, 3), dtype=np.uint8))
         image.save(tmp_path / "samples" / f"step_{step:09d}.png")
     found = report_files.slides(tmp_path)
-    assert len(found["steps"]) == report_files.SLIDES
+    assert len(found["steps"]) == 24
     assert (found["steps"][0], found["steps"][-1]) == (0, 990)
     missing: list[str] = []
     whole = report_page._slides(found, 10**9, missing)
@@ -440,6 +440,26 @@ def test_previews_are_few_and_small(tmp_path):
 def _saved(path: Path, size) -> Path:
     Image.new("RGB", size, "red").save(path)
     return path
+
+
+def test_the_newest_pictures_of_each_verb(tmp_path):
+    for name in ("interpolate/step_000000009_seed_0", "interpolate/step_000000010_seed_3"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        _saved(tmp_path / f"{name}.png", (4, 4))
+        _saved(tmp_path / f"{name}.gif", (4, 4))
+    for step in (5, 20):
+        (tmp_path / f"translate/step_{step:09d}_ab").mkdir(parents=True)
+        _saved(tmp_path / f"translate/step_{step:09d}_ab/rows.png", (4, 4))
+    (tmp_path / "evaluate").mkdir()
+    for end in ("ba", "closest", "ba_closest"):
+        _saved(tmp_path / f"evaluate/step_000000020_{end}.png", (4, 4))
+    found = report_files.pictures(tmp_path)
+    assert [(one["verb"], one["caption"]) for one in found] == [
+        ("interpolate", "step 10, seed 3"),
+        ("translate", "step 20, A to B"),
+        ("evaluate", "step 20, B to A"),
+    ]
+    assert [one["moving"] is None for one in found] == [False, True, True]
 
 
 def test_any_json_becomes_tables():

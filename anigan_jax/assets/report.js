@@ -61,7 +61,9 @@
     const flat = values.slice(1).flatMap((row) => row.filter((v) => v != null));
     const positive = flat.length > 0 && flat.every((v) => v > 0);
     const [least, most] = flat.length ? quantiles([...flat], 0.01, 0.99) : [0, 1];
-    if (positive && each === 3 && most / least > 60) state.log = true;
+    /* Scores of D and shares are read on a linear scale, however close to 0 they come. */
+    const spread = spec.series.every((s) => /^(loss|gradient)\//.test(s.key));
+    if (positive && spread && each === 3 && most / least > 60) state.log = true;
     let plot = null, cut = false;
 
     function limits(u) {
@@ -208,6 +210,12 @@
     const steps = values[0];
     const whole = { min: steps[0], max: steps[steps.length - 1] };
     if (whole.min === whole.max) whole.max = whole.min + 1;
+    if (each === 1) {
+      /* Room for the points at the ends and the ring around the best. */
+      const room = 0.03 * (whole.max - whole.min);
+      whole.min -= room;
+      whole.max += room;
+    }
 
     function options() {
       const axis = {
@@ -221,7 +229,9 @@
         const colour = () => colourOf(spec, i);
         const points = spec.section === "scores" && values[0].length <= 80;
         const shown = { show: state.shown[i], spanGaps: false };
-        series.push({ ...shown, stroke: colour, width: 2, points: { show: points, size: 6, fill: colour } });
+        /* There are eight colours. */
+        const dash = data.runs.length > 1 && spec.series[i].run >= 8 ? [7, 4] : undefined;
+        series.push({ ...shown, stroke: colour, dash, width: 2, points: { show: points, size: 6, fill: colour } });
         if (each === 1) return;
         const edge = { ...shown, stroke: () => faint(colour(), 0.28), width: 0.7, points: { show: false } };
         series.push(edge, edge);
@@ -232,7 +242,8 @@
         height: 210,
         legend: { show: false },
         padding: [10, 24, 0, 0],
-        scales: { x: { time: false, range: (u, a, b) => (a == null || a === b ? [whole.min, whole.max] : [a, b]) },
+        scales: { x: { time: false, range: (u, a, b) => (a == null || a === b || (a === steps[0] && b === steps[steps.length - 1])
+            ? [whole.min, whole.max] : [a, b]) },
           y: { distr: state.log ? 3 : 1, range: limits } },
         axes: [
           { ...axis, values: (u, splits) => splits.map((v) => number.format(v)), space: 70, size: 32 },

@@ -1,0 +1,125 @@
+"""A sweep: every run of the grid once, at equal updates, whatever interrupts it."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import FULL, PLAIN, process_env, write_config
+
+from anigan_jax import record, sweep
+from anigan_jax.errors import UserError
+
+
+def test_axes():
+    assert sweep.axis("g.name=adam,rmsprop") == ("g.name", ["adam", "rmsprop"])
+    assert sweep.axis("--method.d_scale=1,0.5") == ("method.d-scale", ["1", "0.5"])
+    for bad in ("g.name", "=a,b", "seed=1,2", "run.steps=1,2", "g.name=adam,adam"):
+        with pytest.raises(UserError):
+            sweep.axis(bad)
+
+
+def test_switches_become_flags():
+    assert sweep.option("flip", "true") == ["--flip"]
+    assert sweep.option("method.split-d", "False") == ["--method.no-split-d"]
+    assert sweep.option("g.rate", "1e-3") == ["--g.rate", "1e-3"]
+
+
+def test_the_grid_is_every_combination_with_every_seed(tmp_path):
+    config = str(write_config(tmp_path, "PLAIN"))
+    varied = ["g.name=adam,rmsprop", "d.name=adam,rmsprop"]
+    trials = sweep.grid(config, ["--batch-size", "4"], varied, 3, tmp_path)
+    assert len(trials) == len({trial.folder for trial in trials}) == 12
+    found = {(t.config.g.name, t.config.d.name, t.config.seed) for t in trials}
+    assert len(found) == 12
+    assert {t.config.batch_size for t in trials} == {4}
+    with pytest.raises(UserError, match="one path twice"):
+        sweep.grid(config, [], ["g.name=adam", "g.name=rmsprop"], 1, tmp_path)
+    # 1e-3 and 0.001 are one rate.
+    with pytest.raises(UserError, match="one and the same run"):
+        sweep.grid(config, [], ["g.rate=1e-3,0.001"], 1, tmp_path)
+
+
+def test_updates_are_counted_from_repeats(tmp_path):
+    """Of a fixed schedule two a step; of seed S2's rule what its lines say."""
+    fixed = sweep.pace(PLAIN, PLAIN.method.make(None), 44)
+    assert (fixed.most, fixed.constant) == (2, 2)
+    dynamic = sweep.pace(FULL, FULL.method.make(None), 44)
+    assert (dynamic.most, dynamic.constant) == (20, None)
+    assert dynamic.count(3, {"repeats/d": 7.0, "repeats/g": 3.0}) == 10
+    trial = sweep.Trial("as_printed", 0, tmp_path / "run", FULL, ())
+    assert sweep.updates_done(trial, dynamic).tolist() == [0]
+    (trial.folder / "checkpoints" / "step_000000003").mkdir(parents=True)
+    path = trial.folder / "metrics.jsonl"
+    lines = [{"step": i, "repeats/d": 2.0 + i, "repeats/g": 3.0} for i in range(5)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    # The checkpoint is of step 3; what came after it was not kept.
+    assert sweep.updates_done(trial, dynamic).tolist() == [0, 6, 13, 21]
+    path.write_text(json.dumps(lines[1]) + "\n" + json.dumps(lines[3]) + "\n")
+    with pytest.raises(UserError, match="lacks step 2"):
+        sweep.updates_done(trial, dynamic)
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ((), "say where"),
+        (("--workdir", "DIR"), "say what varies"),
+        (("--workdir", "DIR", "--vary", "g.name=adam,rmsprop", "--seeds", "0"), "at least 1"),
+        (("--workdir", "DIR", "--vary", "run.steps=1,2"), "length is the same"),
+        (
+            ("--workdir", "DIR", "--vary", "g.name=adam", "--updates", "9", "--run.steps", "4"),
+            "both say how long",
+        ),
+    ],
+)
+def test_refusals(verb, tmp_path, args, said):
+    args = [tmp_path / "sweep" if word == "DIR" else word for word in args]
+    code, out, error = verb("sweep", write_config(tmp_path, "PLAIN"), *args)
+    assert code == 2
+    assert said in error
+    assert "Traceback" not in out + error
+    assert not (tmp_path / "sweep" / "sweep.json").exists()
+
+
+@pytest.mark.slow
+def test_a_killed_sweep_goes_on_and_compares(tmp_path):
+    """Two schedules at equal updates, in processes, one stopped by a signal."""
+    words = ["sweep", str(write_config(tmp_path)), "--workdir", str(tmp_path / "s"), "--seeds", "1"]
+    words += ["--vary", "method.schedule.kind=fixed,as_printed", "--updates", "40"]
+    words += ["--points", "2", "--run.judge", "random", "--run.evaluate-n", "40"]
+    command = [sys.executable, "-m", "anigan_jax.cli", *words]
+    options = {"env": process_env(), "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    first = subprocess.Popen(command, text=True, **options)
+    runs = tmp_path / "s"
+    while not list(runs.glob("*/metrics.jsonl")) and first.poll() is None:
+        time.sleep(0.1)
+    first.send_signal(signal.SIGTERM)
+    out, _ = first.communicate(timeout=280)
+    assert first.returncode == 128 + signal.SIGTERM, out
+    assert not (runs / "sweep.json").exists()
+    done = subprocess.run(command, text=True, timeout=500, check=False, **options)
+    assert done.returncode == 0, done.stdout
+    folders = [path for path in runs.iterdir() if path.is_dir()]
+    assert len(folders) == 2
+    for folder in folders:
+        lines = record.read_metrics(folder / "metrics.jsonl")[1:]
+        assert [line["step"] for line in lines] == list(range(1, len(lines) + 1))
+        updates = sum(line.get("repeats/d", 1) + line.get("repeats/g", 1) for line in lines)
+        assert updates >= 40
+        assert any(
+            "kid-random" in line for line in record.read_metrics(folder / "evaluation.jsonl")
+        )
+    found = json.loads((runs / "sweep.json").read_text())
+    assert found["compared_at"] <= 40
+    assert "as_printed" in (runs / "sweep.md").read_text()
+    for name in ("sweep.png", "samples.png"):
+        assert np.asarray(Image.open(runs / name).convert("L")).std() > 5
+    # Everything is there already.
+    again = subprocess.run(command, text=True, timeout=200, check=False, **options)
+    assert again.returncode == 0
+    assert again.stdout.count("complete at step") == 2
