@@ -212,7 +212,7 @@ def test_the_first_phase_learns_content_alone(config, pack, path):
         made = G(now.params["g"], photo)
         content = np.abs(maps(now, made) - maps(now, photo)).mean()
         same_metrics(line, {"loss/content": content, "loss/g": 10 * content})
-        assert set(line) == {"loss/content", "loss/g", "fingerprint"}
+        assert set(line) == {"loss/content", "loss/g", "gradient/g", "fingerprint"}
         for part in ("params", "stats", "opt_state"):
             assert digests(getattr(after, part)["d"]) == digests(getattr(states[0], part)["d"])
         assert digests(after.params["g"]) != digests(now.params["g"])

@@ -123,7 +123,7 @@ def test_accuracy_by_a_classifier(runs):
 
 def test_a_classifier_tells_its_accuracy_at_the_end(runs):
     made = runs[3]
-    for part in ("accuracy/hair", "accuracy/eyes", "accuracy/both", "held-out"):
+    for part in ("accuracy/hair", "accuracy/eyes", "accuracy/both", "judged at step 8"):
         assert part in made.stdout
     lines = (runs[0] / "judge/evaluation.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [4, 8]
