@@ -234,7 +234,7 @@ def test_the_second_phase_moves_both_by_their_losses(config, pack, path):
         batch = batch_at(config, pack, CONTENT + i, now)
         want = d_by_hand(now, batch) | g_by_hand(now, after.params["d"], batch)
         same_metrics(line, want)
-        assert set(line) == {*want, "fingerprint"}
+        assert set(line) == {*want, "gradient/d", "gradient/g", "fingerprint"}
         for player in "gd":
             assert digests(after.params[player]) != digests(now.params[player])
         assert after.opt_state["g"].count == CONTENT + i + 1
