@@ -13,6 +13,7 @@ from anigan_jax import record
 from anigan_jax.data import tags
 from anigan_jax.data.decode import NOTED, REFUSED
 from anigan_jax.data.scan import Scan
+from anigan_jax.errors import printable
 
 SHOWN = 5
 SHEET = 64
@@ -89,12 +90,6 @@ def as_text(report: dict, limit: int = SHOWN) -> str:
         possible = len(tags.HAIR) * len(tags.EYES)
         lines.append(f"\n{len(report['classes']['pairs'])} of {possible} pairs of colours occur")
     return "\n".join(lines)
-
-
-def printable(text: str) -> str:
-    """Names are untrusted: no control characters, no bytes a terminal cannot show."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    return shown.encode("utf-8", "backslashreplace").decode()
 
 
 def write_page(report: dict, found: Scan, path: Path) -> None:

@@ -150,23 +150,22 @@ def _farewell(config: Config, workdir: Path) -> None:
 
 def _judged(workdir: Path) -> None:
     """The newest scores of evaluation.jsonl, with the floor, and which checkpoint is the best."""
+    from anigan_jax import record
 
-    def lines(name: str) -> list[dict]:
-        path = workdir / name
-        return [json.loads(x) for x in path.read_text().splitlines()] if path.exists() else []
-
-    scores = lines("evaluation.jsonl")
+    names = ("evaluation.jsonl", "protocol.json", "best.json")
+    path, protocol, best = (workdir / name for name in names)
+    scores = record.read_metrics(path) if path.exists() else []
     if not scores:
         return
-    protocol = workdir / "protocol.json"
     floor = json.loads(protocol.read_text())["floor"] if protocol.exists() else {}
     print(f"judged at step {scores[-1]['step']}:")
     for name, value in scores[-1].items():
         if isinstance(value, float):
             real = f"   real held-out images {floor[name]:.4f}" if name in floor else ""
             print(f"  {name:31} {value:9.4f}{real}")
-    for best in lines("best.json"):
-        print(f"  best KID {best['kid']:.4f} at step {best['step']}; that checkpoint is kept")
+    if best.exists():
+        told = json.loads(best.read_text())
+        print(f"  best KID {told['kid']:.4f} at step {told['step']}; that checkpoint is kept")
 
 
 def dry_run(config: Config, pack: packs.Pack, driver, workdir: Path) -> int:

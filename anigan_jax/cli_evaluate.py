@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from typing import get_args
 
 from anigan_jax import cli_show, foreign_weights
 from anigan_jax.cli_common import arguments
+from anigan_jax.config import Network
 from anigan_jax.errors import UserError
 
-JUDGES = ("vgg16", "inception", "random")
+JUDGES = get_args(Network)
 
 
 def evaluate(argv: list[str]) -> int:
@@ -19,7 +20,10 @@ def evaluate(argv: list[str]) -> int:
         argv,
         run=cli_show.RUN,
         checkpoint=cli_show.CHECKPOINT,
-        n={"type": int, "help": "generated images (10000), or at most as many translations (all)"},
+        n={
+            "type": int,
+            "help": "generated images (10000); translations are of all held-out photos",
+        },
         seed=cli_show.SEED,
         judge={"action": "append", "choices": JUDGES, "help": "vgg16 if not given; repeatable"},
         vgg16={"default": "", "metavar": "FILE", "help": "its weights; else those at home"},
@@ -47,8 +51,7 @@ def evaluate(argv: list[str]) -> int:
     wanted = reports.Wanted(args.n, args.seed, networks, vgg, judge)
     report, pictures = reports.measure(run, state, wanted)
     paths = reports.write(report, pictures, args.run)
-    text = json.dumps(reports.as_json(report), indent=1)
-    print(text if args.json else reports.as_text(report))
+    print(paths[0].read_text() if args.json else reports.as_text(report))
     if not args.json:
         for line in (note, *paths):
             if line:

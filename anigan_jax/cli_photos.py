@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from anigan_jax import photos, record
+from anigan_jax import photos, record, report
 from anigan_jax.cli_common import arguments
 from anigan_jax.cli_show import RUN, opened
 from anigan_jax.errors import UserError
@@ -112,7 +112,7 @@ def compare(argv: list[str]) -> int:
         raise UserError(f"--out {args.out} must end in .png")
     cropping = _cropping(args)
     paths = (args.run, args.run2)
-    labels = _labels(*paths)
+    labels = report.labels(paths)
     runs = [opened(path) for path in paths]
     for run in runs:
         photos.need_direction(run.method, args.direction)
@@ -131,16 +131,6 @@ def compare(argv: list[str]) -> int:
     some = f"  (the first {n} of {len(found.names)})" if n < len(found.names) else ""
     print(f"{out}{some}")
     return _left_out(found)
-
-
-def _labels(*runs: Path) -> list[str]:
-    """Names of run folders, with as many folders above as tell them apart."""
-    parts = [run.resolve().parts for run in runs]
-    for depth in range(1, max(map(len, parts))):
-        labels = ["/".join(part[-depth:]) for part in parts]
-        if len(set(labels)) == len(labels):
-            return labels
-    raise UserError(f"{runs[0]} and {runs[1]} are the same run")
 
 
 def _cropping(args: argparse.Namespace) -> Cropping:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from anigan_jax import runtime
 from anigan_jax.cli_common import arguments
-from anigan_jax.errors import UserError
+from anigan_jax.errors import UserError, printable
 
 
 def report(argv: list[str]) -> int:
@@ -48,11 +48,11 @@ def report(argv: list[str]) -> int:
     for run in runs:
         _tell(run)
     for text in missing:
-        print(f"left out: {_printable(text)}")
+        print(f"left out: {printable(text)}")
     if args.tensorboard:
         for run, name in zip(args.runs, names, strict=True):
-            print(_printable(event_files.write(run, args.tensorboard / name)))
-    print(f"{_printable(out)}  ({out.stat().st_size / 1e6:.1f} MB)")
+            print(printable(event_files.write(run, args.tensorboard / name)))
+    print(f"{printable(out)}  ({out.stat().st_size / 1e6:.1f} MB)")
     return 0
 
 
@@ -63,7 +63,7 @@ def _look(run: Path) -> dict:
     from anigan_jax import report_draw
 
     def told(text: str) -> None:
-        print(f"{_printable(run)}: {text}", file=sys.stderr, flush=True)
+        print(f"{printable(run)}: {text}", file=sys.stderr, flush=True)
 
     return report_draw.look(
         run, reports.recorded(run), told if sys.stderr.isatty() else lambda text: None
@@ -75,9 +75,9 @@ def _tell(run: dict) -> None:
     from anigan_jax import report as reports
 
     good, sentence = reports.verdict(run["ledger"])
-    print(_printable(f"{run['label']}: {'' if good else 'LEDGER DIFFERS: '}{sentence}"))
+    print(printable(f"{run['label']}: {'' if good else 'LEDGER DIFFERS: '}{sentence}"))
     for text in run["left_out"]:
-        print(_printable(f"left out of {run['label']}: {text}"))
+        print(printable(f"left out of {run['label']}: {text}"))
 
 
 def _place(out: Path | None, runs: list[Path]) -> Path:
@@ -89,10 +89,3 @@ def _place(out: Path | None, runs: list[Path]) -> Path:
     if out.is_dir():
         raise UserError(f"--out {out} is a folder; name a file in it")
     return out
-
-
-def _printable(text) -> str:
-    """Names are untrusted, and need not be text that a terminal can show."""
-    from anigan_jax.check import printable
-
-    return printable(str(text))

@@ -66,12 +66,13 @@ def sweep(argv: list[str]) -> int:
         print(SWEEP)
         return 0
     _refuse(args, overrides)
+    from anigan_jax import run_folder
     from anigan_jax import sweep as sweeps
 
     trials = sweeps.grid(argv[0], overrides, args.vary, args.seeds, args.workdir)
     sweeps.refuse_others(trials)
     goal = sweeps.Goal(args.updates, args.points)
-    with sweeps.held(args.workdir):
+    with run_folder.lock(args.workdir, "another sweep is at work in"):
         return _sweep(argv[0], args, trials, goal)
 
 

@@ -14,6 +14,9 @@ from typing import Any, Literal
 from anigan_jax.data.sources import Source
 from anigan_jax.errors import UserError
 
+Network = Literal["vgg16", "inception", "random"]
+"""By which images can be judged; `features` has them."""
+
 
 @dataclass(frozen=True)
 class Optimizer:
@@ -101,7 +104,7 @@ class Run:
     evaluate_n: int = 2000
     """Images of each judgement; as many as are held out where those are fewer, so that the
     floor has the same number."""
-    judge: Literal["vgg16", "inception", "random"] = "vgg16"
+    judge: Network = "vgg16"
     """Feature network of the judgements."""
     feed: Literal["resident", "streamed"] = "resident"
     """Data on the device, or sent two batches ahead; the same bits."""

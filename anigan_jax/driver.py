@@ -191,7 +191,7 @@ def train(config: Config, workdir: Path, pack: Pack, source: str, overrides: lis
     # Everything that can refuse comes before the first file of the run is written.
     parallel.choose_devices(config.run.devices, config.batch_size)
     rows(config, pack)
-    judging.check(config, config.method.make(None), pack)
+    judge = judging.Judge(config, config.method.make(None), pack, workdir)
     with folders.lock(workdir):
         frozen = folders.open_run(config, workdir, pack, source, overrides)
         folder = workdir / "checkpoints"
@@ -203,16 +203,15 @@ def train(config: Config, workdir: Path, pack: Pack, source: str, overrides: lis
             session = prepare(config, pack, frozen, found.step)
         state = found.state.replace(frozen=frozen) if found else session.initial()
         state = parallel.replicate(state, session.devices)
-        return _loop(config, workdir, pack, session, state, found.step if found else 0)
+        return _loop(config, workdir, pack, session, judge, state, found.step if found else 0)
 
 
-def _loop(config, workdir: Path, pack: Pack, session: Session, state, at: int) -> int:
+def _loop(config, workdir: Path, pack: Pack, session: Session, judge, state, at: int) -> int:
     run, folder = config.run, workdir / "checkpoints"
     stop: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda s, _: os._exit(128 + s) if stop else stop.append(s))
     draw_previews = previewer(config, session.method, pack)
-    judge = judging.Judge(config, session.method, pack, workdir, session.total)
     # Before the first checkpoint a run starts over, its line of step 0 too.
     metrics = record.MetricsFile(workdir / "metrics.jsonl", at or -1, collapse.WINDOW)
     if at == 0:
@@ -221,7 +220,7 @@ def _loop(config, workdir: Path, pack: Pack, session: Session, state, at: int) -
                 path = workdir / f"{name.replace('images', 'real')}.png"
                 record.save_image(record.grid(images[:PREVIEWS]), path)
         metrics.write({"step": 0, "fingerprint": f"{int(_fingerprint(state)):08x}"})
-    judge.begin(at, state)
+    judge.begin(at, state, session.total)
     progress = record.Progress(session.total, at)
     local = session.locals_from(at)
     clock, late = time.monotonic(), None

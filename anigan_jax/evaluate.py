@@ -17,6 +17,7 @@ from anigan_jax.core import TrainState
 from anigan_jax.data.tags import COLOURS
 from anigan_jax.errors import UserError
 from anigan_jax.evaluation import diversity
+from anigan_jax.evaluation.scores import BETTER, COLUMNS
 from anigan_jax.features import Network
 
 N = 10_000
@@ -54,7 +55,8 @@ def measure(run: Any, state: TrainState, wanted: Wanted) -> tuple[dict, dict[str
     targets = panel.targets(method, pack)
     counts = _counts(method, pack, targets, wanted)
     images = {
-        name: panel.made(method, state, pack, name, n, wanted.seed) for name, n in counts.items()
+        name: panel.made(method, state, pack, name, target, counts[name], wanted.seed)
+        for name, target in targets.items()
     }
     report = {
         "step": int(state.step),
@@ -105,15 +107,15 @@ def _of_target(run, target: panel.Target, images: np.ndarray, wanted: Wanted):
     held = len(pack.part(target.held_out)) if target.held_out else 0
     told: dict = {"n": len(images), "train": len(train), "held_out": held}
     told |= {"scores": {}, "refused": {}, "memorisation": {}}
-    sheet = None
+    seen, sheet = {}, None
     for network in wanted.networks:
-        found = panel.seen(network, pack, target, images)
-        scores, refused = panel.measure(network, found, wanted.seed)
+        seen[network.name] = panel.seen(network, pack, target, images)
+        scores, refused = panel.measure(network, seen[network.name], wanted.seed)
         told["scores"] |= scores
         told["refused"] |= refused
-        near, picture = panel.memorisation(network, found, images, pack, target, run.config.flip)
-        told["memorisation"] |= near
-        sheet = sheet or picture
+    if seen:
+        near, sheet = panel.memorisation(seen, images, pack, target, run.config.flip)
+        told["memorisation"] = near
     if wanted.vgg and min(len(images), len(train)) >= 4:
         told["lpips"] = panel.perceptual_diversity(images, train, wanted.vgg, wanted.seed)
     if wanted.classifier:
@@ -137,21 +139,12 @@ def _peak_memory() -> int:
     return round(peak * (1 if sys.platform == "darwin" else 1024) / 1e6)
 
 
-def as_json(report: dict) -> dict:
-    """The report as JSON holds it."""
-    return accuracy.as_json(report)
-
-
 def write(report: dict, pictures: dict[str, Image.Image], run: Path) -> list[Path]:
     """RUN/evaluate/step_....json and the pictures beside it."""
     path = run / "evaluate" / f"step_{report['step']:09d}.json"
-    record.save_text(json.dumps(as_json(report), indent=1), path)
+    record.save_text(json.dumps(accuracy.as_json(report), indent=1), path)
     places = {end: path.with_name(f"{path.stem}_{end}.png") for end in pictures}
     return [path, *(record.save_image(pictures[end], place) for end, place in places.items())]
-
-
-TITLES = {"kid": "KID", "fd": "FD", "mind": "MIND"}
-MEANINGS = {"precision": "higher", "recall": "higher", "coverage": "higher", "density": "near 1"}
 
 
 def as_text(report: dict) -> str:
@@ -176,10 +169,11 @@ def _set_as_text(name: str, told: dict) -> list[str]:
     lines.append(f"{'':22}" + "".join(f"{c:>22}" for c in (columns if held else columns[:1])))
     for score, row in told["scores"].items():
         kind, by = score.split("-", 1)
-        better = MEANINGS.get(kind, "lower")
-        cells = [row[column] for column in panel.COLUMNS][: 3 if held else 1]
+        better = BETTER[kind]
+        title = kind.upper() if better == "lower" else kind
+        cells = [row[column] for column in COLUMNS][: 3 if held else 1]
         shown = "".join(f"{_number(cell):>22}" for cell in cells)
-        lines.append(f"{TITLES.get(kind, kind) + '-' + by:22}{shown}   {better} is better")
+        lines.append(f"{title + '-' + by:22}{shown}   {better} is better")
     for score, why in told["refused"].items():
         lines.append(f"  {score} is left out where it would mean nothing: {why}")
     if not held:

@@ -18,14 +18,6 @@ SHOWN = 36
 TRAINED = {"a": "trainA", "b": "trainB"}
 
 
-def translations(method: Method, state: TrainState, pack: Pack) -> dict[str, np.ndarray]:
-    """Direction -> what the held-out images become; {} where they are no pairs."""
-    return {
-        direction: photos.translated(method, state, direction, pack.part(PARTS[direction[0]]))
-        for direction in (method.translate if pack.paired else ())
-    }
-
-
 def measure(
     method: Method, state: TrainState, pack: Pack, inputs: dict, made: dict[str, np.ndarray], vgg
 ) -> dict:
@@ -33,7 +25,8 @@ def measure(
 
     Args:
       inputs: the method's inputs of the part 'test'.
-      made: the run's `translations`.
+      made: direction -> what the held-out images become (n, H, W, 3) uint8; {} where they
+        are no pairs.
       vgg: weights of `networks.lpips.distances`; None leaves LPIPS out.
 
     Returns:

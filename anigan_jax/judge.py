@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from anigan_jax import features, panel, record
-from anigan_jax.config import Config
+from anigan_jax.config import Config, Run
 from anigan_jax.core import Method, TrainState
 from anigan_jax.data.pack import Pack
 from anigan_jax.errors import UserError
@@ -29,18 +29,27 @@ LINES, PROTOCOL, BEST = "evaluation.jsonl", "protocol.json", "best.json"
 class Judge:
     """Writes what is found of a run's checkpoints."""
 
-    def __init__(self, config: Config, method: Method, pack: Pack, workdir: Path, total: int):
-        self.config, self.workdir, self.total = config, workdir, total
-        self.own = of_family(config, method, pack)
-        self.panel = None
-        if config.run.evaluate_every:
-            self.panel = of_panel(config, method, pack, workdir)
-        self.file = None
+    def __init__(self, config: Config, method: Method, pack: Pack, workdir: Path):
+        """Writes nothing yet.
 
-    def begin(self, at: int, state: TrainState) -> None:
-        """Opens the files of a run that goes on from step `at`."""
-        if not (self.own or self.panel):
+        Raises:
+          UserError: the run cannot be judged as its settings ask.
+        """
+        self.config, self.method, self.pack, self.workdir = config, method, pack, workdir
+        self.own = of_family(config, method, pack)
+        self.network, self.panel, self.file = None, None, None
+        if config.run.evaluate_every:
+            panel.targets(method, pack)
+            self.network = features.find(config.run.judge)
+
+    def begin(self, at: int, state: TrainState, total: int) -> None:
+        """Opens the files of a run that goes on from step `at` to step `total`."""
+        if not (self.own or self.network):
             return
+        self.total = total
+        if self.network:
+            run = self.config.run
+            self.panel = of_panel(self.network, run, self.method, self.pack, self.workdir)
         self.file = record.MetricsFile(self.workdir / LINES, at)
         told = any(line["step"] == at and record.best([line]) for line in self.file.lines)
         # A run that was stopped here was not kept waiting for its scores.
@@ -102,15 +111,9 @@ def of_family(config: Config, method: Method, pack: Pack) -> Callable | None:
     return lambda state: method.evaluate(state, images, inputs)
 
 
-def check(config: Config, method: Method, pack: Pack) -> None:
-    """Raises UserError where the run could not be judged as its settings ask."""
-    of_family(config, method, pack)
-    if config.run.evaluate_every:
-        panel.targets(method, pack)
-        features.find(config.run.judge)
-
-
-def of_panel(config: Config, method: Method, pack: Pack, workdir: Path) -> Callable:
+def of_panel(
+    network: features.Network, run: Run, method: Method, pack: Pack, workdir: Path
+) -> Callable:
     """A function of the state that scores what it makes: {'kid-vgg16': ..., ...}.
 
     Writes protocol.json, with the floor of equally many real images; a run goes on under the
@@ -119,9 +122,9 @@ def of_panel(config: Config, method: Method, pack: Pack, workdir: Path) -> Calla
     Raises:
       UserError: it would be judged otherwise than before.
     """
-    network, run = features.find(config.run.judge), config.run
+    targets = panel.targets(method, pack)
     counts, pools, floor = {}, {}, {}
-    for name, target in panel.targets(method, pack).items():
+    for name, target in targets.items():
         n = panel.most(pack, target, run.evaluate_n)
         train = features.of_part(network, pack, target.train)
         if target.held_out:
@@ -134,11 +137,11 @@ def of_panel(config: Config, method: Method, pack: Pack, workdir: Path) -> Calla
 
     def judge(state: TrainState) -> dict:
         line = {}
-        for name, n in counts.items():
-            images = panel.made(method, state, pack, name, n, SEED)
+        for name, target in targets.items():
+            n, train = counts[name], pools[name]
+            images = panel.made(method, state, pack, name, target, n, SEED)
             found = features.of_images(network, images)
-            size = kid_size(n, len(pools[name]))
-            line |= _flat(name, network, scores(found, pools[name], SEED, size))
+            line |= _flat(name, network, scores(found, train, SEED, kid_size(n, len(train))))
         return line
 
     return judge

@@ -17,14 +17,13 @@ from anigan_jax.data import duplicates
 from anigan_jax.data.pack import Pack
 from anigan_jax.errors import UserError
 from anigan_jax.evaluation import diversity, manifold
-from anigan_jax.evaluation.scores import NEIGHBOURS, SUBSETS, kid_size, scores
+from anigan_jax.evaluation.scores import COLUMNS, NEIGHBOURS, SUBSETS, kid_size, scores
 from anigan_jax.features import Network
 from anigan_jax.networks import lpips
 
 GENERATED = "generated"
 CLOSEST = 16
 PAIRS = 500
-COLUMNS = ("generated", "like_floor", "floor")
 
 
 class Target(NamedTuple):
@@ -42,32 +41,36 @@ def targets(method: Method, pack: Pack) -> dict[str, Target]:
     Raises:
       UserError: the run makes no images, or translates and held no photos out.
     """
-    parts = pack.manifest["parts"]
 
-    def part(of: str, domain: str) -> str | None:
-        return next((name for name in (of, f"{of}{domain}") if name in parts), None)
+    def held_out(domain: str) -> str | None:
+        name = pack.named("test", domain)
+        return name if name in pack.manifest["parts"] else None
 
     if not method.translate:
         show.need_noise(method)
-        return {GENERATED: Target(None, part("train", "A"), part("test", "A"))}
+        return {GENERATED: Target(None, pack.named("train"), held_out("A"))}
     found = {}
     for direction in method.translate:
         here, there = direction.upper()
-        source = part("test", here)
+        source = held_out(here)
         if source is None:
             raise UserError("this run held no photos out (--data.test); it has none to translate")
-        found[direction] = Target(source, part("train", there), part("test", there))
+        found[direction] = Target(source, pack.named("train", there), held_out(there))
     return found
 
 
-def made(method: Method, state: TrainState, pack: Pack, name: str, n: int, seed: int) -> np.ndarray:
+def made(
+    method: Method, state: TrainState, pack: Pack, name: str, target: Target, n: int, seed: int
+) -> np.ndarray:
     """Images of a target, (n, H, W, 3) uint8; translations are of the first n held-out images.
 
     A text GAN is asked for what the training images show, as often as they do.
+
+    Args:
+      name: of the target in `targets`.
     """
-    if name != GENERATED:
-        source = pack.part(targets(method, pack)[name].source)
-        return photos.translated(method, state, name, source[:n])
+    if target.source:
+        return photos.translated(method, state, name, pack.part(target.source)[:n])
     texts = show_text.texts_of_data(method, state, n, seed)
     return show.generated(method, state, show.latents(method, n, seed), texts)
 
@@ -119,13 +122,14 @@ def measure(network: Network, found: Seen, seed: int) -> tuple[dict, dict]:
 
 
 def memorisation(
-    network: Network, found: Seen, images: np.ndarray, pack: Pack, target: Target, mirror: bool
+    seen: dict[str, Seen], images: np.ndarray, pack: Pack, target: Target, mirror: bool
 ) -> tuple[dict, Image.Image | None]:
     """Nearest training images of what a run makes, by features and by pixels.
 
     Args:
-      images: those of `found.made`.
-      mirror: mirrored training images count too, where the run mirrors its images.
+      seen: by the network's name.
+      images: those of each `seen.made`.
+      mirror: mirrored training images count too, by pixels, where the run mirrors its images.
 
     Returns:
       {'vgg16' | 'pixels' (thumbnails of 16x16): {'ratio', 'fake', 'held_out'}}, and the closest
@@ -134,20 +138,24 @@ def memorisation(
     if target.held_out is None:
         return {}, None
     train = pack.part(target.train)
-    pool = np.concatenate([train, train[:, :, ::-1]]) if mirror else train
-    pixels = [_thumbnails(x) for x in (images, pool, pack.part(target.held_out))]
-    count, told, rows = min(CLOSEST, len(images)), {}, []
-    for name, sets in {network.name: found, "pixels": pixels}.items():
+    thumbs = [_thumbnails(x) for x in (images, train, pack.part(target.held_out))]
+    if mirror:
+        thumbs[1] = np.concatenate([thumbs[1], thumbs[1][:, :, ::-1]])
+    spaces = {**seen, "pixels": [x.reshape(len(x), -1) for x in thumbs]}
+    count, told, rows = min(CLOSEST, len(images)), {}, {}
+    for name, sets in spaces.items():
         near = manifold.memorisation(*sets, count)
         told[name] = {k: float(getattr(near, k)) for k in ("ratio", "fake", "held_out")}
         i, j = near.closest.T
-        rows += [images[i], pool[j]]
-    names = ["made", f"nearest by {network.name}", "made", "nearest by pixels"]
-    return told, record.table(np.stack(rows), names)
+        mirrored = (j >= len(train))[:, None, None, None]
+        nearest = train[j % len(train)]
+        rows[name] = [images[i], np.where(mirrored, nearest[:, :, ::-1], nearest)]
+    labels = [label for name in rows for label in ("made", f"nearest by {name}")]
+    return told, record.table(np.concatenate(list(rows.values())), labels)
 
 
 def _thumbnails(images: np.ndarray) -> np.ndarray:
-    return np.stack([duplicates.thumbnail(image) for image in images]).reshape(len(images), -1)
+    return np.stack([duplicates.thumbnail(image) for image in images])
 
 
 def perceptual_diversity(images: np.ndarray, train: np.ndarray, vgg: dict, seed: int) -> dict:

@@ -16,7 +16,7 @@ from anigan_jax.data import archive, layouts
 from anigan_jax.data.decode import REFUSED, Finding, Refusal
 from anigan_jax.data.layouts import Catalogue, Item
 from anigan_jax.data.sources import Images
-from anigan_jax.errors import UserError
+from anigan_jax.errors import UserError, printable
 from anigan_jax.evaluation.batches import in_batches
 
 # A sheet has at most so many rows in a group of columns, and so many photos.
@@ -157,11 +157,6 @@ def reason(finding: Finding) -> str:
     """A line about a photo that is left out: its name, the rule and the detail."""
     detail = f" ({finding.detail})" if finding.detail else ""
     return printable(f"{finding.file}: {finding.code}: {REFUSED[finding.code]}{detail}")
-
-
-def printable(text: str) -> str:
-    """Names are untrusted: what no terminal shows, or what would steer it, is escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def files(names: list[str]) -> list[str]:

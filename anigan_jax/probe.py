@@ -23,6 +23,7 @@ from anigan_jax.errors import UserError
 from anigan_jax.evaluation import attributes
 from anigan_jax.evaluation.attributes import Share
 from anigan_jax.evaluation.batches import in_batches
+from anigan_jax.report_tables import SPACES, TASKS
 
 NEIGHBOURS = 5
 # Inverse weight of L2 (scikit-learn's C): with thousands of standardised numbers for a few
@@ -33,7 +34,6 @@ ITERATIONS = 2000
 FEWEST = 5
 BATCH = 64
 CLASSIFIERS = {"logistic": "logistic regression", "neighbours": f"{NEIGHBOURS} nearest neighbours"}
-SPACES = {"d": "D's features", "untrained": "D before training", "pixels": "pixels"}
 
 
 class Images(NamedTuple):
@@ -100,7 +100,7 @@ def colours(pack: Pack, column: int, names: tuple[str, ...], n: int, seed: int) 
     Raises:
       UserError: the pack has no labels, or fewer than two classes have enough images.
     """
-    labels = {part: pack.labels(_name(pack, part))[:, column] for part in ("train", "test")}
+    labels = {part: pack.labels(pack.named(part))[:, column] for part in ("train", "test")}
     known = {part: np.flatnonzero(x >= 0) for part, x in labels.items()}
     known["train"] = known["train"][_some(len(known["train"]), n, seed)]
     counts = np.array([np.bincount(labels[p][r], minlength=len(names)) for p, r in known.items()])
@@ -115,10 +115,6 @@ def colours(pack: Pack, column: int, names: tuple[str, ...], n: int, seed: int) 
         parts.append(Images(pack.first(part)[rows], labels[part][rows]))
     missing = {names[c]: tuple(map(int, counts[:, c])) for c in np.flatnonzero(~enough)}
     return Task(names, *parts, {name: both for name, both in missing.items() if any(both)})
-
-
-def _name(pack: Pack, part: str) -> str:
-    return part if part in pack.manifest["parts"] else f"{part}A"
 
 
 def _some(total: int, most: int, seed: int) -> np.ndarray:
@@ -223,9 +219,6 @@ def measure(config: Config, method: Method, state: TrainState, pack: Pack, n: in
     return report
 
 
-TITLES = {"real": "real or generated", "hair": "hair colour", "eyes": "eye colour"}
-
-
 def as_text(report: dict) -> str:
     """The report as a person reads it."""
     lines = [f"D of step {report['step']:,} as a feature extractor: right on held-out images"]
@@ -233,7 +226,7 @@ def as_text(report: dict) -> str:
         fit, score = (sum(both[i] for both in task["classes"].values()) for i in (0, 1))
         lines += [
             "",
-            f"{TITLES[name]}: {len(task['classes'])} classes, fitted on {fit:,} images, "
+            f"{TASKS[name]}: {len(task['classes'])} classes, fitted on {fit:,} images, "
             f"scored on {score:,} others",
             f"  always the class most frequent in the fit: {attributes.as_percent(task['chance'])}",
             f"  {'':20}{'numbers':>8}" + "".join(f"{x:>40}" for x in CLASSIFIERS.values()),
@@ -249,7 +242,7 @@ def as_text(report: dict) -> str:
         ]
         if late:
             lines.append(f"  not converged after {ITERATIONS} iterations: {', '.join(late)}")
-    lines += [f"\n{TITLES[name]} is left out: {why}" for name, why in report["refused"].items()]
+    lines += [f"\n{TASKS[name]} is left out: {why}" for name, why in report["refused"].items()]
     return "\n".join(lines)
 
 

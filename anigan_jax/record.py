@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from anigan_jax.downsample import SMOOTHED, running_mean
 from anigan_jax.errors import UserError
 
 
@@ -198,9 +199,7 @@ def curves(metrics: list[dict], folder: Path) -> list[Path]:
             if not points:
                 continue
             x, y = np.array(points, float).T
-            width = max(1, len(y) // 50)
-            ones = np.ones(width)
-            mean = np.convolve(y, ones, "same") / np.convolve(np.ones(len(y)), ones, "same")
+            mean = running_mean(y, max(1, len(y) // SMOOTHED))
             (line,) = axes.plot(x, mean, label=key, lw=2)
             axes.plot(x, y, color=line.get_color(), alpha=0.2, lw=0.7)
             shown.append(y)

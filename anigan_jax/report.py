@@ -33,7 +33,8 @@ def labels(runs: list[Path]) -> list[str]:
     parts = [run.resolve().parts for run in runs]
     for i, part in enumerate(parts):
         if part in parts[:i]:
-            raise UserError(f"{runs[i]} is given twice")
+            first = runs[parts.index(part)]
+            raise UserError(f"{first} and {runs[i]} are the same run, which is given twice")
     depth = 1
     while len({part[-depth:] for part in parts}) < len(parts):
         depth += 1

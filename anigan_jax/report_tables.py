@@ -5,17 +5,22 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from anigan_jax.evaluation.scores import BETTER, COLUMNS
 from anigan_jax.report_files import direction, newest, read_json, reading
 
+# Of a score's name: how it is called, and what it says.
+_PANEL = {
+    "kid": ("KID", "squared distance of the two sets' features by a kernel; 0 is alike"),
+    "fd": ("Fréchet distance", "distance of two normal laws fitted to the features"),
+    "mind": ("MIND", "distance of the features along random directions"),
+    "precision": ("Precision", "share of generated images that lie among real ones"),
+    "recall": ("Recall", "share of real images that lie among generated ones"),
+    "density": ("Density", "how many real neighbourhoods hold a generated image"),
+    "coverage": ("Coverage", "share of real images with a generated one close by"),
+}
 # Of a score's name: how it is called, what is better, what it says.
 SCORES = {
-    "kid": ("KID", "lower", "squared distance of the two sets' features by a kernel; 0 is alike"),
-    "fd": ("Fréchet distance", "lower", "distance of two normal laws fitted to the features"),
-    "mind": ("MIND", "lower", "distance of the features along random directions"),
-    "precision": ("Precision", "higher", "share of generated images that lie among real ones"),
-    "recall": ("Recall", "higher", "share of real images that lie among generated ones"),
-    "density": ("Density", "near 1", "how many real neighbourhoods hold a generated image"),
-    "coverage": ("Coverage", "higher", "share of real images with a generated one close by"),
+    **{name: (title, BETTER[name], says) for name, (title, says) in _PANEL.items()},
     "change": ("Change", "", "mean absolute difference of a photo and its translation"),
     "cycle": ("Cycle", "lower", "mean absolute difference of an image and its way there and back"),
     "identity": ("Identity", "lower", "what the translation changes in an image of its target"),
@@ -121,7 +126,6 @@ def _modes(found: dict) -> dict:
     return {"title": title, "columns": [], "rows": rows, "folded": False}
 
 
-COLUMNS = ("generated", "like_floor", "floor")
 _SHOWN = ("n", "train", "held_out", "scores", "refused", "memorisation", "lpips", "modes")
 
 

@@ -86,8 +86,8 @@ def same_bits(workdir: Path) -> dict:
     return recorded
 
 
-def lock(workdir: Path):
-    """Holds the run folder for this process; a second one is refused."""
+def lock(workdir: Path, busy: str = "another process is training in"):
+    """Holds a folder for this process; a second one is refused, `busy` and the folder's name."""
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         handle = (workdir / "lock").open("a+")
@@ -96,5 +96,5 @@ def lock(workdir: Path):
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        raise UserError(f"another process is training in {workdir}") from None
+        raise UserError(f"{busy} {workdir}") from None
     return handle

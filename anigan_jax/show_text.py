@@ -12,6 +12,7 @@ from anigan_jax.core import Method, TrainState
 from anigan_jax.data import captions
 from anigan_jax.data.captions import Prompt
 from anigan_jax.data.tags import EYES, HAIR
+from anigan_jax.downsample import spaced
 from anigan_jax.errors import UserError
 from anigan_jax.show import generated, latents, stem
 
@@ -139,8 +140,7 @@ def pick_steps(run: Path, most: int) -> list[int]:
     have = checkpoint.steps(run / "checkpoints")
     if not have:
         raise UserError(f"{run} holds no checkpoint yet")
-    wanted = np.unique(np.linspace(0, len(have) - 1, most).round().astype(int))
-    return [have[i] for i in wanted]
+    return [have[i] for i in spaced(len(have), most)]
 
 
 def one_text(method, state, prompts: list[Prompt], seed: int) -> np.ndarray | None:

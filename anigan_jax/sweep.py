@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import itertools
 import math
@@ -12,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -149,26 +148,6 @@ def grid(name: str, overrides: list[str], varied: list[str], seeds: int, workdir
                     "one name; vary other values"
                 )
     return trials
-
-
-@contextlib.contextmanager
-def held(workdir: Path) -> Iterator[None]:
-    """Holds the folder of a sweep for this process.
-
-    Raises:
-      UserError: it cannot be written, or another sweep is at work in it.
-    """
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        handle = (workdir / "lock").open("a")
-    except OSError as error:
-        raise UserError(f"workdir {workdir} cannot be written: {error}") from None
-    with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"another sweep is at work in {workdir}") from None
-        yield
 
 
 def refuse_others(trials: list[Trial]) -> None:

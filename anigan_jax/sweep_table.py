@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from anigan_jax import record, report, report_files, report_tables
+from anigan_jax.downsample import SMOOTHED, running_mean
 from anigan_jax.sweep import Goal, Trial
 
 RULE = (
@@ -303,10 +304,8 @@ def _line(run: Run, name: str, judged: bool, most: int) -> np.ndarray:
         return points(run, name)
     told = [(run.updates[m["step"]], m[name]) for m in run.lines if m.get(name) is not None]
     found = np.array([pair for pair in told if pair[0] <= most], float).reshape(-1, 2)
-    width = max(1, len(found) // 50)
-    ones = np.ones(width)
-    sums = [np.convolve(y, ones, "same") for y in (found[:, 1], np.ones(len(found)))]
-    return np.column_stack([found[:, 0], sums[0] / sums[1]]) if len(found) else found
+    mean = running_mean(found[:, 1], max(1, len(found) // SMOOTHED))
+    return np.column_stack([found[:, 0], mean])
 
 
 def _mean(lines: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -169,11 +169,12 @@ def test_copies_are_found_mirrored_ones_too(faces):
     sheet = {}
     for mirror in (False, True):
         found = found_of(copies, pack, target)
-        told, sheet[mirror] = panel.memorisation(NETWORK, found, copies, pack, target, mirror)
+        told, sheet[mirror] = panel.memorisation({"random": found}, copies, pack, target, mirror)
         assert told["pixels"]["fake"] == 0 if mirror else told["pixels"]["fake"] >= 0
         assert told["random"]["fake"] < told["random"]["held_out"]
     held = pack.part("test")
-    told, _ = panel.memorisation(NETWORK, found_of(held, pack, target), held, pack, target, True)
+    seen = {"random": found_of(held, pack, target)}
+    told, _ = panel.memorisation(seen, held, pack, target, True)
     assert told["pixels"]["ratio"] == pytest.approx(1, abs=0.3)
     # Rows 3 and 4 of the picture: each copy above its original, mirrored as it was copied.
     rows = np.asarray(sheet[True].convert("RGB"))
@@ -215,7 +216,7 @@ def test_a_translation_is_compared_with_the_other_domain(tmp_path):
     assert targets["ab"] == panel.Target("testA", "trainB", "testB")
     assert targets["ba"] == panel.Target("testB", "trainA", "testA")
     own = jax.tree.map(np.asarray, state)
-    made = panel.made(method, own, pack, "ab", 3, 0)
+    made = panel.made(method, own, pack, "ab", targets["ab"], 3, 0)
     assert made.shape == (3, 16, 16, 3)
     assert made.dtype == np.uint8
 

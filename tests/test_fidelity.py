@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tiny import CYCLE, packed, start, thin_vgg, untrained
 
-from anigan_jax import fidelity, foreign_files, weights
+from anigan_jax import fidelity, foreign_files, panel, weights
 from anigan_jax.evaluation import translation as judge
 from anigan_jax.methods import translation_updates
 from anigan_jax.networks import lpips
@@ -30,6 +30,12 @@ def state():
     return start(CYCLE)[1]
 
 
+def translations(method, state, pack):
+    """What the held-out images become, by direction."""
+    targets = panel.targets(method, pack)
+    return {w: panel.made(method, state, pack, w, t, 12, 0) for w, t in targets.items()}
+
+
 def judged(pack, state, translate, vgg=None):
     """The report of a method that translates by plain functions of images."""
     wrapped = {way: lambda p, s, x, f=f: f(x) for way, f in translate.items()}
@@ -37,7 +43,7 @@ def judged(pack, state, translate, vgg=None):
         translate=wrapped, evaluate=translation_updates.evaluator(wrapped)
     )
     inputs = CYCLE.method.inputs(pack, "test")
-    made = fidelity.translations(method, state, pack)
+    made = translations(method, state, pack)
     return fidelity.measure(method, state, pack, inputs, made, vgg)
 
 
@@ -85,7 +91,7 @@ def test_distances_are_means_over_the_held_out_images(pack, state):
 
 def test_a_sheet_shows_source_translation_and_partner(pack, state):
     method = start(CYCLE)[0]._replace(translate={"ab": lambda p, s, x: -x})
-    made = fidelity.translations(method, state, pack)
+    made = translations(method, state, pack)
     sheet = np.asarray(fidelity.sheet(made["ab"], pack, "ab"))
     left, top = sheet.shape[1] - 3 * 18, sheet.shape[0] - 12 * 18
     for column, want in enumerate((pack.part("testA"), 255 - pack.part("testA"))):

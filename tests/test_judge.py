@@ -161,7 +161,7 @@ def test_translations_are_judged_by_direction(tmp_path):
     pack = packed(config, tmp_path)
     method, state = start(config, pack)
     own = jax.tree.map(np.asarray, state)
-    told = judge.of_panel(config, method, pack, tmp_path)(own)
+    told = judge.of_panel(features.find("random"), RUN, method, pack, tmp_path)(own)
     floor = json.loads((tmp_path / judge.PROTOCOL).read_text())["floor"]
     assert told.keys() == floor.keys()
     assert {name.split("/")[0] for name in told} == {"ab", "ba"}

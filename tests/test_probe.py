@@ -241,8 +241,8 @@ def fake_pack(train, test):
     return SimpleNamespace(
         has=lambda part: True,
         first=first,
+        named=lambda part: part,
         labels=lambda part: np.stack([labels[part], 0 * labels[part]], axis=1),
-        manifest={"parts": {"train": [], "test": []}},
     )
 
 

@@ -39,9 +39,13 @@ class Pack(NamedTuple):
         """Whether there is a part 'train' or 'test', of one domain or of two."""
         return bool({part, f"{part}A"} & set(self.manifest["parts"]))
 
+    def named(self, part: str, domain: str = "A") -> str:
+        """The full name of 'train' or 'test': that of a domain where there are two."""
+        return part if part in self.manifest["parts"] else f"{part}{domain}"
+
     def first(self, part: str) -> np.ndarray:
         """Pixels of a part 'train' or 'test'; of domain A where there are two."""
-        return self.part(part if part in self.manifest["parts"] else f"{part}A")
+        return self.part(self.named(part))
 
     def part(self, name: str, what: str = "pixels") -> np.ndarray:
         """Rows of a part: 'train', 'test', or 'trainA', 'trainB', 'testA', 'testB'.

@@ -12,13 +12,22 @@ SUBSETS = 100
 SIZE = 1000
 NEIGHBOURS = 5
 DIRECTIONS = 1000
-NAMES = ("kid", "fd", "mind", "precision", "recall", "density", "coverage")
-# Of each, what is better; the others (density) are best near 1.
-LOWER = ("kid", "fd", "mind")
+BETTER = {
+    "kid": "lower",
+    "fd": "lower",
+    "mind": "lower",
+    "precision": "higher",
+    "recall": "higher",
+    "density": "near 1",
+    "coverage": "higher",
+}
+"""The scores, and what of each is better."""
+COLUMNS = ("generated", "like_floor", "floor")
+"""What is scored: all generated images, as many as are held out, those held out."""
 
 
 class Scores(NamedTuple):
-    """`values`: those of `NAMES` that could be computed; `refused`: name -> why the others
+    """`values`: those of `BETTER` that could be computed; `refused`: name -> why the others
     could not; `kid_std`: spread of one KID subset, or None."""
 
     values: dict[str, float]
