@@ -1,6 +1,8 @@
 """Four simulated CPU devices for every test; must run before JAX starts."""
 
+import gc
 import os
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +10,24 @@ from anigan_jax import cli, runtime
 
 os.environ["NPROC"] = "16"
 runtime.prepare("cpu", devices=4)
+
+MAPS = Path("/proc/self/maps")
+MANY_MAPS = 25_000
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_memory_maps():
+    """Frees compiled code between modules, before there is too much of it.
+
+    Each executable is some hundred memory maps; at 65,530, Linux's usual limit of a process,
+    loading the next one is a segmentation fault.
+    """
+    yield
+    if MAPS.exists() and MAPS.read_bytes().count(b"\n") > MANY_MAPS:
+        import jax
+
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture
