@@ -24,7 +24,7 @@ from anigan_jax.evaluation.batches import in_batches
 from anigan_jax.networks import inception as inception_net
 from anigan_jax.networks.conv import conv
 from anigan_jax.networks.vgg import VGG
-from anigan_jax.runtime import cache_home
+from anigan_jax.runtime import cache_home, facts
 
 VGG_TAP = "relu5_3"
 RESIZE = "bicubic (a = -0.5), antialiased, in float32"
@@ -169,9 +169,12 @@ def of_images(network: Network, images: np.ndarray) -> np.ndarray:
 
 
 def of_part(network: Network, pack: Pack, part: str) -> np.ndarray:
-    """Features of a part of a pack, kept at home: they are the same for every run."""
+    """Features of a part of a pack, kept at home: they are the same for every run.
+
+    Their last bits depend on versions, devices and threads, so these are part of the key.
+    """
     images = pack.part(part)
-    about = {"data": pack.manifest["sha256"], "part": part, **network.protocol()}
+    about = {"data": pack.manifest["sha256"], "part": part, **network.protocol(), **facts()}
     told = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
     path = cache_home() / "features" / f"{network.name}-{told[:32]}.safetensors"
     if path.is_file():

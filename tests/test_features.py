@@ -93,7 +93,7 @@ def home(tmp_path, monkeypatch):
     return tmp_path / "home" / "features"
 
 
-def test_features_of_a_pack_are_kept(tmp_path, home):
+def test_features_of_a_pack_are_kept(tmp_path, home, monkeypatch):
     pack = packed(PLAIN, tmp_path)
     first = features.of_part(RANDOM, pack, "train")
     assert np.array_equal(first, features.of_images(RANDOM, pack.part("train")))
@@ -104,6 +104,11 @@ def test_features_of_a_pack_are_kept(tmp_path, home):
 
     again = features.of_part(RANDOM._replace(run=broken), pack, "train")
     assert np.array_equal(first, again)
+    monkeypatch.setattr(features, "facts", lambda: {"jax": "another"})
+    with pytest.raises(AssertionError, match="computed again"):
+        features.of_part(RANDOM._replace(run=broken), pack, "train")
+    monkeypatch.undo()
+    monkeypatch.setattr(features, "cache_home", lambda: home.parent)
     other = RANDOM._replace(sha256="0" * 64)
     features.of_part(other, pack, "train")
     assert len(list(home.iterdir())) == 2

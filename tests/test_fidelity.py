@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tiny import CYCLE, packed, start, thin_vgg, untrained
 
-from anigan_jax import fidelity, foreign_files, panel, weights
+from anigan_jax import features, fidelity, foreign_files, panel, weights
 from anigan_jax.evaluation import translation as judge
 from anigan_jax.methods import translation_updates
 from anigan_jax.networks import lpips
@@ -104,6 +104,7 @@ def test_a_sheet_shows_source_translation_and_partner(pack, state):
 
 def test_the_verb(verb, tmp_path, monkeypatch):
     monkeypatch.setattr(foreign_files, "weights_home", lambda: tmp_path / "none")
+    monkeypatch.setattr(features, "cache_home", lambda: tmp_path / "home")
     run = untrained(tmp_path / "run", "CYCLE")
     code, out, _ = verb("evaluate", run)
     assert code == 0

@@ -30,9 +30,16 @@ RUN = Run(
 JUDGED = dataclasses.replace(FULL, data=PaintedFaces(count=60, size=16, test=0.2), run=RUN)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def own_home(tmp_path_factory):
+    """For `judged` too, which is older than what a single test patches."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(features, "cache_home", lambda: tmp_path_factory.getbasetemp() / "home")
+        yield
+
+
 @pytest.fixture(autouse=True)
-def own_home(tmp_path_factory, monkeypatch):
-    monkeypatch.setattr(features, "cache_home", lambda: tmp_path_factory.getbasetemp() / "home")
+def own_signals():
     kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield
     for number, handler in kept.items():
