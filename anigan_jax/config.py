@@ -16,6 +16,8 @@ from anigan_jax.errors import UserError
 
 Network = Literal["vgg16", "inception", "random"]
 """By which images can be judged; `features` has them."""
+ComputeType = Literal["float32", "bfloat16"]
+"""What networks multiply in."""
 
 
 @dataclass(frozen=True)

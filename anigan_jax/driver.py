@@ -36,7 +36,8 @@ class Session(NamedTuple):
     """A config made ready to run; all static.
 
     `dispatch(at, state, local)` runs `length` steps from step `at`; `local` comes from
-    `locals_from(step)`.
+    `locals_from(step)`. `steps` are the compiled functions of the phases, called with
+    (state, shared, local).
     """
 
     method: Method
@@ -44,6 +45,8 @@ class Session(NamedTuple):
     devices: list
     total: int
     length: int
+    steps: list[Callable]
+    shared: PyTree
     dispatch: Callable
     locals_from: Callable[[int], Iterator[dict]]
     initial: Callable[[], TrainState]
@@ -84,17 +87,19 @@ def prepare(config: Config, pack: Pack, frozen: PyTree, start: int = 0) -> Sessi
     resident = run.feed == "resident"
     data = rows(config, pack)
     shared = parallel.replicate(jax.tree.map(np.asarray, data) if resident else {}, devices)
-    index = np.arange(len(devices), dtype=np.int32)
+    # Explicitly on the devices: no dispatch waits for a transfer.
+    index = parallel.split(np.arange(len(devices), dtype=np.int32), devices)
     reserved = train_step.draws_per_step(method)
 
     def locals_from(first: int) -> Iterator[dict]:
         if resident:
             while True:
                 yield {"device": index}
-        yield from _ahead(
-            {"device": index, "rows": _rows(config, data, at, length, reserved, len(devices))}
+        for rows in _ahead(
+            parallel.split(_rows(config, data, at, length, reserved, len(devices)), devices)
             for at in itertools.count(first, length)
-        )
+        ):
+            yield {"device": index, "rows": rows}
 
     def dispatch(at: int, state: TrainState, local: dict):
         phase = next(i for i, end in enumerate(over) if at < end)
@@ -109,6 +114,8 @@ def prepare(config: Config, pack: Pack, frozen: PyTree, start: int = 0) -> Sessi
         devices,
         total,
         length,
+        mapped,
+        shared,
         dispatch,
         locals_from,
         initial,

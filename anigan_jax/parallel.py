@@ -39,6 +39,12 @@ def replicate(tree: PyTree, devices: list[jax.Device]) -> PyTree:
     return jax.device_put(tree, sharding)
 
 
+def split(tree: PyTree, devices: list[jax.Device]) -> PyTree:
+    """A host tree whose leaves have an entry per device, each entry on its device."""
+    sharding = NamedSharding(Mesh(np.array(devices), (AXIS,)), PartitionSpec(AXIS))
+    return jax.device_put(tree, sharding)
+
+
 def map_step(step: Callable, mapper: str, devices: list[jax.Device]) -> Callable:
     """Maps step(state, shared, local) over devices.
 

@@ -24,29 +24,28 @@ def describe(config: Config) -> dict:
     taps that fall on padding's zeros being left out; 0 where a network is no stack of
     blocks (a text encoder).
     """
-    table = {"name": config.name, "networks": {}}
-    for name, (net, shapes) in config.method.networks().items():
-        is_shape = lambda s: isinstance(s[0], int)  # noqa: E731
-        xs = jax.tree.map(jnp.zeros, shapes, is_leaf=is_shape)
-        stack = hasattr(net, "blocks")
-        mode = {"train": False} if stack else {}
-        key = jax.random.key(0)
-        variables = jax.eval_shape(
-            lambda net=net, xs=xs, key=key, mode=mode: net.init(key, *xs, **mode)
-        )
-        if stack:
-            _, maps = jax.eval_shape(
-                lambda v, net=net, xs=xs: net.apply(v, *xs, train=False, features=True), variables
-            )
-            rows = _blocks(net, variables, maps, shapes[0])
-        else:
-            rows = [_layer(name, "flax", tree) for name, tree in variables["params"].items()]
-        totals = ("parameters", "statistics", "spectral", "flops")
-        table["networks"][name] = {
-            "layers": rows,
-            **{total: sum(row[total] for row in rows) for total in totals},
-        }
-    return table
+    networks = config.method.networks()
+    return {
+        "name": config.name,
+        "networks": {name: describe_network(name, *each) for name, each in networks.items()},
+    }
+
+
+def describe_network(name: str, net, shapes: tuple) -> dict:
+    """One network of `describe`; `shapes` are those of its inputs for one image."""
+    is_shape = lambda s: isinstance(s[0], int)  # noqa: E731
+    xs = jax.tree.map(jnp.zeros, shapes, is_leaf=is_shape)
+    stack = hasattr(net, "blocks")
+    mode = {"train": False} if stack else {}
+    key = jax.random.key(0)
+    variables = jax.eval_shape(lambda: net.init(key, *xs, **mode))
+    if stack:
+        _, maps = jax.eval_shape(lambda v: net.apply(v, *xs, train=False, features=True), variables)
+        rows = _blocks(net, variables, maps, shapes[0])
+    else:
+        rows = [_layer(name, "flax", tree) for name, tree in variables["params"].items()]
+    totals = ("parameters", "statistics", "spectral", "flops")
+    return {"layers": rows, **{total: sum(row[total] for row in rows) for total in totals}}
 
 
 def _layer(name: str, kind: str, tree, shape=(), statistics=None, spectral=None, flops=0) -> dict:

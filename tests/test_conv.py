@@ -37,9 +37,17 @@ def compare(fast, slow, x, kernel, *, second=False):
 SIDES = [(8, 8), (7, 9)]
 
 
+@pytest.fixture(params=["blocks", "strided"])
+def form(request, monkeypatch):
+    """Both lowerings, whichever this backend would take."""
+    monkeypatch.setattr(conv, "lowering", lambda x: request.param)
+    return request.param
+
+
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("kernel", [3, 4, 5])
 @pytest.mark.parametrize("sides", SIDES)
+@pytest.mark.usefixtures("form")
 def test_conv(kernel, stride, sides):
     x, w = draw(0, 2, *sides, 3), draw(1, kernel, kernel, 3, 4)
     for pads in (((1, 1), (1, 1)), conv.same_pads(sides, kernel, stride)):
@@ -55,6 +63,7 @@ def test_conv(kernel, stride, sides):
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("kernel", [3, 4, 5])
 @pytest.mark.parametrize("sides", SIDES)
+@pytest.mark.usefixtures("form")
 def test_conv_transpose(kernel, stride, sides):
     x, w = draw(0, 2, *sides, 3), draw(1, kernel, kernel, 3, 4)
     for padding, extra in [(0, 0), (1, 0), (2, kernel % 2 * (stride - 1))]:
@@ -66,6 +75,37 @@ def test_conv_transpose(kernel, stride, sides):
             w,
             second=kernel == 4,
         )
+
+
+@pytest.mark.parametrize("pads", [((0, 0), (0, 0)), ((1, 1), (0, 2))])
+def test_gradient_of_a_kernel_with_few_outputs(pads):
+    """Its sides are swapped where an image's channels would be the matrix's columns."""
+    x, w = draw(0, 2, 6, 7, conv.NARROW + 1), draw(1, 3, 3, conv.NARROW + 1, 3)
+    compare(
+        lambda x, w: conv.correlate(x, w, pads),
+        lambda x, w: conv.conv_reference(x, w, pads=pads),
+        x,
+        w,
+        second=True,
+    )
+
+
+def test_the_form_follows_backend_and_type(monkeypatch):
+    """The one that was measured to be faster, in its own type; results agree to its digits."""
+    assert conv.lowering(draw(0, 1)) == "blocks"
+    monkeypatch.setattr(conv, "LOWERINGS", {("cpu", "bfloat16"): "strided"})
+    x, w = draw(0, 2, 8, 8, 3), draw(1, 4, 4, 3, 5)
+    for run, options in (
+        (conv.conv, {"stride": 2, "pads": ((1, 1), (1, 1))}),
+        (conv.conv_transpose, {"stride": 2, "padding": 1}),
+    ):
+        text = str(jax.make_jaxpr(lambda x, w, run=run, o=options: run(x, w, **o))(x, w))
+        half = [a.astype(jnp.bfloat16) for a in (x, w)]
+        told = str(jax.make_jaxpr(lambda x, w, run=run, o=options: run(x, w, **o))(*half))
+        assert "bf16" in told and ("strides=(2, 2)" in told or "lhs_dilation=(2, 2)" in told)
+        assert "strides=(2, 2)" not in text and "lhs_dilation=(2, 2)" not in text
+        assert run(*half, **options).dtype == jnp.bfloat16
+        close(run(*half, **options).astype(jnp.float32), run(x, w, **options), 2e-2)
 
 
 def test_whole_map_and_single_pixel():

@@ -16,6 +16,7 @@ from anigan_jax.methods.cartoongan import CartoonGAN
 from anigan_jax.methods.translation_updates import Network
 from anigan_jax.networks import cartoon, resnet
 from anigan_jax.networks.landmarks import Landmarks
+from anigan_jax.networks.layers import to_compute, to_float32
 from anigan_jax.networks.vgg import VGG
 from anigan_jax.weights import unflatten
 
@@ -38,8 +39,9 @@ class CartoonGame:
     def __init__(self, settings: CartoonGAN, axis_name: str | None):
         s = settings
         self.settings = s
-        self.g = Network(resnet.generator(s.generator, axis_name), s.size)
-        self.d = Network(cartoon.discriminator(s.discriminator, axis_name), s.size)
+        g = resnet.generator(s.generator, axis_name, s.dtype)
+        self.g = Network(g, s.size, s.remat)
+        self.d = Network(cartoon.discriminator(s.discriminator, axis_name, s.dtype), s.size)
         f = s.features
         self.features = VGG(depth_of(f.network), (f.layer,), f.convention)
 
@@ -53,7 +55,9 @@ class CartoonGame:
 
     def maps(self, state, images: Array) -> Array:
         """The feature network's map (b, h, w, C) of images."""
-        return self.features.apply({"params": unflatten(state.frozen)["vgg"]}, images)[0]
+        dtype = self.settings.dtype
+        vgg = jax.tree.map(lambda x: to_compute(x, dtype), unflatten(state.frozen)["vgg"])
+        return to_float32(self.features.apply({"params": vgg}, images)[0])
 
     def content_loss(self, params, state, batch: Batch, keys: Keys):
         """The first phase: G learns to keep what is in the photo."""

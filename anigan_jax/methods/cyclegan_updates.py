@@ -39,8 +39,10 @@ class CycleGame:
     def __init__(self, settings: CycleGAN, axis_name: str | None):
         s = settings
         self.settings, self.axis_name = s, axis_name
-        generator = Network(resnet.generator(s.generator, axis_name), s.size)
-        discriminator = Network(resnet.discriminator(s.discriminator, axis_name), s.size)
+        generator = resnet.generator(s.generator, axis_name, s.dtype)
+        generator = Network(generator, s.size, s.remat)
+        discriminator = resnet.discriminator(s.discriminator, axis_name, s.dtype)
+        discriminator = Network(discriminator, s.size)
         self.g = {"ab": generator, "ba": generator}
         self.d = {"a": discriminator, "b": discriminator}
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from anigan_jax.config import MethodSettings
+from anigan_jax.config import ComputeType, MethodSettings
 from anigan_jax.networks.specs import Discriminator, Generator
 
 
@@ -59,6 +59,9 @@ class GAN(MethodSettings):
     augment: tuple[Literal["color", "translation", "cutout"], ...] = ()
     """DiffAugment (Zhao et al. 2020), on reals and fakes alike."""
     schedule: Schedule = Schedule()
+    dtype: ComputeType = "float32"
+    """bfloat16: products of the networks in 16 bits, for GPUs and TPUs; parameters, statistics,
+    losses and optimisers stay float32."""
 
     @property
     def size(self) -> int:

@@ -21,8 +21,8 @@ MAX_DYNAMIC = 10
 
 def make(settings: GAN, axis_name: str | None) -> Method:
     """The Method of the family."""
-    g = dcgan.generator(settings.generator, axis_name)
-    d = dcgan.discriminator(settings.discriminator, axis_name)
+    g = dcgan.generator(settings.generator, axis_name, settings.dtype)
+    d = dcgan.discriminator(settings.discriminator, axis_name, settings.dtype)
     return method_of(Game(settings, g, d, axis_name), preview)
 
 
@@ -120,7 +120,8 @@ class Game:
         _, maps = self.d.apply(variables, images, *told, train=False, features=True)
         trunk = list(zip(self.d.blocks, maps, strict=True))[: self.d.trunk]
         pooled = [dcgan.grid_max(x, 4) for block, x in trunk if block.op == "conv"]
-        return jnp.concatenate([x.reshape(len(x), -1) for x in pooled], axis=1)
+        rows = [x.reshape(len(x), -1) for x in pooled]
+        return jnp.concatenate(rows, axis=1).astype(jnp.float32)
 
     def no_texts(self, n: int) -> tuple:
         """D's further arguments for n images where no text matters."""

@@ -22,8 +22,8 @@ NEVER = -jnp.inf
 
 def make(settings: TextGAN, axis_name: str | None) -> Method:
     """The Method of the family."""
-    g = text.generator(settings.generator, axis_name)
-    d = text.discriminator(settings.discriminator, axis_name)
+    g = text.generator(settings.generator, axis_name, settings.dtype)
+    d = text.discriminator(settings.discriminator, axis_name, settings.dtype)
     method = method_of(TextGame(settings, g, d, axis_name), preview)
     return method._replace(
         encode=lambda frozen, prompts: text_tables.encode(settings.encoder, frozen, prompts)

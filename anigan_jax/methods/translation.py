@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from anigan_jax.config import MethodSettings
+from anigan_jax.config import ComputeType, MethodSettings
 from anigan_jax.errors import UserError
 
 
 @dataclass(frozen=True)
 class Translation(MethodSettings):
     """Base of the families that translate images of domain A to domain B."""
+
+    dtype: ComputeType = "float32"
+    """bfloat16: products of the networks in 16 bits, for GPUs and TPUs; parameters, statistics,
+    losses and optimisers stay float32."""
+    remat: bool = False
+    """Compute the insides of G's residual blocks again in the backward pass: less memory, more
+    time; for large images."""
 
     @property
     def size(self) -> int:

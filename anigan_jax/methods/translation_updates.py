@@ -15,6 +15,7 @@ from anigan_jax.augment import signed
 from anigan_jax.core import Array, Method, Phase, TrainState, generator_of
 from anigan_jax.evaluation.batches import in_batches
 from anigan_jax.methods.gan_updates import split_variables
+from anigan_jax.networks.dcgan import RESIDUAL
 
 # Pictures of a preview, whose grid is 6x6: pairs or triples never break over its rows.
 SHOWN = 36
@@ -25,15 +26,26 @@ SOURCE = {"ab": "images", "ba": "images_b"}
 
 
 class Network:
-    """A module with its mutable collections; holds no arrays."""
+    """A module with its mutable collections; holds no arrays.
 
-    def __init__(self, module: nn.Module, side: int):
-        self.module, self.side = module, side
+    With `remat` its backward pass computes the insides of residual blocks again, and keeps
+    their sums alone.
+    """
+
+    def __init__(self, module: nn.Module, side: int, remat: bool = False):
+        self.module, self.side, self.remat = module, side, remat
 
     def __call__(self, params, stats, images: Array, *, train: bool = True):
         """Output of images (b, S, S, 3), and the new stats."""
-        variables = {"params": params, **stats}
-        return self.module.apply(variables, images, train=train, mutable=list(stats))
+
+        def apply(params, stats, images):
+            variables = {"params": params, **stats}
+            return self.module.apply(variables, images, train=train, mutable=list(stats))
+
+        if self.remat:
+            keep = jax.checkpoint_policies.save_only_these_names(RESIDUAL)
+            apply = jax.checkpoint(apply, policy=keep)
+        return apply(params, stats, images)
 
 
 def init_all(networks: dict[str, Network], key: Array) -> tuple[dict, dict]:

@@ -61,7 +61,9 @@ def discriminator_plan(d: CartoonDiscriminator) -> tuple[Block, ...]:
     )
 
 
-def discriminator(settings: CartoonDiscriminator, axis_name: str | None = None):
+def discriminator(
+    settings: CartoonDiscriminator, axis_name: str | None = None, dtype: str = "float32"
+):
     """The discriminator of the settings: images (b, S, S, 3) -> logits (b, S/4, S/4, 1)."""
     s = settings
-    return resnet.stack(discriminator_plan(s), s.norm, s.leak, s.stddev, axis_name)
+    return resnet.stack(discriminator_plan(s), s.norm, s.leak, s.stddev, axis_name, dtype)

@@ -7,6 +7,10 @@ Here a stride-2 convolution is a stride-1 correlation over 2x2 blocks of pixels,
 transposed one is its mirror image, and `correlate` and `kernel_gradient` are closed
 under differentiation, so that no pass of any order is dilated.
 
+`LOWERINGS` says where the textbook's own form is the faster one: there a transposed
+convolution is the gradient of a strided one, in all its passes (`anigan bench --layers`
+measures both).
+
 Arrays are NHWC, kernels HWIO.
 """
 
@@ -20,6 +24,10 @@ from jax import Array, lax
 
 Pads = tuple[tuple[int, int], tuple[int, int]]
 NO_PADS: Pads = ((0, 0), (0, 0))
+# Below this many output channels a kernel's gradient is computed with its sides swapped.
+NARROW = 16
+LOWERINGS = {("gpu", "bfloat16"): "strided"}
+"""(backend, dtype) -> 'strided', the backend's own stride-2 convolutions; else 'blocks'."""
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
@@ -53,13 +61,24 @@ def correlate(x: Array, kernel: Array, pads: Pads) -> Array:
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def kernel_gradient(x: Array, dy: Array, pads: Pads) -> Array:
     """Gradient of <correlate(x, kernel, pads), dy> with respect to the kernel."""
-    # A convolution of its own: input channels as batch, batch as channels, dy as window.
-    # Padding and transposing are spelled out because XLA's CPU backend is a hundred
-    # times slower where this window reaches into padding, and in a loop (`lax.scan`)
-    # where the operands are not in its own order.
-    x = jnp.pad(x, ((0, 0), *pads, (0, 0))).transpose(3, 1, 2, 0)
-    dy = dy.transpose(1, 2, 0, 3)
-    out = lax.conv_general_dilated(x, dy, (1, 1), NO_PADS, dimension_numbers=_LAYOUT)
+    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+    if dy.shape[3] <= NARROW < x.shape[3]:
+        # A matrix product with few columns is slow (an image's three channels): the
+        # roles of x and dy swap, and the kernel comes out mirrored.
+        reach = tuple((n - m,) * 2 for n, m in zip(x.shape[1:3], dy.shape[1:3], strict=True))
+        dy = jnp.pad(dy, ((0, 0), *reach, (0, 0)))
+        return _mirror(_windows_product(dy, x))
+    return _windows_product(x, dy)
+
+
+def _windows_product(x: Array, window: Array) -> Array:
+    """(B, H, W, C), (B, h, w, D) -> (H - h + 1, W - w + 1, C, D): sums over batch and window."""
+    # A convolution of its own: input channels as batch, batch as channels. Transposing is
+    # spelled out, and padding done before, because XLA's CPU backend is a hundred times
+    # slower where this window reaches into padding, and in a loop (`lax.scan`) where the
+    # operands are not in its own order.
+    x, window = x.transpose(3, 1, 2, 0), window.transpose(1, 2, 0, 3)
+    out = lax.conv_general_dilated(x, window, (1, 1), NO_PADS, dimension_numbers=_LAYOUT)
     return out.transpose(1, 2, 0, 3)
 
 
@@ -142,6 +161,8 @@ def conv(x: Array, kernel: Array, *, stride: int = 1, pads: Pads = NO_PADS) -> A
     if stride == 1:
         return correlate(x, kernel, pads)
     _check_stride(stride)
+    if lowering(x) == "strided":
+        return conv_reference(x, kernel, stride=stride, pads=pads)
     rows, columns = ((n - k) // 2 + (k + 1) // 2 for n in padded)
     x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
     x = _space_to_depth(_fit(x, 2 * rows, 2 * columns))
@@ -177,10 +198,49 @@ def conv_transpose(
         full = correlate(x, kernel[::-1, ::-1], ((k - 1, k - 1),) * 2)
         return _fit(full[:, padding:, padding:], *out)
     _check_stride(stride)
+    if lowering(x) == "strided":
+        return _strided_transpose(x, kernel, padding, output_padding)
     blocks = _mirror(_blocks(kernel.swapaxes(2, 3)))
     reach = blocks.shape[0] - 1
     full = _depth_to_space(correlate(x, blocks, ((reach, reach),) * 2))
     return _fit(full[:, padding:, padding:], *out)
+
+
+def lowering(x: Array) -> str:
+    """'blocks' or 'strided': the form that was measured to be faster, see `LOWERINGS`."""
+    return LOWERINGS.get((jax.default_backend(), x.dtype.name), "blocks")
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _strided_transpose(x: Array, kernel: Array, padding: int, output_padding: int) -> Array:
+    """`conv_transpose` of stride 2 as the input gradient of a strided convolution."""
+    # XLA recognises that gradient where it is one, and then the kernel's gradient too;
+    # that of `lax.conv_transpose` it does not.
+    b, h, w, _ = x.shape
+    k, cout = kernel.shape[0], kernel.shape[3]
+    out = [(n - 1) * 2 - 2 * padding + k + output_padding for n in (h, w)]
+    strided = functools.partial(_strided, kernel=kernel.swapaxes(2, 3), padding=padding)
+    like = jax.ShapeDtypeStruct((b, *out, cout), x.dtype)
+    return jax.linear_transpose(strided, like)(x)[0]
+
+
+def _strided(y: Array, kernel: Array, padding: int) -> Array:
+    return conv_reference(y, kernel, stride=2, pads=((padding, padding),) * 2)
+
+
+def _strided_transpose_forward(x, kernel, padding, output_padding):
+    return _strided_transpose(x, kernel, padding, output_padding), (x, kernel)
+
+
+def _strided_transpose_backward(padding, output_padding, saved, dy):
+    x, kernel = saved
+    swapped = kernel.swapaxes(2, 3)
+    of_kernel = functools.partial(_strided, dy, padding=padding)
+    (d_kernel,) = jax.linear_transpose(lambda k: of_kernel(kernel=k), swapped)(x)
+    return _strided(dy, swapped, padding), d_kernel.swapaxes(2, 3)
+
+
+_strided_transpose.defvjp(_strided_transpose_forward, _strided_transpose_backward)
 
 
 def _check_stride(stride: int) -> None:
@@ -220,7 +280,7 @@ def upsample_conv(x: Array, kernel: Array) -> Array:
 
 
 def conv_reference(x: Array, kernel: Array, *, stride: int = 1, pads: Pads = NO_PADS) -> Array:
-    """`conv` by XLA's own operator; for tests and the benchmark."""
+    """`conv` by XLA's own operator; also the form of 'strided'."""
     return lax.conv_general_dilated(x, kernel, (stride, stride), pads, dimension_numbers=_LAYOUT)
 
 

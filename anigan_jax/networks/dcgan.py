@@ -8,6 +8,7 @@ from __future__ import annotations
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from anigan_jax.networks.layers import (
     BatchNorm,
@@ -16,6 +17,8 @@ from anigan_jax.networks.layers import (
     dropout,
     instance_norm,
     reflect,
+    to_compute,
+    to_float32,
 )
 from anigan_jax.networks.specs import (
     Block,
@@ -27,11 +30,17 @@ from anigan_jax.networks.specs import (
     generator_plan,
 )
 
+# The name of the sums of residual blocks: what rematerialisation keeps.
+RESIDUAL = "residual"
+
 
 class Stack(nn.Module):
     """Executes `blocks` in order.
 
     Call with x (b, H, W, C) float32 and get the last block's output.
+
+    Maps between layers, and what enters their products, are of type `dtype`; parameters,
+    sums, norms and the output are float32.
 
     `train` uses batch statistics and dropout (which needs `keys`, (b,) example keys);
     `power_iterate` advances spectral norm. Returns the activations after each block
@@ -43,6 +52,7 @@ class Stack(nn.Module):
     leak: float
     stddev: float
     axis_name: str | None = None
+    dtype: str = "float32"
 
     @property
     def trunk(self) -> int:
@@ -61,6 +71,7 @@ class Stack(nn.Module):
     ):
         layers = make_layers(self, self.blocks)
         x, maps = run_layers(self, layers, x, train=train, power_iterate=power_iterate, keys=keys)
+        x = to_float32(x)
         return (x, maps) if features else x
 
 
@@ -69,7 +80,13 @@ def make_layers(net: nn.Module, blocks: tuple[Block, ...]) -> list[tuple]:
     return [
         (
             block,
-            Layer(block, net.stddev if block.stddev is None else block.stddev, name=block.name),
+            Layer(
+                block,
+                net.stddev if block.stddev is None else block.stddev,
+                # A logit: bfloat16 would round it to three digits.
+                "float32" if block.features == 1 else net.dtype,
+                name=block.name,
+            ),
             _norm_of(net, block),
         )
         for block in blocks
@@ -108,6 +125,10 @@ def run_layers(
         x = activate(x, block.activation, net.leak)
         if block.dropout and train and keys is not None:
             x = dropout(x, block.dropout, keys, index)
+        if block.features > 1 and block.activation not in ("tanh", "sigmoid"):
+            x = to_compute(x, net.dtype)
+        if block.skip == "end":
+            x = checkpoint_name(x, RESIDUAL)
         maps.append(x)
     return x, maps
 
@@ -125,15 +146,15 @@ def grid_max(x: jax.Array, side: int) -> jax.Array:
     return x
 
 
-def generator(settings: Generator, axis_name: str | None = None) -> Stack:
+def generator(settings: Generator, axis_name: str | None = None, dtype="float32") -> Stack:
     """The generator of the settings; its input is (b, 1, 1, Z)."""
     plan = generator_plan(settings)
     s = settings
-    return Stack(plan, s.norm, s.leak, s.stddev, axis_name, name="generator")
+    return Stack(plan, s.norm, s.leak, s.stddev, axis_name, dtype, name="generator")
 
 
-def discriminator(settings: Discriminator, axis_name: str | None = None) -> Stack:
+def discriminator(settings: Discriminator, axis_name: str | None = None, dtype="float32") -> Stack:
     """The discriminator of the settings; its output is (b, 1, 1, 1) or (b, 1)."""
     plan = discriminator_plan(settings)
     s = settings
-    return Stack(plan, s.norm, s.leak, s.stddev, axis_name, name="discriminator")
+    return Stack(plan, s.norm, s.leak, s.stddev, axis_name, dtype, name="discriminator")

@@ -234,11 +234,25 @@ def activate(x: jax.Array, name: str, leak: float) -> jax.Array:
     return functions[name](x)
 
 
+def to_compute(x: jax.Array, dtype: str) -> jax.Array:
+    """`x` in the type that products are computed in; 'float32' leaves wider types alone."""
+    return to_float32(x) if dtype == "float32" else x.astype(dtype)
+
+
+def to_float32(x: jax.Array) -> jax.Array:
+    """What was computed in bfloat16, as float32: for sums, norms, activations and outputs."""
+    return x.astype(jnp.float32) if x.dtype == jnp.bfloat16 else x
+
+
 class Layer(nn.Module):
-    """Executes the operation of one `Block` (without norm, activation and dropout)."""
+    """Executes the operation of one `Block` (without norm, activation and dropout).
+
+    Inputs and kernel enter the products in `dtype`; parameters and result are float32.
+    """
 
     block: Block
     stddev: float
+    dtype: str = "float32"
 
     @nn.compact
     def __call__(self, x: jax.Array, power_iterate: bool) -> jax.Array:
@@ -252,7 +266,8 @@ class Layer(nn.Module):
             features = block.features
             shape = (k, k, x.shape[-1], features)
         weight = Kernel(shape, self.stddev, block.spectral, name="weight")
-        x = self._apply(x, weight(power_iterate))
+        kernel = to_compute(weight(power_iterate), self.dtype)
+        x = to_float32(self._apply(to_compute(x, self.dtype), kernel))
         if block.bias:
             x = x + self.param("bias", nn.initializers.zeros, (features,))
         if dense and block.side:

@@ -130,20 +130,22 @@ def discriminator_plan(d: PatchDiscriminator) -> tuple[Block, ...]:
     return (*blocks, Block("logit", "conv", 1, d.head_kernel, 1, 1, bias=True))
 
 
-def generator(settings, axis_name: str | None = None):
+def generator(settings, axis_name: str | None = None, dtype: str = "float32"):
     """The generator of the settings: images (b, S, S, 3) in [-1, 1] -> the same."""
-    return stack(generator_plan(settings), settings.norm, 0.0, settings.stddev, axis_name)
+    return stack(generator_plan(settings), settings.norm, 0.0, settings.stddev, axis_name, dtype)
 
 
-def discriminator(settings, axis_name: str | None = None):
+def discriminator(settings, axis_name: str | None = None, dtype: str = "float32"):
     """The discriminator of the settings: images (b, S, S, 3) -> logits (b, s, s, 1)."""
     plan = discriminator_plan(settings)
-    return stack(plan, settings.norm, settings.leak, settings.stddev, axis_name)
+    return stack(plan, settings.norm, settings.leak, settings.stddev, axis_name, dtype)
 
 
-def stack(plan: tuple[Block, ...], norm: NormKind, leak: float, stddev: float, axis_name):
+def stack(
+    plan: tuple[Block, ...], norm: NormKind, leak: float, stddev: float, axis_name, dtype: str
+):
     """The module that executes a plan."""
     from anigan_jax.networks.dcgan import Stack
 
     constants = Norm() if norm == "batch" else InstanceNorm()
-    return Stack(plan, constants, leak, stddev, axis_name)
+    return Stack(plan, constants, leak, stddev, axis_name, dtype)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from anigan_jax.networks.dcgan import Stack, make_layers, run_layers
+from anigan_jax.networks.layers import to_float32
 from anigan_jax.networks.specs import (
     Block,
     CharEncoder,
@@ -42,6 +43,7 @@ class TextStack(nn.Module):
     leak: float
     stddev: float
     axis_name: str | None = None
+    dtype: str = "float32"
 
     @property
     def blocks(self) -> tuple[Block, ...]:
@@ -80,8 +82,8 @@ class TextStack(nn.Module):
             place = len(before) + len(text)
             y, after_maps = run(after, joined, place, iterate, followed)
             if self.join == "product":
-                y = y + jnp.sum(told * joined, -1, keepdims=True)
-            outputs.append(y)
+                y = y + jnp.sum(to_float32(told) * joined, -1, keepdims=True)
+            outputs.append(to_float32(y))
             all_maps = [*maps, *text_maps, *after_maps]
         return (tuple(outputs), all_maps) if features else tuple(outputs)
 
@@ -89,7 +91,7 @@ class TextStack(nn.Module):
         """What `after` sees of the map and the text."""
         if self.join == "concat":
             return concatenate(x, told)
-        return x.sum((1, 2)) if self.join == "product" else x
+        return to_float32(x).sum((1, 2)) if self.join == "product" else x
 
 
 def concatenate(x: jax.Array, text: jax.Array) -> jax.Array:
@@ -98,19 +100,20 @@ def concatenate(x: jax.Array, text: jax.Array) -> jax.Array:
     return jnp.concatenate([x, text], axis=-1)
 
 
-def generator(s: TextGenerator, axis_name: str | None = None) -> TextStack:
+def generator(s: TextGenerator, axis_name: str | None = None, dtype="float32") -> TextStack:
     """The generator of the settings; x is z as (b, 1, 1, Z)."""
     plans = text_plan(s, s.text_dim, "leaky_relu"), (), generator_plan(s)
-    return TextStack(*plans, s.join, s.norm, s.leak, s.stddev, axis_name, name="generator")
+    rest = (s.norm, s.leak, s.stddev, axis_name, dtype)
+    return TextStack(*plans, s.join, *rest, name="generator")
 
 
-def discriminator(s: TextDiscriminator, axis_name: str | None = None) -> TextStack:
+def discriminator(s: TextDiscriminator, axis_name: str | None = None, dtype="float32") -> TextStack:
     """The discriminator of the settings; its outputs are (b, 1, 1, 1) or (b, 1)."""
     before, after = joint_plan(s)
     product = s.join == "product"
     width = before[-1].features if product else s.text_dim
     told = text_plan(s, width, "none" if product else "leaky_relu")
-    rest = (s.norm, s.leak, s.stddev, axis_name)
+    rest = (s.norm, s.leak, s.stddev, axis_name, dtype)
     return TextStack(told, before, after, s.join, *rest, name="discriminator")
 
 

@@ -1,0 +1,127 @@
+"""Floating-point operations of a training step, counted from the layers.
+
+A multiplication and its addition are two. Taps on padding count, zeros that a lowering
+inserts do not; norms, activations and optimisers are left out. What both updates of a step
+need, the generated images where they share their latents, counts once.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from anigan_jax import show
+from anigan_jax.config import Config
+from anigan_jax.foreign_weights import WIDTHS, depth_of, needed
+from anigan_jax.methods.cartoongan import CartoonGAN
+from anigan_jax.methods.cyclegan import CycleGAN
+from anigan_jax.methods.gan import GAN
+from anigan_jax.methods.text_gan import TextGAN
+
+
+class Passes(NamedTuple):
+    """Costs of a network for one image, in FLOPs.
+
+    Attributes:
+      forward: of a forward pass; the gradient of the weights, and that of the inputs, cost
+        as much each.
+      first: of the first layer, whose input needs no gradient when weights are trained.
+      trunk: of the layers before a text joins.
+    """
+
+    forward: float
+    first: float
+    trunk: float
+
+    @property
+    def trained(self) -> float:
+        """Forward, and the gradients of the weights alone."""
+        return 3 * self.forward - self.first
+
+    @property
+    def inward(self) -> float:
+        """Forward, and the gradient of the input alone."""
+        return 2 * self.forward
+
+
+def passes(config: Config) -> dict[str, Passes]:
+    """Costs of a config's networks by name."""
+    found = {}
+    for name, (net, shapes) in config.method.networks().items():
+        rows = [row["flops"] for row in show.describe_network(name, net, shapes)["layers"]]
+        trunk = getattr(net, "trunk", len(rows))
+        found[name] = Passes(sum(rows), rows[0] if rows else 0, sum(rows[:trunk]))
+    return found
+
+
+def per_image(config: Config, repeats: dict[str, float] | None = None) -> float:
+    """FLOPs of a step of the last phase, divided by the batch.
+
+    Args:
+      repeats: measured updates of 'd' and 'g' in a step, where the schedule varies.
+
+    Returns:
+      NaN for a family whose networks are no stacks of blocks.
+    """
+    method, nets = config.method, passes(config)
+    if isinstance(method, GAN):
+        return _gan(method, nets["generator"], nets["discriminator"], repeats or {})
+    if isinstance(method, CycleGAN):
+        return _cyclegan(method, nets["generator"], nets["discriminator"])
+    if isinstance(method, CartoonGAN):
+        return _cartoongan(method, nets["generator"], nets["discriminator"])
+    if len(nets) == 1:
+        (net,) = nets.values()
+        return net.trained
+    return math.nan
+
+
+def _gan(method: GAN, g: Passes, d: Passes, repeats: dict[str, float]) -> float:
+    schedule = method.schedule
+    # An alternating schedule does one or the other in a step.
+    share_d = share_g = 1.0
+    if schedule.kind == "alternate":
+        period = schedule.d_steps + schedule.g_steps
+        share_d, share_g = schedule.d_steps / period, schedule.g_steps / period
+    each_d = repeats.get("d", schedule.d * share_d)
+    each_g = repeats.get("g", schedule.g * share_g)
+    text = isinstance(method, TextGAN)
+    # Real images meet two texts behind one trunk.
+    pairs = 3 * (2 * d.forward - d.trunk) - d.first if text else d.trained
+    losses = 2 if method.split_d else 1
+    # Each of two losses makes both logits; only one has a gradient.
+    d_update = pairs + d.trained + (losses - 1) * 2 * d.forward
+    between = bool(text and method.int_weight)
+    g_update = (1 + between) * (g.trained + d.inward)
+    shared = method.shared_noise and each_d == each_g == 1
+    fakes = 0 if shared else g.forward * min(each_d, 1)
+    return each_d * d_update + fakes + each_g * g_update
+
+
+def _cyclegan(method: CycleGAN, g: Passes, d: Passes) -> float:
+    """Of a pair of images, one of each domain."""
+    # Both ways, back again, and both identities; the way back also needs its input's gradient.
+    d_update = 4 * d.trained
+    passes_g = 2 * g.trained + 2 * 3 * g.forward + (2 * g.trained if method.identity else 0)
+    return d_update + passes_g + 2 * d.inward
+
+
+def _cartoongan(method: CartoonGAN, g: Passes, d: Passes) -> float:
+    """Of a photo and a cartoon, in the phase of both players."""
+    d_update = (3 if method.edge else 2) * d.trained
+    seen = 0.0
+    if method.content or method.style:
+        vgg = vgg_flops(method.features.network, method.features.layer, method.size)
+        seen = vgg * (2 + bool(method.content) + bool(method.style))
+    return d_update + g.trained + d.inward + seen
+
+
+def vgg_flops(network: str, layer: str, side: int) -> float:
+    """FLOPs of a VGG's forward pass up to a map, of one image."""
+    total, cin = 0, 3
+    for name in needed(depth_of(network), (layer,)):
+        block = int(name[4])
+        width = WIDTHS[block - 1]
+        total += 2 * 9 * cin * width * (side >> (block - 1)) ** 2
+        cin = width
+    return total

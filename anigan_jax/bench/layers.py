@@ -1,0 +1,108 @@
+"""Each convolution of a config alone, forward and all gradients, in both forms of `conv`."""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+import time
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+
+from anigan_jax import show
+from anigan_jax.config import Config
+from anigan_jax.networks import conv
+from anigan_jax.networks.layers import Layer
+from anigan_jax.networks.specs import Block
+
+FORMS = ("blocks", "strided")
+REPEATS = 4
+
+
+def measure(config: Config, batch: int, dtype: str, windows: int) -> list[dict]:
+    """A row for each different layer that is no dense one.
+
+    Rows hold 'network', 'layer', 'input' (H, W, C), 'gflop' (a batch, forward and both
+    gradients) and GFLOP/s by form; a layer of stride 1 has one form only.
+    """
+    rows, seen = [], set()
+    for name, (net, shapes) in config.method.networks().items():
+        described = show.describe_network(name, net, shapes)["layers"]
+        before = shapes[0][1:]
+        for block, row in zip(getattr(net, "blocks", ()), described, strict=False):
+            about = (block.op, block.kernel, block.stride, block.features, tuple(before))
+            if block.op != "dense" and len(before) == 3 and about not in seen:
+                seen.add(about)
+                speeds = _speeds(block, before, batch, dtype, windows, 3 * row["flops"] * batch)
+                told = {"network": name, "layer": block.name, "input": tuple(before)}
+                rows.append({**told, "batch": batch, "dtype": dtype, "gflops_per_sec": speeds})
+            before = tuple(row["shape"])
+    return rows
+
+
+def _speeds(block: Block, before, batch: int, dtype: str, windows: int, work: float) -> dict:
+    """GFLOP/s of a layer by form, in alternating windows."""
+    forms = FORMS if block.stride == 2 else FORMS[:1]
+    runs = {form: _compiled(block, before, batch, dtype, form) for form in forms}
+    spent: dict[str, list[float]] = {form: [] for form in forms}
+    for _ in range(windows):
+        for form, run in runs.items():
+            start = time.perf_counter()
+            run()
+            spent[form].append(time.perf_counter() - start)
+    return {form: REPEATS * work / statistics.median(times) / 1e9 for form, times in spent.items()}
+
+
+def _compiled(block: Block, before, batch: int, dtype: str, form: str):
+    """A function that runs a layer and its gradients REPEATS times."""
+    layer = Layer(block, 0.02, dtype)
+    x = jax.random.normal(jax.random.key(0), (batch, *before)).astype(dtype)
+    variables = layer.init(jax.random.key(1), x[:1], False)
+
+    def loss(both):
+        params, x = both
+        y = layer.apply({**variables, "params": params}, x, False)
+        return jnp.mean(y.astype(jnp.float32) ** 2)
+
+    def all_passes(both, _):
+        # What goes on depends on every gradient, so that none is left out.
+        grads = jax.grad(loss)(both)
+        return jax.tree.map(lambda a, b: a - (1e-3 * b).astype(a.dtype), both, grads), None
+
+    # In a loop, as in a super-step: XLA's CPU backend treats convolutions there otherwise.
+    loop = jax.jit(lambda both: jax.lax.scan(all_passes, both, length=REPEATS)[0])
+    both = variables["params"], x
+    with _form(form):
+        compiled = loop.lower(both).compile()
+
+    def run() -> None:
+        jax.block_until_ready(compiled(both))
+
+    run()
+    return run
+
+
+@contextlib.contextmanager
+def _form(form: str) -> Iterator[None]:
+    """Layers that are traced inside take this form."""
+    chosen, conv.lowering = conv.lowering, lambda x: form
+    try:
+        yield
+    finally:
+        conv.lowering = chosen
+
+
+def as_text(rows: list[dict]) -> str:
+    """The table as a person reads it; the form that a training would take has a star."""
+    lines = [f"{'layer':28}{'input':>14}{'batch':>7}{'type':>10}  GFLOP/s, forward and gradients"]
+    for row in rows:
+        taken = conv.LOWERINGS.get((jax.default_backend(), row["dtype"]), FORMS[0])
+        told = "  ".join(
+            f"{form} {rate:,.0f}{'*' if form == taken else ''}"
+            for form, rate in row["gflops_per_sec"].items()
+        )
+        side = "x".join(map(str, row["input"]))
+        name = f"{row['network']} {row['layer']}"
+        lines.append(f"{name:28}{side:>14}{row['batch']:>7}{row['dtype']:>10}  {told}")
+    return "\n".join(lines)

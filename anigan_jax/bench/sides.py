@@ -1,0 +1,339 @@
+"""What is measured: our step, the same without data, whole runs, a matrix product, PyTorch.
+
+A side is built inside a worker process and gives a function that runs a few steps.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from anigan_jax import checkpoint, driver, feed, parallel, record, weights
+from anigan_jax.bench import flops
+from anigan_jax.config import Config, Run, to_dict
+from anigan_jax.data import pack as packs
+from anigan_jax.data.pack import Pack
+from anigan_jax.data.sources import PaintedFaces, PaintedPairs
+from anigan_jax.foreign_weights import WIDTHS, convolutions, depth_of
+from anigan_jax.methods.cartoongan import CartoonGAN
+from anigan_jax.methods.text_gan import TextGAN
+from anigan_jax.methods.translation import Translation
+from anigan_jax.networks import conv
+
+# Enough that a batch is gathered from more than a cache holds.
+LEAST_IMAGES = 512
+GEMM = {"cpu": 2048, "gpu": 8192, "tpu": 8192}
+EVENTS = 2
+ON_ACCELERATOR = 20
+# Operations of a dispatch on a CPU: two or three seconds.
+CPU_WORK = 4e11
+
+
+class Side(NamedTuple):
+    """A side made ready.
+
+    Attributes:
+      run: one dispatch, to its end.
+      images: real images of a dispatch.
+      facts: what was learned while building: 'compile_s', 'flops', 'xla_flops', ...
+    """
+
+    run: Callable[[], None]
+    images: int
+    facts: dict[str, Any]
+
+
+def synthetic(config: Config, folder: Path) -> Config:
+    """The config on painted faces, with random weights where it needs a user's file."""
+    method, size = config.method, config.method.size
+    count = max(LEAST_IMAGES, config.batch_size)
+    data = PaintedFaces(count=count, size=size, test=0)
+    if isinstance(method, Translation):
+        edges = isinstance(method, CartoonGAN)
+        data = PaintedPairs(count=count, size=size, pairs=1, edges=edges)
+    if isinstance(method, TextGAN) and method.encoder.kind != "tags":
+        encoder = dataclasses.replace(method.encoder, kind="tags", path="")
+        method = dataclasses.replace(method, encoder=encoder)
+    if isinstance(method, CartoonGAN):
+        path = folder / f"{method.features.network}.safetensors"
+        weights.write(_random_vgg(depth_of(method.features.network)), path)
+        features = dataclasses.replace(method.features, path=str(path))
+        method = dataclasses.replace(method, features=features, content_epochs=0)
+    return dataclasses.replace(config, data=data, method=method)
+
+
+def _random_vgg(depth: int) -> dict[str, np.ndarray]:
+    rng, found, cin = np.random.default_rng(0), {}, 3
+    for name in convolutions(depth):
+        width = WIDTHS[int(name[4]) - 1]
+        kernel = rng.standard_normal((3, 3, cin, width), np.float32)
+        found[f"{name}/kernel"] = kernel * np.float32(np.sqrt(2 / (9 * cin)))
+        found[f"{name}/bias"] = np.zeros(width, np.float32)
+        cin = width
+    return found
+
+
+def opened(config: Config) -> Pack:
+    """The pack of a synthetic config, made where it is not there yet."""
+    return packs.build(config.data, packs.default_cache())
+
+
+def ours(config: Config, folder: Path, *, data: bool = True, form: str = "") -> Side:
+    """Our own step of the last phase, as the driver compiles it.
+
+    Args:
+      data: off: the batch is a constant that needs no gathering.
+      form: 'lax': XLA's own transposed convolution in place of ours.
+    """
+    config = synthetic(config, folder)
+    pack = opened(config)
+    frozen = config.method.frozen(pack)
+    length = dispatch(config)
+    far = length * 10**6
+    run = dataclasses.replace(
+        config.run,
+        steps=far,
+        steps_per_dispatch=length,
+        sample_every=far,
+        checkpoint_every=far,
+        evaluate_every=0,
+    )
+    config = dataclasses.replace(config, run=run)
+    session = driver.prepare(config, pack, frozen)
+    shared, step = session.shared, session.steps[-1]
+    patches = contextlib.ExitStack()
+    if not data:
+        shared = parallel.replicate(_constant(config, session), session.devices)
+        patches.enter_context(_no_data())
+    if form == "lax":
+        patches.enter_context(_reference_convolutions())
+    state = parallel.replicate(session.initial(), session.devices)
+    local = next(session.locals_from(0))
+    start = time.perf_counter()
+    with patches:
+        compiled = step.lower(state, shared, local).compile()
+    facts = {
+        "compile_s": time.perf_counter() - start,
+        "devices": len(session.devices),
+        "steps": session.length,
+        "xla_flops": _xla_flops(compiled, config.batch_size, len(session.devices)),
+    }
+    held = [state]
+
+    def run_once() -> None:
+        held[0], metrics = compiled(held[0], shared, local)
+        jax.block_until_ready(metrics)
+        facts["repeats"] = {
+            name.partition("/")[2]: float(np.mean(values))
+            for name, values in metrics.items()
+            if name.startswith("repeats/")
+        }
+        facts["flops"] = flops.per_image(config, facts["repeats"])
+
+    return Side(run_once, session.length * config.batch_size, facts)
+
+
+def dispatch(config: Config) -> int:
+    """Steps of a dispatch: the config's, on a CPU no more than take a few seconds."""
+    most = config.run.steps_per_dispatch
+    if jax.default_backend() != "cpu":
+        return max(most, ON_ACCELERATOR)
+    work = flops.per_image(config) * config.batch_size
+    return min(most, max(1, int(CPU_WORK / work))) if work > 0 else 1
+
+
+def _xla_flops(compiled, batch: int, devices: int) -> float | None:
+    """XLA's own count for one image; None where the backend does not tell.
+
+    The body of a loop counts once, so a dispatch of several steps counts as one.
+    """
+    told = compiled.cost_analysis() or {}
+    told = told[0] if isinstance(told, list) else told
+    return told["flops"] * devices / batch if told.get("flops", 0) > 0 else None
+
+
+def _constant(config: Config, session: driver.Session) -> dict:
+    """A batch (the local part of it) as `feed.to_batch` makes it, without its keys."""
+    b = config.batch_size // len(session.devices)
+    rows = {name: values[:b] for name, values in session.data.items()}
+    key = np.zeros(2, np.uint32)
+    made = feed.to_batch(rows, key, np.uint32(0), np.arange(b, dtype=np.int32), False)
+    return {name: np.asarray(values) for name, values in made.items() if name != "keys"}
+
+
+@contextlib.contextmanager
+def _no_data() -> Iterator[None]:
+    """Steps that are traced inside take their batch as it lies in the shared arrays."""
+    gather, to_batch = feed.gather, feed.to_batch
+
+    def keyed(rows, raw_key, draw, examples, flip):
+        empty = {"images": jnp.zeros((len(examples), 1, 1, 3), jnp.uint8)}
+        return {**rows, "keys": to_batch(empty, raw_key, draw, examples, False)["keys"]}
+
+    feed.gather, feed.to_batch = (lambda data, *rest, **more: data), keyed
+    try:
+        yield
+    finally:
+        feed.gather, feed.to_batch = gather, to_batch
+
+
+@contextlib.contextmanager
+def _reference_convolutions() -> Iterator[None]:
+    """XLA's own transposed convolution in place of ours, while a step is traced."""
+    fast, conv.conv_transpose = conv.conv_transpose, conv.conv_transpose_reference
+    try:
+        yield
+    finally:
+        conv.conv_transpose = fast
+
+
+def whole_run(config: Config, folder: Path, steps: int) -> dict[str, float]:
+    """Trains as `anigan train` does, with every step logged, EVENTS previews and checkpoints.
+
+    Returns:
+      'images_per_sec': median of the dispatches, data and logging included; 'event_s':
+      seconds of one preview, curves and checkpoint together; 'log_s': of logging a step, on
+      an accelerator beside its work.
+    """
+    config = synthetic(config, folder)
+    length = dispatch(config)
+    every = -(-steps // (EVENTS * length)) * length
+    run = dataclasses.replace(
+        Run(),
+        steps=EVENTS * every,
+        sample_every=every,
+        checkpoint_every=every,
+        steps_per_dispatch=length,
+        devices=config.run.devices,
+        platform=config.run.platform,
+        mapper=config.run.mapper,
+    )
+    config = dataclasses.replace(config, run=run)
+    spent: list[float] = []
+    logged: list[float] = []
+    with contextlib.ExitStack() as stack:
+        for module, name in (
+            (record, "save_image"),
+            (record, "curves"),
+            (checkpoint, "save"),
+            (checkpoint, "prune"),
+            (weights, "write"),
+            (driver, "previewer"),
+        ):
+            stack.enter_context(_timed(module, name, spent))
+        stack.enter_context(_timed(driver, "_write", logged))
+        stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+        workdir = folder / "run"
+        driver.train(config, workdir, opened(config), json.dumps(to_dict(config)), [])
+    lines = [line for line in record.read_metrics(workdir / "metrics.jsonl") if line["step"]]
+    speeds = [line["images_per_sec"] for line in lines[::length]]
+    # The first dispatch compiles; the one behind a checkpoint starts with an empty queue.
+    later = speeds[1:] if len(speeds) > 1 else speeds
+    return {
+        "images_per_sec": statistics.median(later),
+        "event_s": sum(spent) / EVENTS,
+        "log_s": statistics.median(logged) / length,
+    }
+
+
+@contextlib.contextmanager
+def _timed(module: Any, name: str, spent: list[float]) -> Iterator[None]:
+    """Adds up the seconds of calls of a function, or of what it returns where that is one."""
+    original = getattr(module, name)
+
+    def timed(function: Callable) -> Callable:
+        def call(*args, **kwargs):
+            start = time.perf_counter()
+            out = function(*args, **kwargs)
+            spent.append(time.perf_counter() - start)
+            return out
+
+        return call
+
+    def made(*args, **kwargs):
+        # Its first call compiles and is not counted.
+        drawn, calls = original(*args, **kwargs), []
+
+        def call(state):
+            start = time.perf_counter()
+            out = drawn(state)
+            calls.append(time.perf_counter() - start)
+            if len(calls) > 1:
+                spent.append(calls[-1] * EVENTS / (EVENTS - 1))
+            return out
+
+        return call
+
+    setattr(module, name, made if name == "previewer" else timed(original))
+    try:
+        yield
+    finally:
+        setattr(module, name, original)
+
+
+def product(dtype: str) -> Side:
+    """A square matrix product: what this machine can do at best."""
+    side = GEMM[jax.default_backend()]
+    keys = jax.random.split(jax.random.key(0))
+    a, b = (jax.random.normal(key, (side, side), jnp.float32).astype(dtype) for key in keys)
+    multiply = jax.jit(lambda a, b: a @ b)
+
+    def run() -> None:
+        jax.block_until_ready([multiply(a, b) for _ in range(4)])
+
+    return Side(run, 4, {"flops": 2 * side**3})
+
+
+def build(spec: dict, config: Config | None, folder: Path) -> Side:
+    """The side of a spec: {'side': 'ours' | 'no data' | 'lax' | 'gemm' | 'torch', ...}."""
+    kind = spec["side"]
+    if kind == "gemm":
+        return product(spec["dtype"])
+    if kind == "torch":
+        return _torch(spec, config, folder)
+    return ours(config, folder, data=kind != "no data", form="lax" if kind == "lax" else "")
+
+
+def _torch(spec: dict, config: Config, folder: Path) -> Side:
+    import torch
+
+    from anigan_jax.bench import torch_steps
+
+    start = time.perf_counter()
+    config, gpu = synthetic(config, folder), torch.cuda.is_available()
+    # As a good user would: TF32 as JAX has it, and the quickest convolutions.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.benchmark = True
+    about = spec["channels_last"], spec["amp"], spec["compiled"]
+    peer = torch_steps.peer_of(config, *about, "cuda" if gpu else "cpu")
+    # As many steps between waits as ours has in a dispatch.
+    count = dispatch(config)
+    facts: dict[str, Any] = {}
+
+    def run() -> None:
+        for _ in range(count):
+            peer.step()
+        if gpu:
+            torch.cuda.synchronize()
+        if peer.repeats != (1, 1):
+            facts["repeats"] = dict(zip("dg", map(float, peer.repeats), strict=True))
+
+    run()
+    facts["compile_s"] = time.perf_counter() - start
+    return Side(run, count * config.batch_size, facts)
+
+
+def temporary() -> tempfile.TemporaryDirectory:
+    """A folder for weights and runs of a side."""
+    return tempfile.TemporaryDirectory(prefix="anigan_bench_")

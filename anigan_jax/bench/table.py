@@ -1,0 +1,93 @@
+"""What was measured, as text and as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+HEAD = ("side", "images/s", "ours is", "GFLOP/s", "of peak", "MB", "compile s")
+
+
+def as_text(config: str, machine: str, rows: list[dict]) -> str:
+    """The tables as a person reads them, one for each batch and type."""
+    lines = [f"{config} on {machine}"]
+    for batch, dtype in dict.fromkeys((row["batch"], row["dtype"]) for row in rows):
+        some = [row for row in rows if (row["batch"], row["dtype"]) == (batch, dtype)]
+        lines += ["", f"batch {batch}, {dtype}; a whole step", *_table(some)]
+        lines += _remarks(next(row for row in some if row["side"] == "ours"))
+    return "\n".join(lines)
+
+
+def _table(rows: list[dict]) -> list[str]:
+    cells = [HEAD, *map(_cells, rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(HEAD))]
+    return [
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in cells
+    ]
+
+
+def _cells(row: dict) -> tuple[str, ...]:
+    def told(name: str, form: str) -> str:
+        return format(row[name], form) if name in row else ""
+
+    ratio = "" if row["side"] == "ours" else told("ours_is", ".2f")
+    compiled = told("compile_s", ".1f")
+    if "compile_cached_s" in row:
+        compiled += f" ({row['compile_cached_s']:.1f} cached)"
+    return (
+        row["side"],
+        told("images_per_sec", ",.1f"),
+        f"{ratio}x" if ratio else "",
+        told("gflops_per_sec", ",.0f"),
+        told("of_peak", ".0%"),
+        told("memory_mb", ",d"),
+        compiled,
+    )
+
+
+def _remarks(mine: dict) -> list[str]:
+    counted = f"{mine['flops'] / 1e9:.3f} GFLOP an image by the layers"
+    if "xla_flops" in mine:
+        counted += f", {mine['xla_flops'] / 1e9:.3f} by XLA"
+    return [
+        f"{counted}; windows spread by {mine['spread']:.0%}",
+        f"end to end (data, every step logged): {mine['end_to_end']:,.1f} images/s; previews and "
+        f"a checkpoint {mine['event_s']:.2f} s",
+        f"logging, previews and checkpoints take {mine['overhead']:.1%} of the time, the resident "
+        f"data {mine['feed']:.1%}",
+    ]
+
+
+def picture(config: str, machine: str, rows: list[dict], path: Path) -> None:
+    """Bars of images per second, and the line where the matrix product's rate would be."""
+    groups = list(dict.fromkeys((row["batch"], row["dtype"]) for row in rows))
+    figure, axes = plt.subplots(
+        len(groups), 1, figsize=(8, 1 + 2.2 * len(groups)), squeeze=False, layout="constrained"
+    )
+    for axis, (batch, dtype) in zip(axes[:, 0], groups, strict=True):
+        some = [row for row in rows if (row["batch"], row["dtype"]) == (batch, dtype)]
+        peak = next(row for row in some if "images_per_sec" not in row)["gflops_per_sec"]
+        bars = [row for row in some if "images_per_sec" in row][::-1]
+        colours = ["#4c72b0" if row["side"].startswith("ours") else "#bbbbbb" for row in bars]
+        drawn = axis.barh(
+            [row["side"] for row in bars], [row["images_per_sec"] for row in bars], color=colours
+        )
+        axis.bar_label(drawn, fmt="{:,.0f}", padding=3)
+        limit = peak * 1e9 / bars[0]["flops"]
+        axis.axvline(limit, color="#c44e52", linestyle="--", label="at the matrix product's rate")
+        axis.set_xlim(0, 1.12 * max(limit, *(row["images_per_sec"] for row in bars)))
+        axis.set_title(f"{config}, batch {batch}, {dtype}", fontsize=10, loc="left")
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[-1, 0].set_xlabel(f"images per second, whole training steps; {machine}")
+    axes[0, 0].legend(frameon=False, fontsize=8, loc="lower right")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)

@@ -1,0 +1,88 @@
+"""One side in a process of its own: `... -m anigan_jax.bench.worker PLATFORM DEVICES`, a spec
+on stdin.
+
+Answers lines of JSON: first what was learned while building, then, for each number of
+dispatches that it is asked for, how long they took; at the end its peak memory.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from anigan_jax import config as configs
+from anigan_jax import runtime
+from anigan_jax.cli_common import override
+
+
+def main() -> None:
+    # Whatever a library prints goes to stderr; the answers have a channel of their own.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    runtime.prepare(sys.argv[1], int(sys.argv[2]))
+    # Before the spec comes: processes load side by side, and build one after the other.
+    from anigan_jax.bench import sides  # noqa: F401
+
+    spec = json.loads(sys.stdin.readline())
+
+    def answer(**told) -> None:
+        print(json.dumps(told), file=answers, flush=True)
+
+    try:
+        _serve(spec, answer)
+    except Exception as error:
+        traceback.print_exc()
+        answer(error=f"{type(error).__name__}: {error}")
+
+
+def _serve(spec: dict, answer) -> None:
+    config = None
+    if spec.get("config"):
+        base = configs.load(spec["config"])
+        config = override(base, spec["overrides"], f"anigan bench {spec['config']}")
+    from anigan_jax.bench import sides
+
+    if spec["side"] != "torch":
+        runtime.start()
+    with sides.temporary() as folder:
+        if spec["side"] == "run":
+            answer(**sides.whole_run(config, Path(folder), spec["steps"]), **memory(spec))
+            return
+        side = sides.build(spec, config, Path(folder))
+        side.run()
+        start = time.perf_counter()
+        side.run()
+        answer(seconds=time.perf_counter() - start, images=side.images, **side.facts)
+        for line in sys.stdin:
+            count = int(line)
+            start = time.perf_counter()
+            for _ in range(count):
+                side.run()
+            answer(seconds=time.perf_counter() - start, images=count * side.images, **side.facts)
+        answer(**memory(spec))
+
+
+def memory(spec: dict) -> dict[str, int]:
+    """Peak of this process in MB (10^6 bytes): of the accelerator where one is used."""
+    if spec["side"] == "torch":
+        import torch
+
+        if torch.cuda.is_available():
+            return {"memory_mb": round(torch.cuda.max_memory_allocated() / 1e6)}
+    else:
+        import jax
+
+        told = jax.devices()[0].memory_stats() or {}
+        if jax.default_backend() != "cpu" and "peak_bytes_in_use" in told:
+            return {"memory_mb": round(told["peak_bytes_in_use"] / 1e6)}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {"memory_mb": round(peak * (1 if sys.platform == "darwin" else 1024) / 1e6)}
+
+
+if __name__ == "__main__":
+    main()

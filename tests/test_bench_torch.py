@@ -1,0 +1,419 @@
+"""The benchmark's PyTorch peers compute what our methods compute."""
+
+import dataclasses
+import random
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny import (
+    CARTOON,
+    CYCLE,
+    NAMES,
+    PLAIN,
+    TEXT,
+    draw,
+    shrunk,
+    thin_vgg,
+)
+
+from anigan_jax import rng, train_step
+from anigan_jax.config import Optimizer
+from anigan_jax.data.captions import pairs
+from anigan_jax.methods.gan import Schedule
+from anigan_jax.methods.gan_updates import schedule_repeats
+from anigan_jax.methods.text_gan_updates import draw_texts
+from anigan_jax.networks.vgg import VGG
+
+torch = pytest.importorskip("torch")
+
+from anigan_jax.bench import torch_networks, torch_peer, torch_steps  # noqa: E402
+
+# Maps this small are faster on one thread.
+torch.set_num_threads(1)
+EAGER = {"channels_last": False, "amp": False, "compiled": False, "device": "cpu"}
+PLANS = (
+    "ref_dcgan64",
+    "seed_keras_dynamic",
+    "seed_tsinghua_dcgan",
+    "seed_sn_dcgan",
+    "seed_text_gan",
+    "text_gan_sn",
+    "seed_cyclegan",
+    "ref_cyclegan",
+    "seed_cartoongan",
+)
+# Adam's epsilon is large, so that its update follows small gradients as smoothly as others.
+SMOOTH = Optimizer(rate=1e-3, epsilon=1e-3)
+
+
+@pytest.fixture(autouse=True)
+def small_and_seeded(monkeypatch):
+    monkeypatch.setattr(torch_peer, "IMAGES", 12)
+    torch.manual_seed(0)
+    random.seed(0)
+
+
+def nchw(x):
+    return torch.tensor(np.array(x).transpose(0, 3, 1, 2).copy())
+
+
+def agree(got, want, tolerance=1e-4):
+    """Arrays agree, relative to the largest value."""
+    got, want = (np.asarray(jax.tree.map(np.asarray, x), np.float64) for x in (got, want))
+    assert got.shape == want.shape
+    assert np.isfinite(want).all()
+    np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance * np.abs(want).max())
+
+
+def drawn(shapes, seed=0):
+    """Variables of those shapes that NumPy draws: maps neither vanish nor overflow."""
+    draws = np.random.default_rng(seed)
+
+    def one(where, leaf):
+        name, values = jax.tree_util.keystr(where), draws.normal(size=leaf.shape)
+        if "kernel" in name:
+            values /= np.sqrt(np.prod(leaf.shape[:-1]))
+        elif "'u'" in name or "'v'" in name:
+            values /= np.linalg.norm(values)
+        elif "scale" in name or "var" in name:
+            values = 1 + 0.1 * np.abs(values)
+        else:
+            values *= 0.1
+        return jnp.asarray(values, jnp.float32)
+
+    return jax.tree_util.tree_map_with_path(one, shapes)
+
+
+def split(variables):
+    params = variables["params"]
+    return params, {name: tree for name, tree in variables.items() if name != "params"}
+
+
+def without_chance(config, **changes):
+    """The config without dropout, flips, augmentation, and with a smooth optimiser."""
+    method = config.method
+    d = method.discriminator
+    if getattr(d, "dropout", 0):
+        method = dataclasses.replace(method, discriminator=dataclasses.replace(d, dropout=0.0))
+    if getattr(method, "augment", ()):
+        method = dataclasses.replace(method, augment=())
+    method = dataclasses.replace(method, **changes)
+    return dataclasses.replace(config, method=method, flip=False, g=SMOOTH, d=SMOOTH)
+
+
+# --- networks
+
+
+@pytest.mark.parametrize("player", ["generator", "discriminator"])
+@pytest.mark.parametrize("name", PLANS)
+def test_networks_equal_ours(name, player):
+    """The same parameters give the same output in training mode, and the same statistics."""
+    method = without_chance(shrunk(name)).method
+    module, shapes = method.networks()[player]
+    length = method.encoder.length if hasattr(method, "encoder") else 0
+    x = draw(1, 4, *shapes[0][1:])
+    texts = (draw(2, 4, length), draw(3, 4, length))[: 1 if player == "generator" else 2]
+    inputs = (x, texts) if length else (x,)
+    iterate = player == "discriminator"
+    init = jax.eval_shape(lambda: module.init(jax.random.key(0), *inputs, train=False))
+    params, stats = split(drawn(init))
+    ours = jax.jit(
+        lambda variables, *inputs: module.apply(
+            variables, *inputs, train=True, power_iterate=iterate, mutable=list(stats)
+        )
+    )
+    want, after = ours({"params": params, **stats}, *inputs)
+    peer = getattr(torch_networks, player)(getattr(method, player), *((length,) if length else ()))
+    torch_networks.load(peer, params, stats)
+    texts = tuple(torch.tensor(np.array(text)) for text in texts)
+    got = peer(nchw(x), *((texts,) if length else ()), iterate=iterate)
+    for one, other in zip(*((y if length else (y,)) for y in (got, want)), strict=True):
+        one = one.detach().numpy()
+        agree(one.transpose(0, 2, 3, 1) if one.ndim == 4 else one, other)
+    moved = getattr(torch_networks, player)(getattr(method, player), length)
+    torch_networks.load(moved, params, after)
+    for (where, one), other in zip(peer.named_buffers(), moved.buffers(), strict=True):
+        if where.endswith((".u", ".v", "running_mean")):
+            agree(one, other)
+
+
+@pytest.mark.parametrize(("depth", "tap"), [(16, "conv3_1"), (16, "relu2_2"), (19, "conv4_4")])
+@pytest.mark.parametrize("convention", ["imagenet", "unit", "signed"])
+def test_vgg_equals_ours(depth, tap, convention):
+    arrays, images = thin_vgg(depth), draw(4, 2, 18, 18, 3)
+    params = {}
+    for path, array in arrays.items():
+        name, leaf = path.split("/")
+        params.setdefault(name, {})[leaf] = array
+    (want,) = VGG(depth, (tap,), convention).apply({"params": params}, images)
+    got = torch_networks.VGG(depth, tap, convention, arrays)(nchw(images))
+    agree(got.numpy().transpose(0, 2, 3, 1), want)
+
+
+def test_random_vgg_keeps_the_scale():
+    maps = torch_networks.VGG(16, "conv3_1")(nchw(draw(5, 1, 16, 16, 3)))
+    assert maps.shape == (1, 256, 4, 4)
+    assert 0.1 < maps.std() < 10
+
+
+# --- steps
+
+
+def first_state(config, frozen):
+    method = config.method.make(None)
+    shapes = jax.eval_shape(lambda: train_step.init_state(config, method, frozen))
+    params = drawn(shapes.params)
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    state = zeros.replace(key=rng.root_key(config.seed), params=params, ema=params["g"])
+    return method, state.replace(stats=drawn(shapes.stats, 1), frozen=frozen)
+
+
+def two_steps(config, inputs, frozen=None):
+    """(first state, states, metrics) of two steps by our step builder on one batch."""
+    method, state = first_state(config, frozen or {})
+    examples = jnp.arange(config.batch_size, dtype=jnp.int32)
+    step = train_step.make_train_step(config, method, method.phases[-1], None)
+    run = jax.jit(lambda state, batch: step(state, lambda state, repeat: batch, examples))
+    lines, first = [], state
+    for _ in range(2):
+        state, metrics = run(state, inputs)
+        lines.append(metrics)
+    return first, state, lines
+
+
+def load(peer, player, params, stats):
+    """Our parameters and collections of a player into the peer's network, or its two."""
+    held = getattr(peer, player)
+    if isinstance(held, torch.nn.ModuleDict):
+        for name, network in held.items():
+            torch_networks.load(network, params[name], stats[name])
+        return
+    # A family that translates names its networks, even where a player has one.
+    own = (params[player], stats[player]) if player in params else (params, stats)
+    torch_networks.load(held, *own)
+
+
+def learned(peer, player):
+    """Name -> array of all that steps change in a player but running statistics."""
+    return {
+        name: tensor.detach().numpy().copy()
+        for name, tensor in getattr(peer, player).state_dict().items()
+        if "running" not in name and "tracked" not in name
+    }
+
+
+def follow(config, inputs, batches, frozen=None, **rest):
+    """Two steps of a peer and of ours from the same weights, compared in all that they learn."""
+    first, last, lines = two_steps(config, inputs, frozen)
+    peer = torch_steps.peer_of(config, **EAGER, **rest)
+    for player in "gd":
+        load(peer, player, first.params[player], first.stats[player])
+    peer.average = [weight.detach().clone() for weight in peer.g.parameters()]
+    for batch, metrics in zip(batches, lines, strict=True):
+        found = peer.update(batch)
+        peer.follow()
+        assert {"loss/d", "loss/g"} <= set(found) <= set(metrics)
+        for name, loss in found.items():
+            agree(loss.numpy(), metrics[name])
+    for player in "gd":
+        before = learned(peer, player)
+        load(peer, player, last.params[player], last.stats[player])
+        for name, want in learned(peer, player).items():
+            # A hundredth of an update.
+            np.testing.assert_allclose(before[name], want, rtol=0, atol=1e-5, err_msg=name)
+    load(peer, "g", last.ema, last.stats["g"])
+    for got, want in zip(peer.average, peer.g.parameters(), strict=True):
+        np.testing.assert_allclose(got, want.detach(), rtol=0, atol=1e-5)
+
+
+def latents(config, step):
+    """What our step draws for D's and G's update, (b, Z, 1, 1)."""
+    examples = jnp.arange(config.batch_size, dtype=jnp.int32)
+    z_dim = config.method.generator.z_dim
+    z = rng.latents(rng.root_key(config.seed), jnp.int32(step), 0, 0, examples, z_dim)
+    return torch.tensor(np.array(z))[:, :, None, None]
+
+
+def images(config, seed):
+    return jnp.tanh(draw(seed, config.batch_size, config.method.size, config.method.size, 3))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"real_label": 0.9, "d_scale": 0.5}, {"split_d": True, "loss": "least_squares"}],
+)
+def test_gan_steps_equal_ours(changes):
+    config = without_chance(PLAIN, **changes)
+    real = images(config, 6)
+    batches = [{"real": nchw(real), "z": latents(config, step)} for step in range(2)]
+    follow(config, {"real": real}, batches)
+
+
+def test_text_gan_steps_equal_ours():
+    config = without_chance(TEXT, loss="hinge")
+    real, length = images(config, 7), config.method.encoder.length
+    counts = jnp.ones(len(pairs()))
+    frozen = {
+        "counts": counts,
+        "texts": draw(8, len(pairs()), 2, length),
+        "wordings": jnp.full(len(pairs()), 2),
+    }
+    keys = rng.example_keys(rng.root_key(3), jnp.arange(config.batch_size))
+    label = jnp.stack([jnp.arange(config.batch_size), jnp.arange(config.batch_size)], 1)
+    inputs = {"real": real, "keys": keys, "label": label}
+    texts = draw_texts(config.method, frozen, inputs)
+    told = {name: torch.tensor(np.array(x)) for name, x in texts._asdict().items()}
+    batches = [{"real": nchw(real), "z": latents(config, step), **told} for step in range(2)]
+    follow(config, inputs, batches, frozen)
+
+
+def test_cyclegan_steps_equal_ours():
+    config = without_chance(CYCLE, pool=0)
+    inputs = {"real": images(config, 9), "real_b": images(config, 10)}
+    batch = {name: nchw(x) for name, x in inputs.items()}
+    follow(config, inputs, [batch, batch])
+
+
+def test_cartoongan_steps_equal_ours():
+    terms = {"landmark": 0.0, "greyscale": 0.0, "colour": 0.0, "total_variation": 0.0}
+    config = without_chance(CARTOON, edge=0.5, style=20.0, content=3.0, **terms)
+    inputs = {name: images(config, i) for i, name in enumerate(("real", "real_b", "edges_b"), 11)}
+    batch, arrays = {name: nchw(x) for name, x in inputs.items()}, thin_vgg()
+    frozen = {f"vgg/{name}": jnp.asarray(array) for name, array in arrays.items()}
+    follow(config, inputs, [batch, batch], frozen, arrays=arrays)
+
+
+# --- what a step draws
+
+
+def small(name):
+    """A config at tiny width, and what its peer needs beside it."""
+    config = shrunk(name)
+    features = getattr(config.method, "features", None)
+    return config, {"arrays": thin_vgg(19)} if features else {}
+
+
+def finite(peer):
+    values = [*peer.g.state_dict().values(), *peer.d.state_dict().values(), *peer.average]
+    assert all(torch.isfinite(value).all() for value in values)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_config_has_a_peer(name):
+    config, rest = small(name)
+    if not config.method.has_generator:
+        with pytest.raises(ValueError, match="no peer of"):
+            torch_steps.step_of(config, **EAGER)
+        return
+    peer = torch_steps.peer_of(config, **EAGER, **rest)
+    before = {player: learned(peer, player) for player in "gd"}
+    for _ in range(2):
+        peer.step()
+    finite(peer)
+    for player, held in before.items():
+        after = learned(peer, player)
+        still = [k for k in held if "weight" in k and np.array_equal(held[k], after[k])]
+        assert not still, "never updated"
+    assert len(peer.average) == (len(list(peer.g.parameters())) if config.ema_half_life else 0)
+
+
+@pytest.mark.parametrize("name", ["text_gan_sn", "seed_cyclegan", "seed_cartoongan"])
+def test_channels_last_under_autocast(name):
+    config, rest = small(name)
+    mode = {**EAGER, "channels_last": True, "amp": True}
+    peer = torch_steps.peer_of(config, **mode, **rest)
+    assert peer.batch()["real"].is_contiguous(memory_format=torch.channels_last)
+    with peer.mode.autocast():
+        out = peer.make(peer.conditions()) if "text" in name else None
+    assert out is None or out.dtype == torch.bfloat16
+    peer.step()
+    finite(peer)
+    assert all(weight.dtype == torch.float32 for weight in peer.g.parameters())
+
+
+@pytest.mark.parametrize("kind", ["as_printed", "as_argued"])
+@pytest.mark.parametrize("correct", [0, 5, 11, 14, 16])
+def test_dynamic_repeats_are_ours(kind, correct):
+    schedule = Schedule(kind=kind)
+    config = dataclasses.replace(
+        PLAIN, method=dataclasses.replace(PLAIN.method, schedule=schedule, split_d=True)
+    )
+    peer = torch_steps.peer_of(config, **EAGER)
+    memory = {"correct": jnp.int32(1), "judged": jnp.int32(2)}
+    ours = schedule_repeats(schedule)[:2]
+    assert peer.counts() == tuple(int(count(memory, 0)) for count in ours)
+    peer.correct, peer.judged = torch.tensor(correct), 16
+    memory = {"correct": jnp.int32(correct), "judged": jnp.int32(16)}
+    want = tuple(int(count(memory, 0)) for count in ours)
+    counted = []
+    for player in "dg":
+        own = peer.optimizers[player]
+        own.register_step_post_hook(lambda *_, player=player: counted.append(player))
+    peer.learn_once()
+    assert peer.repeats == want
+    # Each repeat of D is an update on reals and one on fakes.
+    assert counted == ["d"] * 2 * want[0] + ["g"] * want[1]
+
+
+def test_alternate_repeats_are_ours():
+    schedule = Schedule(kind="alternate", d_steps=2, g_steps=1, g=2)
+    config = dataclasses.replace(PLAIN, method=dataclasses.replace(PLAIN.method, schedule=schedule))
+    peer = torch_steps.peer_of(config, **EAGER)
+    found = []
+    for _ in range(4):
+        peer.step()
+        found.append(peer.repeats)
+    assert found == [(1, 0), (1, 0), (0, 2), (1, 0)]
+
+
+def test_batches():
+    config = dataclasses.replace(CARTOON, method=small("seed_cartoongan")[0].method, flip=True)
+    peer = torch_steps.peer_of(config, **EAGER, arrays=thin_vgg(19))
+    peer.data["edges_b"] = 255 - peer.data["images_b"]
+    batch = peer.batch()
+    rows = {tuple(x.ravel().tolist()) for x in peer.data["images"]}
+    mirrored = 0
+    for image in ((batch["real"] + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1):
+        flipped = tuple(image.ravel().tolist()) not in rows
+        mirrored += flipped
+        assert not flipped or tuple(image.flip(1).ravel().tolist()) in rows
+    assert 0 < mirrored < config.batch_size
+    # The same rows of the second domain, mirrored alike.
+    torch.testing.assert_close(batch["edges_b"], -batch["real_b"])
+
+
+def test_pool_shows_former_fakes_after_it_is_full():
+    pool, size = [], 5
+    values = torch.arange(1000.0).reshape(-1, 1, 1, 1)
+    shown = torch.cat([torch_peer.exchange(pool, x, size) for x in values.split(8)])
+    assert len(pool) == size
+    assert torch.equal(shown[:size], values[:size])
+    former = (shown != values)[size:].float().mean()
+    assert 0.4 < former < 0.6
+    held = torch.cat([*pool, shown]).flatten().sort().values
+    # What is shown in place of a new one leaves the pool; the first are shown as they enter.
+    assert set(held.tolist()) == set(range(1000))
+    assert (shown <= values).all()
+
+
+def test_translation_moves_by_an_eighth_at_most():
+    x = torch.zeros(400, 1, 16, 16)
+    x[:, :, 8, 8] = 1.0
+    moved = torch_peer.translate(x)
+    places = moved.flatten(1).argmax(1)
+    rows, columns = places // 16 - 8, places % 16 - 8
+    assert torch.equal(moved.sum((1, 2, 3)), torch.ones(400))
+    assert {*rows.tolist()} == {*columns.tolist()} == set(range(-2, 3))
+    assert len({*places.tolist()}) == 25
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"r1": 1.0}, {"gradient_penalty": 10.0}, {"augment": ("color",)}, {"loss": "relativistic"}],
+)
+def test_what_has_no_peer_is_refused(changes):
+    config = dataclasses.replace(PLAIN, method=dataclasses.replace(PLAIN.method, **changes))
+    with pytest.raises(ValueError, match="no peer of"):
+        torch_steps.step_of(config, **EAGER)
