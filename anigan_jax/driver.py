@@ -70,7 +70,8 @@ def prepare(config: Config, pack: Pack, frozen: PyTree, start: int = 0) -> Sessi
     config = in_steps(config, len(pack.images))
     run, total = config.run, config.run.steps
     devices = parallel.choose_devices(run.devices, config.batch_size)
-    method = config.method.make(parallel.AXIS)
+    axis = parallel.axis_of(devices)
+    method = config.method.make(axis)
     # Not up to `total` alone: a replay also repeats what a longer, resumed run added.
     over = ends(method.phases, sys.maxsize, len(pack.images) // config.batch_size)
     changes = [end for end in over if end < total]
@@ -78,7 +79,7 @@ def prepare(config: Config, pack: Pack, frozen: PyTree, start: int = 0) -> Sessi
     length = largest_divisor(run.steps_per_dispatch, marks)
     mapped = [
         parallel.map_step(
-            train_step.make_super_step(config, method, phase, length, parallel.AXIS),
+            train_step.make_super_step(config, method, phase, length, axis),
             run.mapper,
             devices,
         )

@@ -33,6 +33,15 @@ def choose_devices(count: int, batch_size: int) -> list[jax.Device]:
     return devices
 
 
+def axis_of(devices: list[jax.Device]) -> str | None:
+    """The name that steps reduce over; None on one device.
+
+    There each reduction would be a copy of its own: 44 of them took 4 ms of a DCGAN's step on
+    an H100.
+    """
+    return AXIS if len(devices) > 1 else None
+
+
 def replicate(tree: PyTree, devices: list[jax.Device]) -> PyTree:
     """A copy of a host tree on every device."""
     sharding = NamedSharding(Mesh(np.array(devices), (AXIS,)), PartitionSpec())

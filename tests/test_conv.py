@@ -37,10 +37,10 @@ def compare(fast, slow, x, kernel, *, second=False):
 SIDES = [(8, 8), (7, 9)]
 
 
-@pytest.fixture(params=["blocks", "strided"])
+@pytest.fixture(params=["blocks", "native"])
 def form(request, monkeypatch):
     """Both lowerings, whichever this backend would take."""
-    monkeypatch.setattr(conv, "lowering", lambda x: request.param)
+    monkeypatch.setitem(conv.LOWERINGS, "cpu", request.param)
     return request.param
 
 
@@ -90,22 +90,20 @@ def test_gradient_of_a_kernel_with_few_outputs(pads):
     )
 
 
-def test_the_form_follows_backend_and_type(monkeypatch):
-    """The one that was measured to be faster, in its own type; results agree to its digits."""
-    assert conv.lowering(draw(0, 1)) == "blocks"
-    monkeypatch.setattr(conv, "LOWERINGS", {("cpu", "bfloat16"): "strided"})
+def test_the_form_follows_the_backend(form):
+    """Blocks are never strided or dilated, natively layers are; both also in bfloat16."""
     x, w = draw(0, 2, 8, 8, 3), draw(1, 4, 4, 3, 5)
+    half = [a.astype(jnp.bfloat16) for a in (x, w)]
     for run, options in (
         (conv.conv, {"stride": 2, "pads": ((1, 1), (1, 1))}),
         (conv.conv_transpose, {"stride": 2, "padding": 1}),
     ):
         text = str(jax.make_jaxpr(lambda x, w, run=run, o=options: run(x, w, **o))(x, w))
-        half = [a.astype(jnp.bfloat16) for a in (x, w)]
-        told = str(jax.make_jaxpr(lambda x, w, run=run, o=options: run(x, w, **o))(*half))
-        assert "bf16" in told and ("strides=(2, 2)" in told or "lhs_dilation=(2, 2)" in told)
-        assert "strides=(2, 2)" not in text and "lhs_dilation=(2, 2)" not in text
-        assert run(*half, **options).dtype == jnp.bfloat16
-        close(run(*half, **options).astype(jnp.float32), run(x, w, **options), 2e-2)
+        spread = "window_strides=(2, 2)" in text or "lhs_dilation=(2, 2)" in text
+        assert spread == (form == "native")
+        got = run(*half, **options)
+        assert got.dtype == jnp.bfloat16
+        close(got.astype(jnp.float32), run(x, w, **options), 2e-2)
 
 
 def test_whole_map_and_single_pixel():

@@ -280,8 +280,9 @@ def run_steps(config: Config, data, state, steps: int, *, length=1, devices=1, m
 
     `data`: images, or `arrays` where the method has inputs.
     """
-    method = config.method.make(parallel.AXIS)
     at, chosen = int(state.step), jax.devices()[:devices]
+    axis = parallel.axis_of(chosen)
+    method = config.method.make(axis)
     images = data["images"] if isinstance(data, dict) else data
     config = configs.in_steps(config, len(images))
     over = driver.ends(method.phases, at + steps, len(images) // config.batch_size)
@@ -290,7 +291,7 @@ def run_steps(config: Config, data, state, steps: int, *, length=1, devices=1, m
     key = (config, phase, length, devices, mapper)
     if key not in _COMPILED:
         made = method.phases[phase]
-        step = train_step.make_super_step(config, method, made, length, parallel.AXIS)
+        step = train_step.make_super_step(config, method, made, length, axis)
         _COMPILED[key] = parallel.map_step(step, mapper, chosen)
     step = _COMPILED[key]
     state = parallel.replicate(jax.tree.map(np.asarray, state), chosen)

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import statistics
 import time
-from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 
 from anigan_jax import show
+from anigan_jax.bench.sides import convolutions_as
 from anigan_jax.config import Config
 from anigan_jax.networks import conv
 from anigan_jax.networks.layers import Layer
 from anigan_jax.networks.specs import Block
 
-FORMS = ("blocks", "strided")
+FORMS = ("blocks", "native")
 REPEATS = 4
 
 
@@ -24,7 +23,7 @@ def measure(config: Config, batch: int, dtype: str, windows: int) -> list[dict]:
     """A row for each different layer that is no dense one.
 
     Rows hold 'network', 'layer', 'input' (H, W, C), 'gflop' (a batch, forward and both
-    gradients) and GFLOP/s by form; a layer of stride 1 has one form only.
+    gradients) and GFLOP/s by form.
     """
     rows, seen = [], set()
     for name, (net, shapes) in config.method.networks().items():
@@ -43,9 +42,8 @@ def measure(config: Config, batch: int, dtype: str, windows: int) -> list[dict]:
 
 def _speeds(block: Block, before, batch: int, dtype: str, windows: int, work: float) -> dict:
     """GFLOP/s of a layer by form, in alternating windows."""
-    forms = FORMS if block.stride == 2 else FORMS[:1]
-    runs = {form: _compiled(block, before, batch, dtype, form) for form in forms}
-    spent: dict[str, list[float]] = {form: [] for form in forms}
+    runs = {form: _compiled(block, before, batch, dtype, form) for form in FORMS}
+    spent: dict[str, list[float]] = {form: [] for form in FORMS}
     for _ in range(windows):
         for form, run in runs.items():
             start = time.perf_counter()
@@ -73,7 +71,7 @@ def _compiled(block: Block, before, batch: int, dtype: str, form: str):
     # In a loop, as in a super-step: XLA's CPU backend treats convolutions there otherwise.
     loop = jax.jit(lambda both: jax.lax.scan(all_passes, both, length=REPEATS)[0])
     both = variables["params"], x
-    with _form(form):
+    with convolutions_as(form):
         compiled = loop.lower(both).compile()
 
     def run() -> None:
@@ -83,23 +81,12 @@ def _compiled(block: Block, before, batch: int, dtype: str, form: str):
     return run
 
 
-@contextlib.contextmanager
-def _form(form: str) -> Iterator[None]:
-    """Layers that are traced inside take this form."""
-    chosen, conv.lowering = conv.lowering, lambda x: form
-    try:
-        yield
-    finally:
-        conv.lowering = chosen
-
-
 def as_text(rows: list[dict]) -> str:
     """The table as a person reads it; the form that a training would take has a star."""
     lines = [f"{'layer':28}{'input':>14}{'batch':>7}{'type':>10}  GFLOP/s, forward and gradients"]
     for row in rows:
-        taken = conv.LOWERINGS.get((jax.default_backend(), row["dtype"]), FORMS[0])
         told = "  ".join(
-            f"{form} {rate:,.0f}{'*' if form == taken else ''}"
+            f"{form} {rate:,.0f}{'*' if form == conv.lowering() else ''}"
             for form, rate in row["gflops_per_sec"].items()
         )
         side = "x".join(map(str, row["input"]))

@@ -32,8 +32,7 @@ from anigan_jax.methods.text_gan import TextGAN
 from anigan_jax.methods.translation import Translation
 from anigan_jax.networks import conv
 
-# Enough that a batch is gathered from more than a cache holds.
-LEAST_IMAGES = 512
+MOST_IMAGES, PIXELS = 512, 2**23
 GEMM = {"cpu": 2048, "gpu": 8192, "tpu": 8192}
 EVENTS = 2
 ON_ACCELERATOR = 20
@@ -58,7 +57,8 @@ class Side(NamedTuple):
 def synthetic(config: Config, folder: Path) -> Config:
     """The config on painted faces, with random weights where it needs a user's file."""
     method, size = config.method, config.method.size
-    count = max(LEAST_IMAGES, config.batch_size)
+    # Enough that a batch is gathered from more than a cache holds, and soon painted.
+    count = max(min(MOST_IMAGES, PIXELS // size**2), config.batch_size)
     data = PaintedFaces(count=count, size=size, test=0)
     if isinstance(method, Translation):
         edges = isinstance(method, CartoonGAN)
@@ -95,7 +95,8 @@ def ours(config: Config, folder: Path, *, data: bool = True, form: str = "") -> 
 
     Args:
       data: off: the batch is a constant that needs no gathering.
-      form: 'lax': XLA's own transposed convolution in place of ours.
+      form: 'lax': XLA's own transposed convolution in place of ours; 'blocks' or 'native':
+        that form of `conv`, whatever `conv.LOWERINGS` says.
     """
     config = synthetic(config, folder)
     pack = opened(config)
@@ -119,16 +120,21 @@ def ours(config: Config, folder: Path, *, data: bool = True, form: str = "") -> 
         patches.enter_context(_no_data())
     if form == "lax":
         patches.enter_context(_reference_convolutions())
+    elif form:
+        patches.enter_context(convolutions_as(form))
     state = parallel.replicate(session.initial(), session.devices)
     local = next(session.locals_from(0))
     start = time.perf_counter()
     with patches:
-        compiled = step.lower(state, shared, local).compile()
+        lowered = step.lower(state, shared, local)
+        compiled = lowered.compile()
+    # Compiled for a GPU, convolutions are calls whose work XLA does not count.
+    counted = compiled if jax.default_backend() == "cpu" else lowered
     facts = {
         "compile_s": time.perf_counter() - start,
         "devices": len(session.devices),
         "steps": session.length,
-        "xla_flops": _xla_flops(compiled, config.batch_size, len(session.devices)),
+        "xla_flops": _xla_flops(counted, config.batch_size, len(session.devices)),
     }
     held = [state]
 
@@ -154,12 +160,12 @@ def dispatch(config: Config) -> int:
     return min(most, max(1, int(CPU_WORK / work))) if work > 0 else 1
 
 
-def _xla_flops(compiled, batch: int, devices: int) -> float | None:
+def _xla_flops(counted, batch: int, devices: int) -> float | None:
     """XLA's own count for one image; None where the backend does not tell.
 
     The body of a loop counts once, so a dispatch of several steps counts as one.
     """
-    told = compiled.cost_analysis() or {}
+    told = counted.cost_analysis() or {}
     told = told[0] if isinstance(told, list) else told
     return told["flops"] * devices / batch if told.get("flops", 0) > 0 else None
 
@@ -197,6 +203,16 @@ def _reference_convolutions() -> Iterator[None]:
         yield
     finally:
         conv.conv_transpose = fast
+
+
+@contextlib.contextmanager
+def convolutions_as(form: str) -> Iterator[None]:
+    """Convolutions that are traced inside take this form."""
+    chosen, conv.lowering = conv.lowering, lambda: form
+    try:
+        yield
+    finally:
+        conv.lowering = chosen
 
 
 def whole_run(config: Config, folder: Path, steps: int) -> dict[str, float]:
@@ -297,13 +313,14 @@ def product(dtype: str) -> Side:
 
 
 def build(spec: dict, config: Config | None, folder: Path) -> Side:
-    """The side of a spec: {'side': 'ours' | 'no data' | 'lax' | 'gemm' | 'torch', ...}."""
+    """The side of a spec: 'ours', 'no data', 'lax', 'blocks', 'native', 'gemm' or 'torch'."""
     kind = spec["side"]
     if kind == "gemm":
         return product(spec["dtype"])
     if kind == "torch":
         return _torch(spec, config, folder)
-    return ours(config, folder, data=kind != "no data", form="lax" if kind == "lax" else "")
+    form = "" if kind in ("ours", "no data") else kind
+    return ours(config, folder, data=kind != "no data", form=form)
 
 
 def _torch(spec: dict, config: Config, folder: Path) -> Side:

@@ -3,13 +3,13 @@
 XLA's CPU backend computes a convolution whose input or kernel is dilated (every
 gradient of a strided convolution, all of a transposed one) ten to a hundred times
 slower, and GPUs miss their fast kernels in the weight gradient of `lax.conv_transpose`.
-Here a stride-2 convolution is a stride-1 correlation over 2x2 blocks of pixels, a
+There a stride-2 convolution is a stride-1 correlation over 2x2 blocks of pixels, a
 transposed one is its mirror image, and `correlate` and `kernel_gradient` are closed
 under differentiation, so that no pass of any order is dilated.
 
-`LOWERINGS` says where the textbook's own form is the faster one: there a transposed
-convolution is the gradient of a strided one, in all its passes (`anigan bench --layers`
-measures both).
+Elsewhere the textbook's own form is the faster one (`anigan bench --layers` measures both):
+XLA's convolutions with their own gradients, which a GPU's library has kernels for, and a
+transposed convolution as the gradient of a strided one, in all its passes.
 
 Arrays are NHWC, kernels HWIO.
 """
@@ -26,8 +26,8 @@ Pads = tuple[tuple[int, int], tuple[int, int]]
 NO_PADS: Pads = ((0, 0), (0, 0))
 # Below this many output channels a kernel's gradient is computed with its sides swapped.
 NARROW = 16
-LOWERINGS = {("gpu", "bfloat16"): "strided"}
-"""(backend, dtype) -> 'strided', the backend's own stride-2 convolutions; else 'blocks'."""
+LOWERINGS = {"cpu": "blocks"}
+"""The form of convolutions that was measured to be faster, by backend; 'native' elsewhere."""
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
@@ -52,9 +52,20 @@ def _mirror_pads(pads: Pads, kernel: Array) -> Pads:
     )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def lowering() -> str:
+    """'blocks' or 'native', for this process's backend."""
+    return LOWERINGS.get(jax.default_backend(), "native")
+
+
 def correlate(x: Array, kernel: Array, pads: Pads) -> Array:
     """Stride-1 cross-correlation; pads below the kernel's side, forward and mirrored."""
+    if lowering() == "native":
+        return conv_reference(x, kernel, pads=pads)
+    return _correlate(x, kernel, pads)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _correlate(x: Array, kernel: Array, pads: Pads) -> Array:
     return lax.conv_general_dilated(x, kernel, (1, 1), pads, dimension_numbers=_LAYOUT)
 
 
@@ -83,12 +94,12 @@ def _windows_product(x: Array, window: Array) -> Array:
 
 
 def _correlate_forward(x, kernel, pads):
-    return correlate(x, kernel, pads), (x, kernel)
+    return _correlate(x, kernel, pads), (x, kernel)
 
 
 def _correlate_backward(pads, saved, dy):
     x, kernel = saved
-    dx = correlate(dy, _mirror(kernel), _mirror_pads(pads, kernel))
+    dx = _correlate(dy, _mirror(kernel), _mirror_pads(pads, kernel))
     return dx, kernel_gradient(x, dy, pads)
 
 
@@ -99,11 +110,11 @@ def _kernel_gradient_forward(x, dy, pads):
 def _kernel_gradient_backward(pads, saved, kernel):
     # The map is bilinear; its cotangent has the kernel's shape.
     x, dy = saved
-    dx = correlate(dy, _mirror(kernel), _mirror_pads(pads, kernel))
-    return dx, correlate(x, kernel, pads)
+    dx = _correlate(dy, _mirror(kernel), _mirror_pads(pads, kernel))
+    return dx, _correlate(x, kernel, pads)
 
 
-correlate.defvjp(_correlate_forward, _correlate_backward)
+_correlate.defvjp(_correlate_forward, _correlate_backward)
 kernel_gradient.defvjp(_kernel_gradient_forward, _kernel_gradient_backward)
 
 
@@ -161,7 +172,7 @@ def conv(x: Array, kernel: Array, *, stride: int = 1, pads: Pads = NO_PADS) -> A
     if stride == 1:
         return correlate(x, kernel, pads)
     _check_stride(stride)
-    if lowering(x) == "strided":
+    if lowering() == "native":
         return conv_reference(x, kernel, stride=stride, pads=pads)
     rows, columns = ((n - k) // 2 + (k + 1) // 2 for n in padded)
     x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
@@ -198,17 +209,12 @@ def conv_transpose(
         full = correlate(x, kernel[::-1, ::-1], ((k - 1, k - 1),) * 2)
         return _fit(full[:, padding:, padding:], *out)
     _check_stride(stride)
-    if lowering(x) == "strided":
+    if lowering() == "native":
         return _strided_transpose(x, kernel, padding, output_padding)
     blocks = _mirror(_blocks(kernel.swapaxes(2, 3)))
     reach = blocks.shape[0] - 1
     full = _depth_to_space(correlate(x, blocks, ((reach, reach),) * 2))
     return _fit(full[:, padding:, padding:], *out)
-
-
-def lowering(x: Array) -> str:
-    """'blocks' or 'strided': the form that was measured to be faster, see `LOWERINGS`."""
-    return LOWERINGS.get((jax.default_backend(), x.dtype.name), "blocks")
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -280,7 +286,7 @@ def upsample_conv(x: Array, kernel: Array) -> Array:
 
 
 def conv_reference(x: Array, kernel: Array, *, stride: int = 1, pads: Pads = NO_PADS) -> Array:
-    """`conv` by XLA's own operator; also the form of 'strided'."""
+    """`conv` by XLA's own operator; also the native form."""
     return lax.conv_general_dilated(x, kernel, (stride, stride), pads, dimension_numbers=_LAYOUT)
 
 
