@@ -22,7 +22,13 @@ def bench(argv: list[str]) -> int:
         config={"positional": True, "nargs": "?", "default": "ref_dcgan64", "metavar": "CONFIG"},
         batch={"type": int, "nargs": "+", "metavar": "N", "help": "several are a sweep"},
         dtype={"choices": DTYPES, "nargs": "+", "default": ["float32"]},
-        devices={"type": int, "default": 0, "help": "0: all"},
+        devices={
+            "type": int,
+            "nargs": "+",
+            "default": [0],
+            "help": "0: all; several are a sweep; more than there are are simulated on CPUs with "
+            "--run.platform cpu",
+        },
         peer={"choices": PEERS, "nargs": "+", "default": [], "help": "measured beside ours"},
         windows={"type": int, "default": 5, "help": "alternating; medians are shown"},
         layers={"action": "store_true", "help": "each convolution alone, in both forms"},

@@ -20,6 +20,8 @@ from anigan_jax.errors import UserError
 WINDOW = 1.0
 NONDETERMINISTIC = "--xla_gpu_deterministic_ops=false"
 DISPATCHES_OF_A_RUN = 8
+# Another side that cannot be built (a peer's compiler, its memory) is told of and left out.
+ESSENTIAL = ("matrix product", "ours", "ours, no data")
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Wanted:
 
     Attributes:
       overrides: of the config, as `anigan train` takes them.
-      batches, dtypes: every pair of them is measured.
+      batches, dtypes, devices: every combination is measured; 0 devices: all.
       peers: 'torch', 'lax'.
       windows: of each side; medians are told.
       checkpoint_every: steps between a run's checkpoints, over which their cost is spread.
@@ -41,7 +43,7 @@ class Wanted:
     peers: list[str]
     windows: int
     platform: str
-    devices: int
+    devices: list[int]
     checkpoint_every: int
 
 
@@ -107,9 +109,9 @@ class Worker:
         self.process.wait()
 
 
-def sides(wanted: Wanted, batch: int, dtype: str, on_gpu: bool) -> list[dict]:
-    """The specs of one batch and type; `flags` and `cold` are taken off before they are sent."""
-    overrides = [*wanted.overrides, "--batch-size", str(batch)]
+def sides(wanted: Wanted, batch: int, dtype: str, devices: int, on_gpu: bool) -> list[dict]:
+    """The specs of one combination; `flags` and `cold` are taken off before they are sent."""
+    overrides = [*wanted.overrides, "--batch-size", str(batch), "--run.devices", str(devices)]
     if dtype != "float32":
         overrides += ["--method.dtype", dtype]
     common = {
@@ -117,7 +119,7 @@ def sides(wanted: Wanted, batch: int, dtype: str, on_gpu: bool) -> list[dict]:
         "overrides": overrides,
         "dtype": dtype,
         "platform": wanted.platform,
-        "devices": wanted.devices,
+        "devices": devices,
     }
     found = [
         {**common, "side": "gemm", "label": "matrix product"},
@@ -152,15 +154,18 @@ def torch_sides(on_gpu: bool, dtype: str) -> Iterator[dict]:
 def measure(wanted: Wanted, on_gpu: bool, report: Callable[[str], None]) -> list[dict]:
     """A row for each batch, type and side.
 
-    Rows hold 'side', 'batch', 'dtype', 'images_per_sec', and as far as the side knows them
-    'ours_is' (ours / this), 'flops' and 'xla_flops' (an image), 'gflops_per_sec', 'of_peak'
-    (share of the matrix product's), 'memory_mb', 'compile_s', 'compile_cached_s', and beside
-    ours 'end_to_end', 'overhead' (share of the time that logging, previews and checkpoints
-    take) and 'feed' (share that the resident data take).
+    Rows hold 'side', 'batch', 'dtype', 'devices', 'images_per_sec' (or 'failed', the reason),
+    and as far as the side knows them 'ours_is' (ours / this), 'flops' and 'xla_flops' (an
+    image), 'gflops_per_sec', 'of_peak' (share of the matrix product's), 'memory_mb',
+    'compile_s', 'compile_cached_s', and beside ours 'end_to_end', 'overhead' (share of the
+    time that logging, previews and checkpoints take) and 'feed' (share that the resident
+    data take).
     """
     rows = []
-    for batch, dtype in itertools.product(wanted.batches, wanted.dtypes):
-        rows += _one(wanted, sides(wanted, batch, dtype, on_gpu), batch, report)
+    for about in itertools.product(wanted.batches, wanted.dtypes, wanted.devices):
+        named = dict(zip(("batch", "dtype", "devices"), about, strict=True))
+        measured = _one(wanted, sides(wanted, *about, on_gpu), about[0], report)
+        rows += [{**row, **named} for row in measured]
     return rows
 
 
@@ -185,11 +190,19 @@ def _one(wanted: Wanted, specs: list[dict], batch: int, report) -> list[dict]:
         # algorithms by timing them.
         for worker in theirs:
             worker.build()
-        for worker in workers:
-            report(f"batch {batch}: building {worker.spec['label']}")
+        failed = {}
+        for worker in list(workers):
+            label = worker.spec["label"]
+            report(f"batch {batch}: building {label}")
             if worker not in theirs:
                 worker.build()
-            worker.built()
+            try:
+                worker.built()
+            except UserError as error:
+                if label in ESSENTIAL:
+                    raise
+                failed[label] = str(error)
+                workers.remove(worker)
         for number in range(wanted.windows):
             report(f"batch {batch}: window {number + 1}")
             for worker in workers:
@@ -205,7 +218,8 @@ def _one(wanted: Wanted, specs: list[dict], batch: int, report) -> list[dict]:
         again.build()
         again.built()
         facts["compile_cached_s"] = again.facts["compile_s"]
-    return list(_rows(wanted, workers, batch, run.facts))
+    rows = list(_rows(wanted, workers, batch, run.facts))
+    return rows + [{"side": label, "failed": why} for label, why in failed.items()]
 
 
 def _spec(specs: list[dict], label: str) -> dict:
@@ -228,7 +242,7 @@ def _rows(wanted: Wanted, workers: list[Worker], batch: int, run: dict) -> Itera
     peak = speed["matrix product"] * facts["matrix product"]["flops"]
     for worker in workers:
         label, spec = worker.spec["label"], worker.spec
-        row: dict[str, Any] = {"side": label, "batch": batch, "dtype": spec["dtype"]}
+        row: dict[str, Any] = {"side": label}
         if spec["side"] == "gemm":
             yield row | {"gflops_per_sec": peak / 1e9, "of_peak": 1.0}
             continue
@@ -243,7 +257,7 @@ def _rows(wanted: Wanted, workers: list[Worker], batch: int, run: dict) -> Itera
             "gflops_per_sec": rate / 1e9,
             "of_peak": rate / peak,
         }
-        known = ("xla_flops", "memory_mb", "compile_s", "compile_cached_s", "devices")
+        known = ("xla_flops", "memory_mb", "compile_s", "compile_cached_s")
         row |= {name: worker.facts[name] for name in known if worker.facts.get(name) is not None}
         if label == "ours":
             every = wanted.checkpoint_every

@@ -15,11 +15,21 @@ HEAD = ("side", "images/s", "ours is", "GFLOP/s", "of peak", "MB", "compile s")
 def as_text(config: str, machine: str, rows: list[dict]) -> str:
     """The tables as a person reads them, one for each batch and type."""
     lines = [f"{config} on {machine}"]
-    for batch, dtype in dict.fromkeys((row["batch"], row["dtype"]) for row in rows):
-        some = [row for row in rows if (row["batch"], row["dtype"]) == (batch, dtype)]
-        lines += ["", f"batch {batch}, {dtype}; a whole step", *_table(some)]
+    for title, some in groups(rows).items():
+        done = [row for row in some if "failed" not in row]
+        lines += ["", f"{title}; a whole step", *_table(done)]
+        lines += [row["failed"] for row in some if "failed" in row]
         lines += _remarks(next(row for row in some if row["side"] == "ours"))
     return "\n".join(lines)
+
+
+def groups(rows: list[dict]) -> dict[str, list[dict]]:
+    """Rows of one combination each, by its title."""
+    found: dict[str, list[dict]] = {}
+    for row in rows:
+        devices = f", {row['devices']} devices" if row["devices"] > 1 else ""
+        found.setdefault(f"batch {row['batch']}, {row['dtype']}{devices}", []).append(row)
+    return found
 
 
 def _table(rows: list[dict]) -> list[str]:
@@ -68,13 +78,12 @@ def _remarks(mine: dict) -> list[str]:
 
 def picture(config: str, machine: str, rows: list[dict], path: Path) -> None:
     """Bars of images per second, and the line where the matrix product's rate would be."""
-    groups = list(dict.fromkeys((row["batch"], row["dtype"]) for row in rows))
+    parts = groups(rows)
     figure, axes = plt.subplots(
-        len(groups), 1, figsize=(8, 1 + 2.2 * len(groups)), squeeze=False, layout="constrained"
+        len(parts), 1, figsize=(8, 1 + 2.2 * len(parts)), squeeze=False, layout="constrained"
     )
-    for axis, (batch, dtype) in zip(axes[:, 0], groups, strict=True):
-        some = [row for row in rows if (row["batch"], row["dtype"]) == (batch, dtype)]
-        peak = next(row for row in some if "images_per_sec" not in row)["gflops_per_sec"]
+    for axis, (title, some) in zip(axes[:, 0], parts.items(), strict=True):
+        peak = next(row for row in some if row["side"] == "matrix product")["gflops_per_sec"]
         bars = [row for row in some if "images_per_sec" in row][::-1]
         colours = ["#4c72b0" if row["side"].startswith("ours") else "#bbbbbb" for row in bars]
         drawn = axis.barh(
@@ -84,7 +93,7 @@ def picture(config: str, machine: str, rows: list[dict], path: Path) -> None:
         limit = peak * 1e9 / bars[0]["flops"]
         axis.axvline(limit, color="#c44e52", linestyle="--", label="at the matrix product's rate")
         axis.set_xlim(0, 1.12 * max(limit, *(row["images_per_sec"] for row in bars)))
-        axis.set_title(f"{config}, batch {batch}, {dtype}", fontsize=10, loc="left")
+        axis.set_title(f"{config}, {title}", fontsize=10, loc="left")
         axis.spines[["top", "right"]].set_visible(False)
     axes[-1, 0].set_xlabel(f"images per second, whole training steps; {machine}")
     axes[0, 0].legend(frameon=False, fontsize=8, loc="lower right")

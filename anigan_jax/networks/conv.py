@@ -211,10 +211,31 @@ def conv_transpose(
     _check_stride(stride)
     if lowering() == "native":
         return _strided_transpose(x, kernel, padding, output_padding)
+    if k % 2 and padding % 2:
+        # A zero before the taps instead of behind them: what is cut is whole blocks then.
+        kernel = jnp.pad(kernel, ((1, 0), (1, 0), (0, 0), (0, 0)))
+        padding += 1
     blocks = _mirror(_blocks(kernel.swapaxes(2, 3)))
-    reach = blocks.shape[0] - 1
-    full = _depth_to_space(correlate(x, blocks, ((reach, reach),) * 2))
-    return _fit(full[:, padding:, padding:], *out)
+    reach, first = blocks.shape[0] - 1, padding // 2
+    # Blocks of 2x2 that nothing is kept of are not computed.
+    pads = tuple(
+        (reach - first, -(-(padding + side) // 2) - n) for n, side in zip((h, w), out, strict=True)
+    )
+    full = _depth_to_space(_correlate_padded(x, blocks, pads))
+    cut = padding % 2
+    return _fit(full[:, cut:, cut:], *out)
+
+
+def _correlate_padded(x: Array, kernel: Array, pads: Pads) -> Array:
+    """`correlate` for any pads; those of the kernel's side and more are spelled out."""
+    most = kernel.shape[0] - 1
+    inner = tuple((max(min(low, most), 0), max(min(high, most), 0)) for low, high in pads)
+    rest = [(low - a, high - b) for (low, high), (a, b) in zip(pads, inner, strict=True)]
+    if any(side for pair in rest for side in pair):
+        x = jax.lax.pad(
+            x, jnp.zeros((), x.dtype), ((0, 0, 0), *((a, b, 0) for a, b in rest), (0, 0, 0))
+        )
+    return correlate(x, kernel, inner)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
