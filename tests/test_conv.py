@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from tiny import draw
 
-from anigan_jax.networks import conv
+from anigan_jax.networks import conv, strided
+from anigan_jax.networks.correlation import NARROW
 
 
 def close(got, want, tolerance=1e-5):
@@ -37,10 +38,12 @@ def compare(fast, slow, x, kernel, *, second=False):
 SIDES = [(8, 8), (7, 9)]
 
 
-@pytest.fixture(params=["blocks", "native"])
+@pytest.fixture(params=["blocks", "parity", "native"])
 def form(request, monkeypatch):
-    """Both lowerings, whichever this backend would take."""
-    monkeypatch.setitem(conv.LOWERINGS, "cpu", request.param)
+    """Every lowering, whichever this backend and size would take."""
+    native = request.param == "native"
+    monkeypatch.setitem(conv.LOWERINGS, "cpu", "native" if native else "blocks")
+    monkeypatch.setattr(strided, "SMALL", 100 if request.param == "parity" else 0)
     return request.param
 
 
@@ -80,7 +83,7 @@ def test_conv_transpose(kernel, stride, sides):
 @pytest.mark.parametrize("pads", [((0, 0), (0, 0)), ((1, 1), (0, 2))])
 def test_gradient_of_a_kernel_with_few_outputs(pads):
     """Its sides are swapped where an image's channels would be the matrix's columns."""
-    x, w = draw(0, 2, 6, 7, conv.NARROW + 1), draw(1, 3, 3, conv.NARROW + 1, 3)
+    x, w = draw(0, 2, 6, 7, NARROW + 1), draw(1, 3, 3, NARROW + 1, 3)
     compare(
         lambda x, w: conv.correlate(x, w, pads),
         lambda x, w: conv.conv_reference(x, w, pads=pads),

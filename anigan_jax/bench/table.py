@@ -96,7 +96,7 @@ def picture(config: str, machine: str, rows: list[dict], path: Path) -> None:
         axis.set_title(f"{config}, {title}", fontsize=10, loc="left")
         axis.spines[["top", "right"]].set_visible(False)
     axes[-1, 0].set_xlabel(f"images per second, whole training steps; {machine}")
-    axes[0, 0].legend(frameon=False, fontsize=8, loc="lower right")
+    axes[0, 0].legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 1))
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
     plt.close(figure)
