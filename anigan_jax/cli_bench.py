@@ -13,13 +13,16 @@ from anigan_jax.errors import UserError
 
 DTYPES = ("float32", "bfloat16")
 PEERS = ("torch", "lax")
+DEFAULT = "ref_dcgan64"
 
 
 def bench(argv: list[str]) -> int:
     """Images per second of whole training steps, against the machine's peak and against peers."""
+    # First, so that no value of a setting is taken for it.
+    named = bool(argv) and not argv[0].startswith("-")
+    name, argv = (argv[0], argv[1:]) if named else (DEFAULT, argv)
     parser = parser_of(
-        "bench",
-        config={"positional": True, "nargs": "?", "default": "ref_dcgan64", "metavar": "CONFIG"},
+        "bench [CONFIG]",
         batch={"type": int, "nargs": "+", "metavar": "N", "help": "several are a sweep"},
         dtype={"choices": DTYPES, "nargs": "+", "default": ["float32"]},
         devices={
@@ -37,21 +40,21 @@ def bench(argv: list[str]) -> int:
     )
     # What is left are settings of the config; the worker's parser judges them.
     args, overrides = parser.parse_known_args(argv)
-    config = override(configs.load(args.config), overrides, f"anigan bench {args.config}")
+    config = override(configs.load(name), overrides, f"anigan bench {name}")
     batches = args.batch or [config.batch_size]
     if min(batches) < 1 or args.windows < 1:
         raise UserError("--batch and --windows must be 1 or more")
     if "bfloat16" in args.dtype and not hasattr(config.method, "dtype"):
-        raise UserError(f"{args.config} has no --method.dtype; it computes in float32 alone")
+        raise UserError(f"{name} has no --method.dtype; it computes in float32 alone")
     platform, machine = _machine(config.run.platform)
     if "torch" in args.peer:
         _need_torch()
     if args.layers:
-        return _layers(args, config, batches, machine)
+        return _layers(name, args, config, batches, machine)
     from anigan_jax.bench import measure
 
     wanted = measure.Wanted(
-        args.config,
+        name,
         overrides,
         batches,
         args.dtype,
@@ -69,15 +72,15 @@ def bench(argv: list[str]) -> int:
     from anigan_jax.bench import table
 
     if args.picture:
-        table.picture(args.config, machine, rows, args.picture)
+        table.picture(name, machine, rows, args.picture)
     if args.json:
-        print(json.dumps({"config": args.config, "machine": machine, "rows": rows}, indent=1))
+        print(json.dumps({"config": name, "machine": machine, "rows": rows}, indent=1))
     else:
-        print(table.as_text(args.config, machine, rows))
+        print(table.as_text(name, machine, rows))
     return 0
 
 
-def _layers(args, config, batches: list[int], machine: str) -> int:
+def _layers(name: str, args, config, batches: list[int], machine: str) -> int:
     from anigan_jax import runtime
 
     runtime.prepare(config.run.platform)
@@ -91,9 +94,9 @@ def _layers(args, config, batches: list[int], machine: str) -> int:
         for row in layers.measure(config, b, d, args.windows)
     ]
     if args.json:
-        print(json.dumps({"config": args.config, "machine": machine, "rows": rows}, indent=1))
+        print(json.dumps({"config": name, "machine": machine, "rows": rows}, indent=1))
     else:
-        print(f"{args.config} on {machine}\n{layers.as_text(rows)}")
+        print(f"{name} on {machine}\n{layers.as_text(rows)}")
     return 0
 
 
@@ -109,7 +112,8 @@ def _machine(platform: str) -> tuple[str, str]:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     if done.returncode:
-        raise UserError(done.stderr.strip().splitlines()[-1])
+        said = done.stderr.strip().splitlines()[-1]
+        raise UserError(said.removeprefix(f"{UserError.__module__}.UserError: "))
     backend, facts = json.loads(done.stdout.splitlines()[-1])
     kind = facts["device_kind"] if backend != "cpu" else f"{facts['NPROC']} CPU threads"
     return backend, f"{kind}, jaxlib {facts['jaxlib']}"

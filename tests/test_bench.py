@@ -138,6 +138,12 @@ def test_rows_follow_from_the_medians(tmp_path):
     rows = [peak, mine, bare, torch, failed]
     text = table.as_text("x", "here", rows)
     assert "PyTorch" in text and "33.3%" in text and "out of memory" in text
+    # Nor are numbers made up where the work of a network is unknown.
+    workers[1].facts["flops"] = float("nan")
+    unknown = [{**row, **about} for row in measure._rows(wanted, workers, 4, run)]
+    assert not any("of_peak" in row for row in unknown[1:]) and "nan" not in str(unknown)
+    assert "nan" not in table.as_text("x", "here", unknown)
+    table.picture("x", "here", unknown, tmp_path / "unknown.png")
     path = tmp_path / "deep" / "bars.png"
     table.picture("x", "here", rows, path)
     assert Image.open(path).size[0] > 500

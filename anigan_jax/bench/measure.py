@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -246,17 +247,16 @@ def _rows(wanted: Wanted, workers: list[Worker], batch: int, run: dict) -> Itera
         if spec["side"] == "gemm":
             yield row | {"gflops_per_sec": peak / 1e9, "of_peak": 1.0}
             continue
-        # The work is the algorithm's, whoever does it.
         done = _updates(worker.facts) / _updates(facts["ours"])
-        rate = speed[label] * work * done
         row |= {
             "images_per_sec": speed[label],
             "spread": (max(worker.speeds) - min(worker.speeds)) / speed[label],
             "ours_is": mine / speed[label] / done,
-            "flops": work,
-            "gflops_per_sec": rate / 1e9,
-            "of_peak": rate / peak,
         }
+        if not math.isnan(work):
+            # The work is the algorithm's, whoever does it.
+            rate = speed[label] * work * done
+            row |= {"flops": work, "gflops_per_sec": rate / 1e9, "of_peak": rate / peak}
         known = ("xla_flops", "memory_mb", "compile_s", "compile_cached_s")
         row |= {name: worker.facts[name] for name in known if worker.facts.get(name) is not None}
         if label == "ours":

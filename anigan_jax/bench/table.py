@@ -64,11 +64,10 @@ def _cells(row: dict) -> tuple[str, ...]:
 
 
 def _remarks(mine: dict) -> list[str]:
-    counted = f"{mine['flops'] / 1e9:.3f} GFLOP an image by the layers"
-    if "xla_flops" in mine:
-        counted += f", {mine['xla_flops'] / 1e9:.3f} by XLA"
+    counts = (("flops", "the layers"), ("xla_flops", "XLA"))
+    told = [f"{mine[k] / 1e9:.3f} GFLOP an image by {who}" for k, who in counts if k in mine]
     return [
-        f"{counted}; windows spread by {mine['spread']:.0%}",
+        f"{', '.join(told)}; windows spread by {mine['spread']:.0%}",
         f"end to end (data, every step logged): {mine['end_to_end']:,.1f} images/s; previews and "
         f"a checkpoint {mine['event_s']:.2f} s",
         f"logging, previews and checkpoints take {mine['overhead']:.1%} of the time, the resident "
@@ -90,13 +89,17 @@ def picture(config: str, machine: str, rows: list[dict], path: Path) -> None:
             [row["side"] for row in bars], [row["images_per_sec"] for row in bars], color=colours
         )
         axis.bar_label(drawn, fmt="{:,.0f}", padding=3)
-        limit = peak * 1e9 / bars[0]["flops"]
-        axis.axvline(limit, color="#c44e52", linestyle="--", label="at the matrix product's rate")
-        axis.set_xlim(0, 1.12 * max(limit, *(row["images_per_sec"] for row in bars)))
+        most = [row["images_per_sec"] for row in bars]
+        if "flops" in bars[0]:
+            most.append(peak * 1e9 / bars[0]["flops"])
+            label = "at the matrix product's rate"
+            axis.axvline(most[-1], color="#c44e52", linestyle="--", label=label)
+        axis.set_xlim(0, 1.12 * max(most))
         axis.set_title(f"{config}, {title}", fontsize=10, loc="left")
         axis.spines[["top", "right"]].set_visible(False)
     axes[-1, 0].set_xlabel(f"images per second, whole training steps; {machine}")
-    axes[0, 0].legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 1))
+    if axes[0, 0].get_legend_handles_labels()[0]:
+        axes[0, 0].legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 1))
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
     plt.close(figure)
