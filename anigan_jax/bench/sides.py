@@ -22,11 +22,12 @@ import numpy as np
 
 from anigan_jax import checkpoint, driver, feed, parallel, record, weights
 from anigan_jax.bench import flops
+from anigan_jax.bench.random_vgg import random_vgg
 from anigan_jax.config import Config, Run, to_dict
 from anigan_jax.data import pack as packs
 from anigan_jax.data.pack import Pack
 from anigan_jax.data.sources import PaintedFaces, PaintedPairs
-from anigan_jax.foreign_weights import WIDTHS, convolutions, depth_of
+from anigan_jax.foreign_weights import depth_of
 from anigan_jax.methods.cartoongan import CartoonGAN
 from anigan_jax.methods.text_gan import TextGAN
 from anigan_jax.methods.translation import Translation
@@ -46,12 +47,13 @@ class Side(NamedTuple):
     Attributes:
       run: one dispatch, to its end.
       images: real images of a dispatch.
-      facts: what was learned while building: 'compile_s', 'flops', 'xla_flops', ...
+      facts: what is known of it so far: 'compile_s', 'flops', 'xla_flops', ...; it takes time,
+        so nobody asks within a window.
     """
 
     run: Callable[[], None]
     images: int
-    facts: dict[str, Any]
+    facts: Callable[[], dict[str, Any]]
 
 
 def synthetic(config: Config, folder: Path) -> Config:
@@ -68,21 +70,10 @@ def synthetic(config: Config, folder: Path) -> Config:
         method = dataclasses.replace(method, encoder=encoder)
     if isinstance(method, CartoonGAN):
         path = folder / f"{method.features.network}.safetensors"
-        weights.write(_random_vgg(depth_of(method.features.network)), path)
+        weights.write(random_vgg(depth_of(method.features.network)), path)
         features = dataclasses.replace(method.features, path=str(path))
         method = dataclasses.replace(method, features=features, content_epochs=0)
     return dataclasses.replace(config, data=data, method=method)
-
-
-def _random_vgg(depth: int) -> dict[str, np.ndarray]:
-    rng, found, cin = np.random.default_rng(0), {}, 3
-    for name in convolutions(depth):
-        width = WIDTHS[int(name[4]) - 1]
-        kernel = rng.standard_normal((3, 3, cin, width), np.float32)
-        found[f"{name}/kernel"] = kernel * np.float32(np.sqrt(2 / (9 * cin)))
-        found[f"{name}/bias"] = np.zeros(width, np.float32)
-        cin = width
-    return found
 
 
 def opened(config: Config) -> Pack:
@@ -130,23 +121,25 @@ def ours(config: Config, folder: Path, *, data: bool = True, form: str = "") -> 
         compiled = lowered.compile()
     # Compiled for a GPU, convolutions are calls whose work XLA does not count.
     counted = compiled if jax.default_backend() == "cpu" else lowered
-    facts = {
+    built = {
         "compile_s": time.perf_counter() - start,
         "devices": len(session.devices),
         "steps": session.length,
         "xla_flops": _xla_flops(counted, config.batch_size, len(session.devices)),
     }
-    held = [state]
+    held = [state, {}]
 
     def run_once() -> None:
-        held[0], metrics = compiled(held[0], shared, local)
-        jax.block_until_ready(metrics)
-        facts["repeats"] = {
+        held[:] = compiled(held[0], shared, local)
+        jax.block_until_ready(held[1])
+
+    def facts() -> dict[str, Any]:
+        repeats = {
             name.partition("/")[2]: float(np.mean(values))
-            for name, values in metrics.items()
+            for name, values in held[1].items()
             if name.startswith("repeats/")
         }
-        facts["flops"] = flops.per_image(config, facts["repeats"])
+        return {**built, "repeats": repeats, "flops": flops.per_image(config, repeats)}
 
     return Side(run_once, session.length * config.batch_size, facts)
 
@@ -309,7 +302,7 @@ def product(dtype: str) -> Side:
     def run() -> None:
         jax.block_until_ready([multiply(a, b) for _ in range(4)])
 
-    return Side(run, 4, {"flops": 2 * side**3})
+    return Side(run, 4, lambda: {"flops": 2 * side**3})
 
 
 def build(spec: dict, config: Config | None, folder: Path) -> Side:
@@ -336,18 +329,21 @@ def _torch(spec: dict, config: Config, folder: Path) -> Side:
     peer = torch_steps.peer_of(config, *about, "cuda" if gpu else "cpu")
     # As many steps between waits as ours has in a dispatch.
     count = dispatch(config)
-    facts: dict[str, Any] = {}
 
     def run() -> None:
         for _ in range(count):
             peer.step()
         if gpu:
             torch.cuda.synchronize()
-        if peer.repeats != (1, 1):
-            facts["repeats"] = dict(zip("dg", map(float, peer.repeats), strict=True))
 
     run()
-    facts["compile_s"] = time.perf_counter() - start
+    built = {"compile_s": time.perf_counter() - start}
+
+    def facts() -> dict[str, Any]:
+        if peer.repeats == (1, 1):
+            return built
+        return {**built, "repeats": dict(zip("dg", map(float, peer.repeats), strict=True))}
+
     return Side(run, count * config.batch_size, facts)
 
 

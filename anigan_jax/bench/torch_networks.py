@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from anigan_jax.foreign_weights import TORCH_MEAN, TORCH_STD, WIDTHS, convolutions, needed
+from anigan_jax.bench.random_vgg import random_vgg
+from anigan_jax.foreign_weights import TORCH_MEAN, TORCH_STD, needed
 from anigan_jax.networks import cartoon, resnet, specs
 from anigan_jax.networks.specs import Block, InstanceNorm, Norm
 
@@ -307,18 +308,6 @@ class VGG(nn.Module):
                 return x
             x = F.relu(x, inplace=True)
         return x
-
-
-def random_vgg(depth: int) -> dict[str, np.ndarray]:
-    """Arrays of a VGG of full width, drawn after He et al. 2015."""
-    draws, arrays, below = np.random.default_rng(0), {}, 3
-    for name in convolutions(depth):
-        width = WIDTHS[int(name[4]) - 1]
-        kernel = draws.standard_normal((3, 3, below, width), np.float32)
-        arrays[f"{name}/kernel"] = kernel * np.float32(np.sqrt(2 / (9 * below)))
-        arrays[f"{name}/bias"] = np.zeros(width, np.float32)
-        below = width
-    return arrays
 
 
 def _layers(network: nn.Module) -> Iterator[Layer]:

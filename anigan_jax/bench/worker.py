@@ -57,13 +57,15 @@ def _serve(spec: dict, answer) -> None:
         side.run()
         start = time.perf_counter()
         side.run()
-        answer(seconds=time.perf_counter() - start, images=side.images, **side.facts)
+        seconds = time.perf_counter() - start
+        answer(seconds=seconds, images=side.images, **side.facts())
         for line in sys.stdin:
             count = int(line)
             start = time.perf_counter()
             for _ in range(count):
                 side.run()
-            answer(seconds=time.perf_counter() - start, images=count * side.images, **side.facts)
+            seconds = time.perf_counter() - start
+            answer(seconds=seconds, images=count * side.images, **side.facts())
         answer(**memory(spec))
 
 
