@@ -40,13 +40,13 @@ class Opened(NamedTuple):
 
 def opened(run: Path) -> Opened:
     """Opens a run folder; JAX starts here."""
-    recorded, config, pack, driver = open_run(run)
+    recorded, config, pack = open_run(run)
     from anigan_jax import show
 
-    method, state = show.state_of(config, run, driver)
+    method, state = show.state_of(config, run)
 
     def at(step: int):
-        return show.state_of(config, run, driver, step)[1]
+        return show.state_of(config, run, step)[1]
 
     return Opened(recorded, config, pack, method, state, at)
 

@@ -21,6 +21,7 @@ from anigan_jax.data.pack import Pack
 from anigan_jax.errors import UserError
 from anigan_jax.evaluation import collapse
 from anigan_jax.evaluation.scores import Scores, kid_size, scores
+from anigan_jax.signals import Interrupted, Stop
 
 SEED = 0
 LINES, PROTOCOL, BEST = "evaluation.jsonl", "protocol.json", "best.json"
@@ -50,21 +51,35 @@ class Judge:
         if self.network:
             run = self.config.run
             self.panel = of_panel(self.network, run, self.method, self.pack, self.workdir)
-        self.file = record.MetricsFile(self.workdir / LINES, at)
-        told = any(line["step"] == at and record.best([line]) for line in self.file.lines)
+        path = self.workdir / LINES
+        self.file = record.MetricsFile(path, at)
+        here = [line for line in self.file.lines if line["step"] == at]
         # A run that was stopped here was not kept waiting for its scores.
-        if at and self._due(at) and not told:
-            self._write({"step": at, **self.panel(_at_home(state))})
+        if at and not here and (line := self._scores(at, state)):
+            self.file.close()
+            self.file = record.MetricsFile(path, at - 1)
+            self._write({"step": at, **line})
+            self.saved()
 
-    def checkpoint(self, at: int, state: TrainState, hurry: bool) -> None:
-        """Judges the state of a checkpoint to be; `hurry` leaves the panel for later."""
-        line: dict = {}
-        if self.own:
-            line |= self.own(state)
-        if self._due(at) and not hurry:
-            line |= self.panel(_at_home(state))
+    def checkpoint(self, at: int, state: TrainState, stop: Stop) -> None:
+        """Judges the state of a checkpoint to be; a signal leaves it for the next start."""
+        try:
+            with stop.interruptible():
+                line = self._scores(at, state)
+        except Interrupted:
+            return
         if line:
             self._write({"step": at, **line})
+
+    def _scores(self, at: int, state: TrainState) -> dict:
+        """What is found of the state of a step; {} where none is due."""
+        line: dict = {}
+        # A signal makes checkpoints at other steps as well.
+        if self.own and (at % self.config.run.checkpoint_every == 0 or at >= self.total):
+            line |= self.own(state)
+        if self._due(at):
+            line |= self.panel(_at_home(state))
+        return line
 
     def best(self) -> tuple[int, float] | None:
         """Step and KID of the best checkpoint so far."""
@@ -76,6 +91,11 @@ class Judge:
         if best:
             told = json.dumps(dict(zip(("step", "kid"), best, strict=True)))
             record.save_text(told + "\n", self.workdir / BEST)
+
+    def sync(self) -> None:
+        """To the disk, before the checkpoint that the lines are of."""
+        if self.file:
+            self.file.sync()
 
     def close(self) -> None:
         if self.file:

@@ -87,11 +87,17 @@ def save_image(image: Image.Image, path: Path, **options) -> Path:
 
 
 def save_text(text: str, path: Path) -> Path:
-    """Writes a text file whole or not at all."""
+    """Writes a text file whole or not at all, and to the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temp = path.with_name(f".{path.name}")
-    temp.write_text(text)
+    with temp.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(temp, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    os.fsync(folder)
+    os.close(folder)
     return path
 
 
@@ -144,7 +150,10 @@ class MetricsFile:
             keep = [line for line in read_metrics(path) if line["step"] <= step]
             self.lines.extend(keep)
             temp = path.with_name(f".{path.name}")
-            temp.write_text("".join(json.dumps(line) + "\n" for line in keep))
+            with temp.open("w") as file:
+                file.write("".join(json.dumps(line) + "\n" for line in keep))
+                file.flush()
+                os.fsync(file.fileno())
             os.replace(temp, path)
         self.file = path.open("a")
 
@@ -158,6 +167,11 @@ class MetricsFile:
         self.lines.append(line)
         self.file.write(json.dumps(line) + "\n")
         self.file.flush()
+
+    def sync(self) -> None:
+        """To the disk: a checkpoint must not outlive the lines before it."""
+        self.file.flush()
+        os.fsync(self.file.fileno())
 
     def close(self) -> None:
         self.file.close()
@@ -215,9 +229,10 @@ def curves(metrics: list[dict], folder: Path) -> list[Path]:
         axes.set_xlabel("step")
         axes.grid(alpha=0.3)
         path = folder / f"{name}.png"
-        folder.mkdir(parents=True, exist_ok=True)
-        FigureCanvasAgg(figure).print_png(path)
-        written.append(path)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        drawn = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+        written.append(save_image(drawn, path))
     return written
 
 

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import jax
 
-from anigan_jax import checkpoint, driver, run_folder, show, show_text, train_step
+from anigan_jax import checkpoint, run_folder, show, show_text, train_step
 from anigan_jax import config as configs
+from anigan_jax import session as sessions
 from anigan_jax.cli_common import override
 from anigan_jax.core import Method, TrainState
 from anigan_jax.errors import UserError
@@ -43,7 +44,7 @@ def look(run: Path, recorded: dict, report: Callable[[str], None] = lambda text:
         config = _config(run, recorded)
         method = config.method.make(None)
         frozen = run_folder.frozen_of(run)
-        like = driver.like(config, method, frozen)
+        like = sessions.like(config, method, frozen)
     # A config file is the user's code: here, on another machine or under another version of
     # the package, anything may be wrong with it.
     except Exception as error:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
+import platform as host
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from anigan_jax import runtime, weights
+from anigan_jax import record, runtime, weights
+from anigan_jax.checkpoint import Found
 from anigan_jax.config import Config, differences, fingerprint, identity, to_dict
+from anigan_jax.data import changes as data_changes
 from anigan_jax.data.pack import Pack
 from anigan_jax.errors import UserError
 
-FROZEN = "frozen.safetensors"
+FROZEN, CONTENTS = "frozen.safetensors", "data.json"
 RUN_SCHEMA = 2
 
 
@@ -35,7 +39,7 @@ def open_run(
         "config_sha256": fingerprint(config),
         "overrides": overrides,
         "data_sha256": pack.manifest["sha256"],
-        "facts": {**runtime.facts(), "devices": config.run.devices or jax.device_count()},
+        "facts": facts_here(config),
     }
     if path.exists():
         old = same_bits(workdir)
@@ -44,20 +48,80 @@ def open_run(
             listed = "; ".join(changed[:8])
             raise UserError(f"{workdir} holds another run: {listed}. Take another --workdir")
         if old["data_sha256"] != now["data_sha256"]:
-            raise UserError(f"the data of {workdir} changed since its start; it cannot resume")
-        for line in differences(old["facts"], now["facts"]):
+            told = data_changes.since(workdir / CONTENTS, pack)
+            raise UserError(
+                f"the data of {workdir} changed since its start ({told}); it cannot resume. "
+                "Bring the data back, or take another --workdir"
+            )
+        for line in changes(old, config):
             print(f"warning: {line}; the resumed run is not promised the same bits", flush=True)
         return frozen_of(workdir)
-    if workdir.exists() and any(p.name not in ("lock", FROZEN) for p in workdir.iterdir()):
+    # What a start that was killed leaves before run.json.
+    begun = {"lock", FROZEN, CONTENTS, "config.py", ".run.json", ".config.py"}
+    begun |= {f".{FROZEN}", f".{CONTENTS}"}
+    if workdir.exists() and any(p.name not in begun for p in workdir.iterdir()):
         raise UserError(f"{workdir} is not empty and holds no run; take another --workdir")
     frozen = config.method.frozen(pack)
     if frozen:
         now["frozen_sha256"] = weights.write(frozen, workdir / FROZEN)
-    (workdir / "config.py").write_text(source)
-    temp = workdir / ".run.json"
-    temp.write_text(json.dumps(now, indent=1))
-    temp.replace(path)
+    record.save_text(source, workdir / "config.py")
+    data_changes.record(pack, workdir / CONTENTS)
+    _write(now, workdir)
     return frozen
+
+
+def facts_here(config: Config) -> dict:
+    """Versions, flags, devices and processes that the bits rest on."""
+    facts = {**runtime.facts(), "devices": config.run.devices or jax.device_count()}
+    return {**facts, "processes": jax.process_count()}
+
+
+def facts_of(config: Config, pack: Pack) -> dict:
+    """All that the processes of a run must hold in common."""
+    run = {f"run.{name}": value for name, value in to_dict(config.run).items()}
+    data = {"data_sha256": pack.manifest["sha256"]}
+    facts = {**facts_here(config), "anigan_jax": runtime.sources()}
+    if facts["platform"] != "cpu":
+        # Threads of the host change no bits of another device.
+        del facts["NPROC"]
+    return {**identity(config), **run, **data, **facts}
+
+
+def changes(recorded: dict, config: Config) -> list[str]:
+    """What differs between a run's last start and this process, as 'name: then -> now'."""
+    # Runs of before had one process, and did not say so.
+    last = (recorded.get("resumed") or [recorded])[-1]["facts"]
+    return differences({"processes": 1, **last}, facts_here(config))
+
+
+def same_run(config: Config, workdir: Path, found: Found | None) -> None:
+    """Refuses a checkpoint that another run put here: the same shapes say little."""
+    mine = fingerprint(config)
+    if found and found.manifest["meta"].get("config_sha256", mine) != mine:
+        raise UserError(
+            f"checkpoint {found.step} of {workdir} was made under other settings than run.json "
+            "says; bring back the folder's own checkpoints, or take another --workdir"
+        )
+
+
+def note_resume(workdir: Path, config: Config, step: int) -> None:
+    """Writes into run.json that a run goes on under other conditions, from which step."""
+    recorded = read_run(workdir)
+    changed = changes(recorded, config)
+    if not changed:
+        return
+    now = facts_here(config)
+    if step == 0:
+        # It starts over: nothing is left of what came before.
+        recorded.pop("resumed", None)
+        _write({**recorded, "facts": now}, workdir)
+        return
+    resumed = [*recorded.get("resumed", []), {"step": step, "changed": changed, "facts": now}]
+    _write({**recorded, "resumed": resumed}, workdir)
+
+
+def _write(recorded: dict, workdir: Path) -> None:
+    record.save_text(json.dumps(recorded, indent=1), workdir / "run.json")
 
 
 def frozen_of(workdir: Path) -> dict[str, np.ndarray]:
@@ -95,6 +159,13 @@ def lock(workdir: Path, busy: str = "another process is training in"):
         raise UserError(f"workdir {workdir} cannot be written: {error}") from None
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise UserError(f"{busy} {workdir}") from None
+    except BlockingIOError:
+        handle.seek(0)
+        owner = handle.read(200).strip()
+        raise UserError(f"{busy} {workdir}" + (f" ({owner})" if owner else "")) from None
+    except OSError as error:
+        raise UserError(f"{workdir} cannot be locked ({error}); take another place") from None
+    handle.truncate(0)
+    handle.write(f"process {os.getpid()} on {host.node()}\n")
+    handle.flush()
     return handle

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from anigan_jax import checkpoint, record, rng, run_folder
+from anigan_jax import session as sessions
 from anigan_jax.config import Config
 from anigan_jax.core import Method, TrainState, generator_of
 from anigan_jax.errors import UserError
@@ -120,7 +121,7 @@ def as_text(table: dict) -> str:
     return "\n".join(lines)
 
 
-def state_of(config: Config, run: Path, driver, at: int | None = None):
+def state_of(config: Config, run: Path, at: int | None = None):
     """The method, and the state of a run's newest whole checkpoint, or of that of a step."""
     method = config.method.make(None)
     frozen = run_folder.frozen_of(run)
@@ -128,7 +129,7 @@ def state_of(config: Config, run: Path, driver, at: int | None = None):
     if at is not None and at not in checkpoint.steps(folder):
         have = ", ".join(map(str, checkpoint.steps(folder)))
         raise UserError(f"{run} has no checkpoint of step {at}; it has {have or 'none'}")
-    found = checkpoint.restore(folder, driver.like(config, method, frozen), at=at)
+    found = checkpoint.restore(folder, sessions.like(config, method, frozen), at=at)
     if found is None:
         raise UserError(f"{run} holds no checkpoint yet")
     return method, found.state.replace(frozen=frozen)

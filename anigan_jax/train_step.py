@@ -143,11 +143,13 @@ def make_super_step(
     """`length` steps in one dispatch, by `lax.scan`; the bits do not depend on it.
 
     Returns:
-      super_step(state, data, local) -> (state, metrics of shape (length,)).
+      super_step(state, data, local) -> (state, metrics of shape (length,)). Some of the
+      metrics tell of the state after the last step: see `verdicts`.
       `data`: the resident set, arrays with N rows each ('images' (N, H, W, 3) uint8 and
       the method's inputs); {} when streamed.
-      `local`: {'device': () int32 index of this device} and, when streamed,
-      'rows': the same arrays with (length, R, b) rows.
+      `local`: {'device': () int32 index of this device}; when streamed also 'rows': the
+      same arrays with (length, R, b) rows; of several processes also 'stop': () int32, the
+      signal that this process got.
     """
     step = make_train_step(config, method, phase, axis_name)
     reserved = draws_per_step(method)
@@ -169,9 +171,41 @@ def make_super_step(
             state, metrics = step(state, draw_batch, examples)
             return state, {**metrics, "fingerprint": fingerprint(state.replace(frozen={}))}
 
-        return jax.lax.scan(body, state, local.get("rows"), length)
+        state, metrics = jax.lax.scan(body, state, local.get("rows"), length)
+        told = verdicts(state, metrics["fingerprint"][-1], local.get("stop"), axis_name)
+        return state, {**metrics, **{k: jnp.full(length, v) for k, v in told.items()}}
 
     return super_step
+
+
+def verdicts(
+    state: TrainState, print_: Array, stop: Array | None, axis_name: str | None
+) -> dict[str, Array]:
+    """What the driver asks after a dispatch, scalars.
+
+    Returns:
+      'bad': index of the first leaf of the state, its frozen arrays left out, that has NaN or
+      Inf, or -1; of several processes also 'stop': the largest signal that one of them got, so
+      that all stop at the same step, and 'equal': whether all devices have the same fingerprint.
+    """
+    told = {"bad": first_bad(state.replace(frozen={}))}
+    if stop is not None:
+        most, least = jax.lax.pmax(print_, axis_name), jax.lax.pmin(print_, axis_name)
+        told |= {"stop": jax.lax.pmax(stop, axis_name), "equal": most == least}
+    return told
+
+
+def first_bad(tree: PyTree) -> Array:
+    """() int32 index of the first leaf with NaN or Inf; -1: there is none."""
+    bad = jnp.stack(
+        [
+            ~jnp.isfinite(leaf).all()
+            if jnp.issubdtype(leaf.dtype, jnp.inexact)
+            else jnp.bool_(False)
+            for leaf in jax.tree.leaves(tree)
+        ]
+    )
+    return jnp.where(bad.any(), jnp.argmax(bad), -1).astype(jnp.int32)
 
 
 def fingerprint(tree: PyTree) -> Array:

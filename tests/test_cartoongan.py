@@ -27,6 +27,7 @@ from tiny import (
 )
 
 from anigan_jax import checkpoint, driver, feed, parallel, rng, train_step, weights
+from anigan_jax import session as sessions
 from anigan_jax.data import transforms
 from anigan_jax.errors import UserError
 from anigan_jax.methods.cartoongan import CartoonGAN, Features
@@ -440,7 +441,7 @@ def test_phases_end_by_steps_and_by_epochs():
         settings = dataclasses.replace(settings, **lengths)
         phases = settings.make(None).phases
         assert [p.name for p in phases] == ["content", "train"][-len(phases) :]
-        return driver.ends(phases, total, 5)
+        return sessions.ends(phases, total, 5)
 
     assert ends(40, content_steps=4) == [4, 40]
     assert ends(40, content_epochs=3) == [15, 40]
@@ -468,7 +469,7 @@ def test_a_dispatch_does_not_reach_over_the_phases(config, pack, content, length
         config.run, steps=24, steps_per_dispatch=7, sample_every=12, checkpoint_every=24, devices=1
     )
     frozen = method.frozen(pack)
-    session = driver.prepare(dataclasses.replace(config, method=method, run=run), pack, frozen)
+    session = sessions.prepare(dataclasses.replace(config, method=method, run=run), pack, frozen)
     assert session.length == length
     assert session.total == 24
 
@@ -505,8 +506,8 @@ def test_edges_are_those_of_their_cartoons(pack):
 def test_a_pack_without_edges_is_refused(tmp_path):
     bare = packed(CYCLE, tmp_path)
     with pytest.raises(UserError, match="edges"):
-        driver.rows(CARTOON, bare)
-    assert set(driver.rows(dataclasses.replace(CARTOON, method=BARE), bare)) == {
+        sessions.rows(CARTOON, bare)
+    assert set(sessions.rows(dataclasses.replace(CARTOON, method=BARE), bare)) == {
         "images",
         "images_b",
     }
@@ -616,7 +617,7 @@ def test_a_replay_reaches_beyond_the_first_length_of_a_run(tmp_path, monkeypatch
 
     monkeypatch.setattr(parallel, "map_step", name_of_phase)
     pack = packed(config, tmp_path / "cache")
-    session = driver.prepare(config, pack, config.method.frozen(pack))
+    session = sessions.prepare(config, pack, config.method.frozen(pack))
     local = session.locals_from(0)
     names = [session.dispatch(at, None, next(local)) for at in range(7)]
     assert names == ["content"] * 4 + ["train"] * 3

@@ -10,8 +10,9 @@ from test_image_pool import Pool
 from test_resnet import carry, nchw, nhwc, torch_generator, torch_patch
 from tiny import CYCLE, arrays, digests, packed, run_steps, start
 
-from anigan_jax import checkpoint, driver, feed, optimizers, parallel, rng, train_step
+from anigan_jax import checkpoint, feed, optimizers, parallel, rng, train_step
 from anigan_jax import config as configs
+from anigan_jax import session as sessions
 from anigan_jax.config import Optimizer
 from anigan_jax.data.sources import PaintedFaces
 from anigan_jax.errors import UserError
@@ -530,7 +531,7 @@ def test_a_streamed_feed_gives_the_bits_of_a_resident_one(data, path):
     step = parallel.map_step(made, "pmap", devices)
     state, prints = parallel.replicate(first, devices), []
     for at in (0, 2):
-        rows = driver._rows(CYCLE, data, at, 2, 1, 4)
+        rows = sessions._rows(CYCLE, data, at, 2, 1, 4)
         assert rows["images_b"].shape == (4, 2, 1, 2, 16, 16, 3)
         state, metrics = step(state, {}, {"device": np.arange(4, dtype=np.int32), "rows": rows})
         jax.block_until_ready(state)
@@ -607,7 +608,7 @@ def test_a_pack_of_one_domain_is_refused_with_what_to_do(tmp_path):
     with pytest.raises(
         UserError, match=r"translation needs two: give --data\.path A --data\.path-b B"
     ):
-        driver.rows(CYCLE, faces)
+        sessions.rows(CYCLE, faces)
 
 
 def test_a_small_second_domain_is_refused(tmp_path):
@@ -617,7 +618,7 @@ def test_a_small_second_domain_is_refused(tmp_path):
     with pytest.raises(
         UserError, match="a batch of 8 needs at least as many images; the data has 7"
     ):
-        driver.rows(CYCLE, small)
+        sessions.rows(CYCLE, small)
 
 
 def test_networks_of_two_sizes_are_refused():

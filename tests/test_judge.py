@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tiny import CYCLE, FULL, JUDGE, packed, start
 
-from anigan_jax import checkpoint, driver, features, judge, record
+from anigan_jax import checkpoint, driver, features, judge, outputs, record, signals
 from anigan_jax.config import Run, check
 from anigan_jax.data.sources import PaintedFaces
 from anigan_jax.errors import UserError
@@ -38,21 +38,14 @@ def own_home(tmp_path_factory):
         yield
 
 
-@pytest.fixture(autouse=True)
-def own_signals():
-    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in kept.items():
-        signal.signal(number, handler)
-
-
 @pytest.fixture(scope="module")
 def pack(tmp_path_factory):
     return packed(JUDGED, tmp_path_factory.mktemp("pack"))
 
 
 def train(config, workdir, pack):
-    return driver.train(config, workdir, pack, "", [])
+    with signals.caught() as stop:
+        return driver.train(config, workdir, pack, "", [], stop)
 
 
 def lines(run):
@@ -118,14 +111,14 @@ def test_the_floor_is_that_of_as_many_real_images(judged, pack):
 
 def stopping_at(monkeypatch, step):
     """A SIGTERM arrives before the checkpoint of `step` is judged."""
-    usual = driver._write
+    usual = outputs.Outputs.lines
 
-    def write_and_stop(config, metrics, progress, at, *rest):
+    def write_and_stop(self, at, *rest):
         if at == step:
             signal.raise_signal(signal.SIGTERM)
-        usual(config, metrics, progress, at, *rest)
+        usual(self, at, *rest)
 
-    monkeypatch.setattr(driver, "_write", write_and_stop)
+    monkeypatch.setattr(outputs.Outputs, "lines", write_and_stop)
 
 
 @pytest.mark.parametrize("step", [6, 8])

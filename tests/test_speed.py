@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from tiny import CYCLE, FULL, PLAIN, TEXT, arrays, draw, packed, run_steps, start, with_features
 
-from anigan_jax import driver, parallel, train_step
+from anigan_jax import parallel, train_step
+from anigan_jax import session as sessions
 from anigan_jax.config import Run
 from anigan_jax.core import Keys
 from anigan_jax.methods.cyclegan import CycleGAN
@@ -119,7 +120,7 @@ def test_the_state_is_donated(mapper, folder):
     """The old buffers are gone: a step holds one state, not two."""
     pack = packed(FULL, folder)
     run = Run(steps=4, steps_per_dispatch=2, mapper=mapper, devices=2)
-    session = driver.prepare(dataclasses.replace(FULL, run=run), pack, {})
+    session = sessions.prepare(dataclasses.replace(FULL, run=run), pack, {})
     old = parallel.replicate(session.initial(), session.devices)
     new, _ = session.dispatch(0, old, next(session.locals_from(0)))
     jax.block_until_ready(new)
@@ -133,7 +134,7 @@ def test_a_dispatch_moves_nothing_between_host_and_device(feed, mapper, folder):
     """Under a guard that refuses every transfer that is not spelled out."""
     pack = packed(FULL, folder)
     run = Run(steps=8, steps_per_dispatch=2, mapper=mapper, feed=feed, devices=2)
-    session = driver.prepare(dataclasses.replace(FULL, run=run), pack, {})
+    session = sessions.prepare(dataclasses.replace(FULL, run=run), pack, {})
     state = parallel.replicate(session.initial(), session.devices)
     local = session.locals_from(0)
     with jax.transfer_guard("disallow"):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tiny import PLAIN, arrays, digests, packed, run_steps, start
 
-from anigan_jax import driver, weights
+from anigan_jax import outputs, weights
 from anigan_jax.config import to_dict
 from anigan_jax.data import captions
 from anigan_jax.data.captions import Prompt
@@ -117,7 +117,7 @@ def pack(tmp_path_factory):
 def test_a_trained_encoder_reads_prompts_as_its_own_network_does(pack, tmp_path):
     _, state = start(ENCODER, pack)
     state = jax.tree.map(np.asarray, state)
-    driver._export(ENCODER, tmp_path, state)
+    outputs._export(ENCODER, tmp_path, state)
     encoder = Encoder(kind="char_cnn_rnn", path=str(tmp_path), char=CHAR)
     made = text_tables.tables(encoder, FOUND)
     assert made["texts"].shape == (132, len(captions.WORDINGS), 7)
@@ -134,7 +134,7 @@ def test_a_trained_encoder_reads_prompts_as_its_own_network_does(pack, tmp_path)
 
 def test_an_encoder_of_other_settings_is_refused(pack, tmp_path):
     _, state = start(ENCODER, pack)
-    driver._export(ENCODER, tmp_path, jax.tree.map(np.asarray, state))
+    outputs._export(ENCODER, tmp_path, jax.tree.map(np.asarray, state))
     with pytest.raises(UserError, match=r"method\.encoder\.char"):
         text_tables.tables(Encoder(kind="char_cnn_rnn", path=str(tmp_path)), FOUND)
     about = weights.metadata(tmp_path / weights.OF_A_RUN)
@@ -143,7 +143,7 @@ def test_an_encoder_of_other_settings_is_refused(pack, tmp_path):
 
 def test_exported_weights_are_those_of_the_state(pack, tmp_path):
     _, state = start(ENCODER, pack)
-    driver._export(ENCODER, tmp_path, state)
+    outputs._export(ENCODER, tmp_path, state)
     tree = weights.unflatten(weights.read(tmp_path / weights.OF_A_RUN))
     assert digests(tree["params"]) == digests(jax.tree.map(np.asarray, state.params))
     assert digests(tree["stats"]) == digests(jax.tree.map(np.asarray, state.stats))
@@ -151,7 +151,7 @@ def test_exported_weights_are_those_of_the_state(pack, tmp_path):
 
 def test_prompts_are_read_in_the_words_of_captions(pack, tmp_path):
     _, state = start(ENCODER, pack)
-    driver._export(ENCODER, tmp_path, jax.tree.map(np.asarray, state))
+    outputs._export(ENCODER, tmp_path, jax.tree.map(np.asarray, state))
     encoder = Encoder(kind="char_cnn_rnn", path=str(tmp_path), char=CHAR)
     made = text_tables.tables(encoder, FOUND)
     texts = ["grey hair red eyes", "gray hair red eyes", "Gray Hair Red Eyes"]

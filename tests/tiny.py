@@ -14,7 +14,6 @@ import numpy as np
 
 from anigan_jax import (
     checkpoint,
-    driver,
     foreign_weights,
     parallel,
     run_folder,
@@ -22,6 +21,7 @@ from anigan_jax import (
     weights,
 )
 from anigan_jax import config as configs
+from anigan_jax import session as sessions
 from anigan_jax.cli_common import override
 from anigan_jax.config import Config, Optimizer, Run
 from anigan_jax.data import pack
@@ -262,7 +262,7 @@ def packed(config: Config, folder: Path) -> pack.Pack:
 
 def arrays(config: Config, packed: pack.Pack) -> dict:
     """What a step reads of the data."""
-    return driver.rows(config, packed)
+    return sessions.rows(config, packed)
 
 
 def start(config: Config, packed: pack.Pack | None = None):
@@ -285,7 +285,7 @@ def run_steps(config: Config, data, state, steps: int, *, length=1, devices=1, m
     method = config.method.make(axis)
     images = data["images"] if isinstance(data, dict) else data
     config = configs.in_steps(config, len(images))
-    over = driver.ends(method.phases, at + steps, len(images) // config.batch_size)
+    over = sessions.ends(method.phases, at + steps, len(images) // config.batch_size)
     phase = next(i for i, end in enumerate(over) if at < end)
     assert over[phase] >= at + steps, "the steps reach into another phase"
     key = (config, phase, length, devices, mapper)

@@ -20,7 +20,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from anigan_jax import checkpoint, driver, feed, parallel, record, weights
+from anigan_jax import checkpoint, driver, feed, outputs, parallel, record, weights
+from anigan_jax import session as sessions
 from anigan_jax.bench import flops
 from anigan_jax.bench.random_vgg import random_vgg
 from anigan_jax.config import Config, Run, to_dict
@@ -103,7 +104,7 @@ def ours(config: Config, folder: Path, *, data: bool = True, form: str = "") -> 
         evaluate_every=0,
     )
     config = dataclasses.replace(config, run=run)
-    session = driver.prepare(config, pack, frozen)
+    session = sessions.prepare(config, pack, frozen)
     shared, step = session.shared, session.steps[-1]
     patches = contextlib.ExitStack()
     if not data:
@@ -163,7 +164,7 @@ def _xla_flops(counted, batch: int, devices: int) -> float | None:
     return told["flops"] * devices / batch if told.get("flops", 0) > 0 else None
 
 
-def _constant(config: Config, session: driver.Session) -> dict:
+def _constant(config: Config, session: sessions.Session) -> dict:
     """A batch (the local part of it) as `feed.to_batch` makes it, without its keys."""
     b = config.batch_size // len(session.devices)
     rows = {name: values[:b] for name, values in session.data.items()}
@@ -239,10 +240,10 @@ def whole_run(config: Config, folder: Path, steps: int) -> dict[str, float]:
             (checkpoint, "save"),
             (checkpoint, "prune"),
             (weights, "write"),
-            (driver, "previewer"),
+            (outputs, "previewer"),
         ):
             stack.enter_context(_timed(module, name, spent))
-        stack.enter_context(_timed(driver, "_write", logged))
+        stack.enter_context(_timed(outputs.Outputs, "lines", logged))
         stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
         workdir = folder / "run"
         driver.train(config, workdir, opened(config), json.dumps(to_dict(config)), [])

@@ -1,0 +1,102 @@
+"""SIGTERM and SIGINT for a run: the first is noted, a second one ends the process at once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+STOPS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Interrupted(Exception):
+    """A signal came within `Stop.interruptible`."""
+
+
+@dataclass
+class Stop:
+    """What the signals said.
+
+    Attributes:
+      number: the first signal that asks to stop; 0: none.
+      ready: training runs, so a checkpoint comes before the end; before that, a signal
+        leaves at once, as there is nothing to save.
+      slept: the process was stopped and went on (SIGCONT) since this was last cleared.
+    """
+
+    number: int = 0
+    ready: bool = False
+    slept: bool = False
+    _interrupts: bool = False
+
+    @contextlib.contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Work that takes long and can be left: a signal raises `Interrupted` within it."""
+        if self.number:
+            raise Interrupted
+        self._interrupts = True
+        try:
+            yield
+        finally:
+            self._interrupts = False
+
+    def _asked(self, number: int) -> None:
+        if self.number:
+            return
+        self.number = number
+        if not self.ready:
+            raise SystemExit(128 + number)
+        if self._interrupts:
+            raise Interrupted
+
+    def _woken(self) -> None:
+        self.slept = True
+
+
+@contextlib.contextmanager
+def caught() -> Iterator[Stop]:
+    """A `Stop` that signals write into, while the context lasts."""
+    stop = Stop()
+    before = {n: signal.signal(n, lambda number, _: stop._asked(number)) for n in STOPS}
+    before[signal.SIGCONT] = signal.signal(signal.SIGCONT, lambda *_: stop._woken())
+    try:
+        with _second_ends():
+            yield stop
+    except SystemExit:
+        if stop.number and not stop.ready:
+            print(f"stopped by signal {stop.number} before the first step", file=sys.stderr)
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _second_ends() -> Iterator[None]:
+    """Ends the process at the second signal, also while it compiles or waits for a device.
+
+    Python runs no handler meanwhile, but its interpreter writes each signal into a pipe. Files
+    are whole at every instant; what is being written is lost.
+    """
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+
+    def watch() -> None:
+        asked = 0
+        while data := os.read(read, 1):
+            asked += data[0] in STOPS
+            if asked > 1:
+                os._exit(128 + data[0])
+        os.close(read)
+
+    threading.Thread(target=watch, daemon=True).start()
+    before = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(write)
