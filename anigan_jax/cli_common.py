@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from pathlib import Path
 
 import tyro
 
-from anigan_jax import cli_data, runtime
+from anigan_jax import cli_data, cluster, runtime
 from anigan_jax import config as configs
 from anigan_jax.config import Config
 from anigan_jax.data import pack as packs
@@ -35,17 +36,51 @@ def override(config: Config, argv: list[str], prog: str) -> Config:
     return tyro.cli(type(config), args=argv, default=config, prog=prog)
 
 
-def ready(config: Config, workdir: Path | None):
-    """The pack, and the driver module with JAX started under the right environment."""
-    pack = pack_of(config)
-    threads = None
-    if workdir and (workdir / "run.json").exists():
-        threads = json.loads((workdir / "run.json").read_text())["facts"]["NPROC"]
-    runtime.prepare(config.run.platform, config.run.devices, threads)
-    from anigan_jax import driver
+def together(config: Config, workdir: Path, distributed: bool) -> cluster.Group:
+    """Starts JAX, and meets the other processes of a run where there are any."""
+    place, run = cluster.place(os.environ, distributed), config.run
+    world = (place and place.world) or 1
+    if run.devices % world:
+        raise UserError(f"run.devices {run.devices} is not a multiple of {world} processes")
+    prepare(config, workdir, world)
+    return cluster.join(place, run.silent_after, run.stuck_after)
 
+
+def start(config: Config, workdir: Path | None) -> None:
+    """Starts JAX for a run of this process alone."""
+    prepare(config, workdir)
     runtime.start()
-    return pack, driver
+
+
+def refuse_name(workdir: Path) -> None:
+    """Refuses a folder that cannot be, or that the checkpoints' library cannot name."""
+    try:
+        str(workdir).encode()
+        workdir.exists()
+    except UnicodeEncodeError:
+        raise UserError(f"--workdir {str(workdir)!a} is not UTF-8; take another name") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"--workdir {str(workdir)!a} cannot be: {error}") from None
+
+
+def prepare(config: Config, workdir: Path | None, processes: int = 1) -> None:
+    """Sets the environment that a run, new or resumed, computes in."""
+    threads = None
+    if workdir:
+        refuse_name(workdir)
+    if workdir and (workdir / "run.json").exists():
+        try:
+            threads = json.loads((workdir / "run.json").read_text())["facts"]["NPROC"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{workdir}/run.json is damaged: {error!r}") from None
+    runtime.prepare(config.run.platform, config.run.devices // processes, threads)
+
+
+def trained_on(config: Config) -> packs.Pack:
+    """The pack of a config's data, every byte of it as it was written."""
+    pack = pack_of(config)
+    packs.verify(pack)
+    return pack
 
 
 def pack_of(config: Config) -> packs.Pack:
@@ -54,7 +89,15 @@ def pack_of(config: Config) -> packs.Pack:
 
 
 def open_run(run: Path):
-    """What is recorded of a run, its config, its pack, and the driver module."""
+    """What is recorded of a run, its config, and its pack; JAX is started."""
+    recorded, config = recorded_of(run)
+    pack = pack_of(config)
+    start(config, run)
+    return recorded, config, pack
+
+
+def recorded_of(run: Path) -> tuple[dict, Config]:
+    """What is recorded of a run, and its config."""
     if not (run / "run.json").exists():
         raise UserError(f"{run} is no run folder: it has no run.json")
     try:
@@ -63,5 +106,4 @@ def open_run(run: Path):
         raise UserError(f"{run}/run.json is damaged: {error}") from None
     base = configs.load(str(run / "config.py"))
     config = override(base, recorded["overrides"], f"anigan train {run}")
-    pack, driver = ready(config, run)
-    return recorded, config, pack, driver
+    return recorded, config

@@ -19,10 +19,13 @@ AXIS = "batch"
 
 
 def choose_devices(count: int, batch_size: int) -> list[jax.Device]:
-    """The first `count` devices (0: all); refuses a batch they do not divide."""
-    devices = jax.devices()
-    if count > len(devices):
-        raise UserError(f"run.devices is {count}, but this machine has {len(devices)}")
+    """The first `count` devices of all processes (0: all); refuses a batch they do not divide."""
+    world = jax.process_count()
+    # Those of a process stand together: each reads consecutive examples.
+    devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+    if count > len(devices) or (world > 1 and count not in (0, len(devices))):
+        here = f"these {world} processes have" if world > 1 else "this machine has"
+        raise UserError(f"run.devices is {count}, but {here} {len(devices)}")
     devices = devices[: count or len(devices)]
     if batch_size % len(devices):
         fits = [n for n in range(1, len(devices) + 1) if batch_size % n == 0]
@@ -41,16 +44,37 @@ def axis_of(devices: list[jax.Device]) -> str | None:
     return AXIS if len(devices) > 1 else None
 
 
+def mine(devices: list[jax.Device]) -> list[int]:
+    """Places, among the devices of all processes, of those of this one."""
+    return [i for i, d in enumerate(devices) if d.process_index == jax.process_index()]
+
+
 def replicate(tree: PyTree, devices: list[jax.Device]) -> PyTree:
-    """A copy of a host tree on every device."""
-    sharding = NamedSharding(Mesh(np.array(devices), (AXIS,)), PartitionSpec())
-    return jax.device_put(tree, sharding)
+    """A copy of a host tree, equal on all processes, on every device."""
+    return _put(tree, devices, PartitionSpec())
 
 
 def split(tree: PyTree, devices: list[jax.Device]) -> PyTree:
-    """A host tree whose leaves have an entry per device, each entry on its device."""
-    sharding = NamedSharding(Mesh(np.array(devices), (AXIS,)), PartitionSpec(AXIS))
-    return jax.device_put(tree, sharding)
+    """A host tree whose leaves have an entry for each device of this process, each on its own."""
+    return _put(tree, devices, PartitionSpec(AXIS))
+
+
+def _put(tree: PyTree, devices: list[jax.Device], spec: PartitionSpec) -> PyTree:
+    sharding = NamedSharding(Mesh(np.array(devices), (AXIS,)), spec)
+    if sharding.is_fully_addressable:
+        return jax.device_put(tree, sharding)
+    return jax.tree.map(
+        lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), tree
+    )
+
+
+def local(tree: PyTree) -> PyTree:
+    """A tree, equal on all devices, that this process can compute with alone."""
+
+    def own(leaf):
+        return leaf if leaf.is_fully_addressable else leaf.addressable_data(0)
+
+    return jax.tree.map(own, tree)
 
 
 def map_step(step: Callable, mapper: str, devices: list[jax.Device]) -> Callable:
@@ -58,8 +82,11 @@ def map_step(step: Callable, mapper: str, devices: list[jax.Device]) -> Callable
 
     State and shared go in and come out without a device axis and equal everywhere; the
     leaves of `local` have a leading axis of one entry per device. The state is donated.
+
+    Several processes always take shard_map: pmap's function cannot be compiled before its
+    first call, and processes that compile for unequal times lose one another in it.
     """
-    if mapper == "pmap":
+    if mapper == "pmap" and len(mine(devices)) == len(devices):
         return jax.pmap(
             step,
             axis_name=AXIS,

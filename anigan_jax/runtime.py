@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import os
 import platform as host
@@ -16,7 +17,12 @@ PLATFORMS = {"cpu": "cpu", "gpu": "cuda", "tpu": "tpu"}
 
 def cache_home() -> Path:
     """Where everything lives that nobody gave a place, outside any checkout."""
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "anigan_jax"
+    if given := os.environ.get("XDG_CACHE_HOME"):
+        return Path(given) / "anigan_jax"
+    try:
+        return Path.home() / ".cache" / "anigan_jax"
+    except RuntimeError:
+        raise UserError("there is no home; XDG_CACHE_HOME says where caches go instead") from None
 
 
 def prepare(platform: str = "auto", devices: int = 0, threads: str | None = None) -> None:
@@ -40,8 +46,9 @@ def prepare(platform: str = "auto", devices: int = 0, threads: str | None = None
     os.environ["XLA_FLAGS"] = " ".join([present, *new]).strip()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4
     # XLA's CPU client deadlocks when simulated devices outnumber its threads.
-    default = max(16, devices) if devices > 1 else cores
-    os.environ.setdefault("NPROC", threads or str(default))
+    least = max(16, devices) if devices > 1 else 1
+    chosen = int(threads) if threads else (cores if devices <= 1 else least)
+    os.environ.setdefault("NPROC", str(max(chosen, least)))
     if platform != "auto":
         os.environ["JAX_PLATFORMS"] = PLATFORMS[platform]
     folder = cache_home() / f"xla-{host.machine()}-{host.node()}"
@@ -53,6 +60,12 @@ def start() -> None:
     """Starts the backend and tests it; an absent platform is the user's error."""
     import jax
 
+    # A config may have imported JAX before its environment was set.
+    for name in ("jax_platforms", "jax_compilation_cache_dir"):
+        if value := os.environ.get(name.upper()):
+            jax.config.update(name, value)
+    least = os.environ.get("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "1")
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", float(least))
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:
@@ -77,6 +90,15 @@ def self_test() -> None:
             f"this jaxlib computes wrong numbers here (self-test: {got} for {want}); "
             "install another version"
         )
+
+
+def sources() -> str:
+    """SHA-256 of this package's own code, shortened."""
+    folder = Path(__file__).parent
+    total = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        total.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
+    return total.hexdigest()[:16]
 
 
 def facts() -> dict:

@@ -66,6 +66,7 @@ def test_every_device_count_draws_the_same_images_and_noise(images):
         np.testing.assert_allclose(other["loss/g"], one["loss/g"], rtol=2e-6)
 
 
+@pytest.mark.fault(25)
 def test_a_batch_that_the_devices_do_not_divide_is_refused():
     with pytest.raises(UserError, match=r"not a multiple of 4.*1, 2"):
         parallel.choose_devices(4, 6)
