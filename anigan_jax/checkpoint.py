@@ -1,14 +1,14 @@
 """Checkpoints: Orbax, wrapped so that damage and mismatch are seen. Orbax's only room.
 
-Orbax restores a flipped byte silently and does not fsync, so each checkpoint carries a
-manifest with the SHA-256 of every file and leaf, and is committed by one rename.
+Orbax restores a flipped byte silently and does not fsync all that it writes, so each
+checkpoint carries a manifest with the SHA-256 of every file and leaf, and is committed by
+one rename. `checkpoint_files` tells what lies in a folder.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import logging
 import os
 import shutil
@@ -20,10 +20,24 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from anigan_jax.checkpoint_files import (
+    MANIFEST,
+    corrupt,
+    examine,
+    leftovers,
+    path_of,
+    places,
+    prune,
+    recover,
+    set_aside,
+    steps,
+    write_manifest,
+)
 from anigan_jax.core import PyTree
-from anigan_jax.errors import UserError
+from anigan_jax.errors import MachineError, UserError
 
-SCHEMA = 1
+__all__ = ["Found", "leaf_digests", "prune", "restore", "save", "steps", "verify"]
+
 logging.getLogger("absl").setLevel(logging.ERROR)
 
 
@@ -37,15 +51,17 @@ class Found(NamedTuple):
 
 def leaf_digests(tree: PyTree) -> dict[str, dict]:
     """Path of each leaf -> its dtype, shape and SHA-256."""
-    digests = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        array = np.asarray(leaf, order="C")
-        digests[jax.tree_util.keystr(path)] = {
-            "dtype": str(array.dtype),
-            "shape": list(array.shape),
-            "sha256": hashlib.sha256(array.tobytes()).hexdigest(),
-        }
-    return digests
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path): _digest(leaf) for path, leaf in leaves}
+
+
+def _digest(leaf) -> dict:
+    array = np.asarray(leaf, order="C")
+    return {
+        "dtype": str(array.dtype),
+        "shape": list(array.shape),
+        "sha256": hashlib.sha256(array.tobytes()).hexdigest(),
+    }
 
 
 def _sync(path: Path) -> None:
@@ -56,97 +72,67 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def _file_digests(folder: Path) -> dict[str, dict]:
-    digests = {}
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        content = path.read_bytes()
-        name = path.relative_to(folder).as_posix()
-        digests[name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    return digests
-
-
 def save(folder: Path, step: int, state: PyTree, meta: dict) -> Path:
     """Writes folder/step_…, durable and whole or not at all.
 
     Args:
       state: arrays, the same on every device; one replica is saved.
       meta: JSON, kept in the manifest.
+
+    Raises:
+      MachineError: it could not be written; what was there before stays.
     """
     host = jax.tree.map(np.asarray, state)
-    temp, final = folder / f".tmp-{step}-{os.getpid()}", folder / f"step_{step:09d}"
-    shutil.rmtree(temp, ignore_errors=True)
-    temp.mkdir(parents=True)
-    with ocp.PyTreeCheckpointer() as writer:
-        writer.save((temp / "state").resolve(), jax.tree.leaves(host))
-    manifest = {
-        "schema": SCHEMA,
-        "step": step,
-        "meta": meta,
-        "leaves": leaf_digests(host),
-        "files": _file_digests(temp / "state"),
-    }
-    (temp / "manifest.json").write_text(json.dumps(manifest, indent=1))
-    for path in (*temp.rglob("*"), temp):
-        _sync(path)
+    temp, final = folder / f".tmp-{step}-{os.getpid()}", path_of(folder, step)
     old = folder / f".old-{step}-{os.getpid()}"
-    if final.exists():
-        final.rename(old)
-    temp.rename(final)
-    _sync(folder)
+    try:
+        temp.parent.mkdir(parents=True, exist_ok=True)
+        recover(folder)
+        # Before `old` is made: one of another process must not be taken for it.
+        for path in leftovers(folder):
+            shutil.rmtree(path, ignore_errors=True)
+        temp.mkdir()
+        _write(temp / "state", jax.tree.leaves(host))
+        write_manifest(temp, step, meta, leaf_digests(host))
+        for path in (*temp.rglob("*"), temp):
+            _sync(path)
+        if final.exists():
+            # Killed here, `old` is the checkpoint: see `places`.
+            final.rename(old)
+        temp.rename(final)
+        _sync(folder)
+        _sync(folder.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            shutil.rmtree(temp, ignore_errors=True)
+            recover(folder)
+        raise MachineError(
+            f"the checkpoint of step {step} could not be written to {folder}: {_told(error)}. "
+            "Those before it are kept; make room there, then the same command resumes"
+        ) from error
     shutil.rmtree(old, ignore_errors=True)
     return final
 
 
-def steps(folder: Path) -> list[int]:
-    """Committed steps, ascending."""
-    names = (path.name for path in folder.glob("step_*") if path.is_dir())
-    return sorted(int(name[5:]) for name in names if name[5:].isdigit())
-
-
-def prune(folder: Path, keep: int, every: int = 0, best: int | None = None) -> None:
-    """Deletes all but the newest `keep` checkpoints, and what killed saves left.
-
-    Checkpoints of steps that `every` divides stay (0: none), and that of step `best`.
-    """
-    for step in steps(folder)[:-keep]:
-        if step != best and not (every and step % every == 0):
-            shutil.rmtree(folder / f"step_{step:09d}")
-    for path in (*folder.glob(".tmp-*"), *folder.glob(".old-*")):
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def verify(path: Path) -> list[str]:
-    """Every fault of a checkpoint folder; empty where it is whole."""
+def _write(path: Path, leaves: list) -> None:
     try:
-        manifest = json.loads((path / "manifest.json").read_text())
-        known = manifest["files"]
-        schema = manifest["schema"]
-    except (OSError, ValueError, KeyError) as error:
-        return [f"manifest.json: {error}"]
-    if schema != SCHEMA:
-        return [f"manifest.json: schema {schema}, this version reads {SCHEMA}"]
-    found = _file_digests(path / "state")
-    faults = [f"state/{name}: missing" for name in known.keys() - found.keys()]
-    faults += [f"state/{name}: unknown file" for name in found.keys() - known.keys()]
-    faults += [
-        f"state/{name}: changed"
-        for name in known.keys() & found.keys()
-        if known[name] != found[name]
-    ]
-    return sorted(faults)
+        with _orbax() as writer:
+            writer.save(path.resolve(), leaves)
+    except Exception as error:
+        # Tensorstore raises what it likes; whatever it is, the disk did not take it.
+        raise OSError(_told(error)) from error
 
 
-def _mismatch(manifest: dict, like: PyTree) -> list[str]:
-    want = {
-        jax.tree_util.keystr(path): f"{leaf.dtype}{list(leaf.shape)}"
-        for path, leaf in jax.tree_util.tree_leaves_with_path(like)
-    }
-    have = {path: f"{d['dtype']}{d['shape']}" for path, d in manifest["leaves"].items()}
-    return [
-        f"{path}: {have.get(path, 'absent')} in the checkpoint, {want.get(path, 'absent')} here"
-        for path in sorted(want.keys() | have.keys())
-        if want.get(path) != have.get(path)
-    ]
+def _told(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+
+
+def _orbax() -> ocp.Checkpointer:
+    """Orbax for this process alone: others that train beside it are not waited for."""
+    me = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me})
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+    return ocp.Checkpointer(handler, multiprocessing_options=alone)
 
 
 def restore(
@@ -158,30 +144,31 @@ def restore(
 
     Raises:
       UserError: all are damaged, or that of `at` is, or one holds another tree (every
-        difference listed).
+        difference listed) or comes from a newer version.
+      MachineError: one cannot be read now, which says nothing about it.
     """
-    tried = bool(list(folder.glob("*.corrupt"))) if folder.exists() else False
-    for step in reversed(steps(folder) if at is None else [at]):
-        tried = True
-        path = folder / f"step_{step:09d}"
-        faults = verify(path)
-        if not faults:
-            manifest = json.loads((path / "manifest.json").read_text())
-            different = _mismatch(manifest, like)
-            if different:
-                listed = "; ".join(different[:8])
-                raise UserError(f"{path} holds another model: {listed}")
-            with contextlib.suppress(Exception):
-                # Tensorstore raises bare Exceptions; what failed is told below.
-                found = Found(step, _read(path, like), manifest)
-                if leaf_digests(found.state) == manifest["leaves"]:
-                    return found
-            faults = ["the arrays are not those of the manifest"]
-        if at is not None:
+    if at is not None:
+        path = places(folder).get(at, path_of(folder, at))
+        found, faults = _load(path, at, like, report)
+        if faults:
             raise UserError(f"checkpoint {path} is damaged: {'; '.join(faults)}")
+        return found
+    passed: set[int] = set()
+    # Listed anew each time: the process that trains here may have deleted one.
+    while left := {s: path for s, path in places(folder).items() if s not in passed}:
+        step, path = max(left.items())
+        found, faults = _load(path, step, like, report)
+        if not faults:
+            return found
+        if not path.exists():
+            continue
+        passed.add(step)
         report(f"checkpoint {path.name} is damaged ({'; '.join(faults)}); trying the one before")
-        path.rename(path.with_name(path.name + ".corrupt"))
-    if tried:
+        try:
+            set_aside(path, folder, step)
+        except OSError as error:
+            report(f"it keeps its name: {error}")
+    if passed or corrupt(folder):
         raise UserError(
             f"all checkpoints in {folder} are damaged; restore one from a backup, or delete "
             "the run folder to start over"
@@ -189,9 +176,63 @@ def restore(
     return None
 
 
-def _read(path: Path, like: PyTree) -> PyTree:
-    leaves, tree = jax.tree.flatten(like)
-    target = [np.zeros(leaf.shape, leaf.dtype) for leaf in leaves]
-    with ocp.PyTreeCheckpointer() as reader:
-        found = reader.restore((path / "state").resolve(), item=target)
-    return jax.tree.unflatten(tree, [np.asarray(leaf) for leaf in found])
+def verify(path: Path, step: int) -> list[str]:
+    """Every fault of a step's checkpoint, of its files and its arrays; empty where it is whole.
+
+    Raises:
+      UserError: a newer version wrote it.
+      MachineError: it cannot be read now, which says nothing about it.
+    """
+    return _load(path, step)[1]
+
+
+def _load(
+    path: Path, step: int, like: PyTree | None = None, report: Callable = print
+) -> tuple[Found | None, list[str]]:
+    """(checkpoint, []), or (None, faults); without `like` its state is a list of arrays."""
+    manifest, faults = examine(path, step)
+    if faults:
+        return None, faults
+    leaves = manifest["leaves"]
+    if like is None:
+        try:
+            target = [np.zeros(leaf["shape"], leaf["dtype"]) for leaf in leaves.values()]
+        except (TypeError, ValueError, MemoryError) as error:
+            return None, [f"{MANIFEST}: {_told(error)}"]
+    else:
+        _same_tree(path, leaves, like, report)
+        target = [np.zeros(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(like)]
+    try:
+        with _orbax() as reader:
+            arrays = reader.restore((path / "state").resolve(), item=target)
+    except Exception as error:
+        if not path.exists():
+            return None, ["it was deleted meanwhile"]
+        raise MachineError(
+            f"the files of {path} are whole, but they could not be read: {_told(error)}; "
+            "nothing was changed"
+        ) from error
+    arrays = [np.asarray(array) for array in arrays]
+    # JSON keeps the order in which Orbax was given the leaves.
+    pairs = zip(leaves.items(), arrays, strict=True)
+    faults = [f"array {name}: not as saved" for (name, leaf), x in pairs if _digest(x) != leaf]
+    if faults:
+        return None, faults
+    state = arrays if like is None else jax.tree.unflatten(jax.tree.structure(like), arrays)
+    return Found(step, state, manifest), []
+
+
+def _same_tree(path: Path, leaves: dict, like: PyTree, report: Callable) -> None:
+    want = {
+        jax.tree_util.keystr(name): f"{leaf.dtype}{list(leaf.shape)}"
+        for name, leaf in jax.tree_util.tree_leaves_with_path(like)
+    }
+    have = {name: f"{leaf['dtype']}{leaf['shape']}" for name, leaf in leaves.items()}
+    names = sorted(name for name in want.keys() | have.keys() if want.get(name) != have.get(name))
+    for name in names:
+        report(f"{name}: {have.get(name, 'absent')} in it, {want.get(name, 'absent')} here")
+    if names:
+        raise UserError(
+            f"{path} holds another model: {len(names)} arrays differ, as listed, of "
+            f"{len(want)} here; take the config that it was made with"
+        )
