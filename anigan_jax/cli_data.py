@@ -10,6 +10,7 @@ from pathlib import Path
 import tyro
 
 from anigan_jax import check as checks
+from anigan_jax import config as configs
 from anigan_jax.data import pack as packs
 from anigan_jax.data import scan as scans
 from anigan_jax.data.sources import Images
@@ -38,6 +39,7 @@ def _parse(verb: str, argv: list[str], flags) -> tuple[argparse.Namespace, Image
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for name, options in flags.items():
         parser.add_argument(name, **options)
+    configs.refuse_repeats(argv)
     known, rest = parser.parse_known_args(argv)
     usage = f"anigan {verb} SOURCE [SOURCE_B] " + " ".join(
         f"[{name}]" if o.get("action") else f"[{name} {o['metavar']}]" for name, o in flags.items()

@@ -7,6 +7,9 @@ import difflib
 import hashlib
 import importlib.util
 import json
+import math
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -111,11 +114,16 @@ class Run:
     feed: Literal["resident", "streamed"] = "resident"
     """Data on the device, or sent two batches ahead; the same bits."""
     mapper: Literal["pmap", "shard_map"] = "pmap"
-    """How the step is mapped over devices; the same bits."""
+    """How the step is mapped over devices; the same bits. Several processes: always shard_map."""
     platform: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
     """Refuse to start on another platform."""
     devices: int = 0
-    """Devices used; 0: all. More than there are CPUs simulates them (platform=cpu)."""
+    """Devices used, of all processes together; 0: all. With platform=cpu they are simulated."""
+    silent_after: int = 60
+    """Seconds without a word from a process after which the others count it as lost."""
+    stuck_after: int = 1800
+    """Seconds without progress after which all processes give up; above the longest
+    compilation and judgement."""
 
 
 @dataclass(frozen=True)
@@ -230,11 +238,60 @@ def load(name: str) -> Config:
     path = find(name)
     spec = importlib.util.spec_from_file_location(f"anigan_config_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(_fault_of(error, path, vars(module))) from None
     config = getattr(module, "CONFIG", None)
     if not isinstance(config, Config):
         raise UserError(f"{path} defines no CONFIG of type anigan_jax.config.Config")
     return config
+
+
+def _fault_of(error: Exception, path: Path, names: dict[str, Any]) -> str:
+    """What a config file does wrong, in one line: where, what, and the field that was meant."""
+    line, text = None, str(error)
+    if isinstance(error, SyntaxError) and error.filename == str(path):
+        line, text = error.lineno, error.msg
+    at = error.__traceback__
+    while at:
+        if at.tb_frame.f_code.co_filename == str(path):
+            line = at.tb_lineno
+        at = at.tb_next
+    where, hint = f"{path}, line {line}" if line else str(path), ""
+    if unknown := re.search(r"unexpected keyword argument '(\w+)'", text):
+        classes = [c for c in names.values() if dataclasses.is_dataclass(c)]
+        known = sorted({f.name for c in classes for f in dataclasses.fields(c)})
+        near = difflib.get_close_matches(unknown[1], known, 1)
+        hint = f". Did you mean {near[0]!r}?" if near else ""
+    return f"{where}: {type(error).__name__}: {text}{hint}"
+
+
+def _numbers(path: str, value: Any) -> Iterator[tuple[str, float]]:
+    """Path and value of every float of settings in their JSON form."""
+    if isinstance(value, float):
+        yield path, value
+    elif isinstance(value, dict | list):
+        parts = value.items() if isinstance(value, dict) else enumerate(value)
+        for name, part in parts:
+            yield from _numbers(f"{path}.{name}".removeprefix("."), part)
+
+
+def refuse_repeats(argv: list[str]) -> None:
+    """Refuses a flag that is given twice: which one was meant cannot be known."""
+    seen: dict[str, str] = {}
+    for word in argv:
+        flag = word.partition("=")[0]
+        if not flag.startswith("--") or flag == "--":
+            continue
+        # '--a.no-b' and '--a.b', '--a-b' and '--a_b' are the same setting.
+        setting = re.sub(r"(--|\.)no-", r"\1", flag.replace("_", "-"))
+        if setting in seen:
+            also = "" if seen[setting] == flag else f", once as {seen[setting]}"
+            raise UserError(f"{flag} is given twice{also}; give it once")
+        seen[setting] = flag
 
 
 def check(config: Config) -> None:
@@ -255,13 +312,22 @@ def check(config: Config) -> None:
         ("run.keep_every", run.keep_every, 0),
         ("run.evaluate_every", run.evaluate_every, 0),
         ("run.evaluate_n", run.evaluate_n, 2),
+        ("run.silent_after", run.silent_after, 3),
+        ("run.stuck_after", run.stuck_after, 3),
     ):
         if value < low:
             faults.append(f"{path} is {value}; it must be at least {low}")
+    for path, value in _numbers("", to_dict(config)):
+        if not math.isfinite(value):
+            faults.append(f"{path} is {value}; it must be a finite number")
     for player in ("g", "d"):
-        rate = getattr(config, player).rate
-        if not 0 < rate < float("inf"):
-            faults.append(f"{player}.rate is {rate}; it must be a positive number")
+        settings = getattr(config, player)
+        for name in ("rate", "epsilon"):
+            if (value := getattr(settings, name)) <= 0:
+                faults.append(f"{player}.{name} is {value}; it must be above 0")
+        for name in ("b1", "b2"):
+            if not 0 <= (value := getattr(settings, name)) < 1:
+                faults.append(f"{player}.{name} is {value}; it must be at least 0 and below 1")
     if run.evaluate_every > 0 and run.evaluate_every % max(run.checkpoint_every, 1):
         faults.append(
             f"run.evaluate_every {run.evaluate_every} is not a multiple of "

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -124,13 +124,15 @@ def grid(name: str, overrides: list[str], varied: list[str], seeds: int, workdir
     paths = [path for path, _ in axes]
     if len(set(paths)) < len(paths):
         raise UserError(f"--vary names one path twice: {', '.join(paths)}")
+    # '--flip' and '--no-flip' are both about `flip`.
+    decided = [option(path, value)[0][2:] for path in paths for value in ("true", "false")]
     prog, trials = f"anigan sweep {name}", []
     first = override(base, overrides, prog).seed
     for seed in range(first, first + seeds):
         for values in itertools.product(*(values for _, values in axes)):
             chosen = list(zip(paths, values, strict=True))
             words = [word for path, value in chosen for word in option(path, value)]
-            flags = (*overrides, *words, "--seed", str(seed))
+            flags = (*without(overrides, "seed", *decided), *words, "--seed", str(seed))
             config = override(base, list(flags), prog)
             configs.check(config)
             told = [(path.removeprefix("method."), value or "none") for path, value in chosen]
@@ -150,6 +152,17 @@ def grid(name: str, overrides: list[str], varied: list[str], seeds: int, workdir
     return trials
 
 
+def without(words: Iterable[str], *names: str) -> list[str]:
+    """The words without some flags and their values."""
+    kept, left_out = [], False
+    for word in words:
+        if word.startswith("--"):
+            left_out = word[2:].partition("=")[0].replace("_", "-") in names
+        if not left_out:
+            kept.append(word)
+    return kept
+
+
 def refuse_others(trials: list[Trial]) -> None:
     """Raises UserError where a folder holds another run than its name says."""
     for trial in trials:
@@ -164,9 +177,9 @@ def refuse_others(trials: list[Trial]) -> None:
 
 def pace(config: Config, method: Any, images: int) -> Pace:
     """The updates of G and D together in each step of a method; a repeat is an update."""
-    from anigan_jax import driver
+    from anigan_jax import session as sessions
 
-    over = driver.ends(method.phases, sys.maxsize, images // config.batch_size)
+    over = sessions.ends(method.phases, sys.maxsize, images // config.batch_size)
 
     def total(phase, of: Callable) -> int:
         return sum(u.repeats if isinstance(u.repeats, int) else of(u) for u in phase.updates)
@@ -241,8 +254,11 @@ def command(name: str, trial: Trial, leg: Leg, judged: bool) -> list[str]:
         word for flag, n in zip(INTERVALS, every, strict=True) for word in (f"--{flag}", str(n))
     ]
     start = ["train", name, "--workdir", str(trial.folder)]
-    start += ["--run.steps-per-dispatch", str(DISPATCH)]
-    return [*start, *trial.flags, "--run.steps", str(leg.steps), *intervals]
+    given = {word.partition("=")[0].replace("_", "-") for word in trial.flags}
+    if "--run.steps-per-dispatch" not in given:
+        start += ["--run.steps-per-dispatch", str(DISPATCH)]
+    flags = without(trial.flags, "run.steps", "run.epochs")
+    return [*start, *flags, "--run.steps", str(leg.steps), *intervals]
 
 
 def train(

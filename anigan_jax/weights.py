@@ -14,6 +14,7 @@ from safetensors.numpy import load, save
 from anigan_jax.errors import UserError
 
 MAX_HEADER = 2**20
+MAX_BYTES = 2**32
 ABOUT = "anigan"
 OF_A_RUN = "weights.safetensors"
 """The networks of a run, in its folder."""
@@ -46,10 +47,16 @@ def read(path: Path, sha256: str | None = None) -> dict[str, np.ndarray]:
       UserError: not a safetensors file, or one with a header out of bounds, or changed.
     """
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > MAX_BYTES:
+                raise ValueError(f"it has {size:,} bytes; at most {MAX_BYTES:,} are read")
+            # Before the rest is read at all.
+            _header(file.read(8 + MAX_HEADER))
+            file.seek(0)
+            data = file.read()
         if sha256 and hashlib.sha256(data).hexdigest() != sha256:
             raise ValueError("its checksum is not the recorded one")
-        _header(data)
         return load(data)
     except Exception as error:
         # safetensors raises SafetensorError, KeyError, ... on hostile files.
@@ -66,11 +73,13 @@ def metadata(path: Path) -> dict:
         with path.open("rb") as file:
             notes = json.loads(_header(file.read(8 + MAX_HEADER))).get("__metadata__", {})
         return json.loads(notes.get(ABOUT, "{}"))
-    except (OSError, ValueError, AttributeError, struct.error) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} holds no readable weights (safetensors): {error}") from None
 
 
 def _header(data: bytes) -> bytes:
+    if len(data) < 8:
+        raise ValueError(f"it has {len(data)} bytes")
     (length,) = struct.unpack_from("<Q", data)
     if length > MAX_HEADER:
         raise ValueError(f"its header claims {length:,} bytes")

@@ -11,7 +11,9 @@ import pytest
 from PIL import Image
 from tiny import FULL, PLAIN, process_env, write_config
 
+from anigan_jax import config as configs
 from anigan_jax import record, sweep
+from anigan_jax.cli_common import override
 from anigan_jax.errors import UserError
 
 
@@ -42,6 +44,28 @@ def test_the_grid_is_every_combination_with_every_seed(tmp_path):
     # 1e-3 and 0.001 are one rate.
     with pytest.raises(UserError, match="one and the same run"):
         sweep.grid(config, [], ["g.rate=1e-3,0.001"], 1, tmp_path)
+
+
+def test_what_varies_may_be_given_for_all_runs_too(tmp_path):
+    """And a flag in either spelling: nothing is said twice to a run."""
+    name = str(write_config(tmp_path, "PLAIN"))
+    given = ["--g.name", "adam", "--flip", "--run.steps_per_dispatch", "10", "--batch_size", "4"]
+    given += ["--run.steps", "7", "--seed", "5"]
+    varied = ["g.name=adam,rmsprop", "flip=true,false", "batch-size=4,8"]
+    trials = sweep.grid(name, given, varied, 1, tmp_path)
+    found = {(t.config.g.name, t.config.flip, t.config.batch_size, t.config.seed) for t in trials}
+    assert len(found) == 8
+    assert {seed for *_, seed in found} == {5}
+    for trial in trials:
+        words = sweep.command(name, trial, sweep.Leg(20, 10), judged=True)
+        configs.refuse_repeats(words)
+        config = override(configs.load(name), words[4:], "test")
+        assert (config.run.steps, config.run.steps_per_dispatch) == (20, 10)
+    # Where the user does not say, a sweep does.
+    (trial,) = sweep.grid(name, [], ["flip=true"], 1, tmp_path)
+    words = sweep.command(name, trial, sweep.Leg(20, 10), judged=True)
+    config = override(configs.load(name), words[4:], "test")
+    assert config.run.steps_per_dispatch == sweep.DISPATCH
 
 
 def test_updates_are_counted_from_repeats(tmp_path):

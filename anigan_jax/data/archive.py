@@ -159,17 +159,50 @@ def _zip_entries(path: Path) -> Iterator[_Entry]:
 
 
 def _zip_count(path: Path) -> int:
-    """Entries declared at the end of a zip, read before zipfile allocates for them."""
+    """Entries of a zip, declared or there, counted before zipfile allocates for them.
+
+    zipfile reads to the end of the directory, whatever number is declared.
+    """
     with path.open("rb") as file:
+        # A comment of 65,535 bytes, and what it is of.
         file.seek(max(0, path.stat().st_size - 65557))
-        tail = file.read()
-    at = tail.rfind(b"PK\5\6")
-    if at < 0 or at + 22 > len(tail):
-        raise UserError(f"{path} is no readable zip: it has no directory (cut off?)")
-    (count,) = struct.unpack_from("<H", tail, at + 10)
-    wide = tail.rfind(b"PK\6\6", 0, at)
-    if wide >= 0 and wide + 40 <= len(tail):
-        (count,) = struct.unpack_from("<Q", tail, wide + 32)
+        start, tail = file.tell(), file.read()
+        at = tail.rfind(b"PK\5\6")
+        if at < 0 or at + 22 > len(tail):
+            raise UserError(f"{path} is no readable zip: it has no directory (cut off?)")
+        end = start + at
+        directories = [(end, *struct.unpack_from("<HI", tail, at + 10))]
+        for wide in _wide_ends(file, end):
+            file.seek(wide)
+            record = file.read(56)
+            if len(record) == 56 and record.startswith(b"PK\6\6"):
+                directories.append((wide, *struct.unpack_from("<QQ", record, 32)))
+        most = 0
+        for place, declared, size in directories:
+            file.seek(max(0, place - size))
+            most = max(most, declared, _marks(file))
+    return most
+
+
+def _wide_ends(file, end: int) -> list[int]:
+    """Where a 64-bit zip's record may be: just before its locator, or where that says.
+
+    The one is what older versions of zipfile take, the other what newer ones do.
+    """
+    if end < 76:
+        return []
+    file.seek(end - 20)
+    locator = file.read(20)
+    said = struct.unpack_from("<Q", locator, 8)[0]
+    return [end - 76, min(said, end)] if locator.startswith(b"PK\6\7") else []
+
+
+def _marks(file) -> int:
+    """How often an entry of a zip's directory seems to begin, from here to the end."""
+    count, rest = 0, b""
+    while block := file.read(2**24):
+        count += (rest + block).count(b"PK\1\2")
+        rest = block[-3:]
     return count
 
 

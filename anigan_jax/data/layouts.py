@@ -205,13 +205,13 @@ def _text(root: Path, store: Path, beside: Path | None, inside: list[str], names
         path = next((p for p in tried if p.is_file()), None)
         if path is None:
             raise UserError(f"the file {given!r} does not exist")
-        return path.read_text(errors="replace"), str(path)
+        return _decode(path.read_bytes()), str(path)
     hits = [n for n in inside if PurePosixPath(n).name in names]
     if beside:
         near = [n for n in names if (beside / n).is_file()]
         if len(near) + len(hits) == 1 and near:
             path = beside / near[0]
-            return path.read_text(errors="replace"), str(path)
+            return _decode(path.read_bytes()), str(path)
         hits += near
     if not hits:
         return None, ""
@@ -222,7 +222,12 @@ def _text(root: Path, store: Path, beside: Path | None, inside: list[str], names
     ((_, data),) = archive.read(store, hits)
     if isinstance(data, Finding):
         raise UserError(f"{root}: {data}")
-    return data.decode(errors="replace"), hits[0]
+    return _decode(data), hits[0]
+
+
+def _decode(table: bytes) -> str:
+    # Whatever the locale; spreadsheets begin a table with a byte order mark.
+    return table.decode("utf-8-sig", "replace")
 
 
 def _labels(root, store, beside, inside, options: Options, findings) -> tags.Table | None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import fcntl
+import glob
 import hashlib
 import json
 import os
 import shutil
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,6 +28,8 @@ from anigan_jax.runtime import cache_home
 SCHEMA = 2
 BLOCK = 1024
 LISTED = 20
+# Seconds in which a folder that was just made gets its lock.
+YOUNG = 60
 
 
 class Pack(NamedTuple):
@@ -183,7 +187,10 @@ def temporary(parent: Path, name: str) -> Iterator[Path]:
     """A folder beside the place to be, gone afterwards; sweeps what killed processes left."""
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        for old in parent.glob(f".{name}-*"):
+        for old in parent.glob(f".{glob.escape(name)}-*"):
+            # One that was made just now is not locked yet; one may vanish meanwhile.
+            if not old.exists() or time.time() - old.stat().st_mtime < YOUNG:
+                continue
             with (old / "lock").open("a") as handle:
                 try:
                     fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -192,7 +199,8 @@ def temporary(parent: Path, name: str) -> Iterator[Path]:
                 shutil.rmtree(old, ignore_errors=True)
         path = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=parent))
     except OSError as error:
-        raise UserError(f"{parent} cannot be written: {error}") from None
+        hint = "; XDG_CACHE_HOME says where instead" if parent == default_cache() else ""
+        raise UserError(f"{parent} cannot be written: {error}{hint}") from None
     with (path / "lock").open("a") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         try:

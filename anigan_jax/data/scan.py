@@ -21,13 +21,15 @@ from anigan_jax.data.decode import Finding, Refusal
 from anigan_jax.data.layouts import Catalogue, Item
 from anigan_jax.data.sources import Source
 
-WORKERS = os.cpu_count() or 1
+# Never 1: a decoder that dies or hangs must not take this process with it.
+WORKERS = max(2, os.cpu_count() or 2)
 CHUNK = 128
 CHUNK_BYTES = 16 * 2**20
 WORKER_MEMORY = 4 * 2**30
 START_SECONDS = 120.0
-CHUNK_SECONDS = 120.0
-FILE_SECONDS = 20.0
+# Together under a minute, the starts of two processes included.
+CHUNK_SECONDS = 30.0
+FILE_SECONDS = 15.0
 
 
 class Scan(NamedTuple):
@@ -171,7 +173,8 @@ def _jobs(source: Source, catalogue: Catalogue) -> Iterator[list]:
 def _decoded(source: Source, catalogue: Catalogue, workers: int) -> Iterator[list]:
     """Results of the chunks, in order."""
     jobs = _jobs(source, catalogue)
-    if workers < 2 or len(catalogue.items) < 4 * CHUNK:
+    few = len(catalogue.items) < 4 * CHUNK
+    if workers < 2 or not catalogue.items or (few and source.drawn):
         yield from (_make(source, chunk) for chunk in jobs)
         return
     pool, waiting = _pool(workers), deque()
@@ -188,7 +191,7 @@ def _decoded(source: Source, catalogue: Catalogue, workers: int) -> Iterator[lis
                 yield future.result(CHUNK_SECONDS)
             except (BrokenProcessPool, TimeoutError):
                 _kill(pool)
-                yield [one for job in chunk for one in _alone(source, job)]
+                yield list(_alone(source, chunk))
                 pool = _pool(workers)
                 waiting = deque((c, pool.submit(_make, source, c)) for c, _ in waiting)
     finally:
@@ -209,18 +212,27 @@ def _probe(pool: concurrent.futures.ProcessPoolExecutor, source: Source) -> None
         ) from None
 
 
-def _alone(source: Source, job) -> list:
-    """One file in a process of its own, which may die or hang without harm."""
-    pool = _pool(1)
+def _alone(source: Source, chunk: list) -> Iterator[tuple]:
+    """Results of files one by one, in a process that is replaced when one kills or stops it."""
+    pool = None
     try:
-        _probe(pool, source)
-        return pool.submit(_make, source, [job]).result(FILE_SECONDS)
-    except BrokenProcessPool:
-        return [(job[0], Finding(job[1].name, "crashed", "the decoder died"))]
-    except TimeoutError:
-        return [(job[0], Finding(job[1].name, "crashed", f"over {FILE_SECONDS:g} s"))]
+        for job in chunk:
+            if pool is None:
+                pool = _pool(1)
+                _probe(pool, source)
+            try:
+                yield from pool.submit(_make, source, [job]).result(FILE_SECONDS)
+                continue
+            except BrokenProcessPool:
+                reason = "the decoder died"
+            except TimeoutError:
+                reason = f"over {FILE_SECONDS:g} s"
+            yield job[0], Finding(job[1].name, "crashed", reason)
+            _kill(pool)
+            pool = None
     finally:
-        _kill(pool)
+        if pool:
+            _kill(pool)
 
 
 def _pool(workers: int) -> concurrent.futures.ProcessPoolExecutor:

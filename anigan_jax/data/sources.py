@@ -25,6 +25,8 @@ class Source:
     edges = False
     twins = True
     """Whether mirrored and near images are looked for."""
+    drawn = False
+    """Whether our own code draws the images: no file can make it die or hang."""
 
     def key(self) -> dict:
         """What identifies the pixels and labels (JSON)."""
@@ -49,6 +51,7 @@ class PaintedFaces(Source):
 
     # Drawn from few parameters, painted faces resemble each other without being copies.
     twins = False
+    drawn = True
     count: int = 4096
     """Number of faces."""
     seed: int = 0
@@ -97,6 +100,7 @@ class PaintedPairs(Source):
     """
 
     twins = False
+    drawn = True
     count: int = 4096
     """Number of faces to train on in each domain; no face is in both."""
     seed: int = 0

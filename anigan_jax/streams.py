@@ -1,0 +1,56 @@
+"""The command line's own process: whatever shell and locale it was started from.
+
+A run must not end, or end in other bits, because of where its words go.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+
+
+class Unread(io.TextIOWrapper):
+    """A text stream that goes on in silence when its reader has left (`| head`)."""
+
+    def write(self, text: str) -> int:
+        try:
+            return super().write(text)
+        except BrokenPipeError:
+            self._silence()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except BrokenPipeError:
+            self._silence()
+
+    def _silence(self) -> None:
+        # What waits in the buffer goes there too, and so do the logs of libraries.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.fileno())
+        os.close(nowhere)
+
+
+def prepare() -> None:
+    """Makes names of files mean the same in every locale, and output optional.
+
+    Must run first: it may start the process anew, in Python's UTF-8 mode.
+    """
+    # The next file would take the number of a closed stream, and then get its output.
+    while (opened := os.open(os.devnull, os.O_RDWR)) < 3:
+        pass
+    os.close(opened)
+    if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, sys.orig_argv)
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        stream = getattr(sys, name)
+        # As `python -u` wants it.
+        through = stream is not None and stream.write_through
+        raw = open(number, "wb", closefd=False) if stream is None else stream.detach()  # noqa: SIM115
+        # Names of files are any bytes; a terminal shows what it can.
+        lines = stream is not None and (number == 2 or os.isatty(number))
+        made = Unread(raw, "utf-8", "backslashreplace", line_buffering=lines, write_through=through)
+        setattr(sys, name, made)
