@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Lints and runs all tests in an environment of its own; arguments go to pytest.
+# With CI set, of the versions and hashes in requirements-test.lock.
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/env.sh" "[test,tfds]"
+source "$(dirname "${BASH_SOURCE[0]}")/env.sh" "[test,tfds]" \
+  "${CI:+launch/requirements-test.lock}"
 # The oracle: 2.13 is the release the tolerances were measured with. Never a GPU build.
 python -c 'import torch' 2>/dev/null || python -m pip install --quiet torch==2.13.0 \
   || echo "no PyTorch here: the tests against it are skipped"
@@ -14,6 +16,11 @@ command -v chromedriver >/dev/null || {
   [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -q >/dev/null \
     && DEBIAN_FRONTEND=noninteractive apt-get install -y -q chromium chromium-driver >/dev/null
 } || echo "no Chromium here: the tests in it are skipped"
+# Saves are recorded, call by call.
+command -v strace >/dev/null || {
+  [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+    && DEBIAN_FRONTEND=noninteractive apt-get install -y -q strace >/dev/null
+} || echo "no strace here: the tests that replay a save are skipped"
 ruff check .
 ruff format --check .
 exec python -m pytest -n 2 "$@"
