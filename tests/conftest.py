@@ -8,6 +8,8 @@ import pytest
 
 from anigan_jax import cli, runtime
 
+pytest_plugins = ["faults.table"]
+
 os.environ["NPROC"] = "16"
 runtime.prepare("cpu", devices=4)
 

@@ -126,6 +126,7 @@ BAD = {
 }
 
 
+@pytest.mark.fault(21)
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input_gets_one_message_and_exit_code_2(name, tmp_path):
     arguments, named = BAD[name]

@@ -15,6 +15,7 @@ WON = {"accuracy/d": 1.0, "gradient/g": 0.5}
 STILL = {"accuracy/d": 0.8, "gradient/g": 1e-9}
 
 
+@pytest.mark.fault(13)
 @pytest.mark.parametrize(("bad", "told"), [(WON, "D has won"), (STILL, "G gets no gradient")])
 def test_a_sign_is_told_once_when_its_window_is_full(bad, told):
     history, found = lines(30, **FINE), []
@@ -60,6 +61,7 @@ def judged(*values, name="coverage-vgg16"):
     return [{"step": i, name: value} for i, value in enumerate(values)]
 
 
+@pytest.mark.fault(13)
 def test_coverage_that_falls_below_half_of_its_best():
     assert collapse.of_scores([]) == []
     assert collapse.of_scores(judged(0.4)) == []

@@ -25,6 +25,7 @@ def test_identity_is_all_but_the_run():
     assert changed == ["g.b1: 0.5 -> 0.4"]
 
 
+@pytest.mark.fault(21)
 def test_a_path_or_a_name_or_a_suggestion(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text("x = 1\n")
@@ -34,6 +35,7 @@ def test_a_path_or_a_name_or_a_suggestion(tmp_path):
         configs.find("ref_dcgan46")
 
 
+@pytest.mark.fault(21)
 def test_all_faults_are_named_at_once():
     bad = dataclasses.replace(
         FULL, batch_size=0, seed=-1, g=dataclasses.replace(FULL.g, rate=float("inf"))

@@ -95,6 +95,7 @@ def test_folder_and_zip_give_the_same_pixels(tmp_path):
         pack.verify(built)
 
 
+@pytest.mark.fault(34)
 @pytest.mark.parametrize("kind", ["missing", "empty", "no_zip"])
 def test_missing_and_empty_data_are_refused(tmp_path, kind):
     path = tmp_path / kind
@@ -106,6 +107,7 @@ def test_missing_and_empty_data_are_refused(tmp_path, kind):
         pack.build(Images(str(path), size=16), tmp_path / "cache")
 
 
+@pytest.mark.fault(33)
 def test_a_changed_source_makes_another_pack(tmp_path):
     folder = folder_of(tmp_path / "faces")
     first = pack.build(Images(str(folder), size=16, test=0), tmp_path / "cache")

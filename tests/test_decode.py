@@ -45,6 +45,7 @@ TURNS = {
 }
 
 
+@pytest.mark.fault(15)
 @pytest.mark.parametrize("orientation", TURNS)
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
 def test_exif_turns(orientation, kind):
@@ -76,6 +77,7 @@ def cmyk() -> bytes:
     return files.picture((0, 255, 255, 0), (16, 16), "CMYK", "JPEG", quality=100)
 
 
+@pytest.mark.fault(15)
 @pytest.mark.parametrize(
     ("data", "want", "codes"),
     [
@@ -103,6 +105,7 @@ def test_golden_pixels(data, want, codes):
     assert [code for code, _ in notes] == codes
 
 
+@pytest.mark.fault(15)
 def test_a_transparent_palette_lies_over_white():
     pixels, notes = decode(clear_palette(), Crop(12))
     assert pixels[5, 1].tolist() == [200, 100, 50]
@@ -122,6 +125,7 @@ def test_the_first_picture_of_a_camera_file_is_used():
     assert notes == [("pages", "2")]
 
 
+@pytest.mark.fault(14)
 def test_content_decides_and_the_wrong_extension_is_noted():
     pixels, notes = decode(files.picture(), Crop(12), ".jpg")
     assert pixels[0, 0].tolist() == [200, 30, 60]
@@ -129,6 +133,7 @@ def test_content_decides_and_the_wrong_extension_is_noted():
     assert decode(files.picture(kind="JPEG"), Crop(12), ".JPEG").notes == []
 
 
+@pytest.mark.fault(14)
 @pytest.mark.parametrize("name", files.BAD)
 def test_bad_files_have_their_reason(name):
     data, code = files.BAD[name]
@@ -138,6 +143,7 @@ def test_bad_files_have_their_reason(name):
     assert code in d.REFUSED
 
 
+@pytest.mark.fault(14)
 @pytest.mark.parametrize("part", [0.3, 0.6, 0.9])
 @pytest.mark.parametrize("close", [b"", b"\xff\xd9"])
 def test_no_half_jpeg_passes(part, close):
@@ -193,6 +199,7 @@ def test_a_head_square_lies_within_the_image():
         assert top + side <= size[1]
 
 
+@pytest.mark.fault(16)
 def test_small_images_are_enlarged_down_to_half_and_then_refused():
     pixels, notes = decode(files.picture(size=(20, 20)), Crop(40))
     assert pixels.shape == (40, 40, 3)
@@ -201,6 +208,7 @@ def test_small_images_are_enlarged_down_to_half_and_then_refused():
         decode(files.picture(size=(19, 19)), Crop(40))
 
 
+@pytest.mark.fault(17)
 def test_a_huge_picture_is_refused_fast_and_in_little_memory():
     """A process of its own under 400 MB of address space beyond what imports take."""
     code = (

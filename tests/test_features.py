@@ -117,6 +117,7 @@ def test_features_of_a_pack_are_kept(tmp_path, home, monkeypatch):
     assert np.array_equal(features.of_part(RANDOM._replace(run=broken), pack, "train"), first)
 
 
+@pytest.mark.fault(41)
 def test_a_home_that_cannot_be_written_is_no_fault(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(features, "cache_home", lambda: tmp_path / "file")

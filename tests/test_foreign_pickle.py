@@ -32,6 +32,7 @@ def zipped(path: Path, records: dict[str, bytes], compression=zipfile.ZIP_STORED
     return path
 
 
+@pytest.mark.fault(19)
 @pytest.mark.parametrize("protocol", [2, 4])
 def test_pickles_that_call_are_refused_and_do_nothing(tmp_path, protocol):
     mark = tmp_path / "mark"
@@ -61,6 +62,7 @@ def test_pickles_that_call_are_refused_and_do_nothing(tmp_path, protocol):
     assert not mark.exists()
 
 
+@pytest.mark.fault(19)
 def test_pickles_that_bend_are_refused(tmp_path):
     path = tmp_path / "vgg16.ckpt"
     for data, match in (

@@ -112,12 +112,14 @@ def judge_image(data: bytes) -> None:
     assert {code for code, _ in result.notes} <= set(NOTED)
 
 
+@pytest.mark.fault(14)
 @LIMITS
 @given(st.one_of(damaged(seeds()), st.binary(max_size=200)))
 def test_the_loader(data):
     judge_image(data)
 
 
+@pytest.mark.fault(18)
 @LIMITS
 @given(data=damaged(archives()), suffix=st.sampled_from(SUFFIXES))
 def test_the_archive_reader(tmp_path_factory, data, suffix):
