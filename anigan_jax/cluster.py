@@ -90,8 +90,8 @@ def _explicit(names: tuple[str, ...], given: list[str | None]) -> Place:
     missing = [name for name, value in zip(names, given, strict=True) if not value]
     if missing:
         raise UserError(
-            f"several processes need {', '.join(names)} in the environment; "
-            f"{', '.join(missing)} is missing"
+            f"several processes need {', '.join(names)} in the environment; missing: "
+            f"{', '.join(missing)}"
         )
     address, world, rank = given
     if not (world.isdigit() and rank.isdigit() and int(rank) < int(world)):
@@ -125,7 +125,12 @@ def join(place: Place | None, silent: float, stuck: float) -> Group:
         jax.distributed.initialize(
             place.address, place.world, place.rank, initialization_timeout=GATHER
         )
-    except (RuntimeError, ValueError) as error:
+    except ValueError as error:
+        raise UserError(
+            f"JAX finds no other processes from here ({error}); start them by srun, on a TPU, "
+            "or with JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID set"
+        ) from None
+    except RuntimeError as error:
         raise MachineError(f"{who} did not find the others within {GATHER} s: {error}") from None
     try:
         runtime.start()

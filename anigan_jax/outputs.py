@@ -149,10 +149,11 @@ class Outputs:
         bad = not_finite(parallel.local(state))
         leaf = names_of(state)[first]
         step, sign = at, ""
-        for name in sorted(new):
-            wrong = np.flatnonzero(~np.isfinite(new[name]))
-            # A loss may be NaN where nothing was updated; a gradient's norm never is.
-            if name.startswith("gradient") and wrong.size and at - length + 1 + wrong[0] <= step:
+        for name in sorted(name for name in new if name.startswith("gradient/")):
+            # NaN is no fault where a player was not updated.
+            updated = new.get(name.replace("gradient", "repeats"), np.ones(length)) > 0
+            wrong = np.flatnonzero(~np.isfinite(new[name]) & updated)
+            if wrong.size and at - length + 1 + wrong[0] <= step:
                 step = at - length + 1 + int(wrong[0])
                 sign = f" ({name} is {float(new[name][wrong[0]])})"
         told = {"step": step, "first": leaf, "leaves": bad}
