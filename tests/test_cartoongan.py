@@ -213,7 +213,7 @@ def test_the_first_phase_learns_content_alone(config, pack, path):
         made = G(now.params["g"], photo)
         content = np.abs(maps(now, made) - maps(now, photo)).mean()
         same_metrics(line, {"loss/content": content, "loss/g": 10 * content})
-        assert set(line) == {"loss/content", "loss/g", "gradient/g", "fingerprint"}
+        assert set(line) == {"loss/content", "loss/g", "gradient/g", "fingerprint", "bad"}
         for part in ("params", "stats", "opt_state"):
             assert digests(getattr(after, part)["d"]) == digests(getattr(states[0], part)["d"])
         assert digests(after.params["g"]) != digests(now.params["g"])
@@ -235,7 +235,7 @@ def test_the_second_phase_moves_both_by_their_losses(config, pack, path):
         batch = batch_at(config, pack, CONTENT + i, now)
         want = d_by_hand(now, batch) | g_by_hand(now, after.params["d"], batch)
         same_metrics(line, want)
-        assert set(line) == {*want, "gradient/d", "gradient/g", "fingerprint"}
+        assert set(line) == {*want, "gradient/d", "gradient/g", "fingerprint", "bad"}
         for player in "gd":
             assert digests(after.params[player]) != digests(now.params[player])
         assert after.opt_state["g"].count == CONTENT + i + 1

@@ -166,7 +166,7 @@ def test_metrics_of_the_first_steps_equal_their_losses_by_hand(data, path):
         want = d_by_hand(now.params["d"], real, shown)
         want |= g_by_hand(now.params["g"], after.params["d"], real)
         same_metrics(lines[step], want)
-        assert set(lines[step]) == {*want, "gradient/d", "gradient/g", "fingerprint"}
+        assert set(lines[step]) == {*want, "gradient/d", "gradient/g", "fingerprint", "bad"}
     assert swapped > 5
 
 
