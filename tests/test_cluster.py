@@ -49,7 +49,8 @@ def test_two_processes_of_two_devices_are_one_of_four(trained):
     for name in ("loss/d", "loss/g", "score/real", "score/fake"):
         # The losses of the first step see the same weights; later ones amplify rounding.
         assert second[1][name] == pytest.approx(first[1][name], rel=1e-6)
-        assert second[3][name] == pytest.approx(first[3][name], rel=1e-3)
+        for one, two in zip(first[1:], second[1:], strict=True):
+            assert two[name] == pytest.approx(one[name], rel=1e-4)
     assert json.loads((folder / "two" / "run.json").read_text())["facts"]["processes"] == 2
 
 
