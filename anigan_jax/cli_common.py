@@ -70,8 +70,8 @@ def prepare(config: Config, workdir: Path | None, processes: int = 1) -> None:
         refuse_name(workdir)
     if workdir and (workdir / "run.json").exists():
         try:
-            threads = json.loads((workdir / "run.json").read_text())["facts"]["NPROC"]
-        except (ValueError, KeyError, TypeError) as error:
+            threads = _recorded(workdir)["facts"]["NPROC"]
+        except (KeyError, TypeError) as error:
             raise UserError(f"{workdir}/run.json is damaged: {error!r}") from None
     runtime.prepare(config.run.platform, config.run.devices // processes, threads)
 
@@ -96,14 +96,18 @@ def open_run(run: Path):
     return recorded, config, pack
 
 
+def _recorded(run: Path) -> dict:
+    try:
+        return json.loads((run / "run.json").read_text())
+    except ValueError as error:
+        raise UserError(f"{run}/run.json is damaged: {error}") from None
+
+
 def recorded_of(run: Path) -> tuple[dict, Config]:
     """What is recorded of a run, and its config."""
     if not (run / "run.json").exists():
         raise UserError(f"{run} is no run folder: it has no run.json")
-    try:
-        recorded = json.loads((run / "run.json").read_text())
-    except ValueError as error:
-        raise UserError(f"{run}/run.json is damaged: {error}") from None
+    recorded = _recorded(run)
     base = configs.load(str(run / "config.py"))
     config = override(base, recorded["overrides"], f"anigan train {run}")
     return recorded, config

@@ -14,10 +14,10 @@ from anigan_jax import checkpoint, checkpoint_files, cluster, outputs, parallel,
 from anigan_jax import judge as judging
 from anigan_jax import run_folder as folders
 from anigan_jax.cluster import Group
-from anigan_jax.config import Config
+from anigan_jax.config import Config, in_steps
 from anigan_jax.data.pack import Pack
 from anigan_jax.errors import DivergedError, MachineError, UserError, machine_fault
-from anigan_jax.session import Session, prepare, rows
+from anigan_jax.session import Session, like, prepare, rows
 from anigan_jax.signals import Stop
 
 
@@ -48,7 +48,8 @@ def train(
         parallel.choose_devices(config.run.devices, config.batch_size)
         rows(config, pack)
         judge = judging.Judge(config, config.method.make(None), pack, workdir)
-        cluster.agree(group, folders.facts_of(config, pack))
+        if group.world > 1:
+            cluster.agree(group, folders.facts_of(config, pack))
         with folders.lock(workdir) if group.writes else contextlib.nullcontext():
             return _resume(config, workdir, pack, judge, source, overrides, stop, group)
 
@@ -75,16 +76,17 @@ def _resume(config, workdir: Path, pack: Pack, judge, source, overrides, stop, g
     if group.writes:
         frozen = folders.open_run(config, workdir, pack, source, overrides)
     frozen = cluster.share_arrays(group, frozen)
-    session = prepare(config, pack, frozen)
+    shapes = like(config, config.method.make(None), frozen)
     folder, found = workdir / "checkpoints", None
     if group.writes:
         folder.mkdir(exist_ok=True)
-        found = checkpoint.restore(folder, session.like)
+        found = checkpoint.restore(folder, shapes)
         folders.same_run(config, workdir, found)
-        outputs.check_space(config, workdir, session.like, session.total)
+        total = in_steps(config, len(pack.images)).run.steps
+        outputs.check_space(config, workdir, shapes, total)
     at = cluster.share_json(group, found.step if found else 0)
-    if at:
-        session = prepare(config, pack, frozen, at)
+    # Once, now that the start is known: it puts the data on the devices.
+    session = prepare(config, pack, frozen, at)
     if found:
         print(f"resuming {workdir} at step {at}", flush=True)
     if group.writes:
