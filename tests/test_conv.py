@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tiny import draw
 
-from anigan_jax.networks import conv, strided
+from anigan_jax.networks import conv, correlation, winograd
 from anigan_jax.networks.correlation import NARROW
 
 
@@ -35,25 +35,34 @@ def compare(fast, slow, x, kernel, *, second=False):
         close(a, b)
 
 
-SIDES = [(8, 8), (7, 9)]
+# An odd and an even one.
+SIDES = (7, 8)
 
 
-@pytest.fixture(params=["blocks", "parity", "native"])
-def form(request, monkeypatch):
-    """Every lowering, whichever this backend and size would take."""
-    native = request.param == "native"
-    monkeypatch.setitem(conv.LOWERINGS, "cpu", "native" if native else "blocks")
-    monkeypatch.setattr(strided, "SMALL", 100 if request.param == "parity" else 0)
-    return request.param
+# Where a form differs from the one before: (form, kernel's side, stride).
+FORMS = [
+    *((form, k, stride) for form in ("blocks", "native") for k in (3, 4, 5) for stride in (1, 2)),
+    *(("winograd", k, stride) for k, stride in ((3, 1), (3, 2), (4, 2), (5, 2))),
+    *(("folded", k, 1) for k in (3, 4)),
+]
 
 
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("kernel", [3, 4, 5])
-@pytest.mark.parametrize("sides", SIDES)
-@pytest.mark.usefixtures("form")
-def test_conv(kernel, stride, sides):
-    x, w = draw(0, 2, *sides, 3), draw(1, kernel, kernel, 3, 4)
-    for pads in (((1, 1), (1, 1)), conv.same_pads(sides, kernel, stride)):
+def take(form, monkeypatch):
+    """Has every layer computed in a form, whichever this backend and size would take."""
+    monkeypatch.setitem(conv.LOWERINGS, "cpu", "native" if form == "native" else "blocks")
+    if form == "winograd":
+        monkeypatch.setattr(winograd, "CHANNELS", 0)
+        monkeypatch.setattr(winograd, "TILES", 0)
+    if form == "folded":
+        # The fewer of three and four.
+        monkeypatch.setattr(correlation, "NARROW", 3)
+
+
+@pytest.mark.parametrize(("form", "kernel", "stride"), FORMS)
+def test_conv(form, kernel, stride, monkeypatch):
+    take(form, monkeypatch)
+    x, w = draw(0, 2, *SIDES, 3), draw(1, kernel, kernel, 3, 4)
+    for pads in (((1, 1), (1, 1)), conv.same_pads(SIDES, kernel, stride)):
         compare(
             lambda x, w, pads=pads: conv.conv(x, w, stride=stride, pads=pads),
             lambda x, w, pads=pads: conv.conv_reference(x, w, stride=stride, pads=pads),
@@ -63,12 +72,10 @@ def test_conv(kernel, stride, sides):
         )
 
 
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("kernel", [3, 4, 5])
-@pytest.mark.parametrize("sides", SIDES)
-@pytest.mark.usefixtures("form")
-def test_conv_transpose(kernel, stride, sides):
-    x, w = draw(0, 2, *sides, 3), draw(1, kernel, kernel, 3, 4)
+@pytest.mark.parametrize(("form", "kernel", "stride"), FORMS)
+def test_conv_transpose(form, kernel, stride, monkeypatch):
+    take(form, monkeypatch)
+    x, w = draw(0, 2, *SIDES, 3), draw(1, kernel, kernel, 3, 4)
     for padding, extra in [(0, 0), (1, 0), (2, kernel % 2 * (stride - 1))]:
         options = {"stride": stride, "padding": padding, "output_padding": extra}
         compare(
@@ -93,8 +100,23 @@ def test_gradient_of_a_kernel_with_few_outputs(pads):
     )
 
 
-def test_the_form_follows_the_backend(form):
+@pytest.mark.parametrize("padding", [1, 2])
+def test_an_image_from_many_channels(padding):
+    """Four pixels of an image are as few channels as one."""
+    options = {"stride": 2, "padding": padding, "output_padding": padding - 1}
+    compare(
+        lambda x, w: conv.conv_transpose(x, w, **options),
+        lambda x, w: conv.conv_transpose_reference(x, w, **options),
+        draw(0, 2, 5, 4, NARROW + 1),
+        draw(1, 4, 4, NARROW + 1, 3),
+        second=True,
+    )
+
+
+@pytest.mark.parametrize("form", ["blocks", "native"])
+def test_the_form_follows_the_backend(form, monkeypatch):
     """Blocks are never strided or dilated, natively layers are; both also in bfloat16."""
+    take(form, monkeypatch)
     x, w = draw(0, 2, 8, 8, 3), draw(1, 4, 4, 3, 5)
     half = [a.astype(jnp.bfloat16) for a in (x, w)]
     for run, options in (

@@ -20,12 +20,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from anigan_jax.networks.correlation import NO_PADS, correlate, kernel_gradient, mirror
+from anigan_jax.networks.correlation import NO_PADS, adjoint, correlate, kernel_gradient
 
 Pair = tuple[int, int]
-# Maps of at most this side grow by four products, one for each parity of a pixel: together,
-# as one product over blocks, they would compute the rows and columns that straddle its edge.
-SMALL = 16
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -37,9 +34,20 @@ def down(x: Array, kernel: Array, low: Pair, size: Pair) -> Array:
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def up(y: Array, kernel: Array, low: Pair, size: Pair) -> Array:
     """The adjoint of `down` in x: (B, h, w, Cout) -> (B, H, W, Cin), of `size` (H, W)."""
-    if max(y.shape[1:3]) <= SMALL and kernel.shape[0] > 1:
-        return _up_by_parity(y, kernel, low, size)
-    return _up_by_blocks(y, kernel, low, size)
+    k = kernel.shape[0]
+    if k % 2 and low[0] % 2 and low[1] % 2:
+        # A zero before the taps instead of behind them: what is cut is whole blocks then.
+        kernel = jnp.pad(kernel, ((1, 0), (1, 0), (0, 0), (0, 0)))
+        low = (low[0] + 1, low[1] + 1)
+    blocks, pads, cut = _blocks(kernel), [], []
+    reach = blocks.shape[0] - 1
+    for zeros, side, n in zip(low, size, y.shape[1:3], strict=True):
+        # Blocks that nothing is kept of are not computed.
+        before = min(zeros // 2, reach)
+        after = min(max(n + reach - -(-(zeros + side) // 2), 0), reach)
+        pads.append((before, after))
+        cut.append((2 * before - zeros, zeros + side - 2 * (n + reach - after), 0))
+    return _padded(depth_to_space(adjoint(y, blocks, tuple(pads))), cut)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -83,49 +91,6 @@ def _windows(x: Array, k: int, low: Pair, size: Pair) -> Array:
 def _padded(x: Array, grow) -> Array:
     """Zeros added, or pixels taken off where a number is negative, on the sides of a map."""
     return lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *grow, (0, 0, 0)))
-
-
-def _up_by_blocks(y: Array, kernel: Array, low: Pair, size: Pair) -> Array:
-    """One product for 2x2 pixels at once."""
-    k = kernel.shape[0]
-    if k % 2 and low[0] % 2 and low[1] % 2:
-        # A zero before the taps instead of behind them: what is cut is whole blocks then.
-        kernel = jnp.pad(kernel, ((1, 0), (1, 0), (0, 0), (0, 0)))
-        low = (low[0] + 1, low[1] + 1)
-    blocks = mirror(_blocks(kernel))
-    reach, pads, cut = blocks.shape[0] - 1, [], []
-    for zeros, side, n in zip(low, size, y.shape[1:3], strict=True):
-        # Blocks that nothing is kept of are not computed; pads beyond a kernel's are zeros.
-        first, last = zeros // 2, -(-(zeros + side) // 2)
-        pads.append((reach - first, last - n))
-        cut.append((-(zeros % 2), side + zeros % 2 - 2 * (last - first), 0))
-    inner = tuple((max(min(a, reach), 0), max(min(b, reach), 0)) for a, b in pads)
-    rest = [(a - c, b - d, 0) for (a, b), (c, d) in zip(pads, inner, strict=True)]
-    return _padded(depth_to_space(correlate(_padded(y, rest), blocks, inner)), cut)
-
-
-def _up_by_parity(y: Array, kernel: Array, low: Pair, size: Pair) -> Array:
-    """A product for each parity of rows and columns, with the taps that fall on it."""
-    rows = []
-    for r in range(2):
-        row = [_of_parity(y, kernel, low, size, (r, c)) for c in range(2)]
-        rows.append(jnp.stack(row, axis=3))
-    out = jnp.stack(rows, axis=2)
-    b, h, _, w, _, cin = out.shape
-    return out.reshape(b, 2 * h, 2 * w, cin)[:, : size[0], : size[1]]
-
-
-def _of_parity(y: Array, kernel: Array, low: Pair, size: Pair, parity: Pair) -> Array:
-    """Pixels 2 q + parity of the result, q up to half of `size`, rounded up."""
-    k, start, pads = kernel.shape[0], [], []
-    for r, zeros, side, n in zip(parity, low, size, y.shape[1:3], strict=True):
-        first = (r + zeros) % 2
-        count, ahead = len(range(first, k, 2)), (r + zeros - first) // 2
-        before = count - 1 - ahead
-        start.append(first)
-        pads.append((before, (side + 1) // 2 - n - before + count - 1, 0))
-    some = mirror(kernel[start[0] :: 2, start[1] :: 2])
-    return correlate(_padded(y, pads), some, NO_PADS)
 
 
 def _space_to_depth(x: Array) -> Array:
