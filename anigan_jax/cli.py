@@ -40,6 +40,8 @@ from anigan_jax.data import pack as packs
 from anigan_jax.errors import UserError
 
 TRAIN_FLAGS = "--workdir RUN [--dry-run] [--distributed]"
+# Verbs that take steps of a training.
+TRAINS = (["train"], ["sweep"], ["bench"], ["replay"])
 # Folders of a run's previews.
 PANELS = ("samples", "ema", "a_to_b", "b_to_a")
 
@@ -77,8 +79,8 @@ def main(argv: list[str] | None = None) -> None:
     diverged; 4: disk, memory or another process failed, resume; 128 + signal.
     """
     if argv is None:
-        streams.prepare()
         argv = sys.argv[1:]
+        streams.prepare(argv[:1] in TRAINS)
     try:
         sys.exit(_verb(argv))
     except UserError as error:

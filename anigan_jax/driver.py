@@ -129,11 +129,10 @@ def _loop(config, session: Session, written, state, at: int, stop: Stop, group: 
 
     while at < session.total and not asked:
         draws = next(local)
-        if group.world > 1:
-            group.at(at, "compile")
-            if session.ready(at, state, draws):
-                # Collectives give up before a slow compilation ends.
-                group.meet()
+        group.at(at, "compile")
+        if session.ready(at, state, draws):
+            # Collectives give up before a slow compilation ends.
+            group.meet()
         group.at(at, "step")
         state, new = session.dispatch(at, state, draws, stop.number)
         at += session.length
@@ -237,7 +236,7 @@ def _replay(config, workdir: Path, pack: Pack, until: int | None, group: Group) 
         if step:
             draws = next(local)
             group.at(step - 1, "compile")
-            if group.world > 1 and session.ready(step - 1, state, draws):
+            if session.ready(step - 1, state, draws):
                 group.meet()
             group.at(step - 1, "step")
             state, new = session.dispatch(step - 1, state, draws)

@@ -1,4 +1,4 @@
-"""The command line's own process: whatever shell and locale it was started from.
+"""The command line's own process: whatever shell, locale and memory it was started with.
 
 A run must not end, or end in other bits, because of where its words go.
 """
@@ -7,7 +7,13 @@ from __future__ import annotations
 
 import io
 import os
+import platform
 import sys
+from pathlib import Path
+
+# glibc asks Linux for pages of 2 MB: a DCGAN step on a CPU is a tenth faster, as every
+# dispatch gets its memory anew and hundreds of MB of it are touched.
+LARGE_PAGES = "glibc.malloc.hugetlb=1"
 
 
 class Unread(io.TextIOWrapper):
@@ -33,17 +39,24 @@ class Unread(io.TextIOWrapper):
         os.close(nowhere)
 
 
-def prepare() -> None:
+def prepare(trains: bool) -> None:
     """Makes names of files mean the same in every locale, and output optional.
 
-    Must run first: it may start the process anew, in Python's UTF-8 mode.
+    Must run first: it may start the process anew, in Python's UTF-8 mode and, where it
+    trains, with memory in large pages.
     """
     # The next file would take the number of a closed stream, and then get its output.
     while (opened := os.open(os.devnull, os.O_RDWR)) < 3:
         pass
     os.close(opened)
+    settings = {}
     if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
-        os.environ["PYTHONUTF8"] = "1"
+        settings["PYTHONUTF8"] = "1"
+    tunables = os.environ.get("GLIBC_TUNABLES", "")
+    if trains and "glibc.malloc.hugetlb" not in tunables and _large_pages_on_request():
+        settings["GLIBC_TUNABLES"] = ":".join(filter(None, (tunables, LARGE_PAGES)))
+    if settings:
+        os.environ.update(settings)
         os.execv(sys.executable, sys.orig_argv)
     for number, name in ((1, "stdout"), (2, "stderr")):
         stream = getattr(sys, name)
@@ -54,3 +67,13 @@ def prepare() -> None:
         lines = stream is not None and (number == 2 or os.isatty(number))
         made = Unread(raw, "utf-8", "backslashreplace", line_buffering=lines, write_through=through)
         setattr(sys, name, made)
+
+
+def _large_pages_on_request(
+    said: Path = Path("/sys/kernel/mm/transparent_hugepage/enabled"),
+) -> bool:
+    """Whether the system has large pages, for those that ask; where all get them nobody must."""
+    try:
+        return "[madvise]" in said.read_text() and platform.libc_ver()[0] == "glibc"
+    except OSError:
+        return False

@@ -122,7 +122,8 @@ def test_rows_follow_from_the_medians(tmp_path):
         worker("PyTorch", "torch", [25.0], repeats={"d": 4.0, "g": 4.0}),
     ]
     wanted = measure.Wanted("x", [], [4], ["float32"], ["torch"], 3, "cpu", [0], 50)
-    run = {"images_per_sec": 95.0, "event_s": 0.5, "log_s": 0.01}
+    run = {"images_per_sec": 95.0, "event_s": 0.5, "log_s": 0.01, "memory_mb": 700}
+    workers[1].facts |= {"memory_mb": 900, "host": True}
     found = measure._rows(wanted, workers, 4, run)
     about = {"batch": 4, "dtype": "float32", "devices": 0}
     peak, mine, bare, torch = ({**row, **about} for row in found)
@@ -131,6 +132,7 @@ def test_rows_follow_from_the_medians(tmp_path):
     assert abs(mine["feed"] - 0.2) < 1e-9 and bare["ours_is"] == 0.8
     # 50 steps take 2 s bare, 0.5 s of logging and 0.5 s of a checkpoint.
     assert abs(mine["overhead"] - 1 / 3) < 1e-9
+    assert (mine["memory_mb"], mine["memory_compiling_mb"]) == (700, 900)
     # It did four times the updates of a step.
     assert torch["ours_is"] == 1.0
     # A peer that could not be built is told of, and leaves the others as they are.

@@ -158,9 +158,9 @@ def measure(wanted: Wanted, on_gpu: bool, report: Callable[[str], None]) -> list
     Rows hold 'side', 'batch', 'dtype', 'devices', 'images_per_sec' (or 'failed', the reason),
     and as far as the side knows them 'ours_is' (ours / this), 'flops' and 'xla_flops' (an
     image), 'gflops_per_sec', 'of_peak' (share of the matrix product's), 'memory_mb',
-    'compile_s', 'compile_cached_s', and beside ours 'end_to_end', 'overhead' (share of the
-    time that logging, previews and checkpoints take) and 'feed' (share that the resident
-    data take).
+    'compile_s', 'compile_cached_s', and beside ours 'memory_compiling_mb' ('memory_mb' is that
+    of a run that finds its step compiled), 'end_to_end', 'overhead' (share of the time that
+    logging, previews and checkpoints take) and 'feed' (share that the resident data take).
     """
     rows = []
     for about in itertools.product(wanted.batches, wanted.dtypes, wanted.devices):
@@ -268,4 +268,7 @@ def _rows(wanted: Wanted, workers: list[Worker], batch: int, run: dict) -> Itera
                 "overhead": rest / (bare + rest),
                 "feed": 1 - mine / speed["ours, no data"],
             }
+            if worker.facts.get("host"):
+                row["memory_compiling_mb"] = worker.facts["memory_mb"]
+                row["memory_mb"] = run["memory_mb"]
         yield row

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from anigan_jax import checkpoint, driver, feed, outputs, parallel, record, weights
+from anigan_jax import checkpoint, driver, feed, outputs, parallel, record, runtime, weights
 from anigan_jax import session as sessions
 from anigan_jax.bench import flops
 from anigan_jax.bench.random_vgg import random_vgg
@@ -120,6 +120,7 @@ def ours(config: Config, folder: Path, *, data: bool = True, form: str = "") -> 
     with patches:
         lowered = step.lower(state, shared, local)
         compiled = lowered.compile()
+        runtime.give_back()
     # Compiled for a GPU, convolutions are calls whose work XLA does not count.
     counted = compiled if jax.default_backend() == "cpu" else lowered
     built = {

@@ -66,13 +66,17 @@ def _cells(row: dict) -> tuple[str, ...]:
 def _remarks(mine: dict) -> list[str]:
     counts = (("flops", "the layers"), ("xla_flops", "XLA"))
     told = [f"{mine[k] / 1e9:.3f} GFLOP an image by {who}" for k, who in counts if k in mine]
-    return [
+    lines = [
         f"{', '.join(told)}; windows spread by {mine['spread']:.0%}",
         f"end to end (data, every step logged): {mine['end_to_end']:,.1f} images/s; previews and "
         f"a checkpoint {mine['event_s']:.2f} s",
         f"logging, previews and checkpoints take {mine['overhead']:.1%} of the time, the resident "
         f"data {mine['feed']:.1%}",
     ]
+    if "memory_compiling_mb" in mine:
+        most = f"{mine['memory_compiling_mb']:,d}"
+        lines.append(f"MB of ours are a run's that finds its step compiled; compiling took {most}")
+    return lines
 
 
 def picture(config: str, machine: str, rows: list[dict], path: Path) -> None:
