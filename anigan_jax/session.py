@@ -27,9 +27,9 @@ class Session(NamedTuple):
     """A config made ready to run; all static.
 
     `dispatch(at, state, local, stop)` runs `length` steps from step `at`; `local` comes from
-    `locals_from(step)`; `ready(at, state, local)` compiles it where that was not done and can
-    be, and tells whether it did. `stop` is a signal that the other processes are to hear of.
-    `steps` are the compiled functions of the phases, called with (state, shared, local).
+    `locals_from(step)`; `ready(at, state, local)` compiles it where that was not done, and
+    tells whether it did. `stop` is a signal that the other processes are to hear of. `steps`
+    are the compiled functions of the phases, called with (state, shared, local).
     """
 
     method: Method
@@ -108,7 +108,7 @@ def prepare(config: Config, pack: Pack, frozen: PyTree, start: int = 0) -> Sessi
         length,
         mapped,
         shared,
-        *_dispatches(mapped, shared, over, own, devices, run.mapper),
+        *_dispatches(mapped, shared, over, own, devices),
         locals_from,
         initial,
         like(config, method, frozen),
@@ -116,17 +116,10 @@ def prepare(config: Config, pack: Pack, frozen: PyTree, start: int = 0) -> Sessi
 
 
 def _dispatches(
-    mapped: list[Callable],
-    shared: PyTree,
-    over: list[int],
-    own: np.ndarray,
-    devices: list,
-    mapper: str,
+    mapped: list[Callable], shared: PyTree, over: list[int], own: np.ndarray, devices: list
 ) -> tuple[Callable, Callable]:
     """`dispatch` and `ready` of a session, whose phases end at the steps `over`."""
     together, compiled = len(own) < len(devices), set()
-    # One process's pmap compiles in its first call.
-    ahead = together or mapper != "pmap"
 
     def heard(local: dict, stop: int) -> dict:
         if not together:
@@ -141,7 +134,7 @@ def _dispatches(
 
     def ready(at: int, state: TrainState, local: dict) -> bool:
         phase = phase_at(at)
-        if phase in compiled or not ahead:
+        if phase in compiled:
             return False
         compiled.add(phase)
         mapped[phase] = mapped[phase].lower(state, shared, heard(local, 0)).compile()

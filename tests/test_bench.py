@@ -123,8 +123,9 @@ def test_rows_follow_from_the_medians(tmp_path):
     ]
     wanted = measure.Wanted("x", [], [4], ["float32"], ["torch"], 3, "cpu", [0], 50)
     run = {"images_per_sec": 95.0, "event_s": 0.5, "log_s": 0.01, "memory_mb": 700}
+    again = {"compile_s": 1.0, "memory_mb": 500}
     workers[1].facts |= {"memory_mb": 900, "host": True}
-    found = measure._rows(wanted, workers, 4, run)
+    found = measure._rows(wanted, workers, 4, run, again)
     about = {"batch": 4, "dtype": "float32", "devices": 0}
     peak, mine, bare, torch = ({**row, **about} for row in found)
     assert peak["gflops_per_sec"] == 200
@@ -132,7 +133,8 @@ def test_rows_follow_from_the_medians(tmp_path):
     assert abs(mine["feed"] - 0.2) < 1e-9 and bare["ours_is"] == 0.8
     # 50 steps take 2 s bare, 0.5 s of logging and 0.5 s of a checkpoint.
     assert abs(mine["overhead"] - 1 / 3) < 1e-9
-    assert (mine["memory_mb"], mine["memory_compiling_mb"]) == (700, 900)
+    told = [mine[f"memory_{what}mb"] for what in ("", "run_", "compiling_")]
+    assert told == [500, 700, 900] and mine["compile_cached_s"] == 1.0
     # It did four times the updates of a step.
     assert torch["ours_is"] == 1.0
     # A peer that could not be built is told of, and leaves the others as they are.
@@ -142,7 +144,7 @@ def test_rows_follow_from_the_medians(tmp_path):
     assert "PyTorch" in text and "33.3%" in text and "out of memory" in text
     # Nor are numbers made up where the work of a network is unknown.
     workers[1].facts["flops"] = float("nan")
-    unknown = [{**row, **about} for row in measure._rows(wanted, workers, 4, run)]
+    unknown = [{**row, **about} for row in measure._rows(wanted, workers, 4, run, again)]
     assert not any("of_peak" in row for row in unknown[1:]) and "nan" not in str(unknown)
     assert "nan" not in table.as_text("x", "here", unknown)
     table.picture("x", "here", unknown, tmp_path / "unknown.png")

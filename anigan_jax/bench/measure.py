@@ -158,9 +158,10 @@ def measure(wanted: Wanted, on_gpu: bool, report: Callable[[str], None]) -> list
     Rows hold 'side', 'batch', 'dtype', 'devices', 'images_per_sec' (or 'failed', the reason),
     and as far as the side knows them 'ours_is' (ours / this), 'flops' and 'xla_flops' (an
     image), 'gflops_per_sec', 'of_peak' (share of the matrix product's), 'memory_mb',
-    'compile_s', 'compile_cached_s', and beside ours 'memory_compiling_mb' ('memory_mb' is that
-    of a run that finds its step compiled), 'end_to_end', 'overhead' (share of the time that
-    logging, previews and checkpoints take) and 'feed' (share that the resident data take).
+    'compile_s', 'compile_cached_s', and beside ours 'end_to_end', 'overhead' (share of the
+    time that logging, previews and checkpoints take), 'feed' (share that the resident data
+    take), and on a CPU 'memory_compiling_mb' and 'memory_run_mb' of a whole run ('memory_mb' is
+    that of steps which were found compiled).
     """
     rows = []
     for about in itertools.product(wanted.batches, wanted.dtypes, wanted.devices):
@@ -218,8 +219,8 @@ def _one(wanted: Wanted, specs: list[dict], batch: int, report) -> list[dict]:
         again = mine()
         again.build()
         again.built()
-        facts["compile_cached_s"] = again.facts["compile_s"]
-    rows = list(_rows(wanted, workers, batch, run.facts))
+        again.end()
+    rows = list(_rows(wanted, workers, batch, run.facts, again.facts))
     return rows + [{"side": label, "failed": why} for label, why in failed.items()]
 
 
@@ -236,7 +237,9 @@ def _updates(facts: dict) -> float:
     return sum(facts.get("repeats", {}).values()) or 2.0
 
 
-def _rows(wanted: Wanted, workers: list[Worker], batch: int, run: dict) -> Iterator[dict]:
+def _rows(
+    wanted: Wanted, workers: list[Worker], batch: int, run: dict, again: dict
+) -> Iterator[dict]:
     speed = {w.spec["label"]: statistics.median(w.speeds) for w in workers}
     facts = {w.spec["label"]: w.facts for w in workers}
     mine, work = speed["ours"], facts["ours"]["flops"]
@@ -257,7 +260,7 @@ def _rows(wanted: Wanted, workers: list[Worker], batch: int, run: dict) -> Itera
             # The work is the algorithm's, whoever does it.
             rate = speed[label] * work * done
             row |= {"flops": work, "gflops_per_sec": rate / 1e9, "of_peak": rate / peak}
-        known = ("xla_flops", "memory_mb", "compile_s", "compile_cached_s")
+        known = ("xla_flops", "memory_mb", "compile_s")
         row |= {name: worker.facts[name] for name in known if worker.facts.get(name) is not None}
         if label == "ours":
             every = wanted.checkpoint_every
@@ -268,7 +271,9 @@ def _rows(wanted: Wanted, workers: list[Worker], batch: int, run: dict) -> Itera
                 "overhead": rest / (bare + rest),
                 "feed": 1 - mine / speed["ours, no data"],
             }
+            row["compile_cached_s"] = again["compile_s"]
             if worker.facts.get("host"):
+                row["memory_mb"] = again["memory_mb"]
                 row["memory_compiling_mb"] = worker.facts["memory_mb"]
-                row["memory_mb"] = run["memory_mb"]
+                row["memory_run_mb"] = run["memory_mb"]
         yield row

@@ -74,8 +74,10 @@ def _remarks(mine: dict) -> list[str]:
         f"data {mine['feed']:.1%}",
     ]
     if "memory_compiling_mb" in mine:
-        most = f"{mine['memory_compiling_mb']:,d}"
-        lines.append(f"MB of ours are a run's that finds its step compiled; compiling took {most}")
+        lines.append(
+            f"MB of ours: its steps, found compiled; {mine['memory_compiling_mb']:,d} where they "
+            f"are compiled, {mine['memory_run_mb']:,d} in a run that saves and draws"
+        )
     return lines
 
 
