@@ -53,6 +53,7 @@ def take(form, monkeypatch):
     if form == "winograd":
         monkeypatch.setattr(winograd, "CHANNELS", 0)
         monkeypatch.setattr(winograd, "TILES", 0)
+        monkeypatch.setattr(winograd, "SHARE", 9)
     if form == "folded":
         # The fewer of three and four.
         monkeypatch.setattr(correlation, "NARROW", 3)

@@ -26,6 +26,20 @@ def test_batch_norm_against_autodiff():
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_bias_against_autodiff():
+    """Also twice differentiated, as in a gradient penalty."""
+    x, bias = draw(0, 6, 5, 4, 3), draw(1, 3)
+
+    def penalty(add, x, bias):
+        return jnp.sum(jax.grad(lambda x: jnp.sum(jnp.tanh(add(x, bias))))(x) ** 2)
+
+    for run in (lambda add, *a: jnp.sum(jnp.tanh(add(*a))), penalty):
+        got = jax.jit(jax.grad(lambda *a, f=run: f(layers.add_bias, *a), argnums=(0, 1)))(x, bias)
+        want = jax.grad(lambda *a, f=run: f(jnp.add, *a), argnums=(0, 1))(x, bias)
+        for a, b in zip(got, want, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
 def test_batch_norm_keeps_digits_where_the_mean_is_large():
     x = 3000 + draw(0, 8, 4, 4, 2)
     _, mean, variance = layers.batch_norm(x, jnp.ones(2), jnp.zeros(2), 1e-5, None)

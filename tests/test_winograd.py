@@ -75,9 +75,11 @@ def test_wide_layers_take_them(channels, kernel, products):
     assert count(text, "convolution") == (0 if products else 3)
 
 
-def test_few_tiles_and_half_precision_do_not():
+def test_few_or_cut_tiles_and_half_precision_do_not():
     wide = (3, 3, 256, 256)
     assert winograd.pays((16, 4, 4, 256), wide, jnp.float32)
     assert not winograd.pays((1, 4, 4, 256), wide, jnp.float32)
     assert not winograd.pays((16, 4, 4, 256), wide, jnp.bfloat16)
     assert not winograd.pays((16, 4, 4, 256), (5, 5, 256, 256), jnp.float32)
+    # Of 3x3 pixels nothing is saved by tiles of 2x2.
+    assert not winograd.pays((64, 3, 3, 256), (2, 2, 256, 256), jnp.float32)

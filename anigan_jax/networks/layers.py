@@ -74,17 +74,30 @@ class Kernel(nn.Module):
         return kernel / (left @ matrix @ right)
 
 
-def channel_mean(x: jax.Array, axis_name: str | None) -> jax.Array:
-    """(B, H, W, C) -> (C,): the mean over the global batch and all places."""
+def channel_sum(x: jax.Array) -> jax.Array:
+    """(B, H, W, C) -> (C,): the sum over the batch and all places."""
     # The sum over the batch is a matrix product: on a CPU several times faster than a
     # reduction; the one over places keeps the chains of additions short.
     ones = jnp.ones((x.shape[0],), x.dtype)
     over_batch = jax.lax.dot_general(
         ones, x.reshape(x.shape[0], -1), (((0,), (0,)), ((), ())), precision="highest"
     )
-    total = over_batch.reshape(-1, x.shape[-1]).sum(0)
-    mean = total / (x.size // x.shape[-1])
+    return over_batch.reshape(-1, x.shape[-1]).sum(0)
+
+
+def channel_mean(x: jax.Array, axis_name: str | None) -> jax.Array:
+    """(B, H, W, C) -> (C,): the mean over the global batch and all places."""
+    mean = channel_sum(x) / (x.size // x.shape[-1])
     return mean if axis_name is None else jax.lax.pmean(mean, axis_name)
+
+
+@jax.custom_vjp
+def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
+    """(B, H, W, C) + (C,), with the fast sum in the gradient."""
+    return x + bias
+
+
+add_bias.defvjp(lambda x, bias: (x + bias, None), lambda _, dy: (dy, channel_sum(dy)))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
@@ -269,7 +282,8 @@ class Layer(nn.Module):
         kernel = to_compute(weight(power_iterate), self.dtype)
         x = to_float32(self._apply(to_compute(x, self.dtype), kernel))
         if block.bias:
-            x = x + self.param("bias", nn.initializers.zeros, (features,))
+            bias = self.param("bias", nn.initializers.zeros, (features,))
+            x = x + bias if dense else add_bias(x, bias)
         if dense and block.side:
             x = x.reshape(-1, block.side, block.side, block.features)
         return x

@@ -52,8 +52,9 @@ TRANSFORMS = {
 """By the side r of the kernel."""
 
 # From so many channels (the harmonic mean of C and D) on, the products saved are worth the
-# sums of the maps, and from so many tiles of a batch on, those of the kernel.
-CHANNELS, TILES = 120, 64
+# sums of the maps, and from so many tiles of a batch on, those of the kernel; an odd map's
+# last tiles reach beyond it, and of a small one most of what was saved is lost there.
+CHANNELS, TILES, SHARE = 120, 64, 0.6
 
 
 def pays(y_shape: Sequence[int], kernel_shape: Sequence[int], dtype) -> bool:
@@ -68,7 +69,8 @@ def pays(y_shape: Sequence[int], kernel_shape: Sequence[int], dtype) -> bool:
         return False
     b, h, w, _ = y_shape
     tiles = b * ((h + 1) // 2) * ((w + 1) // 2)
-    return tiles >= TILES and 2 * c * d >= CHANNELS * (c + d)
+    share = tiles * (r + 1) ** 2 / (b * h * w * r**2)
+    return tiles >= TILES and share <= SHARE and 2 * c * d >= CHANNELS * (c + d)
 
 
 def correlate(x: Array, kernel: Array) -> Array:
