@@ -9,6 +9,7 @@ import io
 import os
 import platform
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 # glibc asks Linux for pages of 2 MB: a DCGAN step on a CPU is a tenth faster, as every
@@ -67,6 +68,17 @@ def prepare(trains: bool) -> None:
         lines = stream is not None and (number == 2 or os.isatty(number))
         made = Unread(raw, "utf-8", "backslashreplace", line_buffering=lines, write_through=through)
         setattr(sys, name, made)
+
+
+def has_large_pages(env: Mapping[str, str]) -> bool:
+    """Whether a process of this environment asks for them, as `prepare` makes it do."""
+    return LARGE_PAGES in env.get("GLIBC_TUNABLES", "").split(":")
+
+
+def without_large_pages(env: Mapping[str, str]) -> str:
+    """GLIBC_TUNABLES of a process that does not ask for them."""
+    kept = [one for one in env.get("GLIBC_TUNABLES", "").split(":") if one != LARGE_PAGES]
+    return ":".join(kept)
 
 
 def _large_pages_on_request(

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from anigan_jax import streams
 from anigan_jax.errors import UserError
 
 # A window lasts at least so long, in seconds.
@@ -56,6 +57,8 @@ class Worker:
         env = dict(os.environ)
         if cache:
             env["JAX_COMPILATION_CACHE_DIR"] = cache
+        if not spec.pop("large_pages", True):
+            env["GLIBC_TUNABLES"] = streams.without_large_pages(env)
         if flags:
             env["XLA_FLAGS"] = f"{env.get('XLA_FLAGS', '')} {flags}".strip()
         # Several processes share one accelerator.
@@ -138,18 +141,24 @@ def sides(wanted: Wanted, batch: int, dtype: str, devices: int, on_gpu: bool) ->
 
 
 def torch_sides(on_gpu: bool, dtype: str) -> Iterator[dict]:
-    """PyTorch's layouts; on a GPU also with AMP and compiled."""
+    """PyTorch's layouts; on a GPU also with AMP and compiled, on a CPU with large pages."""
 
     def spec(label: str, layout: bool, amp: bool, compiled: bool) -> dict:
         return {"label": label, "channels_last": layout, "amp": amp, "compiled": compiled}
 
-    half = dtype == "bfloat16"
+    half, large = dtype == "bfloat16", streams.has_large_pages(os.environ)
     name = "PyTorch AMP" if half else "PyTorch"
-    yield spec(name, False, half, False)
-    yield spec(f"{name}, channels-last", True, half, False)
     if on_gpu:
+        yield spec(name, False, half, False)
+        yield spec(f"{name}, channels-last", True, half, False)
         yield spec(f"{name}, compiled", False, half, True)
         yield spec(f"{name}, channels-last, compiled", True, half, True)
+        return
+    # As its users start it, and as we start ourselves.
+    for pages in (False, True)[: 1 + large]:
+        rest = ", large pages" if pages else ""
+        yield {**spec(f"{name}{rest}", False, half, False), "large_pages": pages}
+        yield {**spec(f"{name}, channels-last{rest}", True, half, False), "large_pages": pages}
 
 
 def measure(wanted: Wanted, on_gpu: bool, report: Callable[[str], None]) -> list[dict]:
