@@ -19,7 +19,7 @@ from anigan_jax import streams
 from anigan_jax.errors import UserError
 
 # A window lasts at least so long, in seconds.
-WINDOW = 1.0
+WINDOW = 2.0
 NONDETERMINISTIC = "--xla_gpu_deterministic_ops=false"
 DISPATCHES_OF_A_RUN = 8
 # Another side that cannot be built (a peer's compiler, its memory) is told of and left out.
@@ -216,7 +216,8 @@ def _one(wanted: Wanted, specs: list[dict], batch: int, report) -> list[dict]:
                 workers.remove(worker)
         for number in range(wanted.windows):
             report(f"batch {batch}: window {number + 1}")
-            for worker in workers:
+            # There and back: what a side leaves behind is felt by another one each time.
+            for worker in workers[:: -1 if number % 2 else 1]:
                 worker.window()
         for worker in workers:
             worker.end()
