@@ -40,7 +40,7 @@ class Unread(io.TextIOWrapper):
         os.close(nowhere)
 
 
-def prepare(trains: bool) -> None:
+def prepare(trains: bool = False) -> None:
     """Makes names of files mean the same in every locale, and output optional.
 
     Must run first: it may start the process anew, in Python's UTF-8 mode and, where it

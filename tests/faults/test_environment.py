@@ -82,7 +82,8 @@ def locales(tmp_path_factory):
 SHELLS = {
     "turkish": ("export LC_ALL=tr_TR.ISO-8859-9 PYTHONHASHSEED=7; umask 077", "2>&1 | true"),
     "german": (
-        "export LC_ALL=de_DE.UTF-8 PYTHONHASHSEED=8; ulimit -n 64; unset HOME",
+        "export LC_ALL=de_DE.UTF-8 PYTHONHASHSEED=8 GLIBC_TUNABLES=glibc.malloc.hugetlb=0; "
+        "ulimit -n 64; unset HOME",
         "</dev/null",
     ),
     "ascii": ("export LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0", "<&- >&- 2>&-"),
