@@ -83,8 +83,8 @@ def map_step(step: Callable, mapper: str, devices: list[jax.Device]) -> Callable
     State and shared go in and come out without a device axis and equal everywhere; the
     leaves of `local` have a leading axis of one entry per device. The state is donated.
 
-    Several processes always take shard_map: pmap's function cannot be compiled before its
-    first call, and processes that compile for unequal times lose one another in it.
+    Several processes always take shard_map: their pmap cannot be compiled before its first
+    call, and processes that compile for unequal times lose one another in it.
     """
     if mapper == "pmap" and len(mine(devices)) == len(devices):
         return jax.pmap(
