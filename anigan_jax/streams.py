@@ -81,11 +81,10 @@ def without_large_pages(env: Mapping[str, str]) -> str:
     return ":".join(kept)
 
 
-def _large_pages_on_request(
-    said: Path = Path("/sys/kernel/mm/transparent_hugepage/enabled"),
-) -> bool:
+def _large_pages_on_request() -> bool:
     """Whether the system has large pages, for those that ask; where all get them nobody must."""
     try:
-        return "[madvise]" in said.read_text() and platform.libc_ver()[0] == "glibc"
+        said = Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text()
     except OSError:
         return False
+    return "[madvise]" in said and platform.libc_ver()[0] == "glibc"

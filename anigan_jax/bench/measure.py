@@ -143,22 +143,18 @@ def sides(wanted: Wanted, batch: int, dtype: str, devices: int, on_gpu: bool) ->
 def torch_sides(on_gpu: bool, dtype: str) -> Iterator[dict]:
     """PyTorch's layouts; on a GPU also with AMP and compiled, on a CPU with large pages."""
 
-    def spec(label: str, layout: bool, amp: bool, compiled: bool) -> dict:
-        return {"label": label, "channels_last": layout, "amp": amp, "compiled": compiled}
-
-    half, large = dtype == "bfloat16", streams.has_large_pages(os.environ)
+    half = dtype == "bfloat16"
     name = "PyTorch AMP" if half else "PyTorch"
+    ways: dict[str, dict] = {"": {}}
     if on_gpu:
-        yield spec(name, False, half, False)
-        yield spec(f"{name}, channels-last", True, half, False)
-        yield spec(f"{name}, compiled", False, half, True)
-        yield spec(f"{name}, channels-last, compiled", True, half, True)
-        return
-    # As its users start it, and as we start ourselves.
-    for pages in (False, True)[: 1 + large]:
-        rest = ", large pages" if pages else ""
-        yield {**spec(f"{name}{rest}", False, half, False), "large_pages": pages}
-        yield {**spec(f"{name}, channels-last{rest}", True, half, False), "large_pages": pages}
+        ways[", compiled"] = {"compiled": True}
+    elif streams.has_large_pages(os.environ):
+        # As its users start it, and as we start ourselves.
+        ways = {"": {"large_pages": False}, ", large pages": {}}
+    for way, settings in ways.items():
+        for layout, last in (("", False), (", channels-last", True)):
+            about = {"channels_last": last, "amp": half, "compiled": False}
+            yield {"label": f"{name}{layout}{way}", **about, **settings}
 
 
 def measure(wanted: Wanted, on_gpu: bool, report: Callable[[str], None]) -> list[dict]:
@@ -280,8 +276,8 @@ def _rows(
                 "event_s": run["event_s"],
                 "overhead": rest / (bare + rest),
                 "feed": 1 - mine / speed["ours, no data"],
+                "compile_cached_s": again["compile_s"],
             }
-            row["compile_cached_s"] = again["compile_s"]
             if worker.facts.get("host"):
                 row["memory_mb"] = again["memory_mb"]
                 row["memory_compiling_mb"] = worker.facts["memory_mb"]

@@ -73,8 +73,8 @@ def _folded(y: Array, kernel: Array, pads: Pads) -> Array:
     taps = lax.dot_general(y.reshape(-1, d), kernel.reshape(-1, d), (((1,), (1,)), ((), ())))
     taps = taps.reshape(b, h, w, rows, columns, c)
 
-    def moved(x: Array, axis: int, by: int, taps: int) -> Array:
-        return jnp.pad(x, [(by, taps - 1 - by) if n == axis else (0, 0) for n in range(x.ndim)])
+    def moved(x: Array, axis: int, by: int, count: int) -> Array:
+        return winograd.widened(x, axis, by, count - 1 - by)
 
     across = sum(moved(taps[:, :, :, :, j], 2, j, columns) for j in range(columns))
     return _cut(sum(moved(across[:, :, :, i], 1, i, rows) for i in range(rows)), pads)

@@ -192,24 +192,23 @@ def _x_adjoint(products: list[Array], r: int) -> Array:
 def _overlapped(places: list[Array], axis: int) -> Array:
     """Adds windows up, given what all of them have in each of their places."""
 
-    def moved(x: Array, by: int) -> Array:
-        pads = [(0, 0)] * x.ndim
-        pads[axis] = (by, 1 - by)
-        return jnp.pad(x, pads)
-
     sides = []
     for first in (0, 1):
-        side = moved(places[first], 0)
+        side = widened(places[first], axis, 0, 1)
         if first + 2 < len(places):
-            side = side + moved(places[first + 2], 1)
+            side = side + widened(places[first + 2], axis, 1, 0)
         sides.append(side)
     size = 2 * places[0].shape[axis] + len(places) - 2
     return lax.slice_in_dim(_interleaved(*sides, axis), 0, size, axis=axis)
 
 
+def widened(x: Array, axis: int, before: int, after: int) -> Array:
+    """Zeros on both sides along one axis."""
+    return jnp.pad(x, [(before, after) if n == axis else (0, 0) for n in range(x.ndim)])
+
+
 def _kernel_adjoint(products: list[Array], r: int) -> Array:
     """U's adjoint."""
     u = _transposed(TRANSFORMS[r].u)
-    columns = [_transform(u, row) for row in _square(products, r)]
-    taps = [_transform(u, [column[j] for column in columns]) for j in range(r)]
-    return jnp.stack([jnp.stack([taps[j][i] for j in range(r)]) for i in range(r)])
+    columns = [jnp.stack(_transform(u, row)) for row in _square(products, r)]
+    return jnp.stack(_transform(u, columns))
