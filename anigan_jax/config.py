@@ -14,37 +14,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import tyro
+
 from anigan_jax.data.sources import Source
 from anigan_jax.errors import UserError
+from anigan_jax.optimizers import Optimizer
 
 Network = Literal["vgg16", "inception", "random"]
 """By which images can be judged; `features` has them."""
 ComputeType = Literal["float32", "bfloat16"]
 """What networks multiply in."""
-
-
-@dataclass(frozen=True)
-class Optimizer:
-    """An optimiser of one player; the rate follows completed steps, not updates."""
-
-    name: Literal["adam", "rmsprop", "sgd"] = "adam"
-    rate: float = 2e-4
-    """Learning rate."""
-    b1: float = 0.5
-    """Adam's first decay."""
-    b2: float = 0.999
-    """Adam's second decay; RMSProp's decay."""
-    epsilon: float = 1e-8
-    unit: Literal["step", "epoch"] = "step"
-    """What `drops`, `decay_from` and `decay_steps` count; an epoch is whole batches of the
-    (first domain's) data."""
-    drops: tuple[int, ...] = ()
-    """Steps (or epochs) after which the rate is multiplied by `drop_factor`."""
-    drop_factor: float = 0.1
-    decay_from: int = 0
-    """Step (or epoch) at which a linear decay to 0 starts (with `decay_steps`)."""
-    decay_steps: int = 0
-    """Length of the linear decay in steps (or epochs); 0: none."""
 
 
 @dataclass(frozen=True)
@@ -343,3 +322,8 @@ def check(config: Config) -> None:
         faults.append(f"batch_size {config.batch_size} is not a multiple of {run.devices} devices")
     if faults:
         raise UserError("; ".join(faults))
+
+
+def override(config: Config, argv: list[str], prog: str) -> Config:
+    """Typed overrides; tyro prints help and errors itself, with exit code 2."""
+    return tyro.cli(type(config), args=argv, default=config, prog=prog)

@@ -118,7 +118,7 @@ def matching_aware_d(
 
     Returns:
       Terms of (real, right text), (real, wrong text), (fake, right text). Reed et al.
-      2016, algorithm 1 halves the last two; seed S0 adds all three.
+      2016, algorithm 1 halves the last two; SJTU adds all three.
     """
     real_term, fake_term = d(right, fake, real_label, fake_label)
     return real_term, d(right, wrong, real_label, fake_label)[1], fake_term
@@ -190,7 +190,7 @@ YUV = ((0.299, 0.587, 0.114), (-0.14713, -0.28886, 0.436), (0.615, -0.51499, -0.
 
 
 def greyscale(one: Array, other: Array) -> Array:
-    """Mean absolute difference of luminance: (B, H, W, 3) twice -> (B,). Seed S1."""
+    """Mean absolute difference of luminance: (B, H, W, 3) twice -> (B,). Tsinghua."""
     luminance = jnp.array(YUV[0], one.dtype)
     return l1(one @ luminance, other @ luminance)
 
@@ -206,7 +206,7 @@ def huber(x: Array) -> Array:
 def colour(one: Array, other: Array) -> Array:
     """L1 of luminance plus Huber of both colour differences: (B, H, W, 3) twice -> (B,).
 
-    Source: Chen et al. 2020 (AnimeGAN), eq. 4 and 5; seed S1 names the loss alone.
+    Source: Chen et al. 2020 (AnimeGAN), eq. 4 and 5; Tsinghua names the loss alone.
     """
     if one.shape != other.shape:
         raise ValueError(f"shapes differ: {one.shape} and {other.shape}")

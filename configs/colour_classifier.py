@@ -9,9 +9,10 @@ Measured on 7,007 faces: 8 minutes on 2 cores beside other work; hair 92.4 %, ey
 of 793 held-out images.
 """
 
-from anigan_jax.config import Config, Optimizer, Run
-from anigan_jax.data.sources import Images
+from anigan_jax.config import Config, Run
+from anigan_jax.data.images import Images
 from anigan_jax.methods.classifier import ColourClassifier
+from anigan_jax.optimizers import Optimizer
 
 CONFIG = Config(
     name="colour_classifier",

@@ -3,10 +3,11 @@
 anigan train painted_classifier --workdir runs/painted_judge
 """
 
-from anigan_jax.config import Config, Optimizer, Run
-from anigan_jax.data.sources import PaintedFaces
+from anigan_jax.config import Config, Run
+from anigan_jax.data.synthetic.sources import PaintedFaces
 from anigan_jax.methods.classifier import ColourClassifier
-from anigan_jax.networks.specs import Classifier
+from anigan_jax.networks.classifier import Classifier
+from anigan_jax.optimizers import Optimizer
 
 CONFIG = Config(
     name="painted_classifier",

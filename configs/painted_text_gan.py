@@ -9,10 +9,11 @@ Measured: 16.5 minutes on 2 cores beside other work; of 1,056 prompts hair 100 %
 Chosen: the non-saturating loss, twice the usual rates, dropped at step 8000.
 """
 
-from anigan_jax.config import Config, Optimizer, Run
-from anigan_jax.data.sources import PaintedFaces
+from anigan_jax.config import Config, Run
+from anigan_jax.data.synthetic.sources import PaintedFaces
 from anigan_jax.methods.text_gan import TextGAN
-from anigan_jax.networks.specs import TextDiscriminator, TextGenerator
+from anigan_jax.networks.text import TextDiscriminator, TextGenerator
+from anigan_jax.optimizers import Optimizer
 
 CONFIG = Config(
     name="painted_text_gan",

@@ -3,10 +3,11 @@
 bash launch/quickstart.sh
 """
 
-from anigan_jax.config import Config, Optimizer, Run
-from anigan_jax.data.sources import PaintedFaces
+from anigan_jax.config import Config, Run
+from anigan_jax.data.synthetic.sources import PaintedFaces
 from anigan_jax.methods.gan import GAN
-from anigan_jax.networks.specs import Discriminator, Generator
+from anigan_jax.networks.dcgan import Discriminator, Generator
+from anigan_jax.optimizers import Optimizer
 
 CONFIG = Config(
     name="quickstart",

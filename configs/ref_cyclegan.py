@@ -10,10 +10,11 @@ rate falls step by step, not epoch by epoch; D learns before G (see `cyclegan_up
 epoch is one of domain A, not of the larger one.
 """
 
-from anigan_jax.config import Config, Optimizer, Run
-from anigan_jax.data.sources import Images
+from anigan_jax.config import Config, Run
+from anigan_jax.data.images import Images
 from anigan_jax.methods.cyclegan import CycleGAN
 from anigan_jax.networks.resnet import PatchDiscriminator, ResnetGenerator
+from anigan_jax.optimizers import Optimizer
 
 RATE = Optimizer(rate=2e-4, unit="epoch", decay_from=100, decay_steps=100)
 

@@ -8,7 +8,7 @@ Departs: D's running statistics are not moved by G's update (nothing reads them)
 """
 
 from anigan_jax.config import Config, Run
-from anigan_jax.data.sources import Images
+from anigan_jax.data.images import Images
 from anigan_jax.methods.gan import GAN
 
 CONFIG = Config(

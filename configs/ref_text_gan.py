@@ -1,6 +1,6 @@
 """The reference: GAN-INT-CLS as reedscot/icml2016 trains it, with its halved negatives.
 
-anigan train seed_text_encoder --workdir runs/text_encoder --data.path FACES.zip
+anigan train sjtu_text_encoder --workdir runs/text_encoder --data.path FACES.zip
 anigan train ref_text_gan --workdir runs/reed --data.path FACES.zip
 
 Numbers of its scripts: batch 64, Adam 2e-4 (0.5) for both players, rate halved each 100
@@ -15,11 +15,12 @@ interpolated text; no random crop.
 The drops below are for 7,800 images: 100 epochs of 121 steps each.
 """
 
-from anigan_jax.config import Config, Optimizer, Run
-from anigan_jax.data.sources import Images
+from anigan_jax.config import Config, Run
+from anigan_jax.data.images import Images
+from anigan_jax.methods.text_conditioning import Encoder
 from anigan_jax.methods.text_gan import TextGAN
-from anigan_jax.methods.text_tables import Encoder
-from anigan_jax.networks.specs import TextDiscriminator, TextGenerator
+from anigan_jax.networks.text import TextDiscriminator, TextGenerator
+from anigan_jax.optimizers import Optimizer
 
 RATE = Optimizer(drops=(12_100, 24_200, 36_300, 48_400, 60_500), drop_factor=0.5)
 

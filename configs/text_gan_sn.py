@@ -3,7 +3,7 @@
 anigan train text_gan_sn --workdir runs/text --data.path FACES.zip
 ... --method.generator.base 32 --method.discriminator.base 32 --batch-size 32    (2 cores)
 
-G: gains and biases of its batch norms follow the text; beside z, as seed S0 has it, the
+G: gains and biases of its batch norms follow the text; beside z, as SJTU has it, the
 text alone satisfied batch norm's variance and G ignored z (one face for each text).
 D: spectral norm everywhere, no batch norm, the text enters by an inner product with the
 last map (Miyato and Koyama 2018); texts that differ in one colour alone make it look at
@@ -15,9 +15,9 @@ cores beside other work; of 952 prompts hair 98.2 %, eyes 93.2 % right.
 """
 
 from anigan_jax.config import Config, Run
-from anigan_jax.data.sources import Images
+from anigan_jax.data.images import Images
 from anigan_jax.methods.text_gan import TextGAN
-from anigan_jax.networks.specs import TextDiscriminator, TextGenerator
+from anigan_jax.networks.text import TextDiscriminator, TextGenerator
 
 CONFIG = Config(
     name="text_gan_sn",

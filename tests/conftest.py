@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from anigan_jax import cli, runtime
+from anigan_jax.cli import main
+from anigan_jax.runtime import environment
 
 pytest_plugins = ["faults.table"]
 
 os.environ["NPROC"] = "16"
-runtime.prepare("cpu", devices=4)
+environment.prepare("cpu", devices=4)
 
 MAPS = Path("/proc/self/maps")
 MANY_MAPS = 25_000
@@ -38,7 +39,7 @@ def verb(capsys):
 
     def run(*args):
         with pytest.raises(SystemExit) as stop:
-            cli.main(list(map(str, args)))
+            main.main(list(map(str, args)))
         out = capsys.readouterr()
         return stop.value.code, out.out, out.err
 

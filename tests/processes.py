@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tiny import process_env
 
-from anigan_jax import checkpoint, record
+from anigan_jax.storage import checkpoint, metrics_file
 
 # A line of metrics is the same in every run of the same bits but for this.
 VOLATILE = ("images_per_sec",)
@@ -22,7 +22,7 @@ class Training(subprocess.Popen):
         self.log = log
         with log.open("w") as out:
             super().__init__(
-                [sys.executable, "-m", "anigan_jax.cli", *map(str, args)],
+                [sys.executable, "-m", "anigan_jax", *map(str, args)],
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
@@ -86,13 +86,14 @@ def saving(run: Path, pid: int) -> bool:
 
 
 def ledger(run: Path) -> list[dict]:
-    lines = record.read_metrics(run / "metrics.jsonl")
+    lines = metrics_file.read_metrics(run / "metrics.jsonl")
     return [{k: str(v) for k, v in line.items() if k not in VOLATILE} for line in lines]
 
 
 def prints(run: Path) -> dict[int, str]:
     return {
-        line["step"]: line["fingerprint"] for line in record.read_metrics(run / "metrics.jsonl")
+        line["step"]: line["fingerprint"]
+        for line in metrics_file.read_metrics(run / "metrics.jsonl")
     }
 
 

@@ -6,9 +6,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from anigan_jax import runtime
+from anigan_jax.runtime import environment
 
-runtime.prepare("cpu")
+environment.prepare("cpu")
 
 from tiny import (  # noqa: E402
     NAMES,

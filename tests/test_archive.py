@@ -10,7 +10,7 @@ import zipfile
 import files
 import pytest
 
-from anigan_jax.data import archive
+from anigan_jax.data import archives
 from anigan_jax.data.decode import Finding
 from anigan_jax.errors import UserError
 
@@ -64,7 +64,7 @@ NAMES = {
 
 
 def found(path) -> dict[str, str]:
-    return {f.file: f.code for f in archive.members(path)[1]}
+    return {f.file: f.code for f in archives.members(path)[1]}
 
 
 @pytest.mark.fault(18)
@@ -72,11 +72,11 @@ def found(path) -> dict[str, str]:
 def test_names_in_archives(tmp_path, name):
     entries = [(raw_name(name), GOOD), ("good.png", GOOD)]
     path = zip_of(tmp_path / "a.zip", entries)
-    members, findings = archive.members(path)
+    members, findings = archives.members(path)
     assert [m.name for m in members] == ["good.png"]
     assert [f.code for f in findings] == [NAMES[name]]
     path = tar_of(tmp_path / "a.tar", [tar_entry(name, data=GOOD), tar_entry("b.png", data=GOOD)])
-    members, findings = archive.members(path)
+    members, findings = archives.members(path)
     assert [m.name for m in members] == ["b.png"]
     assert [f.code for f in findings] == [NAMES[name]]
 
@@ -98,7 +98,7 @@ def test_zip_entries_that_are_no_files(tmp_path):
     )
     with pytest.warns(UserWarning), zipfile.ZipFile(path, "a") as z:
         z.writestr("Same.png", GOOD)
-    members, findings = archive.members(path)
+    members, findings = archives.members(path)
     assert [m.name for m in members] == ["Same.png"]
     assert sorted((f.file, f.code) for f in findings) == [
         ("Same.png", "repeated"),
@@ -130,10 +130,10 @@ def test_tar_entries_that_are_no_files(tmp_path):
     }
     entries = [tar_entry(name, kind, link="../../etc/passwd") for name, (kind, _) in kinds.items()]
     path = tar_of(tmp_path / "a.tar.gz", [*entries, tar_entry("./ok.png", data=GOOD)], "w:gz")
-    members, findings = archive.members(path)
+    members, findings = archives.members(path)
     assert [m.name for m in members] == ["ok.png"]
     assert {f.file: f.code for f in findings} == {n: code for n, (_, code) in kinds.items()}
-    assert list(archive.read(path, ["ok.png"])) == [("ok.png", GOOD)]
+    assert list(archives.read(path, ["ok.png"])) == [("ok.png", GOOD)]
 
 
 @pytest.mark.fault(18)
@@ -142,7 +142,7 @@ def test_a_tar_that_unpacks_to_too_much(tmp_path, suffix):
     zeros = [tar_entry(f"{i}.png", data=b"\0" * 2_000_000) for i in range(4)]
     path = tar_of(tmp_path / f"a.{suffix}", zeros, f"w:{suffix[4:]}")
     with pytest.raises(UserError, match="over 100 times"):
-        archive.members(path)
+        archives.members(path)
 
 
 @pytest.mark.fault(18)
@@ -151,7 +151,7 @@ def test_a_tar_header_that_asks_for_all_memory(tmp_path):
     info.type, info.size = tarfile.XHDTYPE, 2**40
     (tmp_path / "a.tar").write_bytes(info.tobuf(tarfile.GNU_FORMAT) + b"\0" * 1024)
     with pytest.raises(UserError):
-        archive.members(tmp_path / "a.tar")
+        archives.members(tmp_path / "a.tar")
 
 
 @pytest.mark.fault(18)
@@ -163,7 +163,7 @@ def test_a_zip_that_claims_a_million_entries(tmp_path, monkeypatch):
     locator = struct.pack("<4sIQI", b"PK\6\7", 0, end, 1)
     path.write_bytes(data[:end] + wide + locator + data[end:])
     with pytest.raises(UserError, match="entries"):
-        archive.members(path)
+        archives.members(path)
 
 
 @pytest.mark.parametrize("cut", [4, 30, -10, -40])
@@ -177,7 +177,7 @@ def test_cut_archives(tmp_path, kind, cut):
     data = whole.read_bytes()
     (tmp_path / f"cut.{kind}").write_bytes(data[:cut] if cut > 0 or kind != "tar" else data[:540])
     with pytest.raises(UserError, match="cut"):
-        archive.members(tmp_path / f"cut.{kind}")
+        archives.members(tmp_path / f"cut.{kind}")
 
 
 def test_a_damaged_entry_is_named_and_the_others_are_read(tmp_path):
@@ -185,7 +185,7 @@ def test_a_damaged_entry_is_named_and_the_others_are_read(tmp_path):
     data = bytearray(path.read_bytes())
     data[200] ^= 0xFF
     path.write_bytes(data)
-    results = dict(archive.read(path, ["a.png", "b.png"]))
+    results = dict(archives.read(path, ["a.png", "b.png"]))
     assert isinstance(results["a.png"], Finding)
     assert results["a.png"].code == "corrupt"
     assert results["b.png"] == GOOD
@@ -205,7 +205,7 @@ def test_folders_with_links_and_pipes(tmp_path):
     (folder / "loop.png").symlink_to("loop.png")
     (folder / "tree").symlink_to(outside)
     os.mkfifo(folder / "pipe.png")
-    members, findings = archive.members(folder)
+    members, findings = archives.members(folder)
     assert [m.name for m in members] == ["good.png", "inside.png"]
     assert {f.file: f.code for f in findings} == {
         "escape.png": "link",
@@ -220,6 +220,6 @@ def test_folders_with_links_and_pipes(tmp_path):
 def test_nothing_is_written(tmp_path):
     path = zip_of(tmp_path / "a.zip", [(raw_name("../up.png"), GOOD), ("a.png", GOOD)])
     before = sorted(tmp_path.parent.rglob("*"))
-    members, _ = archive.members(path)
-    list(archive.read(path, [m.name for m in members]))
+    members, _ = archives.members(path)
+    list(archives.read(path, [m.name for m in members]))
     assert sorted(tmp_path.parent.rglob("*")) == before

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from anigan_jax.evaluation import attributes
-from anigan_jax.evaluation.retrieval import retrieval
+from anigan_jax.metrics import attributes
+from anigan_jax.metrics.retrieval import retrieval
 
 
 @pytest.mark.parametrize(("right", "n"), [(0, 7), (7, 7), (3, 10), (811, 1056)])

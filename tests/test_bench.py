@@ -9,9 +9,9 @@ from PIL import Image
 from tiny import CARTOON, CYCLE, FULL, PLAIN, TEXT, anigan
 
 from anigan_jax import config as configs
-from anigan_jax.bench import flops, layers, measure, sides, table
+from anigan_jax.bench import cases, flops, layers, runner, table
 from anigan_jax.methods.cyclegan import CycleGAN
-from anigan_jax.methods.gan import Schedule
+from anigan_jax.methods.schedule import Schedule
 from anigan_jax.networks.resnet import PatchDiscriminator, ResnetGenerator
 
 NARROW = ("--method.generator.base", "4", "--method.discriminator.base", "4")
@@ -29,7 +29,7 @@ def with_schedule(config, **schedule):
 
 def test_work_of_published_models():
     """GFLOP an image, counted by hand: k4 DCGAN with and without shared latents, CycleGAN."""
-    known = {"ref_dcgan64": 2.28, "seed_pytorch_dcgan": 2.48}
+    known = {"ref_dcgan64": 2.28, "aiub_dcgan": 2.48}
     for name, want in known.items():
         assert abs(flops.per_image(configs.load(name)) / 1e9 - want) < 0.01
     generator = ResnetGenerator(base=64, blocks=4)
@@ -52,7 +52,7 @@ def test_work_of_schedules():
     assert abs(2 * flops.per_image(turns) - (one + fake)) / one < 0.2
     told = flops.per_image(with_schedule(PLAIN, kind="as_printed"), {"d": 1.0, "g": 1.0})
     assert abs(told - one) < 1
-    assert np.isnan(flops.per_image(configs.load("seed_text_encoder")))
+    assert np.isnan(flops.per_image(configs.load("sjtu_text_encoder")))
 
 
 def test_xla_counts_about_the_same_work(tmp_path):
@@ -64,7 +64,7 @@ def test_xla_counts_about_the_same_work(tmp_path):
     )
     run = dataclasses.replace(PLAIN.run, devices=1)
     config = dataclasses.replace(PLAIN, method=method, batch_size=128, run=run)
-    side = sides.ours(config, tmp_path)
+    side = cases.ours(config, tmp_path)
     side.run()
     assert abs(side.facts()["xla_flops"] / side.facts()["flops"] - 1) < 0.1
 
@@ -73,7 +73,7 @@ def test_xla_counts_about_the_same_work(tmp_path):
     "config", [FULL, TEXT, CYCLE, CARTOON], ids=["dynamic", "text", "cycle", "cartoon"]
 )
 def test_every_family_is_a_side(config, tmp_path):
-    side = sides.ours(config, tmp_path)
+    side = cases.ours(config, tmp_path)
     side.run()
     assert side.images == config.batch_size * side.facts()["steps"]
     assert side.facts()["compile_s"] > 0 and side.facts()["flops"] > 0
@@ -82,16 +82,16 @@ def test_every_family_is_a_side(config, tmp_path):
 
 def test_without_data_the_same_step_is_run(tmp_path):
     """The batch is a constant; losses are finite and the state moves."""
-    side = sides.ours(PLAIN, tmp_path, data=False)
+    side = cases.ours(PLAIN, tmp_path, data=False)
     side.run()
     assert side.facts()["steps"] >= 1
-    from anigan_jax import feed
+    from anigan_jax.training import input
 
-    assert feed.gather.__name__ == "gather" and feed.to_batch.__name__ == "to_batch"
+    assert input.gather.__name__ == "gather" and input.to_batch.__name__ == "to_batch"
 
 
 def test_a_whole_run_tells_what_logging_and_checkpoints_take(tmp_path):
-    found = sides.whole_run(PLAIN, tmp_path, 8)
+    found = cases.whole_run(PLAIN, tmp_path, 8)
     assert found["images_per_sec"] > 0
     assert 0 < found["log_s"] < found["event_s"] < 60
 
@@ -107,7 +107,7 @@ def test_each_convolution_in_both_forms():
 
 
 def worker(label: str, side: str, speeds, **facts):
-    made = object.__new__(measure.Worker)
+    made = object.__new__(runner.Worker)
     made.spec = {"label": label, "side": side, "dtype": "float32"}
     made.speeds, made.facts = speeds, facts
     return made
@@ -121,11 +121,11 @@ def test_rows_follow_from_the_medians(tmp_path):
         worker("ours, no data", "no data", [125.0], flops=1e9),
         worker("PyTorch", "torch", [25.0], repeats={"d": 4.0, "g": 4.0}),
     ]
-    wanted = measure.Wanted("x", [], [4], ["float32"], ["torch"], 3, "cpu", [0], 50)
+    wanted = runner.Wanted("x", [], [4], ["float32"], ["torch"], 3, "cpu", [0], 50)
     run = {"images_per_sec": 95.0, "event_s": 0.5, "log_s": 0.01, "memory_mb": 700}
     again = {"compile_s": 1.0, "memory_mb": 500}
     workers[1].facts |= {"memory_mb": 900, "host": True}
-    found = measure._rows(wanted, workers, 4, run, again)
+    found = runner._rows(wanted, workers, 4, run, again)
     about = {"batch": 4, "dtype": "float32", "devices": 0}
     peak, mine, bare, torch = ({**row, **about} for row in found)
     assert peak["gflops_per_sec"] == 200
@@ -144,7 +144,7 @@ def test_rows_follow_from_the_medians(tmp_path):
     assert "PyTorch" in text and "33.3%" in text and "out of memory" in text
     # Nor are numbers made up where the work of a network is unknown.
     workers[1].facts["flops"] = float("nan")
-    unknown = [{**row, **about} for row in measure._rows(wanted, workers, 4, run, again)]
+    unknown = [{**row, **about} for row in runner._rows(wanted, workers, 4, run, again)]
     assert not any("of_peak" in row for row in unknown[1:]) and "nan" not in str(unknown)
     assert "nan" not in table.as_text("x", "here", unknown)
     table.picture("x", "here", unknown, tmp_path / "unknown.png")

@@ -18,31 +18,35 @@ from tiny import (
     thin_vgg,
 )
 
-from anigan_jax import rng, train_step
-from anigan_jax.config import Optimizer
+from anigan_jax import rng
 from anigan_jax.data.captions import pairs
-from anigan_jax.methods.gan import Schedule
-from anigan_jax.methods.gan_updates import schedule_repeats
-from anigan_jax.methods.text_gan_updates import draw_texts
-from anigan_jax.networks.vgg import VGG
+from anigan_jax.methods.schedule import Schedule, schedule_repeats
+from anigan_jax.methods.text_gan import draw_texts
+from anigan_jax.optimizers import Optimizer
+from anigan_jax.perceptual.vgg import VGG
+from anigan_jax.training import step as train_step
 
 torch = pytest.importorskip("torch")
 
-from anigan_jax.bench import torch_networks, torch_peer, torch_steps  # noqa: E402
+from anigan_jax.bench.torch import (
+    base,
+    families,  # noqa: E402
+    networks,
+)
 
 # Maps this small are faster on one thread.
 torch.set_num_threads(1)
 EAGER = {"channels_last": False, "amp": False, "compiled": False, "device": "cpu"}
 PLANS = (
     "ref_dcgan64",
-    "seed_keras_dynamic",
-    "seed_tsinghua_dcgan",
-    "seed_sn_dcgan",
-    "seed_text_gan",
+    "csc412_keras_dcgan",
+    "tsinghua_dcgan",
+    "ucsd_sn_dcgan",
+    "sjtu_text_gan",
     "text_gan_sn",
-    "seed_cyclegan",
+    "tsinghua_cyclegan",
     "ref_cyclegan",
-    "seed_cartoongan",
+    "tsinghua_cartoongan",
 )
 # Adam's epsilon is large, so that its update follows small gradients as smoothly as others.
 SMOOTH = Optimizer(rate=1e-3, epsilon=1e-3)
@@ -50,7 +54,7 @@ SMOOTH = Optimizer(rate=1e-3, epsilon=1e-3)
 
 @pytest.fixture(autouse=True)
 def small_and_seeded(monkeypatch):
-    monkeypatch.setattr(torch_peer, "IMAGES", 12)
+    monkeypatch.setattr(base, "IMAGES", 12)
     torch.manual_seed(0)
     random.seed(0)
 
@@ -125,15 +129,15 @@ def test_networks_equal_ours(name, player):
         )
     )
     want, after = ours({"params": params, **stats}, *inputs)
-    peer = getattr(torch_networks, player)(getattr(method, player), *((length,) if length else ()))
-    torch_networks.load(peer, params, stats)
+    peer = getattr(networks, player)(getattr(method, player), *((length,) if length else ()))
+    networks.load(peer, params, stats)
     texts = tuple(torch.tensor(np.array(text)) for text in texts)
     got = peer(nchw(x), *((texts,) if length else ()), iterate=iterate)
     for one, other in zip(*((y if length else (y,)) for y in (got, want)), strict=True):
         one = one.detach().numpy()
         agree(one.transpose(0, 2, 3, 1) if one.ndim == 4 else one, other)
-    moved = getattr(torch_networks, player)(getattr(method, player), length)
-    torch_networks.load(moved, params, after)
+    moved = getattr(networks, player)(getattr(method, player), length)
+    networks.load(moved, params, after)
     for (where, one), other in zip(peer.named_buffers(), moved.buffers(), strict=True):
         if where.endswith((".u", ".v", "running_mean")):
             agree(one, other)
@@ -148,12 +152,12 @@ def test_vgg_equals_ours(depth, tap, convention):
         name, leaf = path.split("/")
         params.setdefault(name, {})[leaf] = array
     (want,) = VGG(depth, (tap,), convention).apply({"params": params}, images)
-    got = torch_networks.VGG(depth, tap, convention, arrays)(nchw(images))
+    got = networks.VGG(depth, tap, convention, arrays)(nchw(images))
     agree(got.numpy().transpose(0, 2, 3, 1), want)
 
 
 def test_random_vgg_keeps_the_scale():
-    maps = torch_networks.VGG(16, "conv3_1")(nchw(draw(5, 1, 16, 16, 3)))
+    maps = networks.VGG(16, "conv3_1")(nchw(draw(5, 1, 16, 16, 3)))
     assert maps.shape == (1, 256, 4, 4)
     assert 0.1 < maps.std() < 10
 
@@ -163,7 +167,7 @@ def test_random_vgg_keeps_the_scale():
 
 def first_state(config, frozen):
     method = config.method.make(None)
-    shapes = jax.eval_shape(lambda: train_step.init_state(config, method, frozen))
+    shapes = jax.eval_shape(lambda: state.init_state(config, method, frozen))
     params = drawn(shapes.params)
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     state = zeros.replace(key=rng.root_key(config.seed), params=params, ema=params["g"])
@@ -188,11 +192,11 @@ def load(peer, player, params, stats):
     held = getattr(peer, player)
     if isinstance(held, torch.nn.ModuleDict):
         for name, network in held.items():
-            torch_networks.load(network, params[name], stats[name])
+            networks.load(network, params[name], stats[name])
         return
     # A family that translates names its networks, even where a player has one.
     own = (params[player], stats[player]) if player in params else (params, stats)
-    torch_networks.load(held, *own)
+    networks.load(held, *own)
 
 
 def learned(peer, player):
@@ -207,7 +211,7 @@ def learned(peer, player):
 def follow(config, inputs, batches, frozen=None, **rest):
     """Two steps of a peer and of ours from the same weights, compared in all that they learn."""
     first, last, lines = two_steps(config, inputs, frozen)
-    peer = torch_steps.peer_of(config, **EAGER, **rest)
+    peer = families.peer_of(config, **EAGER, **rest)
     for player in "gd":
         load(peer, player, first.params[player], first.stats[player])
     peer.average = [weight.detach().clone() for weight in peer.g.parameters()]
@@ -305,9 +309,9 @@ def test_every_config_has_a_peer(name):
     config, rest = small(name)
     if not config.method.has_generator:
         with pytest.raises(ValueError, match="no peer of"):
-            torch_steps.step_of(config, **EAGER)
+            families.step_of(config, **EAGER)
         return
-    peer = torch_steps.peer_of(config, **EAGER, **rest)
+    peer = families.peer_of(config, **EAGER, **rest)
     before = {player: learned(peer, player) for player in "gd"}
     for _ in range(2):
         peer.step()
@@ -319,11 +323,11 @@ def test_every_config_has_a_peer(name):
     assert len(peer.average) == (len(list(peer.g.parameters())) if config.ema_half_life else 0)
 
 
-@pytest.mark.parametrize("name", ["text_gan_sn", "seed_cyclegan", "seed_cartoongan"])
+@pytest.mark.parametrize("name", ["text_gan_sn", "tsinghua_cyclegan", "tsinghua_cartoongan"])
 def test_channels_last_under_autocast(name):
     config, rest = small(name)
     mode = {**EAGER, "channels_last": True, "amp": True}
-    peer = torch_steps.peer_of(config, **mode, **rest)
+    peer = families.peer_of(config, **mode, **rest)
     assert peer.batch()["real"].is_contiguous(memory_format=torch.channels_last)
     with peer.mode.autocast():
         out = peer.make(peer.conditions()) if "text" in name else None
@@ -340,7 +344,7 @@ def test_dynamic_repeats_are_ours(kind, correct):
     config = dataclasses.replace(
         PLAIN, method=dataclasses.replace(PLAIN.method, schedule=schedule, split_d=True)
     )
-    peer = torch_steps.peer_of(config, **EAGER)
+    peer = families.peer_of(config, **EAGER)
     memory = {"correct": jnp.int32(1), "judged": jnp.int32(2)}
     ours = schedule_repeats(schedule)[:2]
     assert peer.counts() == tuple(int(count(memory, 0)) for count in ours)
@@ -360,7 +364,7 @@ def test_dynamic_repeats_are_ours(kind, correct):
 def test_alternate_repeats_are_ours():
     schedule = Schedule(kind="alternate", d_steps=2, g_steps=1, g=2)
     config = dataclasses.replace(PLAIN, method=dataclasses.replace(PLAIN.method, schedule=schedule))
-    peer = torch_steps.peer_of(config, **EAGER)
+    peer = families.peer_of(config, **EAGER)
     found = []
     for _ in range(4):
         peer.step()
@@ -369,8 +373,8 @@ def test_alternate_repeats_are_ours():
 
 
 def test_batches():
-    config = dataclasses.replace(CARTOON, method=small("seed_cartoongan")[0].method, flip=True)
-    peer = torch_steps.peer_of(config, **EAGER, arrays=thin_vgg(19))
+    config = dataclasses.replace(CARTOON, method=small("tsinghua_cartoongan")[0].method, flip=True)
+    peer = families.peer_of(config, **EAGER, arrays=thin_vgg(19))
     peer.data["edges_b"] = 255 - peer.data["images_b"]
     batch = peer.batch()
     rows = {tuple(x.ravel().tolist()) for x in peer.data["images"]}
@@ -387,7 +391,7 @@ def test_batches():
 def test_pool_shows_former_fakes_after_it_is_full():
     pool, size = [], 5
     values = torch.arange(1000.0).reshape(-1, 1, 1, 1)
-    shown = torch.cat([torch_peer.exchange(pool, x, size) for x in values.split(8)])
+    shown = torch.cat([base.exchange(pool, x, size) for x in values.split(8)])
     assert len(pool) == size
     assert torch.equal(shown[:size], values[:size])
     former = (shown != values)[size:].float().mean()
@@ -401,7 +405,7 @@ def test_pool_shows_former_fakes_after_it_is_full():
 def test_translation_moves_by_an_eighth_at_most():
     x = torch.zeros(400, 1, 16, 16)
     x[:, :, 8, 8] = 1.0
-    moved = torch_peer.translate(x)
+    moved = base.translate(x)
     places = moved.flatten(1).argmax(1)
     rows, columns = places // 16 - 8, places % 16 - 8
     assert torch.equal(moved.sum((1, 2, 3)), torch.ones(400))
@@ -416,4 +420,4 @@ def test_translation_moves_by_an_eighth_at_most():
 def test_what_has_no_peer_is_refused(changes):
     config = dataclasses.replace(PLAIN, method=dataclasses.replace(PLAIN.method, **changes))
     with pytest.raises(ValueError, match="no peer of"):
-        torch_steps.step_of(config, **EAGER)
+        families.step_of(config, **EAGER)

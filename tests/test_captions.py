@@ -8,7 +8,7 @@ from real import DATA, needs_data
 
 from anigan_jax.data import captions
 from anigan_jax.data.captions import Prompt
-from anigan_jax.data.tags import EYES, HAIR, Label
+from anigan_jax.data.labels import EYES, HAIR, Label
 from anigan_jax.errors import UserError
 
 

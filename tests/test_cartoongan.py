@@ -26,14 +26,17 @@ from tiny import (
     write_config,
 )
 
-from anigan_jax import checkpoint, driver, feed, parallel, rng, train_step, weights
-from anigan_jax import session as sessions
-from anigan_jax.data import transforms
+from anigan_jax import rng
+from anigan_jax import state as train_step
+from anigan_jax.data import edges as transforms
 from anigan_jax.errors import UserError
-from anigan_jax.methods.cartoongan import CartoonGAN, Features
-from anigan_jax.methods.cartoongan_updates import CartoonGame
+from anigan_jax.methods.cartoongan import CartoonGame, CartoonGAN, Features
 from anigan_jax.networks import cartoon, resnet
-from anigan_jax.networks.landmarks import Landmarks
+from anigan_jax.perceptual import landmarks
+from anigan_jax.perceptual.landmarks import Landmarks
+from anigan_jax.runtime import devices as parallel
+from anigan_jax.storage import checkpoint
+from anigan_jax.training import input, loop, program
 
 EXAMPLES = jnp.arange(CARTOON.batch_size, dtype=jnp.int32)
 CONTENT = CARTOON.method.content_steps
@@ -96,8 +99,8 @@ def path(config, pack, first):
 
 def batch_at(config, pack, step, state):
     held, draw = jax.tree.map(jnp.asarray, arrays(config, pack)), jnp.int32(step)
-    rows = feed.gather(held, draw, config.batch_size, EXAMPLES, config.seed)
-    return feed.to_batch(rows, jnp.asarray(state.key), draw, EXAMPLES, config.flip)
+    rows = input.gather(held, draw, config.batch_size, EXAMPLES, config.seed)
+    return input.to_batch(rows, jnp.asarray(state.key), draw, EXAMPLES, config.flip)
 
 
 def keys_at(state):
@@ -309,7 +312,7 @@ def test_the_landmark_term_by_hand(folder, pack, first):
         lambda game: setattr(game, "g", mirrored),
     )
     got = run(state, batch, keys_at(state))["loss/landmark"]
-    net, params = Landmarks(), weights.face_landmarks()
+    net, params = Landmarks(), landmarks.face_landmarks()
     points = jax.jit(lambda x: net.apply({"params": params}, x))
     here = np.asarray(points((batch["real"] + 1) / 2 * 255), np.float64) / 16
     there = np.asarray(points((batch["real"][:, :, ::-1] + 1) / 2 * 255), np.float64) / 16
@@ -441,7 +444,7 @@ def test_phases_end_by_steps_and_by_epochs():
         settings = dataclasses.replace(settings, **lengths)
         phases = settings.make(None).phases
         assert [p.name for p in phases] == ["content", "train"][-len(phases) :]
-        return sessions.ends(phases, total, 5)
+        return program.ends(phases, total, 5)
 
     assert ends(40, content_steps=4) == [4, 40]
     assert ends(40, content_epochs=3) == [15, 40]
@@ -469,7 +472,7 @@ def test_a_dispatch_does_not_reach_over_the_phases(config, pack, content, length
         config.run, steps=24, steps_per_dispatch=7, sample_every=12, checkpoint_every=24, devices=1
     )
     frozen = method.frozen(pack)
-    session = sessions.prepare(dataclasses.replace(config, method=method, run=run), pack, frozen)
+    session = program.prepare(dataclasses.replace(config, method=method, run=run), pack, frozen)
     assert session.length == length
     assert session.total == 24
 
@@ -484,13 +487,13 @@ def test_edges_are_those_of_their_cartoons(pack):
     held = jax.tree.map(jnp.asarray, data)
     changed = 0
     for draw in range(4):
-        rows = feed.gather(held, jnp.int32(draw), 8, EXAMPLES, CARTOON.seed)
+        rows = input.gather(held, jnp.int32(draw), 8, EXAMPLES, CARTOON.seed)
         for image, edges in zip(rows["images_b"], rows["edges_b"], strict=True):
             np.testing.assert_array_equal(edges, transforms.smooth_edges(np.asarray(image)))
             changed += (np.asarray(image) != np.asarray(edges)).any()
         key = rng.root_key(CARTOON.seed)
-        batch = feed.to_batch(rows, key, jnp.int32(draw), EXAMPLES, True)
-        straight = feed.to_batch(rows, key, jnp.int32(draw), EXAMPLES, False)
+        batch = input.to_batch(rows, key, jnp.int32(draw), EXAMPLES, True)
+        straight = input.to_batch(rows, key, jnp.int32(draw), EXAMPLES, False)
         turned = {
             name: (np.asarray(batch[name]) != np.asarray(straight[name])).any((1, 2, 3))
             for name in ("real", "real_b", "edges_b")
@@ -506,8 +509,8 @@ def test_edges_are_those_of_their_cartoons(pack):
 def test_a_pack_without_edges_is_refused(tmp_path):
     bare = packed(CYCLE, tmp_path)
     with pytest.raises(UserError, match="edges"):
-        sessions.rows(CARTOON, bare)
-    assert set(sessions.rows(dataclasses.replace(CARTOON, method=BARE), bare)) == {
+        input.rows(CARTOON, bare)
+    assert set(input.rows(dataclasses.replace(CARTOON, method=BARE), bare)) == {
         "images",
         "images_b",
     }
@@ -523,7 +526,7 @@ def test_absent_features_are_told_with_the_command_before_a_run_is_made(pack, tm
         method.frozen(pack)
     run = tmp_path / "run"
     with pytest.raises(UserError, match="anigan weights"):
-        driver.train(dataclasses.replace(CARTOON, method=method), run, pack, "", [])
+        loop.train(dataclasses.replace(CARTOON, method=method), run, pack, "", [])
     assert not (run / "run.json").exists()
     assert {p.name for p in run.iterdir()} <= {"lock"}
 
@@ -577,7 +580,7 @@ def test_a_run_that_is_cut_twice_equals_a_whole_one(folder, tmp_path):
     done = anigan(*command(whole, 8, 2))
     assert done.returncode == 0, done.stderr
     process = subprocess.Popen(
-        [sys.executable, "-m", "anigan_jax.cli", *command(cut, 8, 1)],
+        [sys.executable, "-m", "anigan_jax", *command(cut, 8, 1)],
         env=process_env(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -617,7 +620,7 @@ def test_a_replay_reaches_beyond_the_first_length_of_a_run(tmp_path, monkeypatch
 
     monkeypatch.setattr(parallel, "map_step", name_of_phase)
     pack = packed(config, tmp_path / "cache")
-    session = sessions.prepare(config, pack, config.method.frozen(pack))
+    session = program.prepare(config, pack, config.method.frozen(pack))
     local = session.locals_from(0)
     names = [session.dispatch(at, None, next(local)) for at in range(7)]
     assert names == ["content"] * 4 + ["train"] * 3

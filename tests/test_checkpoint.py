@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from tiny import process_env
 
-from anigan_jax import checkpoint, checkpoint_files, run_folder
 from anigan_jax.errors import MachineError, UserError
+from anigan_jax.storage import checkpoint, run_dir
+from anigan_jax.storage import manifest as checkpoint_files
 
 SCHEMA_1 = Path(__file__).parent / "golden" / "checkpoint_schema_1"
 STATE = {
@@ -430,7 +431,7 @@ def test_the_verb_never_deletes_the_last_whole_checkpoint(run, verb):
 
 @pytest.mark.fault(39)
 def test_the_verb_does_not_prune_beside_a_training(run, verb):
-    with run_folder.lock(run):
+    with run_dir.lock(run):
         code, _, err = verb("checkpoints", run, "--prune", 1)
         assert verb("checkpoints", run, "--verify")[0] == 0
     assert code == 2

@@ -82,10 +82,10 @@ def test_training_again_has_nothing_to_do_and_changes_nothing(run):
 
 
 def test_describe_and_its_json(run):
-    done = anigan("describe", "seed_keras_dynamic")
+    done = anigan("describe", "csc412_keras_dcgan")
     assert "2,734,531" in done.stdout
     assert "1,086,273" in done.stdout
-    table = json.loads(anigan("describe", "seed_keras_dynamic", "--json").stdout)
+    table = json.loads(anigan("describe", "csc412_keras_dcgan", "--json").stdout)
     assert table["networks"]["generator"]["statistics"] == 960
 
 
@@ -98,7 +98,7 @@ def test_a_dry_run_writes_nothing(run, tmp_path):
 
 BAD = {
     "verb": (["trian"], "trian"),
-    "config": (["train", "seed_sn_dcgam", "--workdir", "x"], "seed_sn_dcgan"),
+    "config": (["train", "ucsd_sn_dcgam", "--workdir", "x"], "ucsd_sn_dcgan"),
     "field": (["train", "quickstart", "--workdir", "x", "--run.stepz", "3"], "steps"),
     "value": (["train", "quickstart", "--workdir", "x", "--run.steps", "many"], "many"),
     "choice": (["train", "quickstart", "--workdir", "x", "--method.loss", "hing"], "hinge"),

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from tiny import anigan, write_config
 
-from anigan_jax import checkpoint, record
+from anigan_jax.storage import checkpoint, metrics_file
 
 WITHOUT = "blue hair red eyes"
 
@@ -180,7 +180,7 @@ def test_the_streamed_feed_carries_the_labels(runs, tmp_path):
     done = anigan("train", text, "--workdir", tmp_path / "run", *rest)
     assert done.returncode == 0, done.stderr
     prints = [
-        [m["fingerprint"] for m in record.read_metrics(run / "metrics.jsonl")]
+        [m["fingerprint"] for m in metrics_file.read_metrics(run / "metrics.jsonl")]
         for run in (folder / "gan", tmp_path / "run")
     ]
     assert prints[0] == prints[1]
@@ -213,7 +213,7 @@ def test_frozen_texts_that_changed_are_refused(runs, tmp_path):
         (["--data.without", "mauve hair red eyes"], "mauve"),
         (["--data.without", "red hair"], "names one part"),
         (["--method.int-beta", "2"], "int_beta"),
-        (["--method.encoder.kind", "char_cnn_rnn"], "seed_text_encoder"),
+        (["--method.encoder.kind", "char_cnn_rnn"], "sjtu_text_encoder"),
         (["--method.encoder.kind", "precomputed", "--method.encoder.path", "x"], "'x'"),
     ],
 )

@@ -9,8 +9,9 @@ import pytest
 from processes import Training, leaves, ledger, newest, prints, ranks, same_end, saving, written
 from tiny import write_config
 
-from anigan_jax import cluster, record
 from anigan_jax.errors import UserError
+from anigan_jax.runtime import processes
+from anigan_jax.storage import metrics_file
 
 STEPS = 24
 LENGTH = ("--run.steps", STEPS, "--run.checkpoint-every", 8)
@@ -41,7 +42,7 @@ def test_two_processes_of_two_devices_are_one_of_four(trained):
     """Equal to rounding: Gloo sums over processes in another order than one process does."""
     folder, _, _ = trained
     first, second = (
-        record.read_metrics(folder / name / "metrics.jsonl") for name in ("one", "two")
+        metrics_file.read_metrics(folder / name / "metrics.jsonl") for name in ("one", "two")
     )
     assert [line["step"] for line in first] == [line["step"] for line in second]
     # The start is the same bit for bit, and so are the images and the noise of step 1.
@@ -58,7 +59,7 @@ def test_only_the_first_process_writes_and_tells(trained):
     folder, _, both = trained
     assert "done:" in both[0].said()
     assert "done:" not in both[1].said()
-    lines = record.read_metrics(folder / "two" / "metrics.jsonl")
+    lines = metrics_file.read_metrics(folder / "two" / "metrics.jsonl")
     assert [line["step"] for line in lines] == list(range(STEPS + 1))
 
 
@@ -190,10 +191,10 @@ def test_how_a_process_finds_its_place():
         "JAX_NUM_PROCESSES": "3",
         "JAX_PROCESS_ID": "2",
     }
-    assert cluster.place(explicit) == (2, 3, "host:1234")
+    assert processes.place(explicit) == (2, 3, "host:1234")
     slurm = {"SLURM_PROCID": "1", "SLURM_NTASKS": "4", "SLURM_STEP_NODELIST": "a[1-4]"}
-    assert cluster.place(slurm)[:2] == (1, 4)
-    assert cluster.place({"TPU_WORKER_HOSTNAMES": "a,b", "TPU_WORKER_ID": "1"})[1] == 2
+    assert processes.place(slurm)[:2] == (1, 4)
+    assert processes.place({"TPU_WORKER_HOSTNAMES": "a,b", "TPU_WORKER_ID": "1"})[1] == 2
     alone = [
         {},
         {**slurm, "SLURM_NTASKS": "1"},
@@ -203,8 +204,8 @@ def test_how_a_process_finds_its_place():
         # Left over from another program: says nothing of how many.
         {"JAX_COORDINATOR_ADDRESS": "host:1234"},
     ]
-    assert [cluster.place(environment) for environment in alone] == [None] * len(alone)
-    assert cluster.place({}, forced=True) == (None, None, None)
+    assert [processes.place(environment) for environment in alone] == [None] * len(alone)
+    assert processes.place({}, forced=True) == (None, None, None)
 
 
 @pytest.mark.parametrize(
@@ -224,7 +225,7 @@ def test_half_a_place_is_refused(change, hint):
         "JAX_PROCESS_ID": "2",
     }
     with pytest.raises(UserError, match=hint):
-        cluster.place({**explicit, **change})
+        processes.place({**explicit, **change})
 
 
 @pytest.mark.slow
@@ -251,7 +252,7 @@ def test_a_run_goes_on_with_other_processes_and_devices(trained, tmp_path):
     # Bits up to the change; then the same images and noise: the next step's losses agree.
     before = {step: value for step, value in prints(run).items() if step <= 8}
     assert before == {step: prints(folder / "two")[step] for step in before}
-    mine, whole = (record.read_metrics(r / "metrics.jsonl") for r in (run, folder / "two"))
+    mine, whole = (metrics_file.read_metrics(r / "metrics.jsonl") for r in (run, folder / "two"))
     for name in ("loss/d", "loss/g"):
         assert mine[9][name] == pytest.approx(whole[9][name], rel=1e-5)
     assert np.isfinite([line["loss/g"] for line in mine if line.get("loss/g")]).all()

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from tiny import draw
 
-from anigan_jax.networks import conv, correlation, winograd
-from anigan_jax.networks.correlation import NARROW
+from anigan_jax.networks.ops import conv, correlation, winograd
+from anigan_jax.networks.ops.correlation import NARROW
 
 
 def close(got, want, tolerance=1e-5):

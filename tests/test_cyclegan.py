@@ -10,16 +10,18 @@ from test_image_pool import Pool
 from test_resnet import carry, nchw, nhwc, torch_generator, torch_patch
 from tiny import CYCLE, arrays, digests, packed, run_steps, start
 
-from anigan_jax import checkpoint, feed, optimizers, parallel, rng, train_step
 from anigan_jax import config as configs
-from anigan_jax import session as sessions
-from anigan_jax.config import Optimizer
-from anigan_jax.data.sources import PaintedFaces
+from anigan_jax import optimizers, rng
+from anigan_jax.data.synthetic.sources import PaintedFaces
 from anigan_jax.errors import UserError
 from anigan_jax.methods import image_pool
-from anigan_jax.methods.cyclegan import CycleGAN
-from anigan_jax.methods.cyclegan_updates import CycleGame
+from anigan_jax.methods.cyclegan import CycleGame, CycleGAN
 from anigan_jax.networks import resnet
+from anigan_jax.optimizers import Optimizer
+from anigan_jax.runtime import devices as parallel
+from anigan_jax.storage import checkpoint
+from anigan_jax.training import input
+from anigan_jax.training import step as train_step
 
 STEPS = 8
 EXAMPLES = jnp.arange(CYCLE.batch_size, dtype=jnp.int32)
@@ -52,8 +54,8 @@ def path(data):
 def batch_at(config, data, step, state):
     """The batch that a step sees."""
     held, draw = jax.tree.map(jnp.asarray, dict(data)), jnp.int32(step)
-    rows = feed.gather(held, draw, config.batch_size, EXAMPLES, config.seed)
-    return feed.to_batch(rows, jnp.asarray(state.key), draw, EXAMPLES, config.flip)
+    rows = input.gather(held, draw, config.batch_size, EXAMPLES, config.seed)
+    return input.to_batch(rows, jnp.asarray(state.key), draw, EXAMPLES, config.flip)
 
 
 def keys_at(step, state, position):
@@ -336,7 +338,7 @@ def test_each_player_is_updated_once_a_step(path):
 def test_without_a_pool_there_is_no_memory(path):
     config = dataclasses.replace(CYCLE, method=dataclasses.replace(CYCLE.method, pool=0))
     method, image = config.method.make(None), jax.ShapeDtypeStruct((8, 16, 16, 3), jnp.float32)
-    state = jax.eval_shape(lambda: train_step.init_state(config, method, {}))
+    state = jax.eval_shape(lambda: state.init_state(config, method, {}))
     assert state.memory == {}
     assert path[0][0].memory["a"].shape == (20, 16, 16, 3)
     loss = method.phases[0].updates[0].losses[0]
@@ -531,7 +533,7 @@ def test_a_streamed_feed_gives_the_bits_of_a_resident_one(data, path):
     step = parallel.map_step(made, "pmap", devices)
     state, prints = parallel.replicate(first, devices), []
     for at in (0, 2):
-        rows = sessions._rows(CYCLE, data, at, 2, 1, 4)
+        rows = input._rows(CYCLE, data, at, 2, 1, 4)
         assert rows["images_b"].shape == (4, 2, 1, 2, 16, 16, 3)
         state, metrics = step(state, {}, {"device": np.arange(4, dtype=np.int32), "rows": rows})
         jax.block_until_ready(state)
@@ -551,7 +553,7 @@ def numbered(count):
 def numbers(data, draws, batch=8, seed=0):
     """Name -> (draws, batch) numbers of the images drawn."""
     held = {name: jnp.asarray(rows) for name, rows in data.items()}
-    gather = jax.jit(lambda draw: feed.gather(held, draw, batch, EXAMPLES, seed))
+    gather = jax.jit(lambda draw: input.gather(held, draw, batch, EXAMPLES, seed))
     drawn = [gather(jnp.int32(draw)) for draw in range(draws)]
     return {name: np.stack([d[name][:, 0, 0, 0] for d in drawn]) for name in data}
 
@@ -581,17 +583,17 @@ def test_equal_counts_do_not_pair_the_rows(seed):
 
 
 def test_order_seeds_are_apart():
-    assert feed.order_seed("images", 5) == feed.order_seed("label", 5) == 5
-    assert feed.order_seed("images_b", 5) == feed.order_seed("edges_b", 5) != 5
-    assert feed.second("images_b")
-    assert not feed.second("images")
+    assert input.order_seed("images", 5) == input.order_seed("label", 5) == 5
+    assert input.order_seed("images_b", 5) == input.order_seed("edges_b", 5) != 5
+    assert input.second("images_b")
+    assert not input.second("images")
 
 
 def test_the_domains_are_mirrored_apart():
     left = np.zeros((8, 2, 2, 3), np.uint8)
     left[:, :, 0] = 255
     rows = {"images": jnp.array(left), "images_b": jnp.array(left)}
-    to_batch = jax.jit(lambda draw, key: feed.to_batch(rows, key, draw, EXAMPLES, True))
+    to_batch = jax.jit(lambda draw, key: input.to_batch(rows, key, draw, EXAMPLES, True))
     key = rng.root_key(0)
     batches = [to_batch(jnp.int32(draw), key) for draw in range(100)]
     a, b = (
@@ -608,7 +610,7 @@ def test_a_pack_of_one_domain_is_refused_with_what_to_do(tmp_path):
     with pytest.raises(
         UserError, match=r"translation needs two: give --data\.path A --data\.path-b B"
     ):
-        sessions.rows(CYCLE, faces)
+        input.rows(CYCLE, faces)
 
 
 def test_a_small_second_domain_is_refused(tmp_path):
@@ -618,7 +620,7 @@ def test_a_small_second_domain_is_refused(tmp_path):
     with pytest.raises(
         UserError, match="a batch of 8 needs at least as many images; the data has 7"
     ):
-        sessions.rows(CYCLE, small)
+        input.rows(CYCLE, small)
 
 
 def test_networks_of_two_sizes_are_refused():

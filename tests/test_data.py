@@ -9,24 +9,26 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from anigan_jax import feed
-from anigan_jax.data import order, pack, painted, scan
-from anigan_jax.data.sources import Images, PaintedFaces
+from anigan_jax.data import dataset, ingest, shuffle
+from anigan_jax.data.images import Images
+from anigan_jax.data.synthetic import painted
+from anigan_jax.data.synthetic.sources import PaintedFaces
 from anigan_jax.errors import UserError
+from anigan_jax.training import input
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 7, 64, 100, 1025])
 def test_every_epoch_is_a_permutation(n):
     for epoch in (0, 1, 5):
-        key = order.epoch_key(3, np.array([epoch], np.uint32))
-        got = order.permute(np.arange(n, dtype=np.uint32), n, key)
+        key = shuffle.epoch_key(3, np.array([epoch], np.uint32))
+        got = shuffle.permute(np.arange(n, dtype=np.uint32), n, key)
         assert sorted(got.tolist()) == list(range(n))
 
 
 def test_epochs_and_seeds_have_orders_of_their_own():
     def first(seed, draw):
         args = np.array([draw], np.uint32), 32, 320, seed
-        return order.batch_indices(*args, start=np.uint32(0), count=32).tolist()
+        return shuffle.batch_indices(*args, start=np.uint32(0), count=32).tolist()
 
     assert first(0, 0) != first(0, 10)
     assert first(0, 0) != first(1, 0)
@@ -38,7 +40,7 @@ def test_epochs_and_seeds_have_orders_of_their_own():
 def test_the_order_is_pinned():
     """A change of these numbers breaks every recorded run."""
     args = np.array([3], np.uint32), 8, 44, 7
-    got = order.batch_indices(*args, start=np.uint32(0), count=8)
+    got = shuffle.batch_indices(*args, start=np.uint32(0), count=8)
     assert got.tolist() == GOLDEN
 
 
@@ -51,18 +53,18 @@ def test_host_and_device_agree_and_devices_share_out_the_batch():
     @jax.jit
     def device(draw, start):
         examples = start + jnp.arange(4, dtype=jnp.int32)
-        return feed.gather({"images": images}, draw, 8, examples, 7)["images"][:, 0, 0, 0]
+        return input.gather({"images": images}, draw, 8, examples, 7)["images"][:, 0, 0, 0]
 
     for draw in (0, 4, 5, 23):
         whole = [device(jnp.int32(draw), jnp.int32(s)) for s in (0, 4)]
         args = np.array([draw], np.uint32), 8, 44, 7
-        host = order.batch_indices(*args, start=np.uint32(0), count=8)
+        host = shuffle.batch_indices(*args, start=np.uint32(0), count=8)
         assert np.concatenate(whole).tolist() == host.tolist()
 
 
 def test_uint8_becomes_minus_one_to_one_exactly():
     raw = jnp.array([0, 127, 128, 255], jnp.uint8).reshape(1, 2, 2, 1)
-    batch = feed.to_batch(
+    batch = input.to_batch(
         {"images": raw}, jnp.zeros(2, jnp.uint32), jnp.int32(0), jnp.arange(1), False
     )
     np.testing.assert_allclose(
@@ -85,14 +87,14 @@ def test_folder_and_zip_give_the_same_pixels(tmp_path):
         for file in folder.iterdir():
             archive.write(file, file.name)
     packs = [
-        pack.build(Images(str(p), size=16, test=0), tmp_path / "cache")
+        dataset.build(Images(str(p), size=16, test=0), tmp_path / "cache")
         for p in (folder, tmp_path / "faces.zip")
     ]
     assert packs[0].manifest["sha256"] == packs[1].manifest["sha256"]
     assert packs[0].images.shape == (5, 16, 16, 3)
     assert packs[0].images[:, 0, 0].tolist() == [[30 * i, 60 * i % 256, 9 * i] for i in range(5)]
     for built in packs:
-        pack.verify(built)
+        dataset.verify(built)
 
 
 @pytest.mark.fault(34)
@@ -104,38 +106,38 @@ def test_missing_and_empty_data_are_refused(tmp_path, kind):
     if kind == "no_zip":
         path.write_bytes(b"PK no")
     with pytest.raises(UserError, match=kind):
-        pack.build(Images(str(path), size=16), tmp_path / "cache")
+        dataset.build(Images(str(path), size=16), tmp_path / "cache")
 
 
 @pytest.mark.fault(33)
 def test_a_changed_source_makes_another_pack(tmp_path):
     folder = folder_of(tmp_path / "faces")
-    first = pack.build(Images(str(folder), size=16, test=0), tmp_path / "cache")
+    first = dataset.build(Images(str(folder), size=16, test=0), tmp_path / "cache")
     (folder / "0.png").write_bytes(files.picture((9, 9, 9)))
-    second = pack.build(Images(str(folder), size=16, test=0), tmp_path / "cache")
+    second = dataset.build(Images(str(folder), size=16, test=0), tmp_path / "cache")
     assert first.path != second.path
     assert first.manifest["sha256"] != second.manifest["sha256"]
 
 
 def test_a_damaged_pack_is_seen(tmp_path):
-    built = pack.build(PaintedFaces(count=4, size=16), tmp_path)
+    built = dataset.build(PaintedFaces(count=4, size=16), tmp_path)
     pixels = built.path / "pixels.bin"
     data = bytearray(pixels.read_bytes())
     data[100] ^= 1
     pixels.write_bytes(data)
     with pytest.raises(UserError, match="damaged"):
-        pack.verify(pack.open_pack(built.path))
+        dataset.verify(dataset.open_pack(built.path))
     pixels.write_bytes(data[:-1])
     with pytest.raises(UserError, match="damaged"):
-        pack.open_pack(built.path)
+        dataset.open_pack(built.path)
     # Building again mends it.
-    pack.verify(pack.build(PaintedFaces(count=4, size=16), tmp_path))
+    dataset.verify(dataset.build(PaintedFaces(count=4, size=16), tmp_path))
 
 
 def test_workers_do_not_change_a_pack(tmp_path):
-    source = PaintedFaces(count=4 * scan.CHUNK + 3, size=16)
-    one = pack.build(source, tmp_path / "one", workers=1)
-    two = pack.build(source, tmp_path / "two", workers=2)
+    source = PaintedFaces(count=4 * ingest.CHUNK + 3, size=16)
+    one = dataset.build(source, tmp_path / "one", workers=1)
+    two = dataset.build(source, tmp_path / "two", workers=2)
     assert one.manifest == two.manifest
 
 
@@ -162,7 +164,7 @@ def test_painted_faces_show_their_tags(tmp_path):
 
 
 def test_tags_of_a_pack_belong_to_its_images(tmp_path):
-    built = pack.build(PaintedFaces(count=3, size=16), tmp_path)
+    built = dataset.build(PaintedFaces(count=3, size=16), tmp_path)
     manifest = json.loads((built.path / "manifest.json").read_text())
     examples = built.examples()
     for i in range(3):

@@ -6,23 +6,23 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anigan_jax.data import painted
-from anigan_jax.evaluation import arrays, frechet, kernels, manifold, sliced, translation
-from anigan_jax.evaluation.batches import in_batches
+from anigan_jax.data.synthetic import painted
+from anigan_jax.metrics import distances, frechet, kid, mind, paired, prdc
+from anigan_jax.runtime.batching import in_batches
 
 DISTANCES = {
     "fd": frechet.distance,
     "fd_few": frechet.distance_of_few,
-    "mmd": kernels.polynomial_mmd,
-    "kid": lambda fake, real: kernels.kid(fake, real, 3, subsets=40, size=150).mean,
-    "cmmd": kernels.cmmd,
-    "mind": lambda fake, real: sliced.mind(fake, real, 3, directions=200),
+    "mmd": kid.polynomial_mmd,
+    "kid": lambda fake, real: kid.kid(fake, real, 3, subsets=40, size=150).mean,
+    "cmmd": kid.cmmd,
+    "mind": lambda fake, real: mind.mind(fake, real, 3, directions=200),
 }
 EVERY = {
     **DISTANCES,
-    "prdc": manifold.prdc,
-    "nearest": manifold.nearest,
-    "copies": lambda fake, real: manifold.memorisation(fake, real, fake, closest=1),
+    "prdc": prdc.prdc,
+    "nearest": prdc.nearest,
+    "copies": lambda fake, real: prdc.memorisation(fake, real, fake, closest=1),
 }
 SIZE = 16
 WEIGHTS = np.random.default_rng(9).standard_normal((SIZE * SIZE * 3, 48)) / 28
@@ -60,7 +60,7 @@ def jpeg(images, quality):
 
 
 CORRUPTIONS = {
-    "blur": (translation.blur, (0.5, 0.8, 1.2, 2.0, 3.0)),
+    "blur": (paired.blur, (0.5, 0.8, 1.2, 2.0, 3.0)),
     "noise": (noise, (10, 20, 40, 80, 120)),
     "jpeg": (jpeg, (80, 40, 20, 10, 3)),
 }
@@ -77,7 +77,7 @@ def test_distances_grow_with_corruption(faces, name):
         assert np.diff(found).min() > 0
         # The network earns its place: the worst is far beyond what chance leaves.
         assert found[-1] > 10 * found[0]
-    shares = [manifold.prdc(one, real) for one in sets]
+    shares = [prdc.prdc(one, real) for one in sets]
     # A slight blur moves faces to the middle, which coverage does not mind; and the balls of
     # noisy fakes are so wide that recall is 1: no share alone tells everything.
     start = 1 if name == "blur" else 0
@@ -106,7 +106,7 @@ def test_distances_grow_with_every_class_dropped(faces):
     assert len(enough) > 5
     for name in ("fd", "kid"):
         assert np.diff([DISTANCES[name](one, real) for one in enough]).min() > 0, name
-    shares = [manifold.prdc(one, real) for one in sets]
+    shares = [prdc.prdc(one, real) for one in sets]
     assert np.diff([s.coverage for s in shares]).max() < -0.04
     assert np.diff([s.recall for s in shares]).max() < -0.04
     # What is left is as good as before: these two never see a lost class.
@@ -120,7 +120,7 @@ def test_size_of_the_batches_is_no_matter(faces):
         want = measure(*sets[0])
         for pair in sets[1:]:
             assert measure(*pair) == pytest.approx(want, rel=1e-8), name
-    assert len({manifold.prdc(*pair) for pair in sets}) == 1
+    assert len({prdc.prdc(*pair) for pair in sets}) == 1
 
 
 def test_the_same_bits_again_and_nothing_is_changed(faces):
@@ -130,7 +130,7 @@ def test_the_same_bits_again_and_nothing_is_changed(faces):
     found = [measure(fake, real) for measure in DISTANCES.values()]
     np.random.seed(1)
     assert [measure(fake, real) for measure in DISTANCES.values()] == found
-    assert manifold.prdc(fake, real) == manifold.prdc(fake, real)
+    assert prdc.prdc(fake, real) == prdc.prdc(fake, real)
     for measure in EVERY.values():
         measure(fake, real)
     assert (fake == before[0]).all()
@@ -176,16 +176,16 @@ def test_squares_are_within_their_slack():
         a, b = rng.standard_normal((2, 50, 300)) + scale
         b[:25] = a[:25] + 1e-9
         exact = ((a[:, None].astype(np.longdouble) - b) ** 2).sum(2)
-        error = np.abs(arrays.squares(a, b) - exact)
-        assert (error <= arrays.slack(a, b)).all()
-        assert (arrays.squares(a, b) >= 0).all()
+        error = np.abs(distances.squares(a, b) - exact)
+        assert (error <= distances.slack(a, b)).all()
+        assert (distances.squares(a, b) >= 0).all()
         # The bound is of use: about 1e-12 of the squared lengths.
-        assert arrays.slack(a, b).max() < 2e-12 * 2 * 300 * (scale + 1) ** 2
+        assert distances.slack(a, b).max() < 2e-12 * 2 * 300 * (scale + 1) ** 2
 
 
 @pytest.mark.parametrize(("n", "columns"), [(1, 1), (10, 3), (7, 10**9), (0, 5)])
 def test_blocks_cover_all_rows_once(monkeypatch, n, columns):
-    monkeypatch.setattr(arrays, "CELLS", 12)
-    parts = [range(n)[part] for part in arrays.blocks(n, columns)]
+    monkeypatch.setattr(distances, "CELLS", 12)
+    parts = [range(n)[part] for part in distances.blocks(n, columns)]
     assert [i for part in parts for i in part] == list(range(n))
     assert all(len(part) == 1 or len(part) * columns <= 12 for part in parts)

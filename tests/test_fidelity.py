@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from tiny import CYCLE, packed, start, thin_vgg, untrained
 
-from anigan_jax import features, fidelity, foreign_files, panel, weights
-from anigan_jax.evaluation import translation as judge
-from anigan_jax.methods import translation_updates
-from anigan_jax.networks import lpips
+from anigan_jax.evaluation import features, sample_quality, translation_quality
+from anigan_jax.methods import translation
+from anigan_jax.metrics import paired
+from anigan_jax.perceptual import lpips, store
+from anigan_jax.storage import safetensors
 
 
 def heads() -> dict[str, np.ndarray]:
@@ -32,19 +33,17 @@ def state():
 
 def translations(method, state, pack):
     """What the held-out images become, by direction."""
-    targets = panel.targets(method, pack)
-    return {w: panel.made(method, state, pack, w, t, 12, 0) for w, t in targets.items()}
+    targets = sample_quality.targets(method, pack)
+    return {w: sample_quality.made(method, state, pack, w, t, 12, 0) for w, t in targets.items()}
 
 
 def judged(pack, state, translate, vgg=None):
     """The report of a method that translates by plain functions of images."""
     wrapped = {way: lambda p, s, x, f=f: f(x) for way, f in translate.items()}
-    method = start(CYCLE)[0]._replace(
-        translate=wrapped, evaluate=translation_updates.evaluator(wrapped)
-    )
+    method = start(CYCLE)[0]._replace(translate=wrapped, evaluate=translation.evaluator(wrapped))
     inputs = CYCLE.method.inputs(pack, "test")
     made = translations(method, state, pack)
-    return fidelity.measure(method, state, pack, inputs, made, vgg)
+    return translation_quality.measure(method, state, pack, inputs, made, vgg)
 
 
 def test_who_changes_nothing_is_the_identity_baseline(pack, state):
@@ -92,7 +91,7 @@ def test_distances_are_means_over_the_held_out_images(pack, state):
 def test_a_sheet_shows_source_translation_and_partner(pack, state):
     method = start(CYCLE)[0]._replace(translate={"ab": lambda p, s, x: -x})
     made = translations(method, state, pack)
-    sheet = np.asarray(fidelity.sheet(made["ab"], pack, "ab"))
+    sheet = np.asarray(translation_quality.sheet(made["ab"], pack, "ab"))
     left, top = sheet.shape[1] - 3 * 18, sheet.shape[0] - 12 * 18
     for column, want in enumerate((pack.part("testA"), 255 - pack.part("testA"))):
         got = sheet[top : top + 16, left + 18 * column : left + 18 * column + 16]
@@ -103,20 +102,20 @@ def test_a_sheet_shows_source_translation_and_partner(pack, state):
 
 
 def test_the_verb(verb, tmp_path, monkeypatch):
-    monkeypatch.setattr(foreign_files, "weights_home", lambda: tmp_path / "none")
+    monkeypatch.setattr(store, "weights_home", lambda: tmp_path / "none")
     monkeypatch.setattr(features, "cache_home", lambda: tmp_path / "home")
     run = untrained(tmp_path / "run", "CYCLE")
     code, out, _ = verb("evaluate", run)
     assert code == 0
     assert "anigan weights vgg16" in out  # what brings LPIPS
     assert (run / "evaluate" / "step_000000000_ab.png").exists()
-    weights.write(heads(), tmp_path / "vgg.safetensors")
+    safetensors.write(heads(), tmp_path / "vgg.safetensors")
     code, out, _ = verb("evaluate", run, "--json", "--vgg16", tmp_path / "vgg.safetensors")
     report = json.loads(out)
     assert code == 0
     assert report == json.loads((run / "evaluate" / "step_000000000.json").read_text())
     assert report["ab"]["identity"]["lpips"] > 0
-    assert report["vgg16_sha256"] == foreign_files.content_sha256(heads())
+    assert report["vgg16_sha256"] == store.content_sha256(heads())
     code, _, error = verb("evaluate", run, "--vgg16", tmp_path / "absent")
     assert code == 2
     assert "absent" in error
@@ -129,7 +128,7 @@ def test_lpips_of_the_report_is_that_of_the_partners(pack, state):
     vgg = heads()
     rows = judged(pack, state, {"ab": lambda x: x}, vgg)["ab"]
     a, b = pack.part("testA"), pack.part("testB")
-    params = jax.tree.map(jnp.asarray, weights.unflatten(vgg))
+    params = jax.tree.map(jnp.asarray, safetensors.unflatten(vgg))
     want = lpips.lpips(params, a / 127.5 - 1.0, b / 127.5 - 1.0)
     np.testing.assert_allclose(rows["identity"]["lpips"], np.mean(want), rtol=1e-4)
-    np.testing.assert_allclose(rows["identity"]["psnr"], judge.psnr(a, b).mean(), rtol=1e-12)
+    np.testing.assert_allclose(rows["identity"]["psnr"], paired.psnr(a, b).mean(), rtol=1e-12)

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from test_foreign_weights import save_torch, torchvisions
 
-from anigan_jax import foreign_weights
 from anigan_jax.errors import UserError
+from anigan_jax.perceptual import vgg_weights
 
 
 class Payload:
@@ -52,13 +52,13 @@ def test_pickles_that_call_are_refused_and_do_nothing(tmp_path, protocol):
             zipped(pth, {"data.pkl": data})
             for path in (ckpt, pth):
                 with pytest.raises(UserError, match="its pickle asks for '"):
-                    foreign_weights.read(path)
+                    vgg_weights.read(path)
             start = b"".join(
                 pickle.dumps(x, 2) for x in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})
             )
             pth.write_bytes(start + data)
             with pytest.raises(UserError, match="its pickle asks for '"):
-                foreign_weights.read(pth)
+                vgg_weights.read(pth)
     assert not mark.exists()
 
 
@@ -86,7 +86,7 @@ def test_pickles_that_bend_are_refused(tmp_path):
     ):  # fmt: skip
         path.write_bytes(data)
         with pytest.raises(UserError, match=f"cannot be read as VGG weights: .*{match}"):
-            foreign_weights.read(path)
+            vgg_weights.read(path)
 
 
 def tensor(torch, count, *view) -> bytes:
@@ -128,7 +128,7 @@ def test_tensors_outside_their_storage_are_refused(tmp_path, count, offset, size
     data = tensor(torch, count, offset, size, stride)
     path = zipped(tmp_path / "vgg.pth", {"data.pkl": data, "data/0": bytes(16)})
     with pytest.raises(UserError, match=r"tensor|storage|whole numbers"):
-        foreign_weights.read(path)
+        vgg_weights.read(path)
 
 
 def test_zips_that_lie_are_refused(tmp_path):
@@ -139,9 +139,9 @@ def test_zips_that_lie_are_refused(tmp_path):
 
     def refused(match: str = ""):
         with pytest.raises(UserError, match=f"cannot be read as VGG weights: .*{match}"):
-            foreign_weights.read(path)
+            vgg_weights.read(path)
 
-    assert foreign_weights.read(zipped(path, records))
+    assert vgg_weights.read(zipped(path, records))
     zipped(path, records, zipfile.ZIP_DEFLATED)
     refused("compressed")
     zipped(path, records | {"data/0": b""})

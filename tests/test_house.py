@@ -11,50 +11,30 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "anigan_jax"
 FILES = sorted(PACKAGE.rglob("*.py"))
-# Modules that the command line reads before JAX may start.
-JAX_FREE = (
-    "cli",
-    "cli_data",
-    "weights",
-    "config",
-    "errors",
-    "runtime",
-    "signals",
-    "watch",
-    "cluster",
-    "streams",
-    "cli_common",
-    "cli_show",
-    "methods/gan",
-    "methods/text_gan",
-    "methods/text_tables",
-    "methods/text_encoder",
-    "methods/classifier",
-    "methods/translation",
-    "methods/cyclegan",
-    "methods/cartoongan",
-    "networks/resnet",
-    "networks/cartoon",
-    "foreign_pickle",
-    "foreign_weights",
-    "foreign_files",
-    "inception_weights",
-    "cli_weights",
-    "cli_evaluate",
-    "cli_report",
-    "cli_study",
-    "cli_checkpoints",
-    "checkpoint_files",
-    "report",
-    "report_files",
-    "report_tables",
-    "report_page",
-    "downsample",
-    "event_files",
-    "cli_photos",
-    "photos",
-    "networks/specs",
+# Each room knows only what stands above it.
+ORDER = (
+    ("errors", "core", "losses"),
+    ("rng",),
+    ("metrics",),
+    ("runtime",),
+    ("networks",),
+    ("data",),
+    ("optimizers",),
+    ("config",),
+    ("storage",),
+    ("perceptual",),
+    ("methods",),
+    ("state",),
+    ("sampling",),
+    ("report",),
+    ("evaluation",),
+    ("training",),
+    ("api",),
+    ("sweep", "bench"),
+    ("cli",),
+    ("__init__", "__main__"),
 )
+RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 
 
 def imports(path: Path, *, top: bool) -> set[str]:
@@ -73,24 +53,49 @@ def module(path: Path) -> str:
     return path.relative_to(PACKAGE).with_suffix("").as_posix()
 
 
+def rooms_of(path: Path) -> set[str]:
+    """The rooms that a file imports from, its own left out."""
+    used = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "anigan_jax":
+            parts = node.module.split(".")[1:]
+            used |= {parts[0]} if parts else {alias.name for alias in node.names}
+    return (used & RANK.keys()) - {module(path).split("/")[0]}
+
+
 @pytest.mark.parametrize("path", FILES, ids=module)
-def test_layers(path):
-    here, used = module(path), imports(path, top=False)
-    families = {n for n in used if n.startswith("anigan_jax.methods")}
-    if not here.startswith(("methods/", "bench")):
-        assert not families, f"{here} names a family"
-    if here != "checkpoint":
-        assert not any(name.startswith("orbax") for name in used)
-    if here in JAX_FREE or here.startswith(("data/", "evaluation/")):
-        roots = {name.split(".")[0] for name in imports(path, top=True)}
-        assert not roots & {"jax", "flax", "optax", "orbax"}, f"{here} starts JAX"
-    if here == "losses":
-        assert not any(n.startswith(("anigan_jax", "flax")) for n in used)
-    if here.startswith("evaluation/"):
-        outside = [n for n in used if n.startswith("anigan_jax") and "evaluation" not in n]
-        assert not outside, f"{here} judges arrays alone"
-    if here == "core":
-        assert not any(n.startswith("anigan_jax") for n in used)
+def test_rooms_know_only_what_stands_above_them(path):
+    here = module(path).split("/")[0]
+    wrong = {room for room in rooms_of(path) if RANK[room] >= RANK[here]}
+    assert not wrong, f"{module(path)} imports from {', '.join(sorted(wrong))}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=module)
+def test_who_knows_which_library(path):
+    here, room = module(path), module(path).split("/")[0]
+    roots = {name.split(".")[0] for name in imports(path, top=False)}
+    if here != "storage/checkpoint":
+        assert "orbax" not in roots
+    if room in ("data", "metrics"):
+        assert not roots & {"jax", "flax", "optax"}, f"{here} is NumPy and Pillow only"
+    if here in ("core", "losses"):
+        assert "flax" not in roots or here == "core"
+    if room not in ("methods", "bench"):
+        names = imports(path, top=False) - {"anigan_jax.methods.augment"}
+        families = {n for n in names if n.startswith("anigan_jax.methods.")}
+        assert not {n for n in families if "augment" not in n}, "it names a family"
+
+
+def test_no_circles():
+    """Within a room too: what a module imports at its top is never imported back."""
+    import graphlib
+
+    names = {module(path).replace("/", ".") for path in FILES}
+    graph = {}
+    for path in FILES:
+        used = {name.removeprefix("anigan_jax.") for name in imports(path, top=True)}
+        graph[module(path).replace("/", ".")] = used & names
+    graphlib.TopologicalSorter(graph).prepare()
 
 
 @pytest.mark.parametrize("path", FILES, ids=module)

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from anigan_jax import parallel
 from anigan_jax.methods import image_pool
+from anigan_jax.runtime import devices as parallel
 
 
 class Pool:

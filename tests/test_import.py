@@ -17,10 +17,10 @@ from PIL import Image
 from real import DATA, needs_data
 from tiny import anigan, process_env
 
-from anigan_jax import check
-from anigan_jax.data import pack, scan
-from anigan_jax.data.sources import Images
+from anigan_jax.data import dataset, ingest
+from anigan_jax.data.images import Images
 from anigan_jax.errors import UserError
+from anigan_jax.report import data as check
 
 
 def write(folder, contents: dict) -> str:
@@ -36,18 +36,18 @@ def faces(count: int, start: int = 0, kind="PNG") -> dict:
     return {f"{i}.{suffix}": files.noise_file(i, kind) for i in range(start, start + count)}
 
 
-def built(tmp_path, path: str, **settings) -> pack.Pack:
+def built(tmp_path, path: str, **settings) -> dataset.Pack:
     settings = {"size": 32, "test": 0, **settings}
-    return pack.build(Images(path, **settings), tmp_path / "cache", workers=1)
+    return dataset.build(Images(path, **settings), tmp_path / "cache", workers=1)
 
 
-def scanned(tmp_path, path: str, **settings) -> scan.Scan:
+def scanned(tmp_path, path: str, **settings) -> ingest.Scan:
     folder = tmp_path / "scan"
     folder.mkdir(exist_ok=True)
-    return scan.scan(Images(path, **{"size": 32, **settings}), folder, workers=1)
+    return ingest.scan(Images(path, **{"size": 32, **settings}), folder, workers=1)
 
 
-def codes(found: scan.Scan) -> dict:
+def codes(found: ingest.Scan) -> dict:
     return {f.file: f.code for f in found.findings}
 
 
@@ -235,7 +235,7 @@ def test_a_hostile_folder_is_named_file_by_file(tmp_path):
         "import", folder, "--size", 32, "--out", tmp_path / "pack", "--policy", "skip", "--test", 0
     )
     assert done.returncode == 0, done.stderr
-    made = pack.open_pack(tmp_path / "pack")
+    made = dataset.open_pack(tmp_path / "pack")
     assert len(made.images) == 3
     assert {name for name, *_ in made.manifest["refused"]} == set(want)
     for i in range(3):
@@ -275,7 +275,7 @@ def test_workers_find_the_same_as_one_process(tmp_path):
     contents["0100.png"] = b"bad"
     path = write(tmp_path / "x", contents)
     source = Images(path, size=16, policy="skip")
-    packs = [pack.build(source, tmp_path / str(n), workers=n) for n in (1, 2)]
+    packs = [dataset.build(source, tmp_path / str(n), workers=n) for n in (1, 2)]
     assert packs[0].manifest == packs[1].manifest
     assert packs[0].manifest["counts"]["duplicate"] == 60
 
@@ -309,13 +309,13 @@ class Deadly(Images):
 
 @pytest.mark.fault(35)
 def test_a_decoder_that_dies_or_hangs_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(scan, "CHUNK", 4)
-    monkeypatch.setattr(scan, "CHUNK_SECONDS", 8.0)
-    monkeypatch.setattr(scan, "FILE_SECONDS", 4.0)
+    monkeypatch.setattr(ingest, "CHUNK", 4)
+    monkeypatch.setattr(ingest, "CHUNK_SECONDS", 8.0)
+    monkeypatch.setattr(ingest, "FILE_SECONDS", 4.0)
     contents = {f"{i:02}.png": files.noise_file(i, size=32) for i in range(18)}
     contents |= {"05-dies.png": files.noise_file(98), "16-hangs.png": files.noise_file(99)}
     source = Deadly(write(tmp_path / "x", contents), size=16)
-    found = scan.scan(source, tmp_path, workers=2)
+    found = ingest.scan(source, tmp_path, workers=2)
     assert {f.file: f.code for f in found.findings} == {
         "05-dies.png": "crashed",
         "16-hangs.png": "crashed",
@@ -338,9 +338,9 @@ def test_import_again_other_data_and_damage(tmp_path):
     refused = anigan(*args)
     assert refused.returncode == 2
     assert "--overwrite" in refused.stderr
-    assert len(pack.open_pack(out).images) == 4
+    assert len(dataset.open_pack(out).images) == 4
     assert anigan(*args, "--overwrite").returncode == 0
-    assert len(pack.open_pack(out).images) == 5
+    assert len(dataset.open_pack(out).images) == 5
     data = bytearray((out / "pixels.bin").read_bytes())
     data[7] ^= 1
     (out / "pixels.bin").write_bytes(data)
@@ -358,7 +358,7 @@ def test_a_killed_import_leaves_no_half_pack(tmp_path):
     image = files.noise_file(1, "JPEG")
     write(folder, {f"{i:05}.jpg": image + b"%d" % i for i in range(6000)})
     out = tmp_path / "out" / "pack"
-    command = [sys.executable, "-m", "anigan_jax.cli", "import", folder, "--out", out]
+    command = [sys.executable, "-m", "anigan_jax", "import", folder, "--out", out]
     for wait in (0.1, 0.6):
         process = subprocess.Popen(command, env=process_env(), stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 60
@@ -376,17 +376,17 @@ def test_a_killed_import_leaves_no_half_pack(tmp_path):
     assert done.returncode == 0, done.stderr
     # What the killed ones left is gone too.
     assert [p.name for p in out.parent.iterdir()] == ["pack"]
-    pack.verify(pack.open_pack(out))
+    dataset.verify(dataset.open_pack(out))
 
 
 def test_training_takes_a_pack_and_refuses_another_size(tmp_path):
     path = write(tmp_path / "x", faces(4))
-    made, there = pack.import_to(Images(path, size=32, test=0), tmp_path / "pack", workers=1)
+    made, there = dataset.import_to(Images(path, size=32, test=0), tmp_path / "pack", workers=1)
     assert not there
-    taken = pack.build(Images(str(tmp_path / "pack"), size=32), tmp_path / "cache")
+    taken = dataset.build(Images(str(tmp_path / "pack"), size=32), tmp_path / "cache")
     assert (taken.images == made.images).all()
     with pytest.raises(UserError, match="--size 64"):
-        pack.build(Images(str(tmp_path / "pack"), size=64), tmp_path / "cache")
+        dataset.build(Images(str(tmp_path / "pack"), size=64), tmp_path / "cache")
 
 
 @pytest.mark.parametrize(
@@ -427,17 +427,17 @@ def test_the_page_escapes_names(tmp_path):
 
 @needs_data
 def test_the_real_sets(tmp_path):
-    anime = pack.build(Images(str(DATA / "anime_faces_64")), tmp_path / "cache")
+    anime = dataset.build(Images(str(DATA / "anime_faces_64")), tmp_path / "cache")
     assert anime.manifest["count"] == 7800
     assert anime.manifest["counts"] == {"no image": 28936}
     assert min(anime.examples()["hair"]) >= 0
-    konachan = pack.build(Images(str(DATA / "konachan_faces_96"), size=96), tmp_path / "cache")
+    konachan = dataset.build(Images(str(DATA / "konachan_faces_96"), size=96), tmp_path / "cache")
     assert konachan.manifest["count"] == 1200
-    photos = pack.build(Images(str(DATA / "us_congress_portraits")), tmp_path / "cache")
+    photos = dataset.build(Images(str(DATA / "us_congress_portraits")), tmp_path / "cache")
     assert photos.manifest["count"] == 430
     assert not {"no box", "box", "no image"} & set(photos.manifest["counts"])
     with pytest.raises(UserError, match="no images"):
-        pack.build(Images(str(DATA / "face_landmarks_68")), tmp_path / "cache")
+        dataset.build(Images(str(DATA / "face_landmarks_68")), tmp_path / "cache")
 
 
 @needs_data

@@ -12,10 +12,10 @@ from oracle import torch_fidelity
 from test_foreign_pickle import Payload, zipped
 from test_foreign_weights import save_torch
 
-from anigan_jax import foreign_files, inception_weights, weights
 from anigan_jax.errors import UserError
-from anigan_jax.inception_weights import AVERAGE, BLOCKS, EPSILON, MAX, SIDE, Conv
-from anigan_jax.networks import inception
+from anigan_jax.perceptual import inception, inception_weights, store
+from anigan_jax.perceptual.inception_weights import AVERAGE, BLOCKS, EPSILON, MAX, SIDE, Conv
+from anigan_jax.storage import safetensors
 
 block = jax.jit(inception.block, static_argnums=2)
 FIRST = "Conv2d_1a_3x3"
@@ -59,7 +59,7 @@ def flat(state):
 def source(state, tmp_path_factory):
     """A file as pytorch-fid's, its checksum in its name."""
     path = save_torch(tmp_path_factory.mktemp("inception") / "x.pth", state)
-    digest = foreign_files.meant(path)
+    digest = store.meant(path)
     return path.rename(path.with_name(f"pt_inception-2015-12-05-{digest[:8]}.pth"))
 
 
@@ -95,7 +95,7 @@ def test_pool3_equals_torch_fidelity(theirs, flat):
     pixels[1] //= 3
     (want,) = theirs(torch.tensor(pixels.transpose(0, 3, 1, 2)))
     signed = (np.float32(pixels) - 128) / 128
-    got = np.asarray(jax.jit(inception.features)(weights.unflatten(flat), signed))
+    got = np.asarray(jax.jit(inception.features)(safetensors.unflatten(flat), signed))
     assert got.shape == (2, 2048) and got.dtype == np.float32
     assert worst(got, want) < 1e-5
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
@@ -109,7 +109,7 @@ def test_pool3_equals_torch_fidelity(theirs, flat):
 )
 def test_blocks_equal_torch_fidelitys(theirs, flat, name):
     torch = pytest.importorskip("torch")
-    params = weights.unflatten(flat)[name]
+    params = safetensors.unflatten(flat)[name]
     # A branch may begin with a pooling, but not the first.
     channels = params[BLOCKS[name][0][0].name]["kernel"].shape[2]
     # Of both signs, so that a padding which counts as a value is seen by the largest, too.
@@ -136,17 +136,17 @@ def test_padding_does_not_count():
 
 
 def test_other_images_and_parameters_are_refused(flat):
-    params = weights.unflatten(flat)
+    params = safetensors.unflatten(flat)
     for shape in ((1, 298, 299, 3), (1, 299, 299, 1), (299, 299, 3), (1, 3, 299, 299)):
         with pytest.raises(ValueError, match=r"must be \(B, 299, 299, 3\)"):
             inception.features(params, np.zeros(shape, np.float32))
     x = np.zeros((1, SIDE, SIDE, 3), np.float32)
     without = {name: value for name, value in flat.items() if name != "Mixed_6e/branch1x1/bias"}
     with pytest.raises(ValueError, match="look at Mixed_6e/branch1x1/bias"):
-        inception.features(weights.unflatten(without), x)
+        inception.features(safetensors.unflatten(without), x)
     with pytest.raises(ValueError, match="look at Mixed_6e/branch1x1/bias"):
         bent = without | {"Mixed_6e/branch1x1/bias": np.zeros(191)}
-        inception.features(weights.unflatten(bent), x)
+        inception.features(safetensors.unflatten(bent), x)
 
 
 def test_batch_norm_is_folded_in(state, flat):
@@ -166,15 +166,15 @@ def test_batch_norm_is_folded_in(state, flat):
 
 
 def test_every_source_gives_the_same(verb, source, flat, tmp_path):
-    want = foreign_files.content_sha256(flat)
+    want = store.content_sha256(flat)
     code, out, _ = verb("weights", "inception", "--from", source)
     assert code == 0 and want in out
     # Random numbers under the published name's pattern.
     assert f"Inception-v3, of {source.name}, which is not the published file" in out
     found = inception_weights.find()
     assert all(np.array_equal(found[name], flat[name]) for name in flat)
-    path = foreign_files.kept("inception")
-    about = weights.metadata(path)
+    path = store.kept("inception")
+    about = safetensors.metadata(path)
     assert about["source_sha256"].startswith(source.stem[-8:]) and about["published"] is False
     code, out, _ = verb("weights")
     assert code == 0 and want in out and "vgg16      absent" in out
@@ -187,22 +187,22 @@ def test_every_source_gives_the_same(verb, source, flat, tmp_path):
 def test_formats(only_stem, tmp_path, kind):
     path = tmp_path / f"x.{'safetensors' if kind == 'safetensors' else 'pth'}"
     if kind == "safetensors":
-        weights.write(only_stem | {"AuxLogits.fc.bias": np.zeros(2)}, path)
+        safetensors.write(only_stem | {"AuxLogits.fc.bias": np.zeros(2)}, path)
     else:
         save_torch(path, only_stem, _use_new_zipfile_serialization=kind == "zip")
     _, about = inception_weights.convert(str(path))
     direct = inception_weights.check(only_stem, "x")
-    assert about["content_sha256"] == foreign_files.content_sha256(direct)
+    assert about["content_sha256"] == store.content_sha256(direct)
     found = inception_weights.find()
     assert all(np.array_equal(found[name], direct[name]) for name in direct)
 
 
 def test_the_published_file_is_told_of(only_stem, tmp_path, monkeypatch, verb):
     path = save_torch(tmp_path / "x.pth", only_stem)
-    monkeypatch.setattr(inception_weights, "PUBLISHED", foreign_files.meant(path))
+    monkeypatch.setattr(inception_weights, "PUBLISHED", store.meant(path))
     code, out, _ = verb("weights", "inception", "--from", path)
     assert code == 0 and "not the published file" not in out
-    assert weights.metadata(foreign_files.kept("inception"))["published"] is True
+    assert safetensors.metadata(store.kept("inception"))["published"] is True
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_the_published_file_is_told_of(only_stem, tmp_path, monkeypatch, verb):
 def test_files_that_are_not_whole_are_refused(verb, only_stem, tmp_path, changes, told):
     arrays = {name: value for name, value in (only_stem | changes).items() if value is not None}
     path = tmp_path / "x.safetensors"
-    weights.write(arrays, path)
+    safetensors.write(arrays, path)
     code, out, error = verb("weights", "inception", "--from", path, "--out", tmp_path / "out")
     assert code == 2 and not out and not (tmp_path / "out").exists()
     assert error.startswith("error: ") and told in error and len(error.splitlines()) == 1
@@ -255,7 +255,7 @@ def test_other_files_are_refused(verb, only_stem, tmp_path):
     path = path.with_suffix(".safetensors")
     path.write_bytes(data)
     refused("no readable weights", "--from", path)
-    weights.write({"conv1_1/bias": np.zeros(2, np.float32)}, path)
+    safetensors.write({"conv1_1/bias": np.zeros(2, np.float32)}, path)
     refused("'conv1_1/bias', which is no array of Inception-v3", "--from", path)
     assert not mark.exists()
 

@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 from tiny import CYCLE, FULL, JUDGE, packed, start
 
-from anigan_jax import checkpoint, driver, features, judge, outputs, record, signals
 from anigan_jax.config import Run, check
-from anigan_jax.data.sources import PaintedFaces
+from anigan_jax.data.synthetic.sources import PaintedFaces
 from anigan_jax.errors import UserError
-from anigan_jax.evaluation.scores import kid_size, scores
+from anigan_jax.evaluation import features
+from anigan_jax.metrics.feature_scores import kid_size, scores
+from anigan_jax.runtime import signals
+from anigan_jax.storage import checkpoint, metrics_file
+from anigan_jax.training import artifacts, loop, online_eval
 
 RUN = Run(
     steps=12,
@@ -45,15 +48,15 @@ def pack(tmp_path_factory):
 
 def train(config, workdir, pack):
     with signals.caught() as stop:
-        return driver.train(config, workdir, pack, "", [], stop)
+        return loop.train(config, workdir, pack, "", [], stop)
 
 
 def lines(run):
-    return record.read_metrics(run / judge.LINES)
+    return metrics_file.read_metrics(run / online_eval.LINES)
 
 
 def prints(run):
-    return {m["step"]: m["fingerprint"] for m in record.read_metrics(run / "metrics.jsonl")}
+    return {m["step"]: m["fingerprint"] for m in metrics_file.read_metrics(run / "metrics.jsonl")}
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +70,7 @@ def test_it_changes_no_bit_of_the_training(judged, pack, tmp_path):
     config = dataclasses.replace(JUDGED, run=dataclasses.replace(RUN, evaluate_every=0))
     assert train(config, tmp_path / "run", pack) == 0
     assert prints(tmp_path / "run") == prints(judged)
-    assert not (tmp_path / "run" / judge.LINES).exists()
+    assert not (tmp_path / "run" / online_eval.LINES).exists()
 
 
 def test_every_interval_is_judged_and_the_best_checkpoint_kept(judged):
@@ -75,7 +78,7 @@ def test_every_interval_is_judged_and_the_best_checkpoint_kept(judged):
     assert [line["step"] for line in found] == [4, 8, 12]
     kids = {line["step"]: line["kid-random"] for line in found}
     best = min(kids, key=kids.get)
-    assert json.loads((judged / judge.BEST).read_text()) == {"step": best, "kid": kids[best]}
+    assert json.loads((judged / online_eval.BEST).read_text()) == {"step": best, "kid": kids[best]}
     assert checkpoint.steps(judged / "checkpoints") == sorted({best, 12})
 
 
@@ -83,11 +86,11 @@ def test_the_scores_are_those_of_the_state(judged, pack):
     """By hand, from the checkpoint."""
     method, like = start(JUDGED)
     state = checkpoint.restore(judged / "checkpoints", jax.tree.map(np.asarray, like)).state
-    from anigan_jax import show
+    from anigan_jax.sampling import grids
 
     network = features.find("random")
     n = len(pack.part("test"))
-    made = show.generated(method, state, show.latents(method, n, 0))
+    made = grids.generated(method, state, grids.latents(method, n, 0))
     real = features.of_images(network, pack.part("train"))
     told = scores(features.of_images(network, made), real, 0, kid_size(n, len(real)))
     last = lines(judged)[-1]
@@ -99,7 +102,7 @@ def test_the_scores_are_those_of_the_state(judged, pack):
 
 
 def test_the_floor_is_that_of_as_many_real_images(judged, pack):
-    protocol = json.loads((judged / judge.PROTOCOL).read_text())
+    protocol = json.loads((judged / online_eval.PROTOCOL).read_text())
     held, train_images = pack.part("test"), pack.part("train")
     assert protocol["n"] == {"generated": len(held)}
     network = features.find("random")
@@ -111,14 +114,14 @@ def test_the_floor_is_that_of_as_many_real_images(judged, pack):
 
 def stopping_at(monkeypatch, step):
     """A SIGTERM arrives before the checkpoint of `step` is judged."""
-    usual = outputs.Outputs.lines
+    usual = artifacts.Outputs.lines
 
     def write_and_stop(self, at, *rest):
         if at == step:
             signal.raise_signal(signal.SIGTERM)
         usual(self, at, *rest)
 
-    monkeypatch.setattr(outputs.Outputs, "lines", write_and_stop)
+    monkeypatch.setattr(artifacts.Outputs, "lines", write_and_stop)
 
 
 @pytest.mark.parametrize("step", [6, 8])
@@ -133,15 +136,15 @@ def test_a_run_that_is_stopped_goes_on_with_the_same_scores(judged, pack, tmp_pa
     assert train(JUDGED, run, pack) == 0
     assert lines(run) == lines(judged)
     assert prints(run) == prints(judged)
-    assert (run / judge.BEST).read_text() == (judged / judge.BEST).read_text()
+    assert (run / online_eval.BEST).read_text() == (judged / online_eval.BEST).read_text()
 
 
 def test_another_protocol_is_refused(judged, pack):
     run = dataclasses.replace(RUN, steps=14, evaluate_n=5)
-    before = (judged / judge.PROTOCOL).read_text()
+    before = (judged / online_eval.PROTOCOL).read_text()
     with pytest.raises(UserError, match="judged in another way"):
         train(dataclasses.replace(JUDGED, run=run), judged, pack)
-    assert (judged / judge.PROTOCOL).read_text() == before
+    assert (judged / online_eval.PROTOCOL).read_text() == before
     assert [line["step"] for line in lines(judged)] == [4, 8, 12]
 
 
@@ -161,8 +164,8 @@ def test_translations_are_judged_by_direction(tmp_path):
     pack = packed(config, tmp_path)
     method, state = start(config, pack)
     own = jax.tree.map(np.asarray, state)
-    told = judge.of_panel(features.find("random"), RUN, method, pack, tmp_path)(own)
-    floor = json.loads((tmp_path / judge.PROTOCOL).read_text())["floor"]
+    told = online_eval.of_panel(features.find("random"), RUN, method, pack, tmp_path)(own)
+    floor = json.loads((tmp_path / online_eval.PROTOCOL).read_text())["floor"]
     assert told.keys() == floor.keys()
     assert {name.split("/")[0] for name in told} == {"ab", "ba"}
     assert told["ab/kid-random"] != told["ba/kid-random"]
@@ -171,7 +174,7 @@ def test_translations_are_judged_by_direction(tmp_path):
 
 
 def test_the_best_of_several_directions_is_the_best_mean():
-    found = record.best(
+    found = metrics_file.best(
         [
             {"step": 1, "ab/kid-x": 0.1, "ba/kid-x": 0.9},
             {"step": 2, "ab/kid-x": 0.4, "ba/kid-x": 0.4, "l1": 0.0},
@@ -180,20 +183,21 @@ def test_the_best_of_several_directions_is_the_best_mean():
         ]
     )
     assert found == (2, pytest.approx(0.4))
-    assert record.best([{"step": 1, "accuracy": 1.0}]) is None
+    assert metrics_file.best([{"step": 1, "accuracy": 1.0}]) is None
     # KID may be negative, and the earliest of equals is taken.
-    assert record.best([{"step": 5, "kid-x": -0.1}, {"step": 6, "kid-x": -0.1}])[0] == 5
+    assert metrics_file.best([{"step": 5, "kid-x": -0.1}, {"step": 6, "kid-x": -0.1}])[0] == 5
 
 
 def test_warnings_are_written_and_said(pack, tmp_path, capsys, monkeypatch):
-    from anigan_jax.evaluation import collapse
+    from anigan_jax.training import health
 
-    monkeypatch.setattr(collapse, "RULES", ((lambda window: True, "a sign"),))
-    monkeypatch.setattr(collapse, "WINDOW", 5)
+    monkeypatch.setattr(health, "RULES", ((lambda window: True, "a sign"),))
+    monkeypatch.setattr(health, "WINDOW", 5)
     config = dataclasses.replace(JUDGED, run=dataclasses.replace(RUN, steps=8, evaluate_every=0))
     assert train(config, tmp_path / "run", pack) == 0
     told = {
-        m["step"]: m.get("warnings") for m in record.read_metrics(tmp_path / "run/metrics.jsonl")
+        m["step"]: m.get("warnings")
+        for m in metrics_file.read_metrics(tmp_path / "run/metrics.jsonl")
     }
     # The line of step 0 counts too; only the step that fills the window is marked.
     assert [step for step, warnings in told.items() if warnings] == [4]
@@ -202,6 +206,6 @@ def test_warnings_are_written_and_said(pack, tmp_path, capsys, monkeypatch):
 
 
 def test_gradient_norms_are_recorded(judged):
-    found = record.read_metrics(judged / "metrics.jsonl")[1:]
+    found = metrics_file.read_metrics(judged / "metrics.jsonl")[1:]
     assert all(np.isfinite(m["gradient/g"]) and m["gradient/g"] > 0 for m in found)
     assert all(m["gradient/d"] > 0 for m in found)

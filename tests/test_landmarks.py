@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 from real import DATA, needs_data
 
-from anigan_jax import weights
-from anigan_jax.data import pack, painted
-from anigan_jax.data.sources import Images, PaintedFaces
+from anigan_jax.data import dataset
+from anigan_jax.data.images import Images
+from anigan_jax.data.synthetic import painted
+from anigan_jax.data.synthetic.sources import PaintedFaces
 from anigan_jax.errors import UserError
-from anigan_jax.networks import landmarks
+from anigan_jax.perceptual import landmarks
+from anigan_jax.perceptual import landmarks as perceptual_landmarks
+from anigan_jax.storage import safetensors
 
 # Made by tests/golden/face_api.cjs with face-api 1.7.15 under Node.
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "face_api.json").read_text())
@@ -30,7 +33,7 @@ def test_it_equals_face_api():
 
 @needs_data
 def test_it_equals_face_api_on_photos_and_lies_on_the_faces(tmp_path):
-    images = pack.build(Images(str(DATA / "us_congress_portraits"), test=0.1), tmp_path).images
+    images = dataset.build(Images(str(DATA / "us_congress_portraits"), test=0.1), tmp_path).images
     found = landmarks.detect(images)
     np.testing.assert_allclose(found[:4], golden("congress"), atol=1e-3)
     # iBUG's order: eyes above the nose above the mouth, left eye left of the right one.
@@ -45,8 +48,8 @@ def test_it_equals_face_api_on_photos_and_lies_on_the_faces(tmp_path):
 @needs_data
 def test_the_shipped_weights_are_the_published_ones():
     folder = DATA / "face_landmarks_68"
-    assert weights.from_face_api(folder) == weights.LANDMARKS.read_bytes()
-    licence = weights.LANDMARKS.with_suffix(".LICENSE").read_text()
+    assert perceptual_landmarks.from_face_api(folder) == perceptual_landmarks.LANDMARKS.read_bytes()
+    licence = perceptual_landmarks.LANDMARKS.with_suffix(".LICENSE").read_text()
     assert licence == (folder / "LICENSE").read_text()
 
 
@@ -60,7 +63,7 @@ def test_batches_do_not_matter_and_any_size_goes():
 
 
 def test_its_gradient_is_right():
-    model, params = landmarks.Landmarks(), weights.face_landmarks()
+    model, params = landmarks.Landmarks(), perceptual_landmarks.face_landmarks()
     image = jnp.asarray(painted.paint(0, 1, 32)[None], jnp.float32)
 
     def loss(x):
@@ -88,9 +91,9 @@ def test_wrong_shapes_are_refused():
 
 def test_landmarks_of_a_pack(tmp_path):
     source = PaintedFaces(count=3, size=64)
-    made, _ = pack.import_to(source, tmp_path / "pack", landmarks=landmarks.detect)
+    made, _ = dataset.import_to(source, tmp_path / "pack", landmarks=landmarks.detect)
     np.testing.assert_allclose(made.part("train", "landmarks"), golden("painted")[:3], atol=1e-3)
-    plain, _ = pack.import_to(source, tmp_path / "plain")
+    plain, _ = dataset.import_to(source, tmp_path / "plain")
     with pytest.raises(UserError, match="--landmarks"):
         plain.part("train", "landmarks")
 
@@ -109,6 +112,6 @@ def test_hostile_weights_are_refused(tmp_path, data):
     path = tmp_path / "w.safetensors"
     path.write_bytes(data)
     with pytest.raises(UserError, match="no readable weights"):
-        weights.read(path)
+        safetensors.read(path)
     with pytest.raises(UserError):
-        weights.from_face_api(tmp_path)
+        perceptual_landmarks.from_face_api(tmp_path)

@@ -16,7 +16,7 @@ import yaml
 from kubeflow_trainer_api import models
 
 from anigan_jax import config as configs
-from anigan_jax.cli_common import override
+from anigan_jax.config import override
 
 ROOT = Path(__file__).resolve().parent.parent
 LAUNCH = ROOT / "launch"

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from tiny import draw
 
-from anigan_jax import augment
+from anigan_jax.methods import augment
 from anigan_jax.networks import layers
-from anigan_jax.networks.specs import Norm
+from anigan_jax.networks.blocks import Norm
+from anigan_jax.networks.ops import norm as networks_ops_norm
 
 
 def oracle_norm(x, scale, bias, epsilon):
@@ -19,7 +20,7 @@ def oracle_norm(x, scale, bias, epsilon):
 def test_batch_norm_against_autodiff():
     x = draw(0, 6, 5, 4, 3) * 3 + 2
     scale, bias = draw(1, 3), draw(2, 3)
-    y, pull = jax.vjp(lambda *a: layers.batch_norm(*a, 1e-5, None)[0], x, scale, bias)
+    y, pull = jax.vjp(lambda *a: networks_ops_norm.batch_norm(*a, 1e-5, None)[0], x, scale, bias)
     want, pull_want = jax.vjp(lambda *a: oracle_norm(*a, 1e-5), x, scale, bias)
     np.testing.assert_allclose(y, want, rtol=1e-5, atol=1e-5)
     for got, expected in zip(pull(y**2), pull_want(want**2), strict=True):
@@ -34,7 +35,9 @@ def test_bias_against_autodiff():
         return jnp.sum(jax.grad(lambda x: jnp.sum(jnp.tanh(add(x, bias))))(x) ** 2)
 
     for run in (lambda add, *a: jnp.sum(jnp.tanh(add(*a))), penalty):
-        got = jax.jit(jax.grad(lambda *a, f=run: f(layers.add_bias, *a), argnums=(0, 1)))(x, bias)
+        got = jax.jit(
+            jax.grad(lambda *a, f=run: f(networks_ops_norm.add_bias, *a), argnums=(0, 1))
+        )(x, bias)
         want = jax.grad(lambda *a, f=run: f(jnp.add, *a), argnums=(0, 1))(x, bias)
         for a, b in zip(got, want, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
@@ -42,7 +45,7 @@ def test_bias_against_autodiff():
 
 def test_batch_norm_keeps_digits_where_the_mean_is_large():
     x = 3000 + draw(0, 8, 4, 4, 2)
-    _, mean, variance = layers.batch_norm(x, jnp.ones(2), jnp.zeros(2), 1e-5, None)
+    _, mean, variance = networks_ops_norm.batch_norm(x, jnp.ones(2), jnp.zeros(2), 1e-5, None)
     exact = np.asarray(x, np.float64)
     np.testing.assert_allclose(mean, exact.mean((0, 1, 2)), rtol=1e-6)
     np.testing.assert_allclose(variance, exact.var((0, 1, 2)), rtol=1e-3)

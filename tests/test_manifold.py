@@ -7,7 +7,8 @@ import oracle
 import pytest
 from scipy.spatial.distance import cdist
 
-from anigan_jax.evaluation import arrays, manifold
+from anigan_jax.metrics import distances as arrays
+from anigan_jax.metrics import prdc
 
 
 def normal(n, d, seed):
@@ -33,14 +34,14 @@ def definition(fake, real, k):
 
 
 def test_by_hand():
-    got = manifold.prdc(column(0.5, 2.5, 10), column(0, 1, 2, 3), k=1)
+    got = prdc.prdc(column(0.5, 2.5, 10), column(0, 1, 2, 3), k=1)
     assert got == pytest.approx((2 / 3, 1, 4 / 3, 1), rel=1e-15)
 
 
 def test_a_tie_is_outside():
     # With <= it would be 0.5, 0.25, 0.5 and 0.25.
-    assert manifold.prdc(column(4, 5), column(0, 1, 2, 3), k=1) == (0, 0, 0, 0)
-    assert manifold.prdc(column(4 - 1e-9, 5), column(0, 1, 2, 3), k=1) == (0.5, 0.25, 0.5, 0.25)
+    assert prdc.prdc(column(4, 5), column(0, 1, 2, 3), k=1) == (0, 0, 0, 0)
+    assert prdc.prdc(column(4 - 1e-9, 5), column(0, 1, 2, 3), k=1) == (0.5, 0.25, 0.5, 0.25)
 
 
 @pytest.mark.parametrize("offset", [0, 1000])
@@ -48,8 +49,8 @@ def test_a_copy_of_the_data_ties_everywhere(offset):
     # Each ball holds its own middle and k - 1 neighbours; the k-th lies on the edge, which
     # a matrix product alone cannot tell.
     real = normal(300, 64, 1) + offset
-    assert manifold.prdc(real.copy(), real) == (1, 1, 1, 1)
-    assert manifold.prdc(real[::-1], real, k=2) == (1, 1, 1, 1)
+    assert prdc.prdc(real.copy(), real) == (1, 1, 1, 1)
+    assert prdc.prdc(real[::-1], real, k=2) == (1, 1, 1, 1)
 
 
 def test_whole_numbers_tie_in_many_ways():
@@ -57,9 +58,9 @@ def test_whole_numbers_tie_in_many_ways():
     fake, real = rng.integers(0, 4, (2, 150, 3)).astype(float)
     for k in (1, 3, 5):
         # Squares of whole numbers are exact, their roots are in order.
-        assert manifold.prdc(fake, real, k) == pytest.approx(definition(fake, real, k), rel=1e-14)
-        moved = manifold.prdc(fake + 0.5, real + 0.5, k)
-        assert moved == manifold.prdc(fake, real, k)
+        assert prdc.prdc(fake, real, k) == pytest.approx(definition(fake, real, k), rel=1e-14)
+        moved = prdc.prdc(fake + 0.5, real + 0.5, k)
+        assert moved == prdc.prdc(fake, real, k)
 
 
 @pytest.mark.parametrize("cells", [1, 1000, 2**22])
@@ -67,13 +68,13 @@ def test_whole_numbers_tie_in_many_ways():
 def test_equals_the_definition_in_any_blocks(monkeypatch, cells, n, m, d, k):
     monkeypatch.setattr(arrays, "CELLS", cells)
     fake, real = 0.9 * normal(n, d, 1) + 0.2, normal(m, d, 2)
-    assert manifold.prdc(fake, real, k) == pytest.approx(definition(fake, real, k), rel=1e-14)
+    assert prdc.prdc(fake, real, k) == pytest.approx(definition(fake, real, k), rel=1e-14)
 
 
 def test_laws():
     fake, real = 0.8 * normal(200, 8, 1) + 0.4, normal(300, 8, 2)
-    want = manifold.prdc(fake, real)
-    swapped = manifold.prdc(real, fake)
+    want = prdc.prdc(fake, real)
+    swapped = prdc.prdc(real, fake)
     assert (swapped.precision, swapped.recall) == (want.recall, want.precision)
     assert len({*want}) == 4
     turn = np.linalg.qr(normal(8, 8, 4))[0]
@@ -86,24 +87,24 @@ def test_laws():
         lambda x: x.astype("f4"),
         lambda x: x,
     ):
-        assert manifold.prdc(change(fake), change(real)) == want
-    assert manifold.prdc(fake[order], real) == want
-    assert manifold.prdc(fake, real[::-1]) == want
+        assert prdc.prdc(change(fake), change(real)) == want
+    assert prdc.prdc(fake[order], real) == want
+    assert prdc.prdc(fake, real[::-1]) == want
 
 
 def test_a_narrow_cluster_inside_is_precise_and_recalls_little():
     # torch-fidelity's test that the arguments are not swapped.
-    got = manifold.prdc(0.1 * normal(200, 16, 1), 3 * normal(200, 16, 2), k=3)
+    got = prdc.prdc(0.1 * normal(200, 16, 1), 3 * normal(200, 16, 2), k=3)
     assert got.precision > 0.8
     assert got.recall < 0.3
-    other = manifold.prdc(3 * normal(200, 16, 2), 0.1 * normal(200, 16, 1), k=3)
+    other = prdc.prdc(3 * normal(200, 16, 2), 0.1 * normal(200, 16, 1), k=3)
     assert other.precision < 0.3
     assert other.recall > 0.8
 
 
 def test_equal_distributions_have_the_expected_density_and_coverage():
     n, k = 300, 5
-    found = [manifold.prdc(normal(n, 4, s), normal(n, 4, 1000 + s), k) for s in range(60)]
+    found = [prdc.prdc(normal(n, 4, s), normal(n, 4, 1000 + s), k) for s in range(60)]
     _, _, density, coverage = np.array(found).T
     want = 1 - np.prod([(n - i) / (2 * n - i) for i in range(1, k + 1)])
     assert want == pytest.approx(0.9695, abs=1e-4)
@@ -122,7 +123,7 @@ def test_equals_torch_fidelity():
         want = theirs.prc_features_to_metric(
             torch.from_numpy(fake), torch.from_numpy(real), prc_neighborhood=k, verbose=False
         )
-        got = manifold.prdc(fake, real, k)
+        got = prdc.prdc(fake, real, k)
         assert got.precision == pytest.approx(want[theirs.KEY_METRIC_PRECISION], rel=1e-6)
         assert got.recall == pytest.approx(want[theirs.KEY_METRIC_RECALL], rel=1e-6)
 
@@ -131,8 +132,8 @@ def test_the_whole_matrix_is_never_held(monkeypatch):
     monkeypatch.setattr(arrays, "CELLS", 2**15)
     fake, real = normal(1500, 4, 1), normal(1500, 4, 2)
     tracemalloc.start()
-    manifold.prdc(fake, real)
-    manifold.memorisation(fake, real, fake[:100])
+    prdc.prdc(fake, real)
+    prdc.memorisation(fake, real, fake[:100])
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     # All distances would be 18 MB; a block is 0.26 MB, and some eight of them are alive.
@@ -144,10 +145,10 @@ def test_nearest_equals_sorting_all(monkeypatch, cells):
     monkeypatch.setattr(arrays, "CELLS", cells)
     x, pool = normal(40, 6, 1), normal(70, 6, 2)
     everything = cdist(x, pool)
-    distances, index = manifold.nearest(x, pool, k=4)
+    distances, index = prdc.nearest(x, pool, k=4)
     np.testing.assert_allclose(distances, np.sort(everything, 1)[:, :4], rtol=1e-12)
     assert (index == np.argsort(everything, 1)[:, :4]).all()
-    distances, index = manifold.nearest(x, k=39)
+    distances, index = prdc.nearest(x, k=39)
     alone = cdist(x, x)
     np.testing.assert_allclose(distances, np.sort(alone, 1)[:, 1:], rtol=1e-12)
     assert (index == np.argsort(alone, 1)[:, 1:]).all()
@@ -155,18 +156,18 @@ def test_nearest_equals_sorting_all(monkeypatch, cells):
 
 def test_nearest_finds_a_copy_far_from_zero():
     pool = normal(50, 64, 1) + 1e4
-    distances, index = manifold.nearest(pool[[7, 3]], pool)
+    distances, index = prdc.nearest(pool[[7, 3]], pool)
     assert distances.tolist() == [[0], [0]]
     assert index.tolist() == [[7], [3]]
     # A row that comes twice is its other copy's neighbour.
     twice = np.concatenate([pool, pool[:1]])
-    distances, index = manifold.nearest(twice)
+    distances, index = prdc.nearest(twice)
     assert (distances[0, 0], index[0, 0], index[50, 0]) == (0, 50, 0)
 
 
 def test_memorisation_by_hand():
     train, held_out = column(0, 10, 20), column(2, 12, 24)  # 2, 2 and 4 away
-    got = manifold.memorisation(column(0.5, 9, 24, 10), train, held_out, closest=3)
+    got = prdc.memorisation(column(0.5, 9, 24, 10), train, held_out, closest=3)
     assert (got.fake, got.held_out, got.ratio) == (0.75, 2, 0.375)
     assert got.closest.tolist() == [[3, 1], [0, 0], [1, 1]]
     assert got.distances.tolist() == [0, 0.5, 1]
@@ -174,20 +175,20 @@ def test_memorisation_by_hand():
 
 def test_memorisation_tells_copies_from_new_images():
     train, held_out, new = (normal(n, 16, s) for n, s in ((800, 1), (300, 2), (300, 3)))
-    assert manifold.memorisation(new, train, held_out).ratio == pytest.approx(1, abs=0.05)
+    assert prdc.memorisation(new, train, held_out).ratio == pytest.approx(1, abs=0.05)
     found = []
     for noise in (0, 0.05, 0.2, 0.5):
         copies = train[:300] + noise * normal(300, 16, 4)
-        found.append(manifold.memorisation(copies, train, held_out).ratio)
+        found.append(prdc.memorisation(copies, train, held_out).ratio)
     assert found[0] == 0
     assert np.diff(found).min() > 0
     assert found[1] < 0.1
     # A quarter of copies leaves the median and fills the list.
     some = np.concatenate([new[:240], train[:60]])
-    got = manifold.memorisation(some, train, held_out)
+    got = prdc.memorisation(some, train, held_out)
     assert got.distances.tolist() == [0] * 16
     assert (got.closest[:, 0] - 240 == got.closest[:, 1]).all()
-    again = manifold.memorisation(some + 1e3, train + 1e3, held_out + 1e3)
+    again = prdc.memorisation(some + 1e3, train + 1e3, held_out + 1e3)
     assert again.ratio == pytest.approx(got.ratio, rel=1e-9)
 
 
@@ -195,21 +196,21 @@ def test_refusals():
     x, y = normal(20, 3, 1), normal(5, 3, 2)
     for fake, real in ((x, y), (y, x)):
         with pytest.raises(ValueError, match="features are too few: 6"):
-            manifold.prdc(fake, real, k=5)
-    manifold.prdc(x, y, k=4)
+            prdc.prdc(fake, real, k=5)
+    prdc.prdc(x, y, k=4)
     for k in (0, -1, 1.5, True):
         with pytest.raises(ValueError, match="whole number"):
-            manifold.prdc(x, x, k)
+            prdc.prdc(x, x, k)
     with pytest.raises(ValueError, match="too few"):
-        manifold.nearest(y, k=5)
-    manifold.nearest(y, y, k=5)
+        prdc.nearest(y, k=5)
+    prdc.nearest(y, y, k=5)
     with pytest.raises(ValueError, match="too few"):
-        manifold.nearest(x, y, k=6)
+        prdc.nearest(x, y, k=6)
     with pytest.raises(ValueError, match="do not compare"):
-        manifold.nearest(x, y[:, :2])
+        prdc.nearest(x, y[:, :2])
     with pytest.raises(ValueError, match="too few: 16"):
-        manifold.memorisation(y, x, x)
+        prdc.memorisation(y, x, x)
     with pytest.raises(ValueError, match="do not compare"):
-        manifold.memorisation(x, x, y[:, :2])
+        prdc.memorisation(x, x, y[:, :2])
     with pytest.raises(ValueError, match="held-out rows are training"):
-        manifold.memorisation(x, x, x)
+        prdc.memorisation(x, x, x)

@@ -10,22 +10,23 @@ import pytest
 from tiny import NAMES, shrunk
 
 from anigan_jax import config as configs
-from anigan_jax import show
 from anigan_jax.errors import UserError
 from anigan_jax.methods.translation import Translation
-from anigan_jax.networks import dcgan, specs
+from anigan_jax.networks import dcgan
+from anigan_jax.networks import dcgan as specs
+from anigan_jax.sampling import grids
 
-# Total and statistics of each network; S2's are the report's, the others follow from
+# Total and statistics of each network; CSC412's are the report's, the others follow from
 # sum(k k in out) + biases + gains by hand.
 COUNTS = {
-    "seed_keras_dynamic": ((2_734_531, 960), (1_086_273, 896)),
+    "csc412_keras_dcgan": ((2_734_531, 960), (1_086_273, 896)),
     "ref_dcgan64": ((3_578_624, 1_920), (2_767_360, 1_792)),
 }
 
 
 @pytest.mark.parametrize("name", COUNTS)
 def test_parameter_counts(name):
-    nets = show.describe(configs.load(name))["networks"]
+    nets = grids.describe(configs.load(name))["networks"]
     for player, (total, statistics) in zip(
         ("generator", "discriminator"), COUNTS[name], strict=True
     ):
@@ -34,7 +35,7 @@ def test_parameter_counts(name):
 
 
 def test_flops_of_the_reference():
-    nets = show.describe(configs.load("ref_dcgan64"))["networks"]
+    nets = grids.describe(configs.load("ref_dcgan64"))["networks"]
     # Two per multiplication: 4x4 stem, three doublings of 16 k k-taps, RGB.
     stem = 100 * 512 * 16
     ups = sum(16 * 16 * 4**i * (512 >> i) * (256 >> i) for i in range(3))
@@ -73,7 +74,7 @@ def test_initial_values():
 
 
 def test_keras_initial_values():
-    params, _, _ = jax.jit(configs.load("seed_keras_dynamic").method.make(None).init)(
+    params, _, _ = jax.jit(configs.load("csc412_keras_dcgan").method.make(None).init)(
         jax.random.key(0), {}
     )
     kernel = params["d"]["down4"]["weight"]["kernel"]

@@ -6,8 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from anigan_jax.data import pack, painted, painted_photo, transforms
-from anigan_jax.data.sources import PaintedFaces, PaintedPairs
+from anigan_jax.data import dataset
+from anigan_jax.data import edges as transforms
+from anigan_jax.data.synthetic import painted, photo
+from anigan_jax.data.synthetic.sources import PaintedFaces, PaintedPairs
 from anigan_jax.errors import UserError
 
 SMALL = PaintedPairs(count=9, size=32, pairs=5, seed=4)
@@ -15,11 +17,11 @@ SMALL = PaintedPairs(count=9, size=32, pairs=5, seed=4)
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    return pack.build(replace(SMALL, edges=True), tmp_path_factory.mktemp("packs"))
+    return dataset.build(replace(SMALL, edges=True), tmp_path_factory.mktemp("packs"))
 
 
 def digest(size, count):
-    pictures = [painted_photo.paint(3, i, size).tobytes() for i in range(count)]
+    pictures = [photo.paint(3, i, size).tobytes() for i in range(count)]
     return hashlib.sha256(b"".join(pictures)).hexdigest()[:16]
 
 
@@ -32,29 +34,29 @@ def test_photos_are_pinned(size, count, want):
 
 
 def test_a_photo_is_a_function_of_seed_index_and_size():
-    first = painted_photo.paint(0, 5, 32)
+    first = photo.paint(0, 5, 32)
     assert (first.shape, first.dtype) == ((32, 32, 3), np.uint8)
     for other in ((1, 5), (0, 6)):
-        assert (painted_photo.paint(*other, 32) != first).any()
-    painted_photo.paint(0, 5, 48)
+        assert (photo.paint(*other, 32) != first).any()
+    photo.paint(0, 5, 48)
     np.random.default_rng(0).random(5)
-    assert (painted_photo.paint(0, 5, 32) == first).all()
+    assert (photo.paint(0, 5, 32) == first).all()
     for size in (8, 9, 16):
-        assert painted_photo.paint(0, 0, size).shape == (size, size, 3)
+        assert photo.paint(0, 0, size).shape == (size, size, 3)
 
 
 def test_the_same_face_in_another_light():
     """Noise changes light and grain, the face the picture; neither is without effect."""
     face = painted.face(0, 3)
-    one, two = (painted_photo.draw(face, 64, noise).astype(int) for noise in (1, 2))
-    other = painted_photo.draw(painted.face(0, 4), 64, 1).astype(int)
+    one, two = (photo.draw(face, 64, noise).astype(int) for noise in (1, 2))
+    other = photo.draw(painted.face(0, 4), 64, 1).astype(int)
     gap = np.abs(one - two).mean()
     assert 3 < gap < 40
     assert np.abs(one - other).mean() > gap
 
 
 def test_grain_is_white_and_no_neighbour_has_the_same():
-    a, b = (painted_photo._bytes(noise, 3, 4096)[:, 0].astype(float) for noise in (7, 8))
+    a, b = (photo._bytes(noise, 3, 4096)[:, 0].astype(float) for noise in (7, 8))
     assert 120 < a.mean() < 135
     assert 70 < a.std() < 78
     for shift in range(-3, 4):
@@ -71,7 +73,7 @@ def test_photos_show_their_hair_colour():
     """Nearest mean of the classes, learnt from other faces: at least 95 of 100 right."""
     faces = [painted.face(0, i) for i in range(480)]
     true = np.array([painted.HAIR_COLOURS.index(f.hair) for f in faces])
-    seen = crown(np.stack([painted_photo.draw(f, 64, i) for i, f in enumerate(faces)]))
+    seen = crown(np.stack([photo.draw(f, 64, i) for i, f in enumerate(faces)]))
     means = np.stack([seen[:300][true[:300] == c].mean(0) for c in range(12)])
     got = ((seen[300:, None] - means) ** 2).sum(-1).argmin(1)
     assert (got == true[300:]).mean() >= 0.95
@@ -79,7 +81,7 @@ def test_photos_show_their_hair_colour():
 
 def test_photos_are_no_drawings():
     """Darker, with fewer flat regions, and far from the drawing of the same face."""
-    photos = np.stack([painted_photo.paint(0, i, 64) for i in range(20)]).astype(int)
+    photos = np.stack([photo.paint(0, i, 64) for i in range(20)]).astype(int)
     anime = np.stack([painted.paint(0, i, 64) for i in range(20)]).astype(int)
 
     def flat(images):
@@ -111,7 +113,7 @@ def test_photos_are_no_drawings():
 )
 def test_every_parameter_of_a_face_shows(field, values):
     face = painted.face(0, 11)
-    made = {painted_photo.draw(replace(face, **{field: v}), 64, 5).tobytes() for v in values}
+    made = {photo.draw(replace(face, **{field: v}), 64, 5).tobytes() for v in values}
     assert len(made) == len(values)
 
 
@@ -125,7 +127,7 @@ def test_the_parts_and_their_faces(small):
     indices = {"trainA": range(9), "trainB": range(9, 18), "testA": range(18, 23)}
     indices["testB"] = indices["testA"]
     for part, numbers in indices.items():
-        painter = painted_photo if part.endswith("A") else painted
+        painter = photo if part.endswith("A") else painted
         want = np.stack([painter.paint(4, i, 32) for i in numbers])
         assert (small.part(part) == want).all(), part
     assert not set(indices["trainA"]) & set(indices["trainB"])
@@ -145,9 +147,9 @@ def test_held_out_rows_are_pairs(small):
 
 def test_rows_stay_in_line_where_numbers_grow_longer(tmp_path):
     """Ordered by name: 98, 99, 100 would be 100, 98, 99 without leading zeros."""
-    made = pack.build(PaintedPairs(count=49, size=8, pairs=4), tmp_path)
+    made = dataset.build(PaintedPairs(count=49, size=8, pairs=4), tmp_path)
     for row, index in enumerate(range(98, 102)):
-        assert (made.part("testA")[row] == painted_photo.paint(0, index, 8)).all()
+        assert (made.part("testA")[row] == photo.paint(0, index, 8)).all()
         assert (made.part("testB")[row] == painted.paint(0, index, 8)).all()
 
 
@@ -155,25 +157,25 @@ def test_edges_belong_to_their_rows(small, tmp_path):
     edges = small.part("trainB", "edges")
     for image, smooth in zip(small.part("trainB"), edges, strict=True):
         assert (smooth == transforms.smooth_edges(image)).all()
-    plain = pack.build(SMALL, tmp_path)
+    plain = dataset.build(SMALL, tmp_path)
     assert plain.path.name != small.path.name
     with pytest.raises(UserError, match="--edges"):
         plain.part("trainB", "edges")
 
 
 def test_other_packs_are_not_paired(small, tmp_path):
-    assert not pack.build(PaintedFaces(count=4, size=16, test=0.5), tmp_path).paired
+    assert not dataset.build(PaintedFaces(count=4, size=16, test=0.5), tmp_path).paired
     # A pair that lost one side, as a twin of a training picture, leaves rows out of line.
     parts = {**small.manifest["parts"], "testB": [23, 27]}
     assert not small._replace(manifest={**small.manifest, "parts": parts}).paired
 
 
 def test_an_imported_pack_is_paired_too(tmp_path):
-    made, _ = pack.import_to(SMALL, tmp_path / "pack")
+    made, _ = dataset.import_to(SMALL, tmp_path / "pack")
     assert made.paired
 
 
 @pytest.mark.parametrize(("field", "value"), [("count", 0), ("pairs", 0), ("size", 7)])
 def test_settings_that_mean_nothing_are_refused(tmp_path, field, value):
     with pytest.raises(UserError, match=f"data.{field} is {value}"):
-        pack.build(replace(SMALL, **{field: value}), tmp_path)
+        dataset.build(replace(SMALL, **{field: value}), tmp_path)

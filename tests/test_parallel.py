@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from tiny import FULL, PLAIN, digests, packed, run_steps, start
 
-from anigan_jax import parallel
-from anigan_jax.config import Optimizer
 from anigan_jax.errors import UserError
+from anigan_jax.optimizers import Optimizer
+from anigan_jax.runtime import devices as parallel
 
 
 @pytest.fixture(scope="module")

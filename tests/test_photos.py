@@ -14,11 +14,14 @@ import pytest
 from PIL import Image
 from tiny import CYCLE, anigan, thin_vgg, untrained
 
-from anigan_jax import cli_show, photos, record, weights
-from anigan_jax.augment import signed
+from anigan_jax.cli import sample
 from anigan_jax.data.decode import Crop, decode
 from anigan_jax.errors import UserError
-from anigan_jax.photos import Cropping
+from anigan_jax.methods.augment import signed
+from anigan_jax.sampling import photos
+from anigan_jax.sampling.photos import Cropping
+from anigan_jax.storage import images as record
+from anigan_jax.storage import safetensors
 
 # All of those that are bad at 16 px too.
 BROKEN = {name: found for name, found in made.BAD.items() if name != "tiny.jpg"}
@@ -29,7 +32,7 @@ BOXES = {"b.png": (10, 4, 20, 22), "sub/c.jpg": (30, 30, 24, 24)}
 def runs(tmp_path_factory):
     """Both families that translate, of other sizes, and one that does not."""
     folder = tmp_path_factory.mktemp("photos")
-    weights.write(thin_vgg(16), folder / "vgg.safetensors")
+    safetensors.write(thin_vgg(16), folder / "vgg.safetensors")
     big = ("--data.size", "32", "--method.generator.size", "32")
     rest = ("--method.discriminator.size", "32", "--method.features.path")
     return SimpleNamespace(
@@ -58,7 +61,7 @@ def pixels(path: Path) -> np.ndarray:
 
 def expected(run: Path, direction: str, images: np.ndarray) -> np.ndarray:
     """By the method itself, one image at a time."""
-    opened = cli_show.opened(run)
+    opened = sample.opened(run)
     params, stats = opened.state.ema, opened.state.stats["g"]
     change = jax.jit(opened.method.translate[direction])
     return np.stack([record.to_uint8(change(params, stats, signed(i[None])))[0] for i in images])
@@ -177,7 +180,7 @@ def test_one_way_shows_two_columns(runs, album, tmp_path, verb):
 
 
 def test_a_photo_becomes_the_same_whatever_is_beside_it(runs):
-    opened = cli_show.opened(runs.cycle)
+    opened = sample.opened(runs.cycle)
     images = np.stack([np.asarray(made.noise(i, 16)) for i in range(20)])
     together = photos.translated(opened.method, opened.state, "ab", images)
     for i in (0, 17):
@@ -375,7 +378,7 @@ def test_first_kernels_of_every_family(runs, verb, name):
     folder = getattr(runs, name)
     code, out, err = verb("kernels", folder)
     assert code == 0, err
-    params = cli_show.opened(folder).state.params["d"]
+    params = sample.opened(folder).state.params["d"]
     first = {
         "cycle": lambda: [params["a"]["down1"], params["b"]["down1"]],
         "cartoon": lambda: [params["flat1"]],

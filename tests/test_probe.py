@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 from tiny import CYCLE, JUDGE, PLAIN, TEXT, draw, packed, start, untrained
 
-from anigan_jax import probe
-from anigan_jax.data.sources import PaintedFaces
-from anigan_jax.data.tags import HAIR
+from anigan_jax.data.labels import HAIR
+from anigan_jax.data.synthetic.sources import PaintedFaces
 from anigan_jax.errors import UserError
-from anigan_jax.evaluation import attributes
-from anigan_jax.methods import gan_updates
+from anigan_jax.evaluation import linear_probe
+from anigan_jax.methods import gan
+from anigan_jax.metrics import attributes
 from anigan_jax.networks import text
-from anigan_jax.networks.dcgan import grid_max
-from anigan_jax.networks.specs import Discriminator, Norm
+from anigan_jax.networks.blocks import Norm
+from anigan_jax.networks.dcgan import Discriminator
+from anigan_jax.networks.stack import grid_max
 
 HELD = PaintedFaces(count=150, size=16, test=0.3)
 
@@ -133,7 +134,7 @@ def test_features_of_a_text_gan_are_those_before_the_text_joins(pack):
 
 
 def test_only_games_have_features():
-    assert gan_updates.make(PLAIN.method, None).represent is not None
+    assert gan.make(PLAIN.method, None).represent is not None
     for other in (CYCLE, JUDGE):
         assert other.method.make(None).represent is None
 
@@ -143,7 +144,7 @@ def test_the_spaces_are_those_of_d_now_of_d_at_the_start_and_pixels(pack):
     method, fresh = start(config, pack)
     params = {**fresh.params, "d": shaken(fresh.params["d"], 3)}
     stats = {**fresh.stats, "d": shaken(fresh.stats["d"], 4)}
-    seen = probe.spaces(config, method, fresh.replace(params=params, stats=stats))
+    seen = linear_probe.spaces(config, method, fresh.replace(params=params, stats=stats))
     images = pack.first("test")[:5]
     signed = jnp.asarray(images, jnp.float32) / 127.5 - 1
     for name, player in (("d", (params["d"], stats["d"])), ("untrained", None)):
@@ -154,37 +155,37 @@ def test_the_spaces_are_those_of_d_now_of_d_at_the_start_and_pixels(pack):
     np.testing.assert_allclose(seen["pixels"](images), images.reshape(5, -1) / 255, rtol=1e-6)
 
 
-@pytest.mark.parametrize("kind", probe.CLASSIFIERS)
+@pytest.mark.parametrize("kind", linear_probe.CLASSIFIERS)
 def test_classes_far_apart_are_all_told(kind):
     rng, classes = np.random.default_rng(0), np.arange(90) % 3
     rows = 10 * np.eye(3)[classes] @ rng.normal(size=(3, 20)) + rng.normal(size=(90, 20))
-    said, converged = probe.predict(kind, rows[:60], classes[:60], rows[60:])
+    said, converged = linear_probe.predict(kind, rows[:60], classes[:60], rows[60:])
     assert converged
     np.testing.assert_array_equal(said, classes[60:])
 
 
-@pytest.mark.parametrize("kind", probe.CLASSIFIERS)
+@pytest.mark.parametrize("kind", linear_probe.CLASSIFIERS)
 def test_classes_that_mean_nothing_are_told_by_chance(kind):
     """50 numbers for 400 rows: whoever sees the scored rows is right for nearly all."""
     rng = np.random.default_rng(1)
     rows, classes = rng.normal(size=(800, 50)), rng.integers(0, 2, 800)
-    said, _ = probe.predict(kind, rows[:400], classes[:400], rows[400:])
+    said, _ = linear_probe.predict(kind, rows[:400], classes[:400], rows[400:])
     share = attributes.share(said == classes[400:])
     assert share.low < 0.5 < share.high
 
 
-@pytest.mark.parametrize("kind", probe.CLASSIFIERS)
+@pytest.mark.parametrize("kind", linear_probe.CLASSIFIERS)
 def test_a_rows_class_depends_on_the_fit_and_on_itself_alone(kind):
     """What is scored changes neither the scale nor the fit."""
     rng = np.random.default_rng(2)
     rows, classes = rng.normal(size=(80, 6)), rng.integers(0, 3, 80)
     query = rng.normal(size=(30, 6))
-    said, _ = probe.predict(kind, rows, classes, query)
-    among, _ = probe.predict(kind, rows, classes, np.concatenate([query, 1e3 * query]))
+    said, _ = linear_probe.predict(kind, rows, classes, query)
+    among, _ = linear_probe.predict(kind, rows, classes, np.concatenate([query, 1e3 * query]))
     np.testing.assert_array_equal(said, among[:30])
     # Units of the numbers do not matter: each is standardised by the rows of the fit.
     units = np.array([1e-3, 1, 1e3, 5, 70, 0.2])
-    scaled, _ = probe.predict(kind, rows * units, classes, query * units)
+    scaled, _ = linear_probe.predict(kind, rows * units, classes, query * units)
     np.testing.assert_array_equal(said, scaled)
 
 
@@ -195,7 +196,7 @@ def test_nearest_neighbours_equal_numpy():
         rng.integers(0, 2, 70),
         rng.normal(size=(40, 4)),
     )
-    said, _ = probe.predict("neighbours", rows, classes, query)
+    said, _ = linear_probe.predict("neighbours", rows, classes, query)
     mean, deviation = rows.mean(0), rows.std(0)
     a, b = (query - mean) / deviation, (rows - mean) / deviation
     near = np.argsort(((a[:, None] - b[None]) ** 2).sum(-1), axis=1)[:, :5]
@@ -203,9 +204,9 @@ def test_nearest_neighbours_equal_numpy():
 
 
 def test_a_fit_that_did_not_converge_is_told(monkeypatch):
-    monkeypatch.setattr(probe, "ITERATIONS", 1)
+    monkeypatch.setattr(linear_probe, "ITERATIONS", 1)
     rows = np.random.default_rng(4).normal(size=(60, 9))
-    _, converged = probe.predict("logistic", rows, np.arange(60) % 3, rows)
+    _, converged = linear_probe.predict("logistic", rows, np.arange(60) % 3, rows)
     assert not converged
 
 
@@ -217,7 +218,7 @@ def test_real_or_generated_never_scores_what_it_was_fitted_on(pack):
     method, state = start(dataclasses.replace(PLAIN, data=HELD), pack)
     train, held = each(pack.first("train")), each(pack.first("test"))
     assert not train & held
-    task = probe.real_or_generated(method, state, pack, 60, 0)
+    task = linear_probe.real_or_generated(method, state, pack, 60, 0)
     for part, pool, count in ((task.fit, train, 30), (task.score, held, 30)):
         made, real = part.images[part.classes == 0], part.images[part.classes == 1]
         assert len(made) == len(real) == len(each(made)) == len(each(real)) == count
@@ -225,7 +226,7 @@ def test_real_or_generated_never_scores_what_it_was_fitted_on(pack):
         assert not each(made) & (train | held)
     assert not each(task.fit.images) & each(task.score.images)
     # Fewer are held out than wanted: all of them, and as many generated ones.
-    few = probe.real_or_generated(method, state, pack, 4000, 0)
+    few = linear_probe.real_or_generated(method, state, pack, 4000, 0)
     counts = [np.bincount(part.classes).tolist() for part in (few.fit, few.score)]
     assert counts == [[len(train)] * 2, [len(held)] * 2]
 
@@ -249,7 +250,7 @@ def fake_pack(train, test):
 def test_colours_leave_out_the_unknown_and_the_rare():
     train = [0] * 8 + [3] * 6 + [5] * 9 + [7] * 2 + [-1] * 4
     test = [0] * 5 + [3] * 7 + [5] * 3 + [-1] * 6 + [7] * 6
-    task = probe.colours(fake_pack(train, test), 0, HAIR, 100, 0)
+    task = linear_probe.colours(fake_pack(train, test), 0, HAIR, 100, 0)
     assert np.bincount(task.fit.classes).tolist() == [8, 0, 0, 6]
     assert np.bincount(task.score.classes).tolist() == [5, 0, 0, 7]
     for part, labels, offset in ((task.fit, train, 0), (task.score, test, 100)):
@@ -257,30 +258,32 @@ def test_colours_leave_out_the_unknown_and_the_rare():
             assert labels[image[0, 0, 0] - offset] == label
     assert task.left_out == {HAIR[5]: (9, 3), HAIR[7]: (2, 6)}
     with pytest.raises(UserError, match="fewer than two"):
-        probe.colours(fake_pack(train, test), 1, HAIR, 100, 0)
+        linear_probe.colours(fake_pack(train, test), 1, HAIR, 100, 0)
     # Fewer to fit on than there are: drawn from all, not the first ones.
-    some = probe.colours(fake_pack([0, 3] * 40, test), 0, HAIR, 30, 0)
+    some = linear_probe.colours(fake_pack([0, 3] * 40, test), 0, HAIR, 30, 0)
     assert len(some.fit.images) == len(each(some.fit.images)) == 30
     assert some.fit.images.max() > 40
 
 
 def test_the_majority_and_the_mean_of_the_classes_are_what_they_say(monkeypatch):
-    fit = probe.Images(np.zeros((9, 1, 1, 3), np.uint8), np.repeat([0, 1], [6, 3]))
-    score = probe.Images(np.zeros((8, 1, 1, 3), np.uint8), np.repeat([0, 1], [2, 6]))
-    task = probe.Task(("a", "b", "c"), fit, score, {"c": (4, 1)})
-    found = probe.judge(task, lambda x: x.reshape(len(x), -1))
+    fit = linear_probe.Images(np.zeros((9, 1, 1, 3), np.uint8), np.repeat([0, 1], [6, 3]))
+    score = linear_probe.Images(np.zeros((8, 1, 1, 3), np.uint8), np.repeat([0, 1], [2, 6]))
+    task = linear_probe.Task(("a", "b", "c"), fit, score, {"c": (4, 1)})
+    found = linear_probe.judge(task, lambda x: x.reshape(len(x), -1))
     # Nothing can be told: both say the class most frequent in the fit.
-    for kind in probe.CLASSIFIERS:
+    for kind in linear_probe.CLASSIFIERS:
         assert found[kind]["accuracy"].value == 2 / 8
         assert found[kind]["balanced"] == 0.5
     assert found["numbers"] == 3
-    monkeypatch.setattr(probe, "tasks", lambda *_: ({"hair": task}, {"eyes": "no labels"}))
-    monkeypatch.setattr(probe, "spaces", lambda *_: {"pixels": lambda x: x.reshape(len(x), -1)})
-    report = probe.measure(None, None, SimpleNamespace(step=3), None, 20, 0)
+    monkeypatch.setattr(linear_probe, "tasks", lambda *_: ({"hair": task}, {"eyes": "no labels"}))
+    monkeypatch.setattr(
+        linear_probe, "spaces", lambda *_: {"pixels": lambda x: x.reshape(len(x), -1)}
+    )
+    report = linear_probe.measure(None, None, SimpleNamespace(step=3), None, 20, 0)
     hair = report["tasks"]["hair"]
     assert hair["classes"] == {"a": (6, 2), "b": (3, 6)}
     assert (hair["chance"].right, hair["chance"].n) == (2, 8)
-    text = probe.as_text(report)
+    text = linear_probe.as_text(report)
     for part in ("on 9 images", "on 8 others", "25.0 %", "mean 50.0 %", "c (4 and 1)", "no labels"):
         assert part in text
 

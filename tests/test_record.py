@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anigan_jax import record
 from anigan_jax.errors import UserError
+from anigan_jax.report import curves
+from anigan_jax.storage import images as record
+from anigan_jax.storage import metrics_file
 
 
 def test_floats_are_rounded_and_clipped():
@@ -72,14 +74,14 @@ def test_pictures_replace_the_old_one_whole(tmp_path):
 
 def test_resuming_drops_later_lines_and_a_half_written_one(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    first = record.MetricsFile(path, 0)
+    first = metrics_file.MetricsFile(path, 0)
     for step in range(6):
         first.write({"step": step, "loss/g": math.nan if step == 2 else 0.5})
     first.close()
     with path.open("a") as file:
         file.write('{"step": 6, "lo')
-    assert len(record.read_metrics(path)) == 6
-    second = record.MetricsFile(path, 3)
+    assert len(metrics_file.read_metrics(path)) == 6
+    second = metrics_file.MetricsFile(path, 3)
     second.write({"step": 4, "loss/g": math.inf})
     second.close()
     lines = [json.loads(line) for line in path.read_text().splitlines()]
@@ -92,14 +94,14 @@ def test_damage_inside_the_ledger_is_told(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 0}\nbroken\n{"step": 2}\n')
     with pytest.raises(UserError, match="line 2"):
-        record.read_metrics(path)
+        metrics_file.read_metrics(path)
     with pytest.raises(UserError, match="run folder"):
-        record.read_metrics(tmp_path / "none")
+        metrics_file.read_metrics(tmp_path / "none")
 
 
 def test_curves_are_drawn_from_few_lines_and_from_none(tmp_path):
     rows = [{"step": i, "loss/g": 1.0 + i, "loss/d": None, "score/real": 0.5} for i in range(3)]
     for metrics in (rows, rows[:1], []):
-        for path in record.curves(metrics, tmp_path):
+        for path in curves.curves(metrics, tmp_path):
             image = np.asarray(Image.open(path).convert("RGB"))
             assert image.shape == (500, 900, 3)

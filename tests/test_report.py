@@ -17,8 +17,11 @@ from browser import browser, look, needs_browser, said, soon
 from PIL import Image
 from tiny import anigan, process_env, untrained, write_config
 
-from anigan_jax import downsample, record, report, report_files, report_page, report_tables
 from anigan_jax.errors import UserError
+from anigan_jax.report import collect, files, series
+from anigan_jax.report import page as report_page
+from anigan_jax.report import tables as report_tables
+from anigan_jax.storage import metrics_file
 
 HOSTILE = "</script><img src=x onerror=alert(1)>'\"ü"
 FLOOR = {"kid-vgg16": 0.001, "coverage-vgg16": 0.9}
@@ -118,9 +121,9 @@ class Page(HTMLParser):
 
 
 def test_the_dict_of_a_run(run):
-    found = report.collect(judged(run), "mine")
+    found = collect.collect(judged(run), "mine")
     assert (found["name"], found["step"], found["images_seen"]) == ("tiny", 8, 64)
-    lines = record.read_metrics(run / "metrics.jsonl")
+    lines = metrics_file.read_metrics(run / "metrics.jsonl")
     curve = found["curves"]["series"]["loss/g"]
     assert found["curves"]["x"] == list(range(1, 9))
     np.testing.assert_allclose(curve["low"], [m["loss/g"] for m in lines[1:]], rtol=1e-5)
@@ -165,7 +168,7 @@ def test_the_verb_checks_draws_and_writes(run, verb):
 
 def test_a_false_ledger_is_told(run, verb):
     path = run / "metrics.jsonl"
-    lines = record.read_metrics(path)
+    lines = metrics_file.read_metrics(path)
     lines[4]["fingerprint"] = "00000bad"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines if line["step"] != 6))
     file = max(
@@ -191,14 +194,14 @@ def test_a_false_ledger_is_told(run, verb):
 
 def test_steps_between_logged_ones_are_no_gaps():
     lines = [{"step": step, "fingerprint": "00"} for step in (0, 10, 20, 40)]
-    found = report.ledger(lines, 10, [{"step": 15, "computed": "aa", "fault": None}])
+    found = collect.ledger(lines, 10, [{"step": 15, "computed": "aa", "fault": None}])
     assert found["gaps"] == [[20, 40]]
     assert found["checked"][0]["state"] == "not recorded"
-    assert report.ledger(lines[:3], 10, None)["gaps"] == []
-    assert report.ledger([*lines[:3], lines[2]], 10, None)["gaps"] == [[20, 20]]
-    assert report.ledger(lines[1:3], 10, None)["gaps"] == [[0, 10]]
-    assert report.verdict(report.ledger(lines[:3], 10, None))[0]
-    assert not report.verdict(found)[0]
+    assert collect.ledger(lines[:3], 10, None)["gaps"] == []
+    assert collect.ledger([*lines[:3], lines[2]], 10, None)["gaps"] == [[20, 20]]
+    assert collect.ledger(lines[1:3], 10, None)["gaps"] == [[0, 10]]
+    assert collect.verdict(collect.ledger(lines[:3], 10, None))[0]
+    assert not collect.verdict(found)[0]
 
 
 def test_texts_without_the_data(tmp_path, verb, monkeypatch):
@@ -362,13 +365,13 @@ def test_where_the_page_goes(run, trained, tmp_path, verb, monkeypatch):
     assert said.splitlines()[-1].startswith("report.html  (")
     page = Page(tmp_path / "report.html")
     labels = [one["label"] for one in page.data["runs"]]
-    assert labels == report.labels(list(both))
+    assert labels == collect.labels(list(both))
     assert len({label.split("/")[-1] for label in labels}) == 1
     assert {len(chart["series"]) for chart in page.data["charts"]} == {2}
 
 
 def test_settings_that_differ(run):
-    here, there = (report.collect(run, name) for name in "ab")
+    here, there = (collect.collect(run, name) for name in "ab")
     there["settings"] = {**there["settings"], "seed": "7", "more": "1"}
     rows = {row["name"]: row for row in report_page.setting_rows([here, there])}
     assert [name for name, row in rows.items() if row["differs"]] == ["seed", "more"]
@@ -385,8 +388,8 @@ def test_long_series_keep_their_extremes():
     values[[12_345, 77_777]] = 50, -60
     values[draws.integers(0, n, 500)] = np.nan
     steps = np.arange(1, n + 1)
-    x, found = downsample.series(steps, values)
-    assert len(x) == downsample.POINTS
+    x, found = series.series(steps, values)
+    assert len(x) == series.POINTS
     assert (x[0], x[-1]) == (1, n)
     assert (max(found["high"]), min(found["low"])) == (50, -60)
     assert found["numbers"]["highest"] == [50, 12_346]
@@ -402,20 +405,20 @@ def test_the_running_mean_is_that_of_the_curves(width):
     values = np.random.default_rng(width).normal(size=40)
     ones = np.ones(width)
     want = np.convolve(values, ones, "same") / np.convolve(np.ones(40), ones, "same")
-    np.testing.assert_allclose(downsample.running_mean(values, width), want, rtol=1e-10)
+    np.testing.assert_allclose(series.running_mean(values, width), want, rtol=1e-10)
     values[3:30] = np.nan
-    mean = downsample.running_mean(values, width)
+    mean = series.running_mean(values, width)
     assert np.isnan(mean[12:20]).all()
     np.testing.assert_allclose(mean[-1], values[-(width // 2 + 1) :].mean(), rtol=1e-10)
 
 
 def test_nothing_is_no_series():
-    x, found = downsample.series(np.arange(3), np.full(3, np.nan))
+    x, found = series.series(np.arange(3), np.full(3, np.nan))
     assert found["mean"] == [None] * 3
     assert found["numbers"] is None
     assert x == [0, 1, 2]
-    assert downsample.spaced(0, 5) == []
-    assert downsample.spaced(100, 3) == [0, 50, 99]
+    assert series.spaced(0, 5) == []
+    assert series.spaced(100, 3) == [0, 50, 99]
 
 
 def test_previews_are_few_and_small(tmp_path):
@@ -424,7 +427,7 @@ def test_previews_are_few_and_small(tmp_path):
     for step in range(0, 1000, 10):
         image = Image.fromarray(noise.integers(0, 256, (80, 80, 3), dtype=np.uint8))
         image.save(tmp_path / "samples" / f"step_{step:09d}.png")
-    found = report_files.slides(tmp_path)
+    found = files.slides(tmp_path)
     assert len(found["steps"]) == 24
     assert (found["steps"][0], found["steps"][-1]) == (0, 990)
     missing: list[str] = []
@@ -453,7 +456,7 @@ def test_the_newest_pictures_of_each_verb(tmp_path):
     (tmp_path / "evaluate").mkdir()
     for end in ("ba", "closest", "ba_closest"):
         _saved(tmp_path / f"evaluate/step_000000020_{end}.png", (4, 4))
-    found = report_files.pictures(tmp_path)
+    found = files.pictures(tmp_path)
     assert [(one["verb"], one["caption"]) for one in found] == [
         ("interpolate", "step 10, seed 3"),
         ("translate", "step 20, A to B"),
@@ -484,7 +487,7 @@ def test_event_files(run, tmp_path, verb):
     assert str(folder / "run") in said
     events = reader.EventAccumulator(str(folder / "run"), size_guidance={"scalars": 0, "images": 0})
     events.Reload()
-    lines = record.read_metrics(run / "metrics.jsonl")
+    lines = metrics_file.read_metrics(run / "metrics.jsonl")
     for key in ("loss/g", "images_per_sec", "accuracy/d"):
         found = events.Scalars(key)
         assert [event.step for event in found] == list(range(1, 9))
@@ -515,7 +518,7 @@ def test_tensorboard_is_an_extra(run, verb, monkeypatch, tmp_path):
     assert code == 2
     assert "anigan_jax[tensorboard]" in error
     with pytest.raises(UserError, match="given twice"):
-        report.labels([run, run])
+        collect.labels([run, run])
 
 
 @pytest.fixture(scope="module")
@@ -524,14 +527,14 @@ def pages(trained, tmp_path_factory):
     folder = tmp_path_factory.mktemp("pages")
     one, two = (Path(shutil.copytree(trained, folder / name)) for name in ("one", "two"))
     judged(one)
-    line = record.read_metrics(two / "metrics.jsonl")[-1]
+    line = metrics_file.read_metrics(two / "metrics.jsonl")[-1]
     draws = np.random.default_rng(0)
     with (two / "metrics.jsonl").open("a") as file:
         for step in range(9, 800):
             values = {"loss/g": 5 + draws.normal(), "loss/d": 10 ** draws.normal()}
             file.write(json.dumps({**line, **values, "step": step}) + "\n")
     (two / "ema" / "step_000000004.png").unlink()
-    runs = [report.collect(one, "one"), report.collect(two, HOSTILE)]
+    runs = [collect.collect(one, "one"), collect.collect(two, HOSTILE)]
     runs[1]["settings"]["seed"] = "7"
     for name, shown in (("single", runs[:1]), ("both", runs)):
         assert report_page.write(shown, folder / f"{name}.html") == []

@@ -13,6 +13,7 @@ from tiny import draw
 from anigan_jax.errors import UserError
 from anigan_jax.networks import cartoon, layers, resnet
 from anigan_jax.networks.cartoon import CartoonDiscriminator, CartoonGenerator
+from anigan_jax.networks.ops import norm as networks_ops_norm
 from anigan_jax.networks.resnet import PatchDiscriminator, ResnetGenerator
 
 # --- layers
@@ -55,7 +56,7 @@ def test_instance_norm_equals_pytorch(mean, scale):
     torch = pytest.importorskip("torch")
     x = draw(0, 3, 5, 7, 4) * scale + mean
     peer = torch.nn.InstanceNorm2d(4)
-    agree(lambda v: layers.instance_norm(v, 1e-5), peer, x, value=5e-6, gradient=2e-5)
+    agree(lambda v: networks_ops_norm.instance_norm(v, 1e-5), peer, x, value=5e-6, gradient=2e-5)
 
 
 def test_instance_norm_keeps_digits_where_the_mean_is_large():
@@ -64,7 +65,7 @@ def test_instance_norm_keeps_digits_where_the_mean_is_large():
     exact = np.asarray(x, np.float64)
     centred = exact - exact.mean((1, 2), keepdims=True)
     want = centred / np.sqrt((centred**2).mean((1, 2), keepdims=True) + 1e-5)
-    np.testing.assert_allclose(layers.instance_norm(x, 1e-5), want, rtol=0, atol=1.6e-5)
+    np.testing.assert_allclose(networks_ops_norm.instance_norm(x, 1e-5), want, rtol=0, atol=1.6e-5)
 
 
 def test_instance_norm_gradient_equals_autodiff():
@@ -73,13 +74,15 @@ def test_instance_norm_gradient_equals_autodiff():
         return centred / jnp.sqrt((centred**2).mean((1, 2), keepdims=True) + 1e-5)
 
     x, weights = draw(0, 2, 5, 4, 3) * 2 + 100, draw(1, 2, 5, 4, 3)
-    (got,) = jax.vjp(lambda v: layers.instance_norm(v, 1e-5), x)[1](weights)
+    (got,) = jax.vjp(lambda v: networks_ops_norm.instance_norm(v, 1e-5), x)[1](weights)
     (want,) = jax.vjp(plain, x)[1](weights)
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-5)
 
 
 def test_instance_norm_of_a_constant_is_zero():
-    y, pull = jax.vjp(lambda v: layers.instance_norm(v, 1e-5), jnp.full((1, 4, 4, 2), 7.0))
+    y, pull = jax.vjp(
+        lambda v: networks_ops_norm.instance_norm(v, 1e-5), jnp.full((1, 4, 4, 2), 7.0)
+    )
     assert np.abs(y).max() == 0
     assert np.isfinite(pull(draw(0, 1, 4, 4, 2))[0]).all()
 

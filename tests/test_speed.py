@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 from tiny import CYCLE, FULL, PLAIN, TEXT, arrays, draw, packed, run_steps, start, with_features
 
-from anigan_jax import parallel, train_step
-from anigan_jax import session as sessions
 from anigan_jax.config import Run
 from anigan_jax.core import Keys
 from anigan_jax.methods.cyclegan import CycleGAN
 from anigan_jax.methods.gan import GAN
+from anigan_jax.networks.dcgan import Discriminator, Generator
 from anigan_jax.networks.resnet import PatchDiscriminator, ResnetGenerator
-from anigan_jax.networks.specs import Discriminator, Generator
+from anigan_jax.runtime import devices
+from anigan_jax.training import program
+from anigan_jax.training import step as train_step
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +102,7 @@ def test_rematerialisation_keeps_less():
         settings = cyclegan(64, 8, 6, remat)
         config = dataclasses.replace(CYCLE, method=settings, batch_size=4)
         game = settings.make(None)
-        state = jax.eval_shape(lambda c=config, g=game: train_step.init_state(c, g, {}))
+        state = jax.eval_shape(lambda c=config, g=game: state.init_state(c, g, {}))
         images = jax.ShapeDtypeStruct((4, 64, 64, 3), jnp.float32)
         loss = game.phases[0].updates[1].losses[0]
         keys = Keys(*[jax.eval_shape(lambda: jax.random.key(0))] * 3)
@@ -120,8 +121,8 @@ def test_the_state_is_donated(mapper, folder):
     """The old buffers are gone: a step holds one state, not two."""
     pack = packed(FULL, folder)
     run = Run(steps=4, steps_per_dispatch=2, mapper=mapper, devices=2)
-    session = sessions.prepare(dataclasses.replace(FULL, run=run), pack, {})
-    old = parallel.replicate(session.initial(), session.devices)
+    session = program.prepare(dataclasses.replace(FULL, run=run), pack, {})
+    old = devices.replicate(session.initial(), session.devices)
     new, _ = session.dispatch(0, old, next(session.locals_from(0)))
     jax.block_until_ready(new)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(old))
@@ -134,8 +135,8 @@ def test_a_dispatch_moves_nothing_between_host_and_device(feed, mapper, folder):
     """Under a guard that refuses every transfer that is not spelled out."""
     pack = packed(FULL, folder)
     run = Run(steps=8, steps_per_dispatch=2, mapper=mapper, feed=feed, devices=2)
-    session = sessions.prepare(dataclasses.replace(FULL, run=run), pack, {})
-    state = parallel.replicate(session.initial(), session.devices)
+    session = program.prepare(dataclasses.replace(FULL, run=run), pack, {})
+    state = devices.replicate(session.initial(), session.devices)
     local = session.locals_from(0)
     with jax.transfer_guard("disallow"):
         for at in (0, 2, 4):
@@ -160,7 +161,7 @@ def test_both_updates_share_one_forward_pass_of_g():
         config = dataclasses.replace(PLAIN, method=settings)
         made = settings.make(None)
         step = train_step.make_train_step(config, made, made.phases[0], None)
-        state = jax.jit(lambda c=config, m=made: train_step.init_state(c, m, {}))()
+        state = jax.jit(lambda c=config, m=made: state.init_state(c, m, {}))()
 
         def whole(state, images, step=step):
             examples = jnp.arange(8, dtype=jnp.int32)

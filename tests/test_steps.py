@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from tiny import FULL, PLAIN, digests, packed, run_steps, start
 
-from anigan_jax import feed, optimizers, rng, train_step
-from anigan_jax.config import Optimizer
+from anigan_jax import optimizers, rng, state
 from anigan_jax.core import Aux, Method, Phase, TrainState, Update
 from anigan_jax.errors import UserError
-from anigan_jax.methods.gan import Schedule
-from anigan_jax.methods.gan_updates import schedule_repeats
+from anigan_jax.methods.schedule import Schedule, schedule_repeats
+from anigan_jax.optimizers import Optimizer
+from anigan_jax.training import input
+from anigan_jax.training import step as train_step
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def test_any_number_of_steps_per_dispatch_gives_the_same_bits(images):
 
 
 def test_d_alone_then_g_alone(images):
-    """Seed S3's alternation: a player's entries move in its own steps only."""
+    """AIUB's alternation: a player's entries move in its own steps only."""
     schedule = Schedule(kind="alternate", d_steps=2, g_steps=1)
     method = dataclasses.replace(PLAIN.method, schedule=schedule)
     config = dataclasses.replace(PLAIN, method=method, ema_half_life=0)
@@ -109,11 +110,11 @@ def test_the_average_follows_its_half_life(images):
 
 def test_the_fingerprint_sees_one_flipped_bit_and_a_swap():
     x = jnp.arange(6, dtype=jnp.float32)
-    base = int(train_step.fingerprint({"a": x}))
+    base = int(state.fingerprint({"a": x}))
     for changed in (x.at[3].set(np.nextafter(np.float32(3), 9)), x[::-1], -x):
-        assert int(train_step.fingerprint({"a": changed})) != base
-    assert int(train_step.fingerprint({"a": x, "b": x[:2]})) != int(
-        train_step.fingerprint({"a": x[:2], "b": x})
+        assert int(state.fingerprint({"a": changed})) != base
+    assert int(state.fingerprint({"a": x, "b": x[:2]})) != int(
+        state.fingerprint({"a": x[:2], "b": x})
     )
 
 
@@ -158,7 +159,7 @@ def test_first_steps_equal_pytorch():
     for i in range(4):
         z = rng.latents(state.key, state.step, 0, 0, jnp.arange(4), 3)
         data = {"images": jnp.array(pixels)}
-        rows = feed.gather(data, jnp.int32(i), 4, jnp.arange(4), config.seed)["images"]
+        rows = input.gather(data, jnp.int32(i), 4, jnp.arange(4), config.seed)["images"]
         real = torch.tensor(np.asarray(rows, np.float32) / 127.5 - 1).reshape(4, -1)
         state, _ = step(state, data, {"device": jnp.int32(0)})
         tz = torch.tensor(np.asarray(z))

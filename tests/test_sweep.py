@@ -12,38 +12,39 @@ from PIL import Image
 from tiny import FULL, PLAIN, process_env, write_config
 
 from anigan_jax import config as configs
-from anigan_jax import record, sweep
-from anigan_jax.cli_common import override
+from anigan_jax.config import override
 from anigan_jax.errors import UserError
+from anigan_jax.storage import metrics_file
+from anigan_jax.sweep import grid
 
 
 def test_axes():
-    assert sweep.axis("g.name=adam,rmsprop") == ("g.name", ["adam", "rmsprop"])
-    assert sweep.axis("--method.d_scale=1,0.5") == ("method.d-scale", ["1", "0.5"])
+    assert grid.axis("g.name=adam,rmsprop") == ("g.name", ["adam", "rmsprop"])
+    assert grid.axis("--method.d_scale=1,0.5") == ("method.d-scale", ["1", "0.5"])
     for bad in ("g.name", "=a,b", "seed=1,2", "run.steps=1,2", "g.name=adam,adam"):
         with pytest.raises(UserError):
-            sweep.axis(bad)
+            grid.axis(bad)
 
 
 def test_switches_become_flags():
-    assert sweep.option("flip", "true") == ["--flip"]
-    assert sweep.option("method.split-d", "False") == ["--method.no-split-d"]
-    assert sweep.option("g.rate", "1e-3") == ["--g.rate", "1e-3"]
+    assert grid.option("flip", "true") == ["--flip"]
+    assert grid.option("method.split-d", "False") == ["--method.no-split-d"]
+    assert grid.option("g.rate", "1e-3") == ["--g.rate", "1e-3"]
 
 
 def test_the_grid_is_every_combination_with_every_seed(tmp_path):
     config = str(write_config(tmp_path, "PLAIN"))
     varied = ["g.name=adam,rmsprop", "d.name=adam,rmsprop"]
-    trials = sweep.grid(config, ["--batch-size", "4"], varied, 3, tmp_path)
+    trials = grid.grid(config, ["--batch-size", "4"], varied, 3, tmp_path)
     assert len(trials) == len({trial.folder for trial in trials}) == 12
     found = {(t.config.g.name, t.config.d.name, t.config.seed) for t in trials}
     assert len(found) == 12
     assert {t.config.batch_size for t in trials} == {4}
     with pytest.raises(UserError, match="one path twice"):
-        sweep.grid(config, [], ["g.name=adam", "g.name=rmsprop"], 1, tmp_path)
+        grid.grid(config, [], ["g.name=adam", "g.name=rmsprop"], 1, tmp_path)
     # 1e-3 and 0.001 are one rate.
     with pytest.raises(UserError, match="one and the same run"):
-        sweep.grid(config, [], ["g.rate=1e-3,0.001"], 1, tmp_path)
+        grid.grid(config, [], ["g.rate=1e-3,0.001"], 1, tmp_path)
 
 
 def test_what_varies_may_be_given_for_all_runs_too(tmp_path):
@@ -52,40 +53,40 @@ def test_what_varies_may_be_given_for_all_runs_too(tmp_path):
     given = ["--g.name", "adam", "--flip", "--run.steps_per_dispatch", "10", "--batch_size", "4"]
     given += ["--run.steps", "7", "--seed", "5"]
     varied = ["g.name=adam,rmsprop", "flip=true,false", "batch-size=4,8"]
-    trials = sweep.grid(name, given, varied, 1, tmp_path)
+    trials = grid.grid(name, given, varied, 1, tmp_path)
     found = {(t.config.g.name, t.config.flip, t.config.batch_size, t.config.seed) for t in trials}
     assert len(found) == 8
     assert {seed for *_, seed in found} == {5}
     for trial in trials:
-        words = sweep.command(name, trial, sweep.Leg(20, 10), judged=True)
+        words = grid.command(name, trial, grid.Leg(20, 10), judged=True)
         configs.refuse_repeats(words)
         config = override(configs.load(name), words[4:], "test")
         assert (config.run.steps, config.run.steps_per_dispatch) == (20, 10)
     # Where the user does not say, a sweep does.
-    (trial,) = sweep.grid(name, [], ["flip=true"], 1, tmp_path)
-    words = sweep.command(name, trial, sweep.Leg(20, 10), judged=True)
+    (trial,) = grid.grid(name, [], ["flip=true"], 1, tmp_path)
+    words = grid.command(name, trial, grid.Leg(20, 10), judged=True)
     config = override(configs.load(name), words[4:], "test")
-    assert config.run.steps_per_dispatch == sweep.DISPATCH
+    assert config.run.steps_per_dispatch == grid.DISPATCH
 
 
 def test_updates_are_counted_from_repeats(tmp_path):
-    """Of a fixed schedule two a step; of seed S2's rule what its lines say."""
-    fixed = sweep.pace(PLAIN, PLAIN.method.make(None), 44)
+    """Of a fixed schedule two a step; of CSC412's rule what its lines say."""
+    fixed = grid.pace(PLAIN, PLAIN.method.make(None), 44)
     assert (fixed.most, fixed.constant) == (2, 2)
-    dynamic = sweep.pace(FULL, FULL.method.make(None), 44)
+    dynamic = grid.pace(FULL, FULL.method.make(None), 44)
     assert (dynamic.most, dynamic.constant) == (20, None)
     assert dynamic.count(3, {"repeats/d": 7.0, "repeats/g": 3.0}) == 10
-    trial = sweep.Trial("as_printed", 0, tmp_path / "run", FULL, ())
-    assert sweep.updates_done(trial, dynamic).tolist() == [0]
+    trial = grid.Trial("as_printed", 0, tmp_path / "run", FULL, ())
+    assert grid.updates_done(trial, dynamic).tolist() == [0]
     (trial.folder / "checkpoints" / "step_000000003").mkdir(parents=True)
     path = trial.folder / "metrics.jsonl"
     lines = [{"step": i, "repeats/d": 2.0 + i, "repeats/g": 3.0} for i in range(5)]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     # The checkpoint is of step 3; what came after it was not kept.
-    assert sweep.updates_done(trial, dynamic).tolist() == [0, 6, 13, 21]
+    assert grid.updates_done(trial, dynamic).tolist() == [0, 6, 13, 21]
     path.write_text(json.dumps(lines[1]) + "\n" + json.dumps(lines[3]) + "\n")
     with pytest.raises(UserError, match="lacks step 2"):
-        sweep.updates_done(trial, dynamic)
+        grid.updates_done(trial, dynamic)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +117,7 @@ def test_a_killed_sweep_goes_on_and_compares(tmp_path):
     words = ["sweep", str(write_config(tmp_path)), "--workdir", str(tmp_path / "s"), "--seeds", "1"]
     words += ["--vary", "method.schedule.kind=fixed,as_printed", "--updates", "40"]
     words += ["--points", "2", "--run.judge", "random", "--run.evaluate-n", "40"]
-    command = [sys.executable, "-m", "anigan_jax.cli", *words]
+    command = [sys.executable, "-m", "anigan_jax", *words]
     options = {"env": process_env(), "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     first = subprocess.Popen(command, text=True, **options)
     runs = tmp_path / "s"
@@ -131,12 +132,12 @@ def test_a_killed_sweep_goes_on_and_compares(tmp_path):
     folders = [path for path in runs.iterdir() if path.is_dir()]
     assert len(folders) == 2
     for folder in folders:
-        lines = record.read_metrics(folder / "metrics.jsonl")[1:]
+        lines = metrics_file.read_metrics(folder / "metrics.jsonl")[1:]
         assert [line["step"] for line in lines] == list(range(1, len(lines) + 1))
         updates = sum(line.get("repeats/d", 1) + line.get("repeats/g", 1) for line in lines)
         assert updates >= 40
         assert any(
-            "kid-random" in line for line in record.read_metrics(folder / "evaluation.jsonl")
+            "kid-random" in line for line in metrics_file.read_metrics(folder / "evaluation.jsonl")
         )
     found = json.loads((runs / "sweep.json").read_text())
     assert found["compared_at"] <= 40

@@ -3,8 +3,9 @@
 import pytest
 from real import DATA, needs_data
 
-from anigan_jax.data import painted, tags
-from anigan_jax.data.tags import Label, Tag
+from anigan_jax.data import labels
+from anigan_jax.data.labels import Label, Tag
+from anigan_jax.data.synthetic import painted
 from anigan_jax.errors import UserError
 
 # Real rows, with the trailing tab and the stray blank of the file.
@@ -25,8 +26,8 @@ def test_real_rows():
         "20": Label(),
         "25": Label(),
     }
-    assert {key: tags.choose(tags.parse_raw(row)) for key, row in ROWS.items()} == want
-    assert tags.parse_raw(ROWS["25"])[0] == Tag("angel beats", 586)
+    assert {key: labels.choose(labels.parse_raw(row)) for key, row in ROWS.items()} == want
+    assert labels.parse_raw(ROWS["25"])[0] == Tag("angel beats", 586)
 
 
 @pytest.mark.parametrize(
@@ -41,39 +42,39 @@ def test_real_rows():
     ],
 )
 def test_odd_tags(cell, want):
-    assert tags.parse_raw(cell) == want
+    assert labels.parse_raw(cell) == want
 
 
 @pytest.mark.parametrize("cell", ["red hair", "red hair:", "red hair:many", "red hair:-1", ":x"])
 def test_tags_without_a_count_are_refused(cell):
     with pytest.raises(ValueError, match="tag:count"):
-        tags.parse_raw(cell)
+        labels.parse_raw(cell)
 
 
 def test_rules_differ_where_a_part_has_several_colours():
-    row = tags.parse_raw("blue hair:5\tred hair:9\tgreen hair:7\tred eyes:1\t")
-    assert tags.choose(row, "max-count") == Label("red", "red")
-    assert tags.choose(row, "last") == Label("green", "red")
-    assert tags.choose(row, "unique") == Label(None, "red")
-    assert tags.conflicts(row)
-    twice = tags.parse_raw("red hair:5\tred hair:9\t")
-    assert tags.choose(twice, "unique") == Label("red", None)
-    assert not tags.conflicts(twice)
-    equal = tags.parse_raw("blue hair:5\tred hair:5\t")
-    assert tags.choose(equal, "max-count") == Label("blue", None)
+    row = labels.parse_raw("blue hair:5\tred hair:9\tgreen hair:7\tred eyes:1\t")
+    assert labels.choose(row, "max-count") == Label("red", "red")
+    assert labels.choose(row, "last") == Label("green", "red")
+    assert labels.choose(row, "unique") == Label(None, "red")
+    assert labels.conflicts(row)
+    twice = labels.parse_raw("red hair:5\tred hair:9\t")
+    assert labels.choose(twice, "unique") == Label("red", None)
+    assert not labels.conflicts(twice)
+    equal = labels.parse_raw("blue hair:5\tred hair:5\t")
+    assert labels.choose(equal, "max-count") == Label("blue", None)
 
 
 @pytest.mark.parametrize("text", ["long hair", "bicolored eyes", "hair", "aqua", "aqua hair bow"])
 def test_what_is_no_colour(text):
-    assert tags.colour(text, "hair") is None
-    assert tags.colour(text, "eyes") is None
+    assert labels.colour(text, "hair") is None
+    assert labels.colour(text, "eyes") is None
 
 
 def test_spellings():
-    assert tags.colour("grey hair", "hair") == "gray"
-    assert tags.colour("Blond hair", "hair") == "blonde"
-    assert tags.colour("yellow hair", "hair") is None
-    assert tags.colour("yellow eyes", "eyes") == "yellow"
+    assert labels.colour("grey hair", "hair") == "gray"
+    assert labels.colour("Blond hair", "hair") == "blonde"
+    assert labels.colour("yellow hair", "hair") is None
+    assert labels.colour("yellow eyes", "eyes") == "yellow"
 
 
 @pytest.mark.parametrize(
@@ -87,8 +88,8 @@ def test_spellings():
     ],
 )
 def test_captions(text, want):
-    assert tags.parse_caption(text) == want
-    assert tags.parse_caption(str(want)) == want
+    assert labels.parse_caption(text) == want
+    assert labels.parse_caption(str(want)) == want
 
 
 @pytest.mark.parametrize(
@@ -105,7 +106,7 @@ def test_captions(text, want):
 )
 def test_bad_captions(text, reason):
     with pytest.raises(ValueError, match=reason):
-        tags.parse_caption(text)
+        labels.parse_caption(text)
 
 
 ONE_HOT = "7," + ",".join("1" if i in (4, 11 + 6) else "0" for i in range(23))
@@ -120,13 +121,13 @@ ONE_HOT = "7," + ",".join("1" if i in (4, 11 + 6) else "0" for i in range(23))
     ],
 )
 def test_tables_are_told_by_their_content(text, key, want):
-    table = tags.read_table(text, "t.csv")
+    table = labels.read_table(text, "t.csv")
     assert table.labels[key] == want
     assert table.faults == []
 
 
 def test_faulty_rows_are_named():
-    table = tags.read_table(
+    table = labels.read_table(
         "1,aqua hair blue eyes\n2,mauve hair blue eyes\n1,red hair red eyes\n3,\n", "t"
     )
     assert table.labels == {"1": Label("aqua", "blue")}
@@ -136,7 +137,7 @@ def test_faulty_rows_are_named():
         ("3", "unknown tag"),
     ]
     two_hot = "7," + ",".join("1" if i in (4, 5, 17) else "0" for i in range(23))
-    table = tags.read_table(f"{ONE_HOT.replace('7,', '8,', 1)}\n{two_hot}\n9,1,0\n", "t")
+    table = labels.read_table(f"{ONE_HOT.replace('7,', '8,', 1)}\n{two_hot}\n9,1,0\n", "t")
     assert table.labels == {"8": Label("purple", "yellow"), "7": Label("purple", None)}
     assert [(k, c) for k, c, _ in table.faults] == [("7", "conflict"), ("9", "unknown tag")]
 
@@ -144,18 +145,18 @@ def test_faulty_rows_are_named():
 @pytest.mark.parametrize("text", ["", "id;name\n1;x\n", "a,b,c\n1,2,3\n"])
 def test_other_tables_are_refused(text):
     with pytest.raises(UserError):
-        tags.read_table(text, "t")
+        labels.read_table(text, "t")
 
 
 def test_painted_faces_use_the_same_colours_in_the_same_order():
-    assert painted.HAIR_COLOURS == tags.HAIR
-    assert painted.EYE_COLOURS == tags.EYES
+    assert painted.HAIR_COLOURS == labels.HAIR
+    assert painted.EYE_COLOURS == labels.EYES
 
 
 @needs_data
 def test_the_real_files():
     read = {
-        name: tags.read_table((DATA / path).read_text(), path)
+        name: labels.read_table((DATA / path).read_text(), path)
         for name, path in {
             "captions": "anime_faces_64/tags.csv",
             "one_hot": "konachan_faces_96/label.csv",

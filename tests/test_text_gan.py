@@ -1,4 +1,4 @@
-"""The text GAN: seed S0's networks, the texts of a batch, its updates and their bits."""
+"""The text GAN: SJTU's networks, the texts of a batch, its updates and their bits."""
 
 import dataclasses
 
@@ -9,13 +9,16 @@ import pytest
 from tiny import TEXT, arrays, digests, packed, run_steps, start
 
 from anigan_jax import config as configs
-from anigan_jax import feed, losses, rng, show
-from anigan_jax.data.tags import EYES
+from anigan_jax import losses, optimizers, rng
+from anigan_jax.data.labels import EYES
 from anigan_jax.errors import UserError
-from anigan_jax.methods import text_gan_updates as updates
+from anigan_jax.methods import text_conditioning, text_gan
+from anigan_jax.methods.text_conditioning import PAIRS, Encoder, tables
 from anigan_jax.methods.text_gan import TextGAN
-from anigan_jax.methods.text_tables import PAIRS, Encoder, tables
-from anigan_jax.networks import specs, text
+from anigan_jax.networks import text
+from anigan_jax.networks import text as specs
+from anigan_jax.sampling import grids
+from anigan_jax.training import input
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +31,7 @@ def pack(tmp_path_factory):
 
 def test_layers_of_the_seed():
     """k5, filters 256-128-64-3 and 64-128-256-512, a projection to 256, 1x1 then 4x4."""
-    nets = show.describe(configs.load("seed_text_gan"))["networks"]
+    nets = grids.describe(configs.load("sjtu_text_gan"))["networks"]
     g = {row["layer"]: row for row in nets["generator"]["layers"]}
     assert [row["shape"] for row in g.values()] == [
         [256],
@@ -51,7 +54,7 @@ def test_layers_of_the_seed():
     # The map and the repeated text meet in the 1x1 convolution.
     assert d["joint"]["parameters"] == (512 + 256) * 512 + 3 * 512
     assert d["logit"]["parameters"] == 16 * 512 + 1
-    narrow = show.describe(configs.load("seed_text_gan_128"))["networks"]
+    narrow = grids.describe(configs.load("sjtu_text_gan_128"))["networks"]
     assert narrow["generator"]["layers"][0]["shape"] == [128]
 
 
@@ -79,7 +82,7 @@ def norm(tree, name):
 
 
 def test_the_seeds_networks_equal_pytorch():
-    """G and D of seed S0 written out in PyTorch, training mode, weights carried over."""
+    """G and D of SJTU written out in PyTorch, training mode, weights carried over."""
     torch = pytest.importorskip("torch")
     from torch.nn.functional import leaky_relu, pad, relu
 
@@ -180,7 +183,7 @@ def test_norms_that_follow_the_text():
     gain, bias = np.split(told @ p["stem_norm"]["text"]["kernel"], 2, axis=1)
     want = np.maximum(x * (1 + gain[:, None, None]) + bias[:, None, None], 0)
     np.testing.assert_allclose(stem, want, rtol=1e-4, atol=1e-6)
-    counted = show.describe(dataclasses.replace(TEXT, method=TextGAN(generator=settings)))
+    counted = grids.describe(dataclasses.replace(TEXT, method=TextGAN(generator=settings)))
     row = counted["networks"]["generator"]["layers"][1]
     assert row["layer"] == "stem"
     assert row["parameters"] == 3 * 32 + 32 + 2 * 2 + (4 + 1) * 2 * 2
@@ -203,13 +206,15 @@ def counts_of(cells):
 def test_a_wrong_text_is_never_right_and_follows_the_data(rule):
     # 0 and 1 share their hair, 0 and 11 their eyes, 13 shares nothing with 0.
     counts = counts_of({0: 10, 1: 20, 11: 60, 13: 910})
-    drawn = updates.wrong_pairs(counts, jnp.zeros(4000, jnp.int32), keys_of(4000), rule)
+    drawn = text_conditioning.wrong_pairs(counts, jnp.zeros(4000, jnp.int32), keys_of(4000), rule)
     shares = np.bincount(drawn, minlength=14)[[0, 1, 11, 13]] / 4000
     want = [0, 20, 60, 910] if rule == "any" else [0, 20, 60, 0]
     np.testing.assert_allclose(shares, np.array(want) / sum(want), atol=0.03)
     assert shares[0] == 0
     # Where no neighbour exists the rule takes any other.
-    far = updates.wrong_pairs(counts_of({0: 1, 13: 5}), jnp.zeros(50, jnp.int32), keys_of(50), rule)
+    far = text_conditioning.wrong_pairs(
+        counts_of({0: 1, 13: 5}), jnp.zeros(50, jnp.int32), keys_of(50), rule
+    )
     assert set(np.asarray(far).tolist()) == {13}
 
 
@@ -224,7 +229,7 @@ def test_texts_are_those_of_the_labels(pack):
     labels = pack.labels("train")[:6]
     batch = {"label": jnp.array(labels), "keys": keys_of(6)}
     settings = dataclasses.replace(TEXT.method, int_beta=0.25)
-    got = jax.jit(lambda f, b: updates.draw_texts(settings, f, b))(frozen, batch)
+    got = jax.jit(lambda f, b: text_gan.draw_texts(settings, f, b))(frozen, batch)
     for (hair, eyes), right, wrong, between in zip(labels, *got, strict=True):
         assert np.flatnonzero(right).tolist() == [hair, 12 + eyes]
         assert (wrong != right).any()
@@ -246,9 +251,9 @@ def test_texts_do_not_depend_on_the_number_of_devices(pack):
 
     def part(start, count):
         examples = start + jnp.arange(count, dtype=jnp.int32)
-        rows = feed.gather(data, jnp.int32(3), 8, examples, 0)
-        batch = feed.to_batch(rows, raw, jnp.int32(3), examples, True)
-        return updates.draw_texts(TEXT.method, frozen, batch)
+        rows = input.gather(data, jnp.int32(3), 8, examples, 0)
+        batch = input.to_batch(rows, raw, jnp.int32(3), examples, True)
+        return text_gan.draw_texts(TEXT.method, frozen, batch)
 
     whole = part(0, 8)
     parts = [part(i, 2) for i in (0, 2, 4, 6)]
@@ -260,7 +265,7 @@ def test_wordings_are_drawn_among_those_that_exist():
     texts = np.arange(2 * 3, dtype=np.float32).reshape(2, 3, 1)
     frozen = {"texts": jnp.array(texts), "wordings": jnp.array([2, 3])}
     pair = jnp.array([0] * 300 + [1] * 300)
-    got = np.asarray(updates.vectors(frozen, pair, keys_of(600)))[:, 0]
+    got = np.asarray(text_conditioning.vectors(frozen, pair, keys_of(600)))[:, 0]
     assert set(got[:300]) == {0, 1}
     assert set(got[300:]) == {3, 4, 5}
     assert abs((got[300:] == 4).mean() - 1 / 3) < 0.11
@@ -278,7 +283,7 @@ def losses_of(config, pack, **changes):
 
 
 def test_weights_of_the_terms(pack):
-    """D's loss is its terms by their weights: Reed's halves here, seed S0's sum there."""
+    """D's loss is its terms by their weights: Reed's halves here, SJTU's sum there."""
     one = losses_of(PLAIN_TEXT, pack)
     assert one["loss/d"] == pytest.approx(
         one["loss/d_real"] + 0.5 * one["loss/d_wrong"] + 0.5 * one["loss/d_fake"], rel=1e-6
@@ -313,9 +318,9 @@ def test_the_first_step_equals_its_losses_by_hand(pack):
     _, state = start(config, pack)
     data = jax.tree.map(jnp.asarray, arrays(config, pack))
     examples = jnp.arange(8, dtype=jnp.int32)
-    rows = feed.gather(data, jnp.int32(0), 8, examples, config.seed)
-    batch = feed.to_batch(rows, state.key, jnp.int32(0), examples, config.flip)
-    texts = updates.draw_texts(config.method, state.frozen, batch)
+    rows = input.gather(data, jnp.int32(0), 8, examples, config.seed)
+    batch = input.to_batch(rows, state.key, jnp.int32(0), examples, config.flip)
+    texts = text_gan.draw_texts(config.method, state.frozen, batch)
     z = rng.latents(state.key, state.step, 0, 0, examples, 4)
     g, d = text.generator(config.method.generator), text.discriminator(config.method.discriminator)
 
@@ -356,7 +361,7 @@ def test_every_loss_trains_finitely(pack, loss):
 
 @pytest.mark.parametrize("g_steps", [1, 2, 5])
 def test_steps_of_g_for_each_of_d(pack, g_steps):
-    """Seed S0 tried 1:1, 2:1 and 5:1: G's optimiser counts them."""
+    """SJTU tried 1:1, 2:1 and 5:1: G's optimiser counts them."""
     schedule = dataclasses.replace(TEXT.method.schedule, kind="fixed", g=g_steps)
     method = dataclasses.replace(PLAIN_TEXT.method, schedule=schedule)
     config = dataclasses.replace(PLAIN_TEXT, method=method)
@@ -381,7 +386,7 @@ def test_bits_do_not_depend_on_dispatch_or_mapper_and_repeat(pack):
 
 def test_four_devices_agree_with_one(pack):
     """SGD: the same texts, noise and images, so only the order of sums differs."""
-    sgd = configs.Optimizer(name="sgd", rate=1e-3)
+    sgd = optimizers.Optimizer(name="sgd", rate=1e-3)
     config = dataclasses.replace(PLAIN_TEXT, g=sgd, d=sgd)
     _, state = start(config, pack)
     data = arrays(config, pack)

@@ -16,7 +16,7 @@ RIGHT, WRONG, FAKE = VALUES.normal(0, 3, (3, 9)).astype("f")
 
 @pytest.mark.parametrize("name", losses.ADVERSARIAL)
 def test_matching_aware_terms_treat_a_wrong_text_as_a_fake(name):
-    """Seed S0, algorithm 1: L(right) + L(wrong) + L(fake), for every adversarial loss."""
+    """SJTU, algorithm 1: L(right) + L(wrong) + L(fake), for every adversarial loss."""
     d = losses.ADVERSARIAL[name].d
     got = losses.matching_aware_d(d, RIGHT, WRONG, FAKE, 0.9, 0.1)
     real_term, fake_term, _ = ORACLE[name]
@@ -51,7 +51,7 @@ def test_matching_aware_terms_against_pytorch_with_reeds_halves():
 
 
 def test_the_two_weightings_at_indifference():
-    """D = 1/2 everywhere: S0's sum is 3 log 2, Reed's halves give 2 log 2."""
+    """D = 1/2 everywhere: SJTU's sum is 3 log 2, Reed's halves give 2 log 2."""
     zero = jnp.zeros(4)
     terms = losses.matching_aware_d(losses.non_saturating_d, zero, zero, zero)
     np.testing.assert_allclose(sum(jnp.mean(t) for t in terms), 3 * math.log(2), rtol=1e-6)

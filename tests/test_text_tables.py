@@ -8,18 +8,19 @@ import numpy as np
 import pytest
 from tiny import PLAIN, arrays, digests, packed, run_steps, start
 
-from anigan_jax import outputs, weights
 from anigan_jax.config import to_dict
 from anigan_jax.data import captions
 from anigan_jax.data.captions import Prompt
-from anigan_jax.data.tags import Label
+from anigan_jax.data.labels import Label
 from anigan_jax.errors import UserError
-from anigan_jax.methods import text_tables
+from anigan_jax.methods import text_conditioning
 from anigan_jax.methods.classifier import ColourClassifier
+from anigan_jax.methods.text_conditioning import PAIRS, Encoder
 from anigan_jax.methods.text_encoder import TextEncoder
-from anigan_jax.methods.text_tables import PAIRS, Encoder
-from anigan_jax.networks.specs import CharEncoder, Classifier
-from anigan_jax.networks.text import CharCNNRNN, windows
+from anigan_jax.networks.char_cnn_rnn import CharCNNRNN, CharEncoder, windows
+from anigan_jax.networks.classifier import Classifier
+from anigan_jax.storage import safetensors
+from anigan_jax.training import artifacts
 
 CHAR = CharEncoder(widths=(4, 5), hidden=6, dim=7)
 JUDGE = Classifier(size=16, base=4)
@@ -29,7 +30,7 @@ ENCODER = dataclasses.replace(
 CLASSIFIER = dataclasses.replace(
     PLAIN, method=ColourClassifier(network=JUDGE), ema_half_life=0, flip=False
 )
-FOUND = text_tables.all_labels()[[0, 0, 5, 17]]
+FOUND = text_conditioning.all_labels()[[0, 0, 5, 17]]
 
 
 def prompt(text):
@@ -37,14 +38,14 @@ def prompt(text):
 
 
 def test_tags_are_two_hot():
-    made = text_tables.tables(Encoder(), FOUND)
+    made = text_conditioning.tables(Encoder(), FOUND)
     assert made["texts"].shape == (132, 1, Encoder().length)
     for label, row in zip(PAIRS, made["texts"][:, 0], strict=True):
         hair, eyes = np.flatnonzero(row)
-        assert (text_tables.HAIR[hair], text_tables.EYES[eyes - 12]) == label
+        assert (text_conditioning.HAIR[hair], text_conditioning.EYES[eyes - 12]) == label
     assert made["counts"][[0, 5, 17]].tolist() == [2, 1, 1]
     assert made["counts"].sum() == 4
-    text = text_tables.encode(Encoder(), made, [prompt("she has red eyes and blue hair")])
+    text = text_conditioning.encode(Encoder(), made, [prompt("she has red eyes and blue hair")])
     assert text[0].tolist() == made["texts"][PAIRS.index(Label("blue", "red")), 0].tolist()
 
 
@@ -57,56 +58,56 @@ def vectors_file(folder, **changes):
     rows[second] = rows[str(PAIRS[5])] + 1
     rows |= {"red hair": rows[second]}  # one part alone is of no use, and no fault
     path = folder / "vectors.safetensors"
-    weights.write({**rows, **changes}, path)
+    safetensors.write({**rows, **changes}, path)
     return path, rows
 
 
 def test_vectors_of_a_file(tmp_path):
     path, rows = vectors_file(tmp_path)
     encoder = Encoder(kind="precomputed", path=str(path), dim=5)
-    made = text_tables.tables(encoder, FOUND)
+    made = text_conditioning.tables(encoder, FOUND)
     assert made["wordings"][[0, 5, 17]].tolist() == [1, 2, 1]
     assert made["wordings"].sum() == 4
     used = np.stack([v for k, v in rows.items() if k != "red hair"])
     scale = 1 / np.sqrt((used.astype(float) ** 2).mean())
     np.testing.assert_allclose(made["texts"][0, 0], rows[str(PAIRS[0])] * scale, rtol=1e-6)
     # A prompt is the mean of its pair's captions.
-    got = text_tables.encode(encoder, made, [prompt(str(PAIRS[5]))])
+    got = text_conditioning.encode(encoder, made, [prompt(str(PAIRS[5]))])
     np.testing.assert_allclose(got[0], (rows[str(PAIRS[5])] + 0.5) * scale, rtol=1e-5)
     with pytest.raises(UserError, match="no caption for"):
-        text_tables.encode(encoder, made, [prompt(str(PAIRS[1]))])
+        text_conditioning.encode(encoder, made, [prompt(str(PAIRS[1]))])
 
 
 def test_the_order_of_a_file_does_not_matter(tmp_path, monkeypatch):
     """safetensors lists its keys in another order in every process."""
     path, _ = vectors_file(tmp_path)
     encoder = Encoder(kind="precomputed", path=str(path), dim=5)
-    read = weights.read
-    first = text_tables.tables(encoder, FOUND)
+    read = safetensors.read
+    first = text_conditioning.tables(encoder, FOUND)
     for turn in (1, -1):
         monkeypatch.setattr(
-            weights, "read", lambda p, turn=turn: dict(sorted(read(p).items())[::turn])
+            safetensors, "read", lambda p, turn=turn: dict(sorted(read(p).items())[::turn])
         )
-        assert digests(text_tables.tables(encoder, FOUND)) == digests(first)
+        assert digests(text_conditioning.tables(encoder, FOUND)) == digests(first)
 
 
 def test_files_that_do_not_fit(tmp_path):
     path, _ = vectors_file(tmp_path)
     encoder = Encoder(kind="precomputed", path=str(path), dim=5)
     with pytest.raises(UserError, match="no caption for 1 pairs"):
-        text_tables.tables(encoder, text_tables.all_labels()[[0, 1]])
+        text_conditioning.tables(encoder, text_conditioning.all_labels()[[0, 1]])
     with pytest.raises(UserError, match=r"shape \(5,\).*dim is 4"):
-        text_tables.tables(dataclasses.replace(encoder, dim=4), FOUND)
+        text_conditioning.tables(dataclasses.replace(encoder, dim=4), FOUND)
     with pytest.raises(UserError, match="no file"):
-        text_tables.tables(dataclasses.replace(encoder, path="nowhere"), FOUND)
-    with pytest.raises(UserError, match="seed_text_encoder"):
-        text_tables.tables(Encoder(kind="char_cnn_rnn", path=str(tmp_path)), FOUND)
+        text_conditioning.tables(dataclasses.replace(encoder, path="nowhere"), FOUND)
+    with pytest.raises(UserError, match="sjtu_text_encoder"):
+        text_conditioning.tables(Encoder(kind="char_cnn_rnn", path=str(tmp_path)), FOUND)
     path, _ = vectors_file(tmp_path, **{"mauve hair": np.zeros(5, "f")})
     with pytest.raises(UserError, match="mauve"):
-        text_tables.tables(encoder, FOUND)
+        text_conditioning.tables(encoder, FOUND)
     (tmp_path / "weights.safetensors").write_bytes(b"\xff" * 99)
     with pytest.raises(UserError, match="weights"):
-        text_tables.tables(Encoder(kind="char_cnn_rnn", path=str(tmp_path)), FOUND)
+        text_conditioning.tables(Encoder(kind="char_cnn_rnn", path=str(tmp_path)), FOUND)
 
 
 @pytest.fixture(scope="module")
@@ -117,9 +118,9 @@ def pack(tmp_path_factory):
 def test_a_trained_encoder_reads_prompts_as_its_own_network_does(pack, tmp_path):
     _, state = start(ENCODER, pack)
     state = jax.tree.map(np.asarray, state)
-    outputs._export(ENCODER, tmp_path, state)
+    artifacts._export(ENCODER, tmp_path, state)
     encoder = Encoder(kind="char_cnn_rnn", path=str(tmp_path), char=CHAR)
-    made = text_tables.tables(encoder, FOUND)
+    made = text_conditioning.tables(encoder, FOUND)
     assert made["texts"].shape == (132, len(captions.WORDINGS), 7)
     assert abs(np.sqrt((made["texts"] ** 2).mean()) - 1) < 1e-5
     net = CharCNNRNN(CHAR, len(captions.ALPHABET))
@@ -127,36 +128,36 @@ def test_a_trained_encoder_reads_prompts_as_its_own_network_does(pack, tmp_path)
     own = net.apply({"params": state.params["d"]["text"]}, captions.codes([text]))
     np.testing.assert_allclose(made["texts"][40, 3], own[0] * made["scale"], rtol=1e-4, atol=1e-5)
     # Another wording is another vector; the run folder is not needed any more.
-    (tmp_path / weights.OF_A_RUN).unlink()
-    got = text_tables.encode(encoder, made, [Prompt(text, PAIRS[40])])
+    (tmp_path / safetensors.OF_A_RUN).unlink()
+    got = text_conditioning.encode(encoder, made, [Prompt(text, PAIRS[40])])
     np.testing.assert_allclose(got[0], made["texts"][40, 3], rtol=1e-4, atol=1e-5)
 
 
 def test_an_encoder_of_other_settings_is_refused(pack, tmp_path):
     _, state = start(ENCODER, pack)
-    outputs._export(ENCODER, tmp_path, jax.tree.map(np.asarray, state))
+    artifacts._export(ENCODER, tmp_path, jax.tree.map(np.asarray, state))
     with pytest.raises(UserError, match=r"method\.encoder\.char"):
-        text_tables.tables(Encoder(kind="char_cnn_rnn", path=str(tmp_path)), FOUND)
-    about = weights.metadata(tmp_path / weights.OF_A_RUN)
+        text_conditioning.tables(Encoder(kind="char_cnn_rnn", path=str(tmp_path)), FOUND)
+    about = safetensors.metadata(tmp_path / safetensors.OF_A_RUN)
     assert about == {"step": 0, "method": to_dict(ENCODER.method)}
 
 
 def test_exported_weights_are_those_of_the_state(pack, tmp_path):
     _, state = start(ENCODER, pack)
-    outputs._export(ENCODER, tmp_path, state)
-    tree = weights.unflatten(weights.read(tmp_path / weights.OF_A_RUN))
+    artifacts._export(ENCODER, tmp_path, state)
+    tree = safetensors.unflatten(safetensors.read(tmp_path / safetensors.OF_A_RUN))
     assert digests(tree["params"]) == digests(jax.tree.map(np.asarray, state.params))
     assert digests(tree["stats"]) == digests(jax.tree.map(np.asarray, state.stats))
 
 
 def test_prompts_are_read_in_the_words_of_captions(pack, tmp_path):
     _, state = start(ENCODER, pack)
-    outputs._export(ENCODER, tmp_path, jax.tree.map(np.asarray, state))
+    artifacts._export(ENCODER, tmp_path, jax.tree.map(np.asarray, state))
     encoder = Encoder(kind="char_cnn_rnn", path=str(tmp_path), char=CHAR)
-    made = text_tables.tables(encoder, FOUND)
+    made = text_conditioning.tables(encoder, FOUND)
     texts = ["grey hair red eyes", "gray hair red eyes", "Gray Hair Red Eyes"]
     long = "a girl and a face and a girl and a face and a girl with gray hair and red eyes"
-    vectors = text_tables.encode(encoder, made, [prompt(text) for text in (*texts, long)])
+    vectors = text_conditioning.encode(encoder, made, [prompt(text) for text in (*texts, long)])
     assert (vectors == vectors[0]).all()
 
 
@@ -254,4 +255,4 @@ def test_images_without_both_colours_are_refused(pack):
             return np.array([[1, 2], [-1, 3]])
 
     with pytest.raises(UserError, match=r"1 of 2 images.*unlabelled drop"):
-        text_tables.labels(Half(), "train")
+        text_conditioning.labels(Half(), "train")

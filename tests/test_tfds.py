@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from tiny import anigan
 
-from anigan_jax.data import archive, layouts, pack, painted
-from anigan_jax.data.sources import Images
+from anigan_jax.data import archives, dataset, discover
+from anigan_jax.data.images import Images
+from anigan_jax.data.synthetic import painted
 from anigan_jax.errors import UserError
 
 tfds = pytest.importorskip("tensorflow_datasets", reason="the extra 'tfds' is not installed")
@@ -45,7 +46,7 @@ def test_a_prepared_set_becomes_a_pack(tmp_path):
     out = tmp_path / "pack"
     done = anigan("import", f"tfds:{builder.data_dir}", "--size", 32, "--out", out)
     assert done.returncode == 0, done.stderr
-    made = pack.open_pack(out)
+    made = dataset.open_pack(out)
     assert made.manifest["parts"] == {"train": [0, 20], "test": [20, 22]}
     columns, classes = made.examples(), made.manifest["classes"]
     got = {(made.images[i].tobytes(), classes["hair"][columns["hair"][i]]) for i in range(20)}
@@ -77,7 +78,7 @@ def test_tagged_faces(tmp_path):
         name: (*pair, np.asarray(files.noise(int(name[0]))).tobytes())
         for name, pair in colours.items()
     }
-    made = pack.build(Images(f"tfds:{builder.data_dir}", size=32, test=0), tmp_path / "cache")
+    made = dataset.build(Images(f"tfds:{builder.data_dir}", size=32, test=0), tmp_path / "cache")
     assert made.manifest["counts"] == {"unlabelled": 2}
     assert sorted(made.examples()["eyes"])[:2] == [-1, -1]
 
@@ -92,8 +93,8 @@ def test_unpaired_faces(tmp_path):
     builder = prepared(tfds_builders.UnpairedFaces, tmp_path / "tfds", source=source)
     sizes = {name: split.num_examples for name, split in builder.info.splits.items()}
     assert sizes == {"trainA": 2, "trainB": 3, "testA": 4, "testB": 5}
-    made = pack.build(Images(f"tfds:{builder.data_dir}", size=32), tmp_path / "cache")
-    direct = pack.build(Images(source, size=32), tmp_path / "cache")
+    made = dataset.build(Images(f"tfds:{builder.data_dir}", size=32), tmp_path / "cache")
+    direct = dataset.build(Images(source, size=32), tmp_path / "cache")
     assert {k: b - a for k, (a, b) in made.manifest["parts"].items()} == sizes
     for part in sizes:
         assert {x.tobytes() for x in made.part(part)} == {x.tobytes() for x in direct.part(part)}
@@ -107,7 +108,7 @@ def test_bad_images_inside_are_refused_like_any_other(tmp_path):
     (folder / "tags.csv").write_text("0,aqua hair red eyes\n")
     builder = prepared(tfds_builders.TaggedFaces, tmp_path / "tfds", source=str(folder))
     with pytest.raises(UserError, match="truncated"):
-        pack.build(Images(f"tfds:{builder.data_dir}", size=32), tmp_path / "cache")
+        dataset.build(Images(f"tfds:{builder.data_dir}", size=32), tmp_path / "cache")
 
 
 def test_tfrecord_is_refused_with_what_to_install(tmp_path):
@@ -132,5 +133,5 @@ def test_sets_that_are_not_there(tmp_path, name, hint):
 
 
 def test_the_core_does_not_import_tfds():
-    assert not hasattr(layouts, "tfds")
-    assert not hasattr(archive, "tfds")
+    assert not hasattr(discover, "tfds")
+    assert not hasattr(archives, "tfds")

@@ -5,8 +5,11 @@ import pytest
 from PIL import Image, ImageFilter
 from real import DATA, needs_data
 
-from anigan_jax.data import pack, painted, transforms
-from anigan_jax.data.sources import Images, PaintedFaces
+from anigan_jax.data import dataset
+from anigan_jax.data import edges as transforms
+from anigan_jax.data.images import Images
+from anigan_jax.data.synthetic import painted
+from anigan_jax.data.synthetic.sources import PaintedFaces
 from anigan_jax.errors import UserError
 
 
@@ -65,18 +68,18 @@ def test_edges_of_a_pack(tmp_path):
     class WithEdges(PaintedFaces):
         edges = True
 
-    made = pack.build(WithEdges(count=5, size=32), tmp_path)
+    made = dataset.build(WithEdges(count=5, size=32), tmp_path)
     edges = made.part("train", "edges")
     for i in range(5):
         assert (edges[i] == transforms.smooth_edges(made.images[i])).all()
-    plain = pack.build(PaintedFaces(count=5, size=32), tmp_path / "plain")
+    plain = dataset.build(PaintedFaces(count=5, size=32), tmp_path / "plain")
     with pytest.raises(UserError, match="--edges"):
         plain.part("train", "edges")
 
 
 @needs_data
 def test_real_faces_lose_edges_and_keep_the_rest(tmp_path):
-    images = pack.build(Images(str(DATA / "konachan_faces_96")), tmp_path).images[:60]
+    images = dataset.build(Images(str(DATA / "konachan_faces_96")), tmp_path).images[:60]
     masks = np.stack([transforms.edges(x) for x in images])
     smooth = np.stack([transforms.smooth_edges(x) for x in images])
     assert 0.1 < masks.mean() < 0.7

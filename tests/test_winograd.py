@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from jax import lax
 
-from anigan_jax.networks import conv, winograd
-from anigan_jax.networks.correlation import LAYOUT, NO_PADS
+from anigan_jax.networks.ops import conv, winograd
+from anigan_jax.networks.ops.correlation import LAYOUT, NO_PADS
 
 
 def integers(seed, *shape):

@@ -12,39 +12,34 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from anigan_jax import (
-    checkpoint,
-    foreign_weights,
-    parallel,
-    run_folder,
-    train_step,
-    weights,
-)
 from anigan_jax import config as configs
-from anigan_jax import session as sessions
-from anigan_jax.cli_common import override
-from anigan_jax.config import Config, Optimizer, Run
-from anigan_jax.data import pack
-from anigan_jax.data.sources import Images, PaintedFaces, PaintedPairs
-from anigan_jax.data.tags import EYES, HAIR
+from anigan_jax import state
+from anigan_jax.config import Config, Run, override
+from anigan_jax.data import dataset
+from anigan_jax.data.images import Images
+from anigan_jax.data.labels import EYES, HAIR
+from anigan_jax.data.synthetic.sources import PaintedFaces, PaintedPairs
 from anigan_jax.methods.cartoongan import CartoonGAN, Features
 from anigan_jax.methods.classifier import ColourClassifier
 from anigan_jax.methods.cyclegan import CycleGAN
-from anigan_jax.methods.gan import GAN, Schedule
+from anigan_jax.methods.gan import GAN
+from anigan_jax.methods.schedule import Schedule
+from anigan_jax.methods.text_conditioning import Encoder
 from anigan_jax.methods.text_encoder import TextEncoder
 from anigan_jax.methods.text_gan import TextGAN
-from anigan_jax.methods.text_tables import Encoder
 from anigan_jax.methods.translation import Translation
 from anigan_jax.networks.cartoon import CartoonDiscriminator, CartoonGenerator
+from anigan_jax.networks.char_cnn_rnn import CharEncoder
+from anigan_jax.networks.classifier import Classifier
+from anigan_jax.networks.dcgan import Discriminator, Generator
 from anigan_jax.networks.resnet import PatchDiscriminator, ResnetGenerator
-from anigan_jax.networks.specs import (
-    CharEncoder,
-    Classifier,
-    Discriminator,
-    Generator,
-    TextDiscriminator,
-    TextGenerator,
-)
+from anigan_jax.networks.text import TextDiscriminator, TextGenerator
+from anigan_jax.optimizers import Optimizer
+from anigan_jax.perceptual import vgg_weights
+from anigan_jax.runtime import devices as parallel
+from anigan_jax.storage import checkpoint, run_dir, safetensors
+from anigan_jax.training import input, program
+from anigan_jax.training import step as train_step
 
 NAMES = sorted(path.stem for path in configs.config_folder().glob("*.py"))
 
@@ -234,7 +229,7 @@ def shrunk(name: str) -> Config:
 def thin_vgg(depth: int = 16, seed: int = 0) -> dict[str, np.ndarray]:
     """Random weights of a narrow VGG, as `foreign_weights.find` reads them."""
     draws, arrays, below = np.random.default_rng(seed), {}, 3
-    for name in foreign_weights.convolutions(depth):
+    for name in vgg_weights.convolutions(depth):
         width = 4
         scale = np.sqrt(2 / (9 * below))
         kernel = scale * draws.normal(size=(3, 3, below, width))
@@ -250,26 +245,26 @@ def with_features(config: Config, folder: Path) -> Config:
         return config
     features = config.method.features
     path = folder / f"thin_{features.network}.safetensors"
-    weights.write(thin_vgg(foreign_weights.depth_of(features.network)), path)
+    safetensors.write(thin_vgg(vgg_weights.depth_of(features.network)), path)
     features = dataclasses.replace(features, path=str(path))
     method = dataclasses.replace(config.method, features=features)
     return dataclasses.replace(config, method=method)
 
 
-def packed(config: Config, folder: Path) -> pack.Pack:
-    return pack.build(config.data, folder, workers=1)
+def packed(config: Config, folder: Path) -> dataset.Pack:
+    return dataset.build(config.data, folder, workers=1)
 
 
-def arrays(config: Config, packed: pack.Pack) -> dict:
+def arrays(config: Config, packed: dataset.Pack) -> dict:
     """What a step reads of the data."""
-    return sessions.rows(config, packed)
+    return input.rows(config, packed)
 
 
-def start(config: Config, packed: pack.Pack | None = None):
+def start(config: Config, packed: dataset.Pack | None = None):
     """(method, initial state on the host)."""
     method = config.method.make(None)
     frozen = config.method.frozen(packed) if packed else {}
-    return method, jax.jit(lambda held: train_step.init_state(config, method, held))(frozen)
+    return method, jax.jit(lambda held: state.init_state(config, method, held))(frozen)
 
 
 _COMPILED: dict = {}
@@ -285,7 +280,7 @@ def run_steps(config: Config, data, state, steps: int, *, length=1, devices=1, m
     method = config.method.make(axis)
     images = data["images"] if isinstance(data, dict) else data
     config = configs.in_steps(config, len(images))
-    over = sessions.ends(method.phases, at + steps, len(images) // config.batch_size)
+    over = program.ends(method.phases, at + steps, len(images) // config.batch_size)
     phase = next(i for i, end in enumerate(over) if at < end)
     assert over[phase] >= at + steps, "the steps reach into another phase"
     key = (config, phase, length, devices, mapper)
@@ -314,7 +309,7 @@ def digests(state) -> dict[str, str]:
 def anigan(*args, cwd=None, env=None, **options) -> subprocess.CompletedProcess:
     """The command line in a process of its own, on one device."""
     return subprocess.run(
-        [sys.executable, "-m", "anigan_jax.cli", *map(str, args)],
+        [sys.executable, "-m", "anigan_jax", *map(str, args)],
         capture_output=True,
         text=True,
         cwd=cwd,
@@ -347,10 +342,10 @@ def untrained(folder: Path, name: str, *overrides: str) -> Path:
     folder.mkdir()
     file = write_config(folder, name)
     config = override(configs.load(str(file)), list(overrides), "")
-    data = pack.build(config.data, pack.default_cache(), workers=1)
+    data = dataset.build(config.data, dataset.default_cache(), workers=1)
     run = folder / name.lower()
-    run_folder.lock(run)
-    run_folder.open_run(config, run, data, file.read_text(), list(overrides))
+    run_dir.lock(run)
+    run_dir.open_run(config, run, data, file.read_text(), list(overrides))
     _, state = start(config, data)
     # As after a step, the averaged weights are others than the trained ones.
     state = state.replace(frozen={}, ema=jax.tree.map(lambda x: 1.5 * x, state.ema))

@@ -8,12 +8,12 @@ import time
 import jax
 import jax.numpy as jnp
 
-from anigan_jax import show
-from anigan_jax.bench.sides import convolutions_as
+from anigan_jax.bench.cases import convolutions_as
 from anigan_jax.config import Config
-from anigan_jax.networks import conv
+from anigan_jax.networks.blocks import Block
 from anigan_jax.networks.layers import Layer
-from anigan_jax.networks.specs import Block
+from anigan_jax.networks.ops import conv
+from anigan_jax.sampling import grids
 
 FORMS = ("blocks", "native")
 REPEATS = 4
@@ -27,7 +27,7 @@ def measure(config: Config, batch: int, dtype: str, windows: int) -> list[dict]:
     """
     rows, seen = [], set()
     for name, (net, shapes) in config.method.networks().items():
-        described = show.describe_network(name, net, shapes)["layers"]
+        described = grids.describe_network(name, net, shapes)["layers"]
         before = shapes[0][1:]
         for block, row in zip(getattr(net, "blocks", ()), described, strict=False):
             about = (block.op, block.kernel, block.stride, block.features, tuple(before))

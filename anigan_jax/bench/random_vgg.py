@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from anigan_jax.foreign_weights import WIDTHS, convolutions
+from anigan_jax.perceptual.vgg_weights import WIDTHS, convolutions
 
 
 def random_vgg(depth: int) -> dict[str, np.ndarray]:

@@ -16,17 +16,17 @@ import traceback
 from pathlib import Path
 
 from anigan_jax import config as configs
-from anigan_jax import runtime
-from anigan_jax.cli_common import override
+from anigan_jax.config import override
+from anigan_jax.runtime import environment
 
 
 def main() -> None:
     # Whatever a library prints goes to stderr; the answers have a channel of their own.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    runtime.prepare(sys.argv[1], int(sys.argv[2]))
+    environment.prepare(sys.argv[1], int(sys.argv[2]))
     # Before the spec comes: processes load side by side, and build one after the other.
-    from anigan_jax.bench import sides  # noqa: F401
+    from anigan_jax.bench import cases  # noqa: F401
 
     spec = json.loads(sys.stdin.readline())
 
@@ -45,15 +45,15 @@ def _serve(spec: dict, answer) -> None:
     if spec.get("config"):
         base = configs.load(spec["config"])
         config = override(base, spec["overrides"], f"anigan bench {spec['config']}")
-    from anigan_jax.bench import sides
+    from anigan_jax.bench import cases
 
     if spec["side"] != "torch":
-        runtime.start()
-    with sides.temporary() as folder:
+        environment.start()
+    with cases.temporary() as folder:
         if spec["side"] == "run":
-            answer(**sides.whole_run(config, Path(folder), spec["steps"]), **memory(spec))
+            answer(**cases.whole_run(config, Path(folder), spec["steps"]), **memory(spec))
             return
-        side = sides.build(spec, config, Path(folder))
+        side = cases.build(spec, config, Path(folder))
         side.run()
         start = time.perf_counter()
         side.run()

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from anigan_jax.data.tags import COLOURS, EYES, SYNONYMS, Label, known_colours, parse_caption
+from anigan_jax.data.labels import COLOURS, EYES, SYNONYMS, Label, known_colours, parse_caption
 from anigan_jax.errors import UserError
 
 

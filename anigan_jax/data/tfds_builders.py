@@ -18,8 +18,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from anigan_jax.data import archive, layouts, painted, tags
+from anigan_jax.data import archives, discover, labels
 from anigan_jax.data.decode import Finding
+from anigan_jax.data.synthetic import painted
 from anigan_jax.errors import UserError
 
 UNKNOWN = "unknown"
@@ -29,7 +30,7 @@ def _colours() -> dict:
     """Class labels of both parts; the last class is 'unknown'."""
     features = tfds.features
     return {
-        part: features.ClassLabel(names=[*names, UNKNOWN]) for part, names in tags.COLOURS.items()
+        part: features.ClassLabel(names=[*names, UNKNOWN]) for part, names in labels.COLOURS.items()
     }
 
 
@@ -91,7 +92,7 @@ class PaintedFaces(_Builder):
 class TaggedFaces(_Builder):
     """A folder or archive of faces with hair and eye colours from its label file."""
 
-    def __init__(self, *, source: str, tag_rule: tags.Rule = "max-count", **rest):
+    def __init__(self, *, source: str, tag_rule: labels.Rule = "max-count", **rest):
         self.source, self.tag_rule = source, tag_rule
         super().__init__(**rest)
 
@@ -99,13 +100,13 @@ class TaggedFaces(_Builder):
         return {"image": _image(), **_colours(), "name": tfds.features.Text()}
 
     def _split_generators(self, download) -> dict:
-        found = layouts.survey(Path(self.source), layouts.Options(tag_rule=self.tag_rule))
+        found = discover.survey(Path(self.source), discover.Options(tag_rule=self.tag_rule))
         splits: dict[str, list] = {}
         for item in found.items:
             splits.setdefault("test" if item.held else "train", []).append(item)
         return {name: self._generate_examples(found, items) for name, items in splits.items()}
 
-    def _generate_examples(self, found: layouts.Catalogue, items: list) -> Iterator:
+    def _generate_examples(self, found: discover.Catalogue, items: list) -> Iterator:
         for item, data in _read(found, items):
             yield (
                 item.name,
@@ -129,7 +130,7 @@ class UnpairedFaces(_Builder):
         return {"image": _image(), "name": tfds.features.Text()}
 
     def _split_generators(self, download) -> dict:
-        found = layouts.survey(Path(self.source), layouts.Options())
+        found = discover.survey(Path(self.source), discover.Options())
         splits: dict[str, list] = {}
         for item in found.items:
             if not item.domain:
@@ -137,7 +138,7 @@ class UnpairedFaces(_Builder):
             splits.setdefault(("test" if item.held else "train") + item.domain, []).append(item)
         return {name: self._generate_examples(found, items) for name, items in splits.items()}
 
-    def _generate_examples(self, found: layouts.Catalogue, items: list) -> Iterator:
+    def _generate_examples(self, found: discover.Catalogue, items: list) -> Iterator:
         for item, data in _read(found, items):
             yield item.name, {"image": data, "name": item.name}
 
@@ -149,10 +150,10 @@ def _png(pixels) -> io.BytesIO:
     return buffer
 
 
-def _read(found: layouts.Catalogue, items: list) -> Iterator:
+def _read(found: discover.Catalogue, items: list) -> Iterator:
     """(item, its file) undecoded, so that a later import applies every rule to it."""
     named = {item.member: item for item in items}
-    for member, data in archive.read(found.stores[0], named):
+    for member, data in archives.read(found.stores[0], named):
         if isinstance(data, Finding):
             raise UserError(f"{data}; `anigan check` lists all faults")
         yield named[member], io.BytesIO(data)

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from anigan_jax.data import tags
+from anigan_jax.data import labels
 from anigan_jax.data.decode import Finding
-from anigan_jax.data.layouts import Catalogue, Item
+from anigan_jax.data.discover import Catalogue, Item
 from anigan_jax.errors import UserError
 
 
@@ -102,29 +102,29 @@ def survey(name: str, domain: str = "") -> Catalogue:
         for index in range(len(source)):
             member = f"{split}/{index:08d}"
             where = f"{domain}/{member}" if domain else member
-            label = tags.Label()
+            label = labels.Label()
             if labelled:
                 label = _label(features, source[index], where, findings)
             items.append(Item(where, member, 0, side, held, label))
     return Catalogue(items, findings, [Store(str(builder.data_dir), image)], labelled)
 
 
-def _label(features, record: dict, where: str, findings: list) -> tags.Label:
+def _label(features, record: dict, where: str, findings: list) -> labels.Label:
     if "tags" in features:
         text = record["tags"]
         text = text.decode(errors="replace") if isinstance(text, bytes) else str(text)
         try:
-            label = tags.parse_caption(text)
+            label = labels.parse_caption(text)
         except ValueError as error:
             findings.append(Finding(where, "unknown tag", str(error)))
-            return tags.Label()
+            return labels.Label()
     else:
         chosen = {}
-        for part in tags.COLOURS:
+        for part in labels.COLOURS:
             value = int(record[part])
             name = features[part].int2str(value) if value >= 0 else ""
-            chosen[part] = name if name in tags.COLOURS[part] else None
-        label = tags.Label(**chosen)
+            chosen[part] = name if name in labels.COLOURS[part] else None
+        label = labels.Label(**chosen)
     if not (label.hair and label.eyes):
         findings.append(Finding(where, "unlabelled", str(label)))
     return label

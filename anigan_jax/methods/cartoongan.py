@@ -1,15 +1,29 @@
-"""Photo to cartoon: hyper-parameters of CartoonGAN; no JAX until `make`."""
+"""Photo to cartoon: CartoonGAN.
+
+Source: Chen et al. 2018 (CartoonGAN), eq. 1 to 4 and section 3.3; Tsinghua's report.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Literal
 
-from anigan_jax import foreign_weights
+import jax
+import jax.numpy as jnp
+
+from anigan_jax import losses
+from anigan_jax.core import Array, Aux, Batch, Keys, Method, Phase, Update
 from anigan_jax.errors import UserError
-from anigan_jax.methods.translation import Translation, domain_b
+from anigan_jax.methods import translation
+from anigan_jax.methods.translation import Network, Translation, domain_b
 from anigan_jax.networks import cartoon, resnet
 from anigan_jax.networks.cartoon import CartoonDiscriminator, CartoonGenerator
+from anigan_jax.networks.layers import to_compute, to_float32
+from anigan_jax.perceptual import vgg_weights
+from anigan_jax.perceptual.landmarks import Landmarks
+from anigan_jax.perceptual.vgg import VGG
+from anigan_jax.perceptual.vgg_weights import depth_of
+from anigan_jax.storage.safetensors import unflatten
 
 
 @dataclass(frozen=True)
@@ -27,13 +41,13 @@ class Features:
 
 @dataclass(frozen=True)
 class CartoonGAN(Translation):
-    """One generator, content of the photo, edges of the cartoon (Chen et al. 2018; seed S1)."""
+    """One generator, content of the photo, edges of the cartoon (Chen et al. 2018; Tsinghua)."""
 
     generator: CartoonGenerator = field(default_factory=CartoonGenerator)
     discriminator: CartoonDiscriminator = field(default_factory=CartoonDiscriminator)
     features: Features = Features()
     loss: Literal["non_saturating", "least_squares"] = "non_saturating"
-    """non_saturating: BCE (the paper, seed S1); least_squares: the authors' code."""
+    """non_saturating: BCE (the paper, Tsinghua); least_squares: the authors' code."""
     content_epochs: int = 10
     """Length of the first phase, in which G learns the content loss alone."""
     content_steps: int = 0
@@ -64,21 +78,22 @@ class CartoonGAN(Translation):
 
     def frozen(self, pack):
         """Weights of the feature network, and of the landmark network where it is used."""
-        from anigan_jax import weights
+        from anigan_jax.perceptual import landmarks
+        from anigan_jax.storage import safetensors
 
         found, f = {}, self.features
         if self.content or self.style:
-            vgg = foreign_weights.find(f.network, f.path, taps=(f.layer,))
+            vgg = vgg_weights.find(f.network, f.path, taps=(f.layer,))
             found |= {f"vgg/{name}": array for name, array in vgg.items()}
         if self.landmark:
-            found |= weights.flatten(weights.face_landmarks(), "landmarks/")
+            found |= safetensors.flatten(landmarks.face_landmarks(), "landmarks/")
         return found
 
     def check(self) -> None:
         """Refuses what cannot be trained."""
         super().check()
         f = self.features
-        foreign_weights.needed(foreign_weights.depth_of(f.network), [f.layer])
+        vgg_weights.needed(vgg_weights.depth_of(f.network), [f.layer])
         if self.content_epochs < 0 or self.content_steps < 0:
             raise UserError("method.content_epochs and content_steps must be 0 or more")
         if not self.content and (self.content_epochs or self.content_steps):
@@ -97,7 +112,104 @@ class CartoonGAN(Translation):
 
     def make(self, axis_name: str | None):
         """The Method; `axis_name` is the mapped axis of devices or None."""
-        from anigan_jax.methods.cartoongan_updates import make
 
         self.check()
         return make(self, axis_name)
+
+
+def make(settings: CartoonGAN, axis_name: str | None) -> Method:
+    """The Method of the family: G on the content alone, then both players."""
+    game = CartoonGame(settings, axis_name)
+    both = (Update("d", (game.d_loss,)), Update("g", (game.g_loss,)))
+    phases = [Phase("train", both)]
+    steps, epochs = settings.content_steps or None, settings.content_epochs
+    if steps or epochs:
+        content = Phase("content", (Update("g", (game.content_loss,)),), steps, epochs)
+        phases.insert(0, content)
+    return translation.method_of(game.init, tuple(phases), {"ab": game.translate})
+
+
+class CartoonGame:
+    """Two networks and their losses; holds static choices only, no arrays."""
+
+    def __init__(self, settings: CartoonGAN, axis_name: str | None):
+        s = settings
+        self.settings = s
+        g = resnet.generator(s.generator, axis_name, s.dtype)
+        self.g = Network(g, s.size, s.remat)
+        self.d = Network(cartoon.discriminator(s.discriminator, axis_name, s.dtype), s.size)
+        f = s.features
+        self.features = VGG(depth_of(f.network), (f.layer,), f.convention)
+
+    def init(self, key: Array, frozen):
+        """() key -> (params, stats, memory)."""
+        return *translation.init_all({"g": self.g, "d": self.d}, key), {}
+
+    def translate(self, params, stats, images: Array) -> Array:
+        """(params of g, stats of g, images (n, H, W, 3)) -> cartoons, both in [-1, 1]."""
+        return self.g(params, stats, images, train=False)[0]
+
+    def maps(self, state, images: Array) -> Array:
+        """The feature network's map (b, h, w, C) of images."""
+        dtype = self.settings.dtype
+        vgg = jax.tree.map(lambda x: to_compute(x, dtype), unflatten(state.frozen)["vgg"])
+        return to_float32(self.features.apply({"params": vgg}, images)[0])
+
+    def content_loss(self, params, state, batch: Batch, keys: Keys):
+        """The first phase: G learns to keep what is in the photo."""
+        made, stats = self.g(params, state.stats["g"], batch["real"])
+        distance = losses.l1(self.maps(state, made), self.maps(state, batch["real"]))
+        content = jnp.mean(distance)
+        loss = self.settings.content * content
+        return loss, Aux({"loss/g": loss, "loss/content": content}, stats, state.memory)
+
+    def d_loss(self, params, state, batch: Batch, keys: Keys):
+        """Cartoons are real; G's images, and cartoons with smoothed edges, are fakes."""
+        s = self.settings
+        made, _ = self.g(state.params["g"], state.stats["g"], batch["real"])
+        made = jax.lax.stop_gradient(made)
+        real, stats = self.d(params, state.stats["d"], batch["real_b"])
+        fake, stats = self.d(params, stats, made)
+        loss, metrics = translation.judge(s.loss, real, fake)
+        if s.edge:
+            smooth, stats = self.d(params, stats, batch["edges_b"])
+            smooth = smooth.reshape(-1)
+            _, term = losses.ADVERSARIAL[s.loss].d(smooth, smooth)
+            loss += s.edge * jnp.mean(term)
+            metrics["score/edges"] = translation.opinion(s.loss, smooth, smooth)["score/fake"]
+        return loss, Aux({"loss/d": loss, **metrics}, stats, state.memory)
+
+    def g_loss(self, params, state, batch: Batch, keys: Keys):
+        """G's loss under the D of the state, and the distances that have a weight."""
+        s, photo = self.settings, batch["real"]
+        made, stats = self.g(params, state.stats["g"], photo)
+        logits, _ = self.d(state.params["d"], state.stats["d"], made)
+        weighted = {"gan": (s.adversarial, translation.fooled(s.loss, logits))}
+        if s.content or s.style:
+            maps = self.maps(state, made)
+        if s.content:
+            weighted["content"] = s.content, losses.l1(maps, self.maps(state, photo))
+        if s.style:
+            wanted = losses.gram(self.maps(state, batch["real_b"]))
+            weighted["style"] = s.style, losses.l1(losses.gram(maps), wanted)
+        if s.landmark:
+            places = self.landmarks(state, made), self.landmarks(state, photo)
+            weighted["landmark"] = s.landmark, losses.l1(*places)
+        if s.greyscale:
+            weighted["greyscale"] = s.greyscale, losses.greyscale(made, photo)
+        if s.colour:
+            weighted["colour"] = s.colour, losses.colour(made, photo)
+        if s.total_variation:
+            weighted["total_variation"] = s.total_variation, losses.total_variation(made)
+        total, parts = translation.weighted_sum(weighted)
+        return total, Aux({"loss/g": total, **parts}, stats, state.memory)
+
+    def landmarks(self, state, images: Array) -> Array:
+        """68 points (b, 68, 2) of images in [-1, 1], in units of the side.
+
+        Source: Wu et al. 2019 (Landmark Assisted CycleGAN), eq. 4. Departs: the points of
+        the photo are the same network's, and the distance is L1 as the other terms'.
+        """
+        params = unflatten(state.frozen)["landmarks"]
+        found = Landmarks().apply({"params": params}, (images + 1) * 127.5)
+        return found / images.shape[1]

@@ -5,12 +5,23 @@ It is a family of one player, so its runs repeat and resume as every other.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import jax
+import jax.numpy as jnp
+
+from anigan_jax import losses, rng
 from anigan_jax.config import MethodSettings
-from anigan_jax.data.tags import EYES, HAIR
-from anigan_jax.methods import text_tables
-from anigan_jax.networks.specs import Classifier
+from anigan_jax.core import Array, Aux, Batch, Keys, Method, Phase, Update
+from anigan_jax.data.labels import EYES, HAIR
+from anigan_jax.methods import text_conditioning
+from anigan_jax.methods.augment import diff_augment, signed
+from anigan_jax.methods.gan import split_variables
+from anigan_jax.metrics import attributes
+from anigan_jax.networks import classifier as text
+from anigan_jax.networks.classifier import Classifier
+from anigan_jax.runtime.batching import in_batches
 
 CLASSES = len(HAIR) + len(EYES)
 
@@ -23,7 +34,7 @@ class ColourClassifier(MethodSettings):
     shift: bool = True
     """Moves each training image by up to an eighth of its side."""
 
-    inputs = text_tables.inputs
+    inputs = text_conditioning.inputs
 
     @property
     def size(self) -> int:
@@ -35,14 +46,77 @@ class ColourClassifier(MethodSettings):
 
     def networks(self):
         """Name -> (module, shapes of its inputs for one image)."""
-        from anigan_jax.networks import text
+        from anigan_jax.networks import classifier
 
         shape = (1, self.size, self.size, 3)
-        return {"classifier": (text.image_encoder(self.network, CLASSES), (shape,))}
+        return {"classifier": (classifier.image_encoder(self.network, CLASSES), (shape,))}
 
     def make(self, axis_name: str | None):
         """The Method; `axis_name` is the mapped axis of devices or None."""
-        from anigan_jax.methods.classifier_updates import make
 
         self.network.check("method.network")
         return make(self, axis_name)
+
+
+def make(settings: ColourClassifier, axis_name: str | None) -> Method:
+    """The Method of the family: one player, 'd'."""
+    net = text.image_encoder(settings.network, CLASSES, axis_name)
+    side = settings.size
+    policy = ("translation",) if settings.shift else ()
+
+    def init(key: Array, frozen):
+        images = jnp.zeros((1, side, side, 3))
+        return *split_variables({"d": net.init(key, images, train=False)}), {}
+
+    def loss(params, state, batch: Batch, keys: Keys):
+        own = rng.children(keys.example, 0)
+        images = diff_augment(batch["real"], own, policy)
+        variables = {"params": params, **state.stats["d"]}
+        rest = {"train": True, "keys": rng.children(keys.example, 1)}
+        logits, stats = net.apply(variables, images, mutable=list(state.stats["d"]), **rest)
+        hair, eyes = split_logits(logits)
+        label = batch["label"]
+        total = jnp.mean(losses.cross_entropy(hair, label[:, 0]))
+        total += jnp.mean(losses.cross_entropy(eyes, label[:, 1]))
+        metrics = {
+            "loss/d": total,
+            "accuracy/hair": jnp.mean(hair.argmax(1) == label[:, 0]),
+            "accuracy/eyes": jnp.mean(eyes.argmax(1) == label[:, 1]),
+        }
+        return total, Aux(metrics, stats, state.memory)
+
+    classify = classifier(settings)
+
+    def evaluate(state, images, inputs):
+        found = classify(state.params["d"], state.stats["d"], images)
+        shares = attributes.shares(found, inputs["label"])
+        return {f"accuracy/{part}": share.value for part, share in shares.items()}
+
+    return Method(
+        init=init,
+        phases=(Phase("train", (Update("d", (loss,)),)),),
+        preview=lambda state, keys, shown: {},
+        generate=None,
+        z_dim=0,
+        evaluate=evaluate,
+        classify=classify,
+    )
+
+
+def split_logits(logits: Array) -> tuple[Array, Array]:
+    """(b, 23) -> hair (b, 12), eyes (b, 11)."""
+    return logits[:, : len(HAIR)], logits[:, len(HAIR) :]
+
+
+def classifier(settings: ColourClassifier) -> Callable:
+    """classify(params, stats, images (n, H, W, 3) uint8) -> (n, 2) class indices."""
+    net = text.image_encoder(settings.network, CLASSES)
+
+    @jax.jit
+    def one_batch(params, stats, images):
+        logits = net.apply({"params": params, **stats}, signed(images), train=False)
+        return jnp.stack([part.argmax(1) for part in split_logits(logits)], axis=1)
+
+    return lambda params, stats, images: in_batches(
+        lambda part: one_batch(params, stats, part), images
+    )

@@ -1,19 +1,30 @@
-"""Image to image without pairs: hyper-parameters of CycleGAN; no JAX until `make`."""
+"""Image to image without pairs: CycleGAN.
+
+Two generators are one player, two discriminators the other: one optimizer each.
+
+Source: Zhu et al. 2017 (CycleGAN), eq. 1 to 3 and section 5.2; Tsinghua's report.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Literal
 
+import jax
+import jax.numpy as jnp
+
+from anigan_jax import losses
+from anigan_jax.core import Array, Aux, Batch, Keys, Method, Phase, Update
 from anigan_jax.errors import UserError
-from anigan_jax.methods.translation import Translation
+from anigan_jax.methods import image_pool, translation
+from anigan_jax.methods.translation import Network, Translation
 from anigan_jax.networks import resnet
 from anigan_jax.networks.resnet import PatchDiscriminator, ResnetGenerator
 
 
 @dataclass(frozen=True)
 class CycleGAN(Translation):
-    """Two generators and two discriminators (Zhu et al. 2017), weighted as seed S1."""
+    """Two generators and two discriminators (Zhu et al. 2017), weighted as Tsinghua."""
 
     generator: ResnetGenerator = field(default_factory=ResnetGenerator)
     discriminator: PatchDiscriminator = field(default_factory=PatchDiscriminator)
@@ -46,7 +57,108 @@ class CycleGAN(Translation):
 
     def make(self, axis_name: str | None):
         """The Method; `axis_name` is the mapped axis of devices or None."""
-        from anigan_jax.methods.cyclegan_updates import make
 
         self.check()
         return make(self, axis_name)
+
+
+def make(settings: CycleGAN, axis_name: str | None) -> Method:
+    """The Method of the family."""
+    game = CycleGame(settings, axis_name)
+    translate = {"ab": game.translator("ab"), "ba": game.translator("ba")}
+    # Departs: D learns first, as in every family here. So D and G see the same fakes, and
+    # one forward pass makes them for both; the PyTorch code updates both on the former G.
+    updates = (Update("d", (game.d_loss,)), Update("g", (game.g_loss,)))
+    return translation.method_of(game.init, (Phase("train", updates),), translate)
+
+
+class CycleGame:
+    """Four networks and their losses; holds static choices only, no arrays.
+
+    Generators are 'ab' and 'ba', by where they lead; discriminators 'a' and 'b', by the
+    domain that they know.
+    """
+
+    def __init__(self, settings: CycleGAN, axis_name: str | None):
+        s = settings
+        self.settings, self.axis_name = s, axis_name
+        generator = resnet.generator(s.generator, axis_name, s.dtype)
+        generator = Network(generator, s.size, s.remat)
+        discriminator = resnet.discriminator(s.discriminator, axis_name, s.dtype)
+        discriminator = Network(discriminator, s.size)
+        self.g = {"ab": generator, "ba": generator}
+        self.d = {"a": discriminator, "b": discriminator}
+
+    def init(self, key: Array, frozen):
+        """() key -> (params, stats, memory)."""
+        s = self.settings
+        key_g, key_d = jax.random.split(key)
+        params, stats = {}, {}
+        params["g"], stats["g"] = translation.init_all(self.g, key_g)
+        params["d"], stats["d"] = translation.init_all(self.d, key_d)
+        memory = {}
+        if s.pool:
+            # Both domains fill alike, so one count serves both.
+            memory = {name: image_pool.empty(s.pool, s.size) for name in self.d}
+            memory["held"] = jnp.int32(0)
+        return params, stats, memory
+
+    def translator(self, direction: str):
+        """(params of g, stats of g, images (n, H, W, 3)) -> the same in the other domain."""
+
+        def translate(params, stats, images: Array) -> Array:
+            net = self.g[direction]
+            return net(params[direction], stats[direction], images, train=False)[0]
+
+        return translate
+
+    def d_loss(self, params, state, batch: Batch, keys: Keys):
+        """Both discriminators' losses, on reals and on fakes that came through the pool."""
+        s, real = self.settings, {"a": batch["real"], "b": batch["real_b"]}
+        params_g, stats_g = state.params["g"], state.stats["g"]
+        memory, stats, metrics, total = dict(state.memory), {}, {}, 0.0
+        for i, (name, source) in enumerate((("a", "b"), ("b", "a"))):
+            way = source + name
+            fake, _ = self.g[way](params_g[way], stats_g[way], real[source])
+            fake = jax.lax.stop_gradient(fake)
+            if s.pool:
+                key = jax.random.fold_in(keys.shared, i)
+                fake, memory[name], held = self.pooled(fake, name, state.memory, key)
+            logits, after = self.d[name](params[name], state.stats["d"][name], real[name])
+            judged, stats[name] = self.d[name](params[name], after, fake)
+            loss, opinion = translation.judge(s.loss, logits, judged)
+            total += s.d_scale * loss
+            metrics[f"loss/d_{name}"] = s.d_scale * loss
+            metrics |= {k: metrics.get(k, 0.0) + v / 2 for k, v in opinion.items()}
+        if s.pool:
+            memory["held"] = held
+        return total, Aux({"loss/d": total, **metrics}, stats, memory)
+
+    def pooled(self, fake: Array, name: str, memory: dict, key: Array):
+        """What D sees of fakes (b, S, S, 3), and the pool and its count with them taken in."""
+        everyone = image_pool.everywhere(fake, self.axis_name)
+        drawn = image_pool.draws(key, len(everyone), self.settings.pool)
+        shown, pool, held = image_pool.exchange(memory[name], memory["held"], everyone, drawn)
+        return image_pool.own(shown, len(fake), self.axis_name), pool, held
+
+    def g_loss(self, params, state, batch: Batch, keys: Keys):
+        """Both generators' losses under the discriminators of the state."""
+        s, real = self.settings, {"a": batch["real"], "b": batch["real_b"]}
+        stats, terms = dict(state.stats["g"]), {}
+
+        def change(way: str, images: Array) -> Array:
+            out, stats[way] = self.g[way](params[way], stats[way], images)
+            return out
+
+        fakes = {"b": change("ab", real["a"]), "a": change("ba", real["b"])}
+        for name, other in (("a", "b"), ("b", "a")):
+            d = state.params["d"][other], state.stats["d"][other]
+            logits, _ = self.d[other](*d, fakes[other])
+            back = change(other + name, fakes[other])
+            terms[f"gan_{name}{other}"] = s.adversarial, translation.fooled(s.loss, logits)
+            terms[f"cycle_{name}"] = s.cycle, losses.l1(back, real[name])
+            if s.identity:
+                same = change(other + name, real[name])
+                terms[f"identity_{name}"] = s.identity, losses.l1(same, real[name])
+        total, parts = translation.weighted_sum(terms)
+        return total, Aux({"loss/g": total, **parts}, stats, state.memory)

@@ -1,11 +1,24 @@
-"""What the families that translate images share in their settings; no JAX here."""
+"""What the families that translate images share."""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from anigan_jax import losses
 from anigan_jax.config import ComputeType, MethodSettings
+from anigan_jax.core import Array, Method, Phase, TrainState, generator_of
 from anigan_jax.errors import UserError
+from anigan_jax.methods.augment import signed
+from anigan_jax.methods.gan import split_variables
+from anigan_jax.networks.stack import RESIDUAL
+from anigan_jax.runtime.batching import in_batches
 
 
 @dataclass(frozen=True)
@@ -50,3 +63,140 @@ def domain_b(pack, part: str, what: str = "pixels"):
             "--data.path-b B, a folder with trainA and trainB, or a pack of two domains"
         )
     return pack.part(f"{part}B", what)
+
+
+# Pictures of a preview, whose grid is 6x6: pairs or triples never break over its rows.
+SHOWN = 36
+# Images at a time in evaluation: at 256 px one activation map of 32 takes 0.5 GB.
+BATCH = 32
+# The images that a direction starts from.
+SOURCE = {"ab": "images", "ba": "images_b"}
+
+
+class Network:
+    """A module with its mutable collections; holds no arrays.
+
+    With `remat` its backward pass computes the insides of residual blocks again, and keeps
+    their sums alone.
+    """
+
+    def __init__(self, module: nn.Module, side: int, remat: bool = False):
+        self.module, self.side, self.remat = module, side, remat
+
+    def __call__(self, params, stats, images: Array, *, train: bool = True):
+        """Output of images (b, S, S, 3), and the new stats."""
+
+        def apply(params, stats, images):
+            variables = {"params": params, **stats}
+            return self.module.apply(variables, images, train=train, mutable=list(stats))
+
+        if self.remat:
+            keep = jax.checkpoint_policies.save_only_these_names(RESIDUAL)
+            apply = jax.checkpoint(apply, policy=keep)
+        return apply(params, stats, images)
+
+
+def init_all(networks: dict[str, Network], key: Array) -> tuple[dict, dict]:
+    """Networks of one player by name -> (params, stats) by name."""
+    variables = {}
+    for i, (name, network) in enumerate(networks.items()):
+        images = jnp.zeros((1, network.side, network.side, 3))
+        # Evaluation mode: training mode would need the mapped axis.
+        own = jax.random.fold_in(key, i)
+        variables[name] = network.module.init(own, images, train=False)
+    return split_variables(variables)
+
+
+def judge(loss: str, real: Array, fake: Array) -> tuple[Array, dict[str, Array]]:
+    """D's loss on maps of logits (b, h, w, 1) of reals and fakes, and what it thinks of them."""
+    real, fake = real.reshape(-1), fake.reshape(-1)
+    terms = losses.ADVERSARIAL[loss].d(real, fake)
+    total = sum(jnp.mean(term) for term in terms)
+    return total, opinion(loss, real, fake)
+
+
+def opinion(loss: str, real: Array, fake: Array) -> dict[str, Array]:
+    """Mean scores and accuracy of logits: sigmoids, or for least squares the values."""
+    least_squares = loss == "least_squares"
+    score = (lambda x: x) if least_squares else jax.nn.sigmoid
+    line = 0.5 if least_squares else 0.0
+    right = jnp.mean(real > line) + jnp.mean(fake < line)
+    return {
+        "score/real": jnp.mean(score(real)),
+        "score/fake": jnp.mean(score(fake)),
+        "accuracy/d": right / 2,
+    }
+
+
+def fooled(loss: str, fake: Array) -> Array:
+    """() G's adversarial loss of D's map of logits of fakes."""
+    fake = fake.reshape(-1)
+    return jnp.mean(losses.ADVERSARIAL[loss].g(fake, jnp.zeros_like(fake)))
+
+
+def weighted_sum(terms: dict[str, tuple[float, Array]]) -> tuple[Array, dict[str, Array]]:
+    """Name -> (weight, term () or (b,)): their weighted sum, and 'loss/NAME' -> () unweighted."""
+    means = {name: jnp.mean(term) for name, (_, term) in terms.items()}
+    total = sum(weight * means[name] for name, (weight, _) in terms.items())
+    return total, {f"loss/{name}": mean for name, mean in means.items()}
+
+
+def method_of(init: Callable, phases: tuple[Phase, ...], translate: dict[str, Callable]) -> Method:
+    """The Method of a family that translates images and generates none."""
+    return Method(
+        init=init,
+        phases=phases,
+        preview=lambda state, keys, shown: preview(translate, state, shown),
+        generate=None,
+        z_dim=0,
+        evaluate=evaluator(translate),
+        translate=translate,
+    )
+
+
+def preview(translate: dict[str, Callable], state: TrainState, shown: dict) -> dict:
+    """Images of A, what they become in B, and back in A where there is a way; same from B."""
+    params, stats = generator_of(state)
+    panels = {}
+    for direction, change in translate.items():
+        back = translate.get(direction[::-1])
+        images = signed(shown[SOURCE[direction]][: SHOWN // (3 if back else 2)])
+        columns = [images, change(params, stats, images)]
+        if back:
+            columns.append(back(params, stats, columns[-1]))
+        stacked = jnp.stack(columns, axis=1)
+        panels["_to_".join(direction)] = stacked.reshape(-1, *images.shape[1:])
+    return panels
+
+
+def evaluator(translate: dict[str, Callable]) -> Callable[..., dict[str, float]]:
+    """evaluate(state, images, inputs) of `Method`: L1 distances on held-out images.
+
+    'cycle/a' is |F(G(a)) - a|, 'identity/a' |F(a) - a| and 'change/a' |G(a) - a|, where G
+    leads to B and F back; over values in [-1, 1], means over all images; the same of B.
+    What there is no way for is left out.
+    """
+
+    def distances(direction: str, params, stats, images: Array) -> dict[str, Array]:
+        change, back = translate[direction], translate.get(direction[::-1])
+        x, here = signed(images), direction[0]
+        there = change(params, stats, x)
+        found = {f"change/{here}": losses.l1(there, x)}
+        if back:
+            found[f"cycle/{here}"] = losses.l1(back(params, stats, there), x)
+            found[f"identity/{here}"] = losses.l1(back(params, stats, x), x)
+        return found
+
+    compiled = jax.jit(distances, static_argnums=0)
+
+    def evaluate(state: TrainState, images: np.ndarray, inputs: dict) -> dict[str, float]:
+        params, stats = generator_of(state)
+        found = {}
+        for direction in translate:
+            rows = {"images": images, **inputs}[SOURCE[direction]]
+            run = functools.partial(compiled, direction, params, stats)
+            for name, values in in_batches(run, rows, BATCH).items():
+                found[name] = float(np.mean(values, dtype=np.float64))
+        return found
+
+    return evaluate

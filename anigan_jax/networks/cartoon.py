@@ -1,6 +1,6 @@
 """CartoonGAN's networks: settings and layer plans, free of JAX until they are made.
 
-Source: Chen et al. 2018 (CartoonGAN), figure 2 and section 3.1; seed S1.
+Source: Chen et al. 2018 (CartoonGAN), figure 2 and section 3.1; Tsinghua.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from anigan_jax.errors import UserError
 from anigan_jax.networks import resnet
+from anigan_jax.networks.blocks import Block
 from anigan_jax.networks.resnet import NormKind, ResnetGenerator
-from anigan_jax.networks.specs import Block
 
 
 @dataclass(frozen=True)

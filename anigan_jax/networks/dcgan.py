@@ -1,149 +1,16 @@
-"""DCGAN networks: one module that executes a plan of blocks.
+"""DCGAN: settings, layer plans, modules.
 
-Source: Radford et al. 2016; the plans of the seeds are in `specs`.
-"""
+Source: Radford et al. 2016; every DCGAN of the reports is a plan of blocks."""
 
 from __future__ import annotations
 
-import flax.linen as nn
-import jax
-import jax.numpy as jnp
-from jax.ad_checkpoint import checkpoint_name
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
 
-from anigan_jax.networks.layers import (
-    BatchNorm,
-    Layer,
-    activate,
-    dropout,
-    instance_norm,
-    reflect,
-    to_compute,
-    to_float32,
-)
-from anigan_jax.networks.specs import (
-    Block,
-    Discriminator,
-    Generator,
-    InstanceNorm,
-    Norm,
-    discriminator_plan,
-    generator_plan,
-)
-
-# The name of the sums of residual blocks: what rematerialisation keeps.
-RESIDUAL = "residual"
-
-
-class Stack(nn.Module):
-    """Executes `blocks` in order.
-
-    Call with x (b, H, W, C) float32 and get the last block's output.
-
-    Maps between layers, and what enters their products, are of type `dtype`; parameters,
-    sums, norms and the output are float32.
-
-    `train` uses batch statistics and dropout (which needs `keys`, (b,) example keys);
-    `power_iterate` advances spectral norm. Returns the activations after each block
-    as well where `features` is set.
-    """
-
-    blocks: tuple[Block, ...]
-    norm: Norm | InstanceNorm
-    leak: float
-    stddev: float
-    axis_name: str | None = None
-    dtype: str = "float32"
-
-    @property
-    def trunk(self) -> int:
-        """Number of layers before the last one, a discriminator's logit."""
-        return len(self.blocks) - 1
-
-    @nn.compact
-    def __call__(
-        self,
-        x: jax.Array,
-        *,
-        train: bool,
-        power_iterate: bool = False,
-        keys: jax.Array | None = None,
-        features: bool = False,
-    ):
-        layers = make_layers(self, self.blocks)
-        x, maps = run_layers(self, layers, x, train=train, power_iterate=power_iterate, keys=keys)
-        x = to_float32(x)
-        return (x, maps) if features else x
-
-
-def make_layers(net: nn.Module, blocks: tuple[Block, ...]) -> list[tuple]:
-    """(block, its layer, its norm or None); called inside the compact method of `net`."""
-    return [
-        (
-            block,
-            Layer(
-                block,
-                net.stddev if block.stddev is None else block.stddev,
-                # A logit: bfloat16 would round it to three digits.
-                "float32" if block.features == 1 else net.dtype,
-                name=block.name,
-            ),
-            _norm_of(net, block),
-        )
-        for block in blocks
-    ]
-
-
-def _norm_of(net: nn.Module, block: Block):
-    if not block.norm:
-        return None
-    if isinstance(net.norm, InstanceNorm):
-        return lambda x, train, text: instance_norm(x, net.norm.epsilon)
-    return BatchNorm(net.norm, net.axis_name, name=f"{block.name}_norm")
-
-
-def run_layers(
-    net, layers, x, *, train: bool, power_iterate: bool, keys, first: int = 0, text=None
-):
-    """Executes layers; returns the output and the map after each of them.
-
-    `first`: index of the first one within the network; dropout's draws depend on it.
-    `text` (b, E): what the norms follow, or None.
-    """
-    maps, kept = [], None
-    for index, (block, layer, norm) in enumerate(layers, first):
-        if block.skip == "start":
-            kept = x
-        if block.reflect:
-            x = reflect(x, block.reflect)
-        x = layer(x, power_iterate)
-        if block.pad_after:
-            x = jnp.pad(x, ((0, 0), (0, block.pad_after), (0, block.pad_after), (0, 0)))
-        if norm:
-            x = norm(x, train, text)
-        if block.skip == "end":
-            x = x + kept
-        x = activate(x, block.activation, net.leak)
-        if block.dropout and train and keys is not None:
-            x = dropout(x, block.dropout, keys, index)
-        if block.features > 1 and block.activation not in ("tanh", "sigmoid"):
-            x = to_compute(x, net.dtype)
-        if block.skip == "end":
-            x = checkpoint_name(x, RESIDUAL)
-        maps.append(x)
-    return x, maps
-
-
-def grid_max(x: jax.Array, side: int) -> jax.Array:
-    """(n, H, W, C) -> (n, side, side, C): the maximum of each cell of a grid.
-
-    Cells overlap where `side` does not divide H or W, as torch.nn.AdaptiveMaxPool2d's.
-    """
-    for axis in (1, 2):
-        size = x.shape[axis]
-        ends = [(i * size // side, -(-(i + 1) * size // side)) for i in range(side)]
-        cells = [jax.lax.slice_in_dim(x, a, b, axis=axis).max(axis) for a, b in ends]
-        x = jnp.stack(cells, axis)
-    return x
+from anigan_jax.errors import UserError
+from anigan_jax.networks.blocks import Activation, Block, Norm
+from anigan_jax.networks.stack import Stack
 
 
 def generator(settings: Generator, axis_name: str | None = None, dtype="float32") -> Stack:
@@ -158,3 +25,145 @@ def discriminator(settings: Discriminator, axis_name: str | None = None, dtype="
     plan = discriminator_plan(settings)
     s = settings
     return Stack(plan, s.norm, s.leak, s.stddev, axis_name, dtype, name="discriminator")
+
+
+@dataclass(frozen=True)
+class Generator:
+    """A DCGAN generator: from z to (size, size, 3)."""
+
+    z_dim: int = 100
+    """Length of the latent."""
+    size: int = 64
+    """Image side in pixels."""
+    base: int = 64
+    """Channels of the widest map; they double at each halving of the side."""
+    start: int = 4
+    """Side of the first map."""
+    kernel: int = 4
+    """Kernel side: 4 (PyTorch style) or 5 (Radford)."""
+    stem: Literal["conv", "dense"] = "conv"
+    """First layer: a transposed convolution of a 1x1 map, or dense + reshape."""
+    upsample: Literal["transpose", "nearest"] = "transpose"
+    """Upsampling: transposed convolution, or nearest neighbour + convolution."""
+    head: Literal["up", "extra", "conv"] = "up"
+    """Last layers: an upsampling to RGB; a same-size convolution to 3 channels, then an
+    upsampling (Tsinghua); or a same-size convolution to RGB at full size (CSC412)."""
+    activation: Activation = "relu"
+    leak: float = 0.2
+    """Slope of leaky ReLU for negative inputs."""
+    output: Literal["tanh", "sigmoid"] = "tanh"
+    """sigmoid: images in [0, 1], as CSC412 trains them."""
+    bias: bool = False
+    """Biases in convolutions that batch norm follows (and in the last one)."""
+    norm: Norm = Norm()
+    stddev: float = 0.02
+    """Kernels start at N(0, this); 0 for Glorot uniform, as Keras does."""
+
+
+@dataclass(frozen=True)
+class Discriminator:
+    """A DCGAN discriminator: from (size, size, 3) to one logit."""
+
+    size: int = 64
+    """Image side in pixels."""
+    base: int = 64
+    """Channels after the first layer; they double at each halving of the side."""
+    end: int = 4
+    """Side of the last map before the logit."""
+    kernel: int = 4
+    batch_norm: bool = True
+    """Batch norm after every convolution but the first and the last."""
+    first_norm: bool = False
+    """Batch norm after the first convolution too (Tsinghua)."""
+    spectral: bool = False
+    """Spectral norm on every convolution (Miyato et al. 2018)."""
+    extra: bool = False
+    """A channel- and size-preserving convolution before the logit (Tsinghua)."""
+    head: Literal["conv", "dense"] = "conv"
+    """Logit by one convolution over the whole last map, or flatten + dense."""
+    pad_second: int = 0
+    """Zero rows and columns after the second convolution (CSC412: 16 -> 17)."""
+    dropout: float = 0.0
+    """Share of activations dropped after each convolution."""
+    leak: float = 0.2
+    """Slope of leaky ReLU for negative inputs."""
+    bias: bool = False
+    norm: Norm = Norm()
+    stddev: float = 0.02
+    """Kernels start at N(0, this); 0 for Glorot uniform, as Keras does."""
+
+
+def doublings(size: int, small: int, field: str) -> int:
+    """How many factors of two lie between two sides; refuses others with the reason."""
+    count = math.log2(size / small) if size > small > 0 else 0
+    if count < 1 or count != int(count):
+        sizes = ", ".join(str(small * 2**i) for i in range(2, 7))
+        raise UserError(f"{field} is {size}; allowed are {small} x 2^n: {sizes}, ...")
+    return int(count)
+
+
+def up_padding(kernel: int) -> tuple[int, int]:
+    """(padding, output_padding) of a stride-2 transposed convolution that doubles."""
+    return (kernel - 1) // 2, kernel % 2
+
+
+def generator_plan(g: Generator) -> tuple[Block, ...]:
+    """The layers of a generator."""
+    ups = doublings(g.size, g.start, "generator.size")
+    act, hidden = g.activation, {"norm": True, "bias": g.bias}
+    before_head = ups if g.head == "conv" else ups - 1
+    widths = [g.base * 2 ** (before_head - i) for i in range(before_head + 1)]
+    if g.stem == "dense":
+        # A dense stem has its bias, as in Keras's summary (1,654,784 parameters).
+        stem = Block("stem", "dense", widths[0], side=g.start, norm=True, activation=act)
+        stem = replace(stem, bias=True)
+    else:
+        stem = Block("stem", "conv_transpose", widths[0], g.start, activation=act)
+        stem = replace(stem, **hidden)
+    blocks = [stem]
+    for i, width in enumerate(widths[1:], start=1):
+        blocks.append(_up(f"up{i}", width, g, activation=act, **hidden))
+    if g.head == "extra":
+        extra = Block("extra", "conv", 3, 3, 1, 1, activation=act, **hidden)
+        blocks.append(extra)
+    if g.head == "conv":
+        last = Block("rgb", "conv", 3, g.kernel, 1, "same", bias=g.bias)
+        blocks.append(replace(last, activation=g.output))
+    else:
+        blocks.append(_up("rgb", 3, g, bias=g.bias, activation=g.output))
+    return tuple(blocks)
+
+
+def _up(name: str, features: int, g: Generator, **rest) -> Block:
+    if g.upsample == "nearest":
+        return Block(name, "upsample_conv", features, g.kernel | 1, **rest)
+    pad, extra = up_padding(g.kernel)
+    return Block(name, "conv_transpose", features, g.kernel, 2, pad, extra, **rest)
+
+
+def discriminator_plan(d: Discriminator) -> tuple[Block, ...]:
+    """The layers of a discriminator."""
+    downs = doublings(d.size, d.end, "discriminator.size")
+    common = {
+        "spectral": d.spectral,
+        "activation": "leaky_relu",
+        "dropout": d.dropout,
+        "bias": d.bias,
+    }
+    padding = 1 if d.kernel == 4 else "same"
+    blocks, width = [], d.base
+    for i in range(downs):
+        norm = d.batch_norm if i else d.first_norm
+        pad_after = d.pad_second if i == 1 else 0
+        args = (f"down{i + 1}", "conv", width, d.kernel, 2, padding)
+        blocks.append(Block(*args, norm=norm, pad_after=pad_after, **common))
+        width *= 2
+    if d.extra:
+        args = ("extra", "conv", width // 2, 3, 1, 1)
+        blocks.append(Block(*args, norm=d.batch_norm, **common))
+    if d.head == "dense":
+        blocks.append(Block("logit", "dense", 1, bias=True, spectral=d.spectral))
+    else:
+        blocks.append(Block("logit", "conv", 1, d.end, spectral=d.spectral))
+        blocks[-1] = replace(blocks[-1], bias=d.bias)
+    return tuple(blocks)

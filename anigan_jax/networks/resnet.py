@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from anigan_jax.errors import UserError
-from anigan_jax.networks.specs import Block, InstanceNorm, Norm
+from anigan_jax.networks.blocks import Block, InstanceNorm, Norm
 
 NormKind = Literal["instance", "batch", "none"]
 
@@ -145,7 +145,7 @@ def stack(
     plan: tuple[Block, ...], norm: NormKind, leak: float, stddev: float, axis_name, dtype: str
 ):
     """The module that executes a plan."""
-    from anigan_jax.networks.dcgan import Stack
+    from anigan_jax.networks.stack import Stack
 
     constants = Norm() if norm == "batch" else InstanceNorm()
     return Stack(plan, constants, leak, stddev, axis_name, dtype)

@@ -1,25 +1,18 @@
-"""Networks that see or read a text: seed S0's players and its encoder, after Reed et al. 2016."""
+"""Networks that see or read a text: SJTU's players and its encoder, after Reed et al. 2016."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from anigan_jax.networks.dcgan import Stack, make_layers, run_layers
+from anigan_jax.networks.blocks import Activation, Block, Norm
+from anigan_jax.networks.dcgan import Discriminator, Generator, discriminator_plan, generator_plan
 from anigan_jax.networks.layers import to_float32
-from anigan_jax.networks.specs import (
-    Block,
-    CharEncoder,
-    Classifier,
-    Norm,
-    TextDiscriminator,
-    TextGenerator,
-    classifier_plan,
-    generator_plan,
-    joint_plan,
-    text_plan,
-)
+from anigan_jax.networks.stack import make_layers, run_layers
 
 
 class TextStack(nn.Module):
@@ -117,45 +110,57 @@ def discriminator(s: TextDiscriminator, axis_name: str | None = None, dtype="flo
     return TextStack(told, before, after, s.join, *rest, name="discriminator")
 
 
-class CharCNNRNN(nn.Module):
-    """Characters -> convolutions over time -> GRU -> mean over time -> (b, dim).
+@dataclass(frozen=True)
+class TextGenerator(Generator):
+    """A generator that sees a text beside z (SJTU, after Reed et al. 2016)."""
 
-    Call with codes (b, L) integers: 1 + index among `letters` letters, 0 for others and
-    the end.
-
-    Source: Reed et al. 2016 (CVPR), section 4, "char-CNN-RNN". Departs: narrower, GRU,
-    for captions of up to 64 characters instead of 201.
-    """
-
-    settings: CharEncoder
-    letters: int
-
-    @nn.compact
-    def __call__(self, codes: jax.Array) -> jax.Array:
-        s = self.settings
-        x = jax.nn.one_hot(codes.astype(jnp.int32) - 1, self.letters)  # (b, L, letters)
-        for i, width in enumerate(s.widths):
-            x = jax.nn.relu(nn.Dense(width, name=f"conv{i + 1}")(windows(x, s.kernel)))
-            if i < len(s.widths) - 1:
-                half = x.shape[1] // 2
-                x = x[:, : 2 * half].reshape(x.shape[0], half, 2, -1).max(2)
-        x = nn.RNN(nn.GRUCell(s.hidden, name="gru"))(x)
-        return nn.Dense(s.dim, name="vector")(x.mean(1))
+    kernel: int = 5
+    stem: Literal["conv", "dense"] = "dense"
+    bias: bool = True
+    text_dim: int = 256
+    """Length of the projected text."""
+    embed: int = 0
+    """Length of a learned embedding of the tags before the projection; 0: none."""
+    join: Literal["concat", "norm"] = "concat"
+    """concat: the text beside z (SJTU); norm: gains and biases of every batch norm
+    follow the text, so that z alone makes the first map (de Vries et al. 2017)."""
 
 
-def windows(x: jax.Array, size: int) -> jax.Array:
-    """(b, L, C) -> (b, L - size + 1, size C): a convolution over time as one product.
+@dataclass(frozen=True)
+class TextDiscriminator(Discriminator):
+    """A discriminator that sees a text at its last map (SJTU)."""
 
-    Raises:
-      ValueError: the sequence is shorter than a window.
-    """
-    count = x.shape[1] - size + 1
-    if count < 1:
-        raise ValueError(f"{x.shape[1]} places hold no window of {size}")
-    return jnp.concatenate([x[:, i : i + count] for i in range(size)], axis=-1)
+    kernel: int = 5
+    bias: bool = True
+    first_norm: bool = True
+    text_dim: int = 256
+    """Length of the projected text (join 'concat'; 'product' needs that of the last map)."""
+    embed: int = 0
+    """Length of a learned embedding of the tags before the projection; 0: none."""
+    join: Literal["concat", "product"] = "concat"
+    """concat: the text repeated over the last map, a 1x1 convolution, the logit; product:
+    a logit, plus the inner product of the text and the map summed over its places
+    (projection discriminator, Miyato and Koyama 2018)."""
 
 
-def image_encoder(s: Classifier, dim: int, axis_name: str | None = None) -> Stack:
-    """A convolutional network from images (b, H, W, 3) to vectors or logits (b, dim)."""
-    plan = classifier_plan(s, dim)
-    return Stack(plan, s.norm, s.leak, s.stddev, axis_name, name="image")
+def text_plan(s: TextGenerator | TextDiscriminator, features: int, activation: Activation):
+    """Layers of a text: learned embedding, where there is one, and projection."""
+    plan = (Block("text", "dense", features, bias=True, activation=activation),)
+    if s.embed:
+        # Like any embedding it starts at N(0, 1), or z would drown it.
+        embedding = Block("embedding", "dense", s.embed, stddev=1.0)
+        plan = (embedding, *plan)
+    if isinstance(s, TextDiscriminator):
+        plan = tuple(replace(block, spectral=s.spectral) for block in plan)
+    return plan
+
+
+def joint_plan(d: TextDiscriminator) -> tuple[tuple[Block, ...], tuple[Block, ...]]:
+    """(layers before the text joins, layers after)."""
+    *trunk, logit = discriminator_plan(d)
+    if d.join == "product":
+        pooled = replace(logit, op="dense", kernel=0, padding=0)
+        return tuple(trunk), (pooled,)
+    joint = Block("joint", "conv", trunk[-1].features, 1, 1, 0, activation="leaky_relu")
+    joint = replace(joint, norm=d.batch_norm, bias=d.bias, spectral=d.spectral)
+    return tuple(trunk), (joint, logit)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from anigan_jax import checkpoint, record, weights
+from anigan_jax.storage import atomic, checkpoint, images, safetensors
 
 SAVES = Path(__file__).resolve()
 # Python's own file operations, as it tells of them itself.
@@ -51,19 +51,19 @@ def same_step(folder: Path) -> None:
 
 
 def sheet(path: Path, value: int) -> None:
-    record.save_image(record.grid(_images(value)), path)
+    images.save_image(images.grid(_images(value)), path)
 
 
 def animation(path: Path, value: int) -> None:
-    record.save_gif([record.grid(_images(value)[i:]) for i in range(3)], path)
+    images.save_gif([images.grid(_images(value)[i:]) for i in range(3)], path)
 
 
 def text(path: Path, value: int) -> None:
-    record.save_text(f"{value}\n" * 3000, path)
+    atomic.save_text(f"{value}\n" * 3000, path)
 
 
 def networks(path: Path, value: int) -> None:
-    weights.write({"w": state(value)["weights"]}, path)
+    safetensors.write({"w": state(value)["weights"]}, path)
 
 
 def _images(value: int) -> np.ndarray:

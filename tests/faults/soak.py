@@ -31,11 +31,16 @@ sys.path[:0] = [str(HERE.parents[1]), str(HERE.parents[2])]
 
 from tiny import CARTOON, CYCLE, FULL, JUDGE, TEXT, process_env, with_features  # noqa: E402
 
-from anigan_jax.checkpoint_files import path_of, read_manifest, steps  # noqa: E402
 from anigan_jax.config import Run  # noqa: E402
 from anigan_jax.methods.text_encoder import TextEncoder  # noqa: E402
-from anigan_jax.networks.specs import CharEncoder, Classifier  # noqa: E402
-from anigan_jax.record import read_metrics  # noqa: E402
+from anigan_jax.networks.char_cnn_rnn import CharEncoder
+from anigan_jax.networks.classifier import Classifier  # noqa: E402
+from anigan_jax.storage.manifest import (
+    path_of,
+    read_manifest,
+    steps,  # noqa: E402
+)
+from anigan_jax.storage.metrics_file import read_metrics  # noqa: E402
 
 READER = dataclasses.replace(
     JUDGE,
@@ -119,7 +124,7 @@ def _command(family: str, folder: Path, run: Path) -> list[str]:
         f"import sys\nsys.path[:0] = {sys.path[:2]!r}\nfrom faults.soak import FAMILIES\n"
         f"CONFIG = FAMILIES[{family!r}]\n"
     )
-    command = [sys.executable, "-m", "anigan_jax.cli", "train", str(config), "--workdir", str(run)]
+    command = [sys.executable, "-m", "anigan_jax", "train", str(config), "--workdir", str(run)]
     changed = with_features(FAMILIES[family], folder)
     if changed != FAMILIES[family]:
         command += ["--method.features.path", changed.method.features.path]

@@ -17,8 +17,10 @@ from faults import disk, saves, soak
 from faults.saves import SAVES, script
 from tiny import CYCLE, FULL, anigan, process_env, untrained
 
-from anigan_jax import checkpoint, checkpoint_files, record, train_step
+from anigan_jax import state
 from anigan_jax.errors import MachineError, UserError
+from anigan_jax.storage import checkpoint, metrics_file
+from anigan_jax.storage import manifest as checkpoint_files
 
 LIKE = saves.state(0)
 OLD, NEW = 1, 2
@@ -275,7 +277,7 @@ def test_a_run_without_a_whole_checkpoint_is_refused_and_not_begun_anew(tmp_path
 def tree_of(config):
     """The tree of a config's state, without its values."""
     method = config.method.make(None)
-    return jax.eval_shape(lambda: train_step.init_state(config, method, {}))
+    return jax.eval_shape(lambda: state.init_state(config, method, {}))
 
 
 def swapped(tree):
@@ -393,10 +395,10 @@ def test_metrics_cut_anywhere_lose_and_double_no_line(tmp_path):
     text = "".join(lines)
     for size in range(safe, len(text) + 1):
         path.write_text(text[:size])
-        assert [m["step"] for m in record.read_metrics(path)] == list(
+        assert [m["step"] for m in metrics_file.read_metrics(path)] == list(
             range(text[:size].count("\n"))
         )
-        file = record.MetricsFile(path, step)
+        file = metrics_file.MetricsFile(path, step)
         file.write(json.loads(lines[step + 1]))
         file.close()
         assert path.read_text() == "".join(lines[: step + 2])

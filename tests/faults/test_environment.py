@@ -15,7 +15,7 @@ import files
 import pytest
 from tiny import FULL, anigan, process_env
 
-from anigan_jax import record
+from anigan_jax.storage import metrics_file
 
 HERE = Path(__file__).resolve().parent
 STEPS = FULL.run.steps
@@ -31,14 +31,14 @@ NAMES = ("I", "i", "\u0130", "\u0131", "\u00e4", "z", "Z", "\U0001f600", "a b", 
 
 def command(config: Path, data, run, *options) -> list[str]:
     flags = ["--workdir", run, "--data.path", data, *options]
-    return [sys.executable, "-m", "anigan_jax.cli", "train", *map(os.fsdecode, (config, *flags))]
+    return [sys.executable, "-m", "anigan_jax", "train", *map(os.fsdecode, (config, *flags))]
 
 
 def outcome(run, cache: Path) -> tuple:
     """Leaves of the last checkpoint, the metrics, the pack, as far as a run decides them."""
     path = Path(os.fsdecode(run))
     manifest = path / "checkpoints" / f"step_{STEPS:09d}" / "manifest.json"
-    lines = record.read_metrics(path / "metrics.jsonl")
+    lines = metrics_file.read_metrics(path / "metrics.jsonl")
     for line in lines:
         line.pop("images_per_sec", None)
     packs = [json.loads(p.read_text()) for p in cache.glob("anigan_jax/packs/*/manifest.json")]

@@ -15,11 +15,11 @@ from test_foreign_pickle import Payload
 from test_import import faces, write
 from tiny import FULL, process_env, write_config
 
-from anigan_jax import config as configs
-from anigan_jax import weights
-from anigan_jax.data import pack
-from anigan_jax.data.sources import Images
+from anigan_jax import config
+from anigan_jax.data import dataset
+from anigan_jax.data.images import Images
 from anigan_jax.errors import UserError
+from anigan_jax.storage import safetensors as weights
 
 
 @pytest.mark.fault(19)
@@ -40,7 +40,7 @@ def test_a_pickle_within_an_array_of_a_pack(tmp_path):
     """A .npy of objects is a pickle."""
     mark = tmp_path / "mark"
     source = Images(write(tmp_path / "x", faces(3)), size=16, test=0)
-    made, _ = pack.import_to(
+    made, _ = dataset.import_to(
         source,
         tmp_path / "pack",
         workers=1,
@@ -197,7 +197,7 @@ def test_a_faulty_config_file_is_told_by_its_line(tmp_path, text, told):
     path = tmp_path / "mine.py"
     path.write_text("from anigan_jax.config import Config, Optimizer\n" + text)
     with pytest.raises(UserError, match=told) as error:
-        configs.load(str(path))
+        config.load(str(path))
     assert "\n" not in str(error.value)
 
 
@@ -205,9 +205,9 @@ def test_a_faulty_config_file_is_told_by_its_line(tmp_path, text, told):
 def test_a_config_file_with_a_byte_order_mark_is_the_same_config(tmp_path):
     path = write_config(tmp_path)
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
-    assert configs.load(str(path)) == FULL
+    assert config.load(str(path)) == FULL
 
 
 @pytest.mark.fault(21)
 def test_a_flag_given_once_is_no_repeat():
-    configs.refuse_repeats(["x", "--g.rate", "-1", "--d.rate=--g.rate", "--no-flip", "--data.flip"])
+    config.refuse_repeats(["x", "--g.rate", "-1", "--d.rate=--g.rate", "--no-flip", "--data.flip"])

@@ -16,10 +16,10 @@ import pytest
 from test_archive import raw_name, special, tar_entry, tar_of, zip_of
 from test_import import Deadly, built, faces, scanned, write
 
-from anigan_jax import check
-from anigan_jax.data import archive, changes, pack, scan
-from anigan_jax.data.sources import Images
+from anigan_jax.data import archives, dataset, diff, ingest
+from anigan_jax.data.images import Images
 from anigan_jax.errors import UserError
+from anigan_jax.report import data as check
 
 GOOD = files.noise_file(1)
 
@@ -72,7 +72,7 @@ def test_hostile_archives_write_nothing_anywhere(tmp_path, monkeypatch, verb):
     # What is good in them may be used where that is asked for.
     skip = ("--size", 16, "--policy", "skip", "--test", 0)
     assert verb("import", "a.zip", "--out", tmp_path / "pack", *skip)[0] == 0
-    assert pack.open_pack(tmp_path / "pack").examples()["names"] == ["A.png"]
+    assert dataset.open_pack(tmp_path / "pack").examples()["names"] == ["A.png"]
 
 
 def many(count: int, comment: bytes = b"") -> bytes:
@@ -95,11 +95,11 @@ def test_a_zip_of_more_entries_than_it_says(tmp_path, monkeypatch, comment):
     path = tmp_path / "a.zip"
     path.write_bytes(many(40, comment))
     assert len(zipfile.ZipFile(path).infolist()) == 40
-    monkeypatch.setattr(archive, "MAX_ENTRIES", 40)
-    assert [code for _, code, _ in archive.members(path)[1]] == ["repeated"] * 39
-    monkeypatch.setattr(archive, "MAX_ENTRIES", 39)
+    monkeypatch.setattr(archives, "MAX_ENTRIES", 40)
+    assert [code for _, code, _ in archives.members(path)[1]] == ["repeated"] * 39
+    monkeypatch.setattr(archives, "MAX_ENTRIES", 39)
     with pytest.raises(UserError, match="40 entries"):
-        archive.members(path)
+        archives.members(path)
 
 
 @pytest.mark.fault(18)
@@ -118,21 +118,21 @@ def test_a_64_bit_zip_of_more_entries_than_it_says(tmp_path, monkeypatch, decoy,
         assert len(zipfile.ZipFile(path).infolist()) == 40
     except zipfile.BadZipFile:
         assert decoy, "newer versions look where the locator says"
-    monkeypatch.setattr(archive, "MAX_ENTRIES", 39)
+    monkeypatch.setattr(archives, "MAX_ENTRIES", 39)
     with pytest.raises(UserError, match="40 entries"):
-        archive.members(path)
+        archives.members(path)
     if not decoy:
-        monkeypatch.setattr(archive, "MAX_ENTRIES", 40)
-        assert [code for _, code, _ in archive.members(path)[1]] == ["repeated"] * 39
+        monkeypatch.setattr(archives, "MAX_ENTRIES", 40)
+        assert [code for _, code, _ in archives.members(path)[1]] == ["repeated"] * 39
 
 
 @pytest.mark.fault(18)
 def test_two_million_entries_are_refused_at_once(tmp_path):
     path = tmp_path / "a.zip"
-    path.write_bytes(many(archive.MAX_ENTRIES + 1))
+    path.write_bytes(many(archives.MAX_ENTRIES + 1))
     start = time.process_time()
     with pytest.raises(UserError, match="2,000,001 entries"):
-        archive.members(path)
+        archives.members(path)
     # zipfile takes half a minute and a gigabyte for them.
     assert time.process_time() - start < 3
 
@@ -144,7 +144,7 @@ def test_a_tar_of_very_many_empty_entries(tmp_path):
     # A gzip file may be several, one after the other.
     (tmp_path / "a.tar.gz").write_bytes(gzip.compress(header * 10_000) * 10)
     with pytest.raises(UserError, match="over 100 times"):
-        archive.members(tmp_path / "a.tar.gz")
+        archives.members(tmp_path / "a.tar.gz")
 
 
 ODD = [
@@ -193,12 +193,12 @@ def test_an_oddly_named_pack_and_what_its_killed_import_left(tmp_path):
         os.utime(stale, (1, 1))
         other = out.parent / ".p 1 q\n\U0001f600-other"
         other.mkdir(exist_ok=True)
-        made, _ = pack.import_to(Images(path, size=16, test=0), out, workers=1)
-        pack.verify(made)
+        made, _ = dataset.import_to(Images(path, size=16, test=0), out, workers=1)
+        dataset.verify(made)
         assert not stale.exists()
         assert other.exists(), "a name is no pattern"
     with pytest.raises(UserError, match="cannot be written"):
-        pack.import_to(Images(path, size=16, test=0), tmp_path / ("x" * 255), workers=1)
+        dataset.import_to(Images(path, size=16, test=0), tmp_path / ("x" * 255), workers=1)
 
 
 def edited(folder):
@@ -229,36 +229,36 @@ def test_every_change_of_the_data_is_named(tmp_path, name):
     folder = tmp_path / "x"
     path = write(folder, {**faces(4), "tags.csv": TAGS})
     first = built(tmp_path, path)
-    changes.record(first, tmp_path / "data.json")
+    diff.record(first, tmp_path / "data.json")
     change(folder)
     second = built(tmp_path, path)
-    assert changes.differences(changes.contents(first), changes.contents(second)) == want
+    assert diff.differences(diff.contents(first), diff.contents(second)) == want
     assert (first.manifest["sha256"] == second.manifest["sha256"]) == (not want)
     for line in want:
-        assert line in changes.since(tmp_path / "data.json", second)
+        assert line in diff.since(tmp_path / "data.json", second)
 
 
 @pytest.mark.fault(33)
 def test_a_record_of_the_data_that_is_cut_or_gone_is_told(tmp_path):
     made = built(tmp_path, write(tmp_path / "x", faces(2)))
     path = tmp_path / "data.json"
-    changes.record(made, path)
-    assert "same images" in changes.since(path, made)
+    diff.record(made, path)
+    assert "same images" in diff.since(path, made)
     text = path.read_bytes()
     for bad in (text[:-1], text[: len(text) // 2], b"", b"[1]", b"7", b"\xff"):
         path.write_bytes(bad)
-        assert "data.json is missing or damaged" in changes.since(path, made)
+        assert "data.json is missing or damaged" in diff.since(path, made)
     path.unlink()
-    assert "data.json is missing or damaged" in changes.since(path, made)
+    assert "data.json is missing or damaged" in diff.since(path, made)
 
 
 @pytest.mark.fault(33)
 def test_many_changes_are_told_in_one_line(tmp_path):
     first = built(tmp_path, write(tmp_path / "x", faces(20)))
-    changes.record(first, tmp_path / "data.json")
+    diff.record(first, tmp_path / "data.json")
     shutil.rmtree(tmp_path / "x")
     second = built(tmp_path, write(tmp_path / "x", faces(20, 100)))
-    told = changes.since(tmp_path / "data.json", second)
+    told = diff.since(tmp_path / "data.json", second)
     assert "\n" not in told
     assert "and 32 more" in told
     assert len(told) < 300
@@ -268,16 +268,16 @@ def test_many_changes_are_told_in_one_line(tmp_path):
 def test_a_byte_of_a_pack_that_changed_is_seen(tmp_path):
     """A pack's own key would stay the same: its files are hashed before training."""
     path = write(tmp_path / "x", faces(3))
-    made, _ = pack.import_to(Images(path, size=16, test=0), tmp_path / "pack", workers=1)
+    made, _ = dataset.import_to(Images(path, size=16, test=0), tmp_path / "pack", workers=1)
     for name in made.manifest["files"]:
         data = bytearray((made.path / name).read_bytes())
         data[len(data) // 2] ^= 1
         (made.path / name).write_bytes(data)
         with pytest.raises(UserError, match=f"damaged: {name}"):
-            pack.verify(made)
+            dataset.verify(made)
         data[len(data) // 2] ^= 1
         (made.path / name).write_bytes(data)
-    pack.verify(made)
+    dataset.verify(made)
 
 
 @pytest.mark.fault(34)
@@ -361,11 +361,11 @@ def test_tables_with_a_byte_order_mark(tmp_path):
 @pytest.mark.slow
 def test_the_limits_of_a_decoder_are_under_a_minute(tmp_path):
     """With the limits as they are: one file of a few hangs, and is named."""
-    assert scan.CHUNK_SECONDS + scan.FILE_SECONDS < 60
+    assert ingest.CHUNK_SECONDS + ingest.FILE_SECONDS < 60
     contents = {**faces(6), "4-hangs.png": files.noise_file(99)}
     source = Deadly(write(tmp_path / "x", contents), size=16)
     start = time.monotonic()
-    found = scan.scan(source, tmp_path)
+    found = ingest.scan(source, tmp_path)
     # Starting the decoders takes its time where others want the machine too.
     assert time.monotonic() - start < 180
     assert [(f.file, f.code) for f in found.findings] == [("4-hangs.png", "crashed")]
@@ -374,12 +374,12 @@ def test_the_limits_of_a_decoder_are_under_a_minute(tmp_path):
 
 @pytest.mark.fault(35)
 def test_a_decoder_that_dies_ends_the_import_with_the_file_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(scan, "CHUNK_SECONDS", 3.0)
-    monkeypatch.setattr(scan, "FILE_SECONDS", 2.0)
+    monkeypatch.setattr(ingest, "CHUNK_SECONDS", 3.0)
+    monkeypatch.setattr(ingest, "FILE_SECONDS", 2.0)
     contents = {**faces(3), "2-hangs.png": files.noise_file(9), "3-dies.png": files.noise_file(8)}
     source = Deadly(write(tmp_path / "x", contents), size=16)
     with pytest.raises(UserError) as error:
-        pack.build(source, tmp_path / "cache")
+        dataset.build(source, tmp_path / "cache")
     for name in ("2-hangs.png: crashed (over 2 s)", "3-dies.png: crashed (the decoder died)"):
         assert name in str(error.value)
     assert os.listdir(tmp_path / "cache") == []
@@ -390,5 +390,5 @@ def test_workers_judge_as_this_process_does(tmp_path):
     contents = {**faces(4), "bad.png": b"bad", "cut.png": GOOD[:-500]}
     path = write(tmp_path / "x", contents)
     source = Images(path, size=16, policy="skip", test=0)
-    packs = [pack.build(source, tmp_path / str(n), workers=n) for n in (1, 2)]
+    packs = [dataset.build(source, tmp_path / str(n), workers=n) for n in (1, 2)]
     assert json.dumps(packs[0].manifest) == json.dumps(packs[1].manifest)

@@ -22,8 +22,10 @@ from processes import (
 )
 from tiny import FULL, anigan, process_env, start, write_config
 
-from anigan_jax import checkpoint, outputs, record, runtime
 from anigan_jax.errors import UserError
+from anigan_jax.runtime import environment
+from anigan_jax.storage import checkpoint, metrics_file
+from anigan_jax.training import artifacts
 
 STEPS = 144
 OFTEN = ("--run.checkpoint-every", 8, "--run.sample-every", 48)
@@ -78,7 +80,7 @@ def test_signals_in_every_phase(whole, tmp_path):
         assert "Traceback" not in said
         # What was computed is kept: the newest checkpoint is that of the last line.
         if phase != "start":
-            assert newest(run) == record.read_metrics(run / "metrics.jsonl")[-1]["step"] > 0
+            assert newest(run) == metrics_file.read_metrics(run / "metrics.jsonl")[-1]["step"] > 0
         assert newest(run) < STEPS
     resumed(config, run)
     same_end(run, undisturbed)
@@ -147,7 +149,7 @@ def test_a_signal_during_a_judgement_does_not_wait_for_it(whole, tmp_path):
     again = Training(tmp_path / "again.log", *train(config, run, *judged), env=home)
     assert again.ended() == 0, again.said()
     same_end(run, folder / "calm")
-    lines = [record.read_metrics(r / "evaluation.jsonl") for r in (run, folder / "calm")]
+    lines = [metrics_file.read_metrics(r / "evaluation.jsonl") for r in (run, folder / "calm")]
     assert lines[0] == lines[1]
     assert [line["step"] for line in lines[0]] == [48, 96, 144]
     assert (run / "best.json").read_text() == (folder / "calm" / "best.json").read_text()
@@ -165,7 +167,7 @@ def test_a_sleep_changes_nothing_and_is_no_slow_step(whole, tmp_path):
     training.send_signal(signal.SIGCONT)
     assert training.ended() == 0, training.said()
     same_end(run, undisturbed)
-    lines = record.read_metrics(run / "metrics.jsonl")
+    lines = metrics_file.read_metrics(run / "metrics.jsonl")
     # 8 images took more than 4 s, were the sleep counted.
     speeds = [line["images_per_sec"] for line in lines[before - 8 : before + 8]]
     assert None in speeds
@@ -234,7 +236,7 @@ def test_a_limit_of_the_size_of_files(whole, tmp_path):
 
 
 def _command(args):
-    return [sys.executable, "-m", "anigan_jax.cli", *map(str, args)]
+    return [sys.executable, "-m", "anigan_jax", *map(str, args)]
 
 
 SHIM = r"""
@@ -283,7 +285,7 @@ def test_an_input_output_error_in_the_background_stops_the_run(whole, shim, tmp_
     assert "Traceback" not in training.said()
     kept = newest(run)
     # By the boundary after the one whose save failed.
-    assert record.read_metrics(run / "metrics.jsonl")[-1]["step"] <= kept + 3 * 8
+    assert metrics_file.read_metrics(run / "metrics.jsonl")[-1]["step"] <= kept + 3 * 8
     resumed(config, run)
     same_end(run, undisturbed)
 
@@ -353,8 +355,8 @@ def test_a_rate_that_is_far_too_high(whole, tmp_path):
     training = Training(tmp_path / "log", *train(config, run, "--g.rate", 1e18, "--d.rate", 1e18))
     assert training.ended() == 3, training.said()
     assert "diverged" in training.said()
-    told = json.loads((run / outputs.DIVERGED).read_text())
-    step = record.read_metrics(run / "metrics.jsonl")[-1]["step"]
+    told = json.loads((run / artifacts.DIVERGED).read_text())
+    step = metrics_file.read_metrics(run / "metrics.jsonl")[-1]["step"]
     # Within one super-step, of two steps here.
     assert 0 < told["step"] <= step <= told["step"] + 3
     assert told["leaves"]
@@ -362,7 +364,7 @@ def test_a_rate_that_is_far_too_high(whole, tmp_path):
     assert told["first"] in told["leaves"]
     for kept in steps_of(run):
         state = checkpoint.restore(run / "checkpoints", start(FULL)[1], at=kept).state
-        assert not outputs.not_finite(state)
+        assert not artifacts.not_finite(state)
 
 
 @pytest.mark.fault(12)
@@ -381,7 +383,7 @@ def test_one_bad_weight_is_named(whole, tmp_path, value):
     command = ("train", config, "--workdir", run, "--run.steps", STEPS + 40, *OFTEN)
     training = Training(tmp_path / "log", *command)
     assert training.ended() == 3, training.said()
-    told = json.loads((run / outputs.DIVERGED).read_text())
+    told = json.loads((run / artifacts.DIVERGED).read_text())
     assert told["step"] == STEPS + 1
     assert told["first"] in told["leaves"]
     assert newest(run) == STEPS
@@ -405,7 +407,7 @@ def test_other_devices_and_back(whole, tmp_path):
     assert "devices: 4 -> 1" in devices(1, 120)
     mine, whole_prints = prints(run), prints(undisturbed)
     assert {s: mine[s] for s in range(41)} == {s: whole_prints[s] for s in range(41)}
-    lines, others = (record.read_metrics(r / "metrics.jsonl") for r in (run, undisturbed))
+    lines, others = (metrics_file.read_metrics(r / "metrics.jsonl") for r in (run, undisturbed))
     # The same weights, images and noise: the losses of the next step agree to rounding.
     for name in ("loss/d", "loss/g", "score/real"):
         assert lines[41][name] == pytest.approx(others[41][name], rel=1e-5)
@@ -438,7 +440,7 @@ def test_a_compiler_that_computes_wrong_numbers_stops_everything(monkeypatch):
 
     Which processors it strikes is not known; so the compiler's part is played.
     """
-    runtime.self_test()
+    environment.self_test()
     usual = jax.jit
 
     def wrong(function):
@@ -446,7 +448,7 @@ def test_a_compiler_that_computes_wrong_numbers_stops_everything(monkeypatch):
 
     monkeypatch.setattr(jax, "jit", wrong)
     with pytest.raises(UserError, match="wrong numbers"):
-        runtime.self_test()
+        environment.self_test()
 
 
 @pytest.mark.fault(27)

@@ -1,0 +1,141 @@
+"""The verb that lists, verifies and prunes a run's checkpoints."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from anigan_jax.cli.common import arguments
+from anigan_jax.errors import MachineError, UserError, printable
+from anigan_jax.runtime import environment
+from anigan_jax.storage import manifest
+
+
+def checkpoints(argv: list[str]) -> int:
+    """Lists a run's checkpoints; exit code 1 where one is not known to be whole."""
+    args = arguments(
+        "checkpoints",
+        argv,
+        run={"positional": True, "type": Path, "metavar": "RUN", "help": "a run folder"},
+        verify={"action": "store_true", "help": "read and hash every file and every array"},
+        prune={
+            "type": int,
+            "metavar": "KEEP",
+            "help": "delete all but the newest KEEP checkpoints, those of run.keep_every and the "
+            "best one, and what killed saves left; damaged ones that were set aside stay",
+        },
+        json={"action": "store_true", "help": "for programs"},
+    )
+    if not (args.run / "run.json").exists():
+        raise UserError(f"{args.run} is no run folder: it has no run.json")
+    if args.prune is not None and args.prune < 1:
+        raise UserError(f"--prune {args.prune}: at least 1 checkpoint stays")
+    if args.verify or args.prune is not None:
+        # JAX is imported, without an accelerator: a run that trains may hold it.
+        environment.prepare("cpu")
+    folder, best = args.run / "checkpoints", _best(args.run)
+    deleted = None if args.prune is None else _prune(args.run, args.prune, best)
+    found = {**_look(folder, best, args.verify), "deleted": deleted}
+    print(json.dumps(found, indent=1) if args.json else _text(found))
+    return int(any(one["faults"] or one["newer"] for one in found["checkpoints"]))
+
+
+def _best(run: Path) -> int | None:
+    """The step of the best checkpoint, where the run is judged."""
+    path = run / "best.json"
+    if not path.exists():
+        return None
+    try:
+        return int(json.loads(path.read_text())["step"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} is damaged ({error}); delete it, training writes it anew"
+        ) from None
+
+
+def _prune(run: Path, keep: int, best: int | None) -> list[int]:
+    from anigan_jax.storage import run_dir
+
+    folder = run / "checkpoints"
+    # Runs of before had no such setting.
+    every = run_dir.read_run(run).get("config", {}).get("run", {}).get("keep_every", 0)
+    with run_dir.lock(run):
+        manifest.recover(folder)
+        steps = manifest.steps(folder)
+        whole = (
+            s for s in reversed(steps) if not manifest.examine(manifest.path_of(folder, s), s)[1]
+        )
+        newest = next(whole, None)
+        if steps and newest is None:
+            raise UserError(f"no checkpoint in {folder} is whole, so none is deleted")
+        return manifest.prune(folder, keep, every, best, newest)
+
+
+def _look(folder: Path, best: int | None, verify: bool) -> dict:
+    """What is there; `faults` is None where nothing was verified, `newer` says why not."""
+    found = []
+    for step, path in sorted(manifest.places(folder).items()):
+        faults, newer = _faults(path, step) if verify else (None, None)
+        # The run goes on and has deleted it.
+        if path.exists():
+            size = _size(path)
+            told = {"step": step, "bytes": size, "best": step == best}
+            found.append({**told, "faults": faults, "newer": newer})
+    return {
+        "folder": str(folder),
+        "checkpoints": found,
+        "set_aside": [{"name": p.name, "bytes": _size(p)} for p in manifest.corrupt(folder)],
+        "leftovers": [{"name": p.name, "bytes": _size(p)} for p in manifest.leftovers(folder)],
+    }
+
+
+def _faults(path: Path, step: int) -> tuple[list[str] | None, str | None]:
+    """(faults, None), or (None, why they are not known)."""
+    from anigan_jax.storage import checkpoint
+
+    try:
+        return checkpoint.verify(path, step), None
+    except MachineError:
+        raise
+    except UserError as error:
+        return None, str(error)
+
+
+def _size(path: Path) -> int:
+    total = 0
+    for file in path.rglob("*"):
+        try:
+            total += file.stat().st_size * file.is_file()
+        except FileNotFoundError:
+            # A save or a deletion is under way.
+            continue
+    return total
+
+
+def _text(found: dict) -> str:
+    lines = [printable(found["folder"])]
+    for one in found["checkpoints"]:
+        marks = ["best"] if one["best"] else []
+        if one is found["checkpoints"][-1]:
+            marks.append("newest")
+        if one["faults"] is not None:
+            marks.append(f"DAMAGED: {'; '.join(one['faults'])}" if one["faults"] else "whole")
+        if one["newer"] is not None:
+            marks.append(f"NOT READ: {one['newer']}")
+        marks = printable(", ".join(marks))
+        lines.append(f"  step {one['step']:>9}  {_told(one['bytes'])}  {marks}".rstrip())
+    for title, kind in (("damaged, set aside", "set_aside"), ("left by a kill", "leftovers")):
+        for one in found[kind]:
+            lines.append(f"  {title}: {printable(one['name'])}  {_told(one['bytes']).strip()}")
+    every = found["checkpoints"]
+    total = _told(sum(one["bytes"] for one in every)).strip()
+    lines.append(f"{len(every)} checkpoint(s), {total}" if every else "no checkpoint")
+    if found["leftovers"]:
+        lines.append("the next save, or --prune, removes what was left by a kill")
+    if found["deleted"] is not None:
+        lines.append(f"deleted: {', '.join(map(str, found['deleted'])) or 'none'}")
+    return "\n".join(lines)
+
+
+def _told(size: int) -> str:
+    return f"{size / 1e6:8.1f} MB" if size >= 1e6 else f"{size / 1e3:8.1f} kB"

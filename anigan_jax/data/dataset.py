@@ -1,0 +1,384 @@
+"""Import once, read fast: images as uint8 memory maps with a manifest."""
+
+from __future__ import annotations
+
+import fcntl
+import glob
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from anigan_jax.data import edges, ingest
+from anigan_jax.data import labels as tags
+from anigan_jax.data.ingest import Scan
+from anigan_jax.data.sources import Source
+from anigan_jax.errors import UserError
+from anigan_jax.runtime.environment import cache_home
+
+SCHEMA = 2
+BLOCK = 1024
+LISTED = 20
+# Seconds in which a folder that was just made gets its lock.
+YOUNG = 60
+
+
+class Pack(NamedTuple):
+    """`images` (N, size, size, 3) uint8 read-only map of the (first) training part."""
+
+    images: np.ndarray
+    manifest: dict
+    path: Path
+
+    def has(self, part: str) -> bool:
+        """Whether there is a part 'train' or 'test', of one domain or of two."""
+        return bool({part, f"{part}A"} & set(self.manifest["parts"]))
+
+    def named(self, part: str, domain: str = "A") -> str:
+        """The full name of 'train' or 'test': that of a domain where there are two."""
+        return part if part in self.manifest["parts"] else f"{part}{domain}"
+
+    def first(self, part: str) -> np.ndarray:
+        """Pixels of a part 'train' or 'test'; of domain A where there are two."""
+        return self.part(self.named(part))
+
+    def part(self, name: str, what: str = "pixels") -> np.ndarray:
+        """Rows of a part: 'train', 'test', or 'trainA', 'trainB', 'testA', 'testB'.
+
+        Args:
+          what: 'pixels', 'edges' (edge-smoothed pixels) or 'landmarks' (N, 68, 2).
+
+        Raises:
+          UserError: the pack has no such part or array.
+        """
+        if name not in self.manifest["parts"]:
+            have = ", ".join(self.manifest["parts"])
+            raise UserError(f"the pack {self.path} has no part {name!r}; it has {have}")
+        start, stop = self.manifest["parts"][name]
+        if what == "pixels" and start == 0 and stop == len(self.images):
+            return self.images
+        return _array(self.path, self.manifest, what)[start:stop]
+
+    def labels(self, part: str) -> np.ndarray:
+        """(N, 2) int32 class indices of hair and eyes of a part; -1 where unknown.
+
+        Raises:
+          UserError: the pack has no such part, or no labels.
+        """
+        count, columns = len(self.part(part)), self.examples()
+        if "hair" not in columns:
+            raise UserError(f"the images of {self.path} have no labels; give --data.tags FILE")
+        start, _ = self.manifest["parts"][part]
+        rows = np.array([columns["hair"], columns["eyes"]], np.int32).T
+        return rows[start : start + count]
+
+    @property
+    def paired(self) -> bool:
+        """Whether row i of testA and row i of testB show the same face (painted pairs)."""
+        parts = self.manifest["parts"]
+        rows = {stop - start for name, (start, stop) in parts.items() if name.startswith("test")}
+        # A held-out picture that equals a training picture is left out, alone.
+        return self.manifest["key"].get("source") == "painted_pairs" and len(rows) == 1
+
+    def examples(self) -> dict:
+        """Columns over all rows: names, groups, hair and eyes (class index, -1 unknown)."""
+        return json.loads((self.path / "examples.json").read_text())
+
+
+def default_cache() -> Path:
+    """Where packs live that nobody gave a place, outside any checkout."""
+    return cache_home() / "packs"
+
+
+def is_pack(path: Path) -> bool:
+    """Whether a folder is a pack by its manifest."""
+    return (path / "manifest.json").is_file() and (path / "pixels.bin").is_file()
+
+
+def build(
+    source: Source, cache: Path, *, workers: int = ingest.WORKERS, report: Callable | None = None
+):
+    """The pack of a source: itself if it is one, or from the cache, or newly made.
+
+    Args:
+      report: called with (images done, images in all).
+
+    Raises:
+      UserError: no data, or faulty files under policy 'error', all listed.
+    """
+    path = Path(source.path)
+    if source.path and is_pack(path):
+        pack = open_pack(path)
+        if pack.manifest["size"] != source.size:
+            raise UserError(
+                f"the pack {path} holds {pack.manifest['size']}-px images, but data.size is "
+                f"{source.size}; import again with --size {source.size}"
+            )
+        _as_imported(source, pack)
+        return pack
+    key = source.key()
+    final = cache / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+    if final.exists():
+        try:
+            return open_pack(final)
+        except UserError:
+            shutil.rmtree(final)
+    _make(source, key, final, workers, report)
+    return open_pack(final)
+
+
+def _as_imported(source: Source, pack: Pack) -> None:
+    """Refuses a choice of images that a finished pack cannot follow any more."""
+    without = sorted(pack.manifest["key"].get("without", ()))
+    if source.without and sorted(source.without) != without:
+        raise UserError(
+            f"the pack {pack.path} was imported without {without or 'leaving out a pair'}; "
+            f"import again with --without {' '.join(map(repr, source.without))}"
+        )
+
+
+def import_to(
+    source: Source,
+    out: Path,
+    *,
+    overwrite: bool = False,
+    workers: int = ingest.WORKERS,
+    report: Callable | None = None,
+    landmarks: Callable | None = None,
+) -> tuple[Pack, bool]:
+    """Makes a pack at a place of the user's.
+
+    Args:
+      landmarks: (N, H, W, 3) uint8 -> (N, 68, 2) pixels, to be packed for the images
+        of domain A, or of all where there are no domains.
+
+    Returns:
+      The pack, and whether it was there already, from the same data and settings.
+    """
+    key = {**source.key(), "landmarks": landmarks is not None}
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        if not is_pack(out):
+            raise UserError(f"{out} exists and is no pack; take another --out")
+        try:
+            pack = open_pack(out)
+            verify(pack)
+            if pack.manifest["key"] == key:
+                return pack, True
+            reason = "other data or settings"
+        except UserError as error:
+            reason = str(error)
+        if not overwrite:
+            raise UserError(f"{out} holds a pack already ({reason}); --overwrite replaces it")
+    _make(source, key, out, workers, report, landmarks, replace=True)
+    return open_pack(out), False
+
+
+@contextmanager
+def temporary(parent: Path, name: str) -> Iterator[Path]:
+    """A folder beside the place to be, gone afterwards; sweeps what killed processes left."""
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        for old in parent.glob(f".{glob.escape(name)}-*"):
+            # One that was made just now is not locked yet; one may vanish meanwhile.
+            if not old.exists() or time.time() - old.stat().st_mtime < YOUNG:
+                continue
+            with (old / "lock").open("a") as handle:
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError:
+                    continue
+                shutil.rmtree(old, ignore_errors=True)
+        path = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=parent))
+    except OSError as error:
+        hint = "; XDG_CACHE_HOME says where instead" if parent == default_cache() else ""
+        raise UserError(f"{parent} cannot be written: {error}{hint}") from None
+    with (path / "lock").open("a") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        try:
+            yield path
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _make(source, key, final: Path, workers, report, landmarks=None, replace=False) -> None:
+    with temporary(final.parent, final.name) as temp:
+        try:
+            found = ingest.scan(source, temp, workers=workers, report=report)
+            refuse(source.policy, found)
+            made = temp / "pack"
+            made.mkdir()
+            _write(source, key, made, found, landmarks)
+            _place(made, final, temp, replace)
+        except OSError as error:
+            raise UserError(f"the pack {final} cannot be written: {error}") from None
+
+
+def _place(made: Path, final: Path, temp: Path, replace: bool) -> None:
+    if replace and final.exists():
+        final.rename(temp / "old")
+    try:
+        made.rename(final)
+    except OSError:
+        # Another process built the same pack meanwhile.
+        if not is_pack(final):
+            raise
+    directory = os.open(final.parent, os.O_RDONLY)
+    os.fsync(directory)
+    os.close(directory)
+
+
+def refuse(policy: str, found: Scan) -> None:
+    """Raises UserError where the policy or an empty result forbids to go on."""
+    bad = found.faults
+    listed = "; ".join(map(str, bad[:LISTED]))
+    more = f" (and {len(bad) - LISTED} more)" if len(bad) > LISTED else ""
+    if bad and policy == "error":
+        raise UserError(
+            f"{len(bad)} files cannot be used: {listed}{more}. "
+            "Mend them, or leave them out with policy skip; `anigan check` lists all"
+        )
+    if not any(found.parts[i].startswith("train") for i in found.order):
+        raise UserError(f"none of {len(found.catalogue.items)} images can be used: {listed}{more}")
+
+
+def _write(source: Source, key: dict, folder: Path, found: Scan, landmarks) -> None:
+    files = {"pixels.bin": _rows(folder / "pixels.bin", found)}
+    if source.edges:
+        files["edges.bin"] = _rows(folder / "edges.bin", found, edges.smooth_edges)
+    parts: dict[str, list[int]] = {}
+    for position, row in enumerate(found.order):
+        span = parts.setdefault(found.parts[row], [position, position])
+        span[1] = position + 1
+    if landmarks:
+        files["landmarks.npy"] = _landmarks(folder, found, parts, landmarks)
+    # A group is named by its first row in the pack.
+    first: dict[int, int] = {}
+    for position, row in enumerate(found.order):
+        first.setdefault(int(found.groups[row]), position)
+    examples = {
+        "names": [found.items[i].name for i in found.order],
+        "groups": [first[int(found.groups[row])] for row in found.order],
+        **_class_columns(found),
+    }
+    files["examples.json"] = _json(folder / "examples.json", examples)
+    _json(
+        folder / "manifest.json",
+        {
+            "schema": SCHEMA,
+            "key": key,
+            "count": len(found.order),
+            "size": source.size,
+            "parts": parts,
+            "classes": {part: list(names) for part, names in tags.COLOURS.items()},
+            "files": files,
+            "sha256": hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest(),
+            "counts": dict(Counter(f.code for f in found.findings)),
+            "refused": [list(f) for f in found.findings if f.refused],
+        },
+    )
+
+
+def _class_columns(found: Scan) -> dict[str, list[int]]:
+    """Class index of hair and eyes for each used row; -1 where unknown; {} without labels."""
+    if not found.catalogue.labelled:
+        return {}
+    labels = [found.items[i].label for i in found.order]
+    return {
+        part: [names.index(c) if (c := getattr(label, part)) else -1 for label in labels]
+        for part, names in tags.COLOURS.items()
+    }
+
+
+def _rows(path: Path, found: Scan, change: Callable | None = None) -> str:
+    digest = hashlib.sha256()
+    with path.open("wb") as file:
+        for start in range(0, len(found.order), BLOCK):
+            rows = found.take(found.order[start : start + BLOCK])
+            if change:
+                rows = np.stack([change(row) for row in rows])
+            data = rows.tobytes()
+            digest.update(data)
+            file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    return digest.hexdigest()
+
+
+def _landmarks(folder: Path, found: Scan, parts, detect: Callable) -> str:
+    points = np.full((len(found.order), 68, 2), np.nan, np.float32)
+    for name, (start, stop) in parts.items():
+        if not name.endswith("B"):
+            for at in range(start, stop, BLOCK):
+                rows = found.order[at : min(at + BLOCK, stop)]
+                points[at : at + len(rows)] = detect(found.take(rows))
+    path = folder / "landmarks.npy"
+    with path.open("wb") as file:
+        np.save(file, points, allow_pickle=False)
+        file.flush()
+        os.fsync(file.fileno())
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _json(path: Path, value) -> str:
+    text = json.dumps(value).encode()
+    with path.open("wb") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    return hashlib.sha256(text).hexdigest()
+
+
+def _array(path: Path, manifest: dict, what: str) -> np.ndarray:
+    count, size = manifest["count"], manifest["size"]
+    if what == "landmarks":
+        name, missing = "landmarks.npy", "import again with --landmarks"
+    else:
+        name, missing = f"{what}.bin", "import again with --edges"
+    if name not in manifest["files"]:
+        raise UserError(f"the pack {path} holds no {what}; {missing}")
+    try:
+        if what == "landmarks":
+            return np.load(path / name, mmap_mode="r", allow_pickle=False)
+        array = np.memmap(path / name, np.uint8, "r", shape=(count, size, size, 3))
+        if (path / name).stat().st_size != array.nbytes:
+            raise ValueError(f"{name} has the wrong size")
+    except (OSError, ValueError) as error:
+        raise UserError(f"the data pack {path} is damaged: {error}") from None
+    return array
+
+
+def open_pack(path: Path) -> Pack:
+    """Opens a pack; its sizes must be what the manifest says."""
+    try:
+        manifest = json.loads((path / "manifest.json").read_text())
+        if manifest["schema"] != SCHEMA:
+            raise ValueError(f"schema {manifest['schema']} is not {SCHEMA}; import again")
+        first = next(name for name in manifest["parts"] if name.startswith("train"))
+        start, stop = manifest["parts"][first]
+        images = _array(path, manifest, "pixels")[start:stop]
+    except (OSError, ValueError, KeyError, TypeError, StopIteration) as error:
+        raise UserError(f"the data pack {path} is damaged: {error}") from None
+    return Pack(images, manifest, path)
+
+
+def verify(pack: Pack) -> None:
+    """Hashes the files again; raises UserError where one changed."""
+    for name, wanted in pack.manifest["files"].items():
+        try:
+            with (pack.path / name).open("rb") as file:
+                got = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise UserError(f"the data pack {pack.path} is damaged: {error}") from None
+        if got != wanted:
+            raise UserError(
+                f"the data pack {pack.path} is damaged: {name} changed; delete it and run again"
+            )

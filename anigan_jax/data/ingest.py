@@ -1,0 +1,253 @@
+"""One pass over a source: decode everything in processes, keep every reason."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import hashlib
+import multiprocessing
+import os
+import resource
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from anigan_jax.data import dedup
+from anigan_jax.data.archives import in_bytes
+from anigan_jax.data.decode import Finding, Refusal
+from anigan_jax.data.discover import Catalogue, Item
+from anigan_jax.data.sources import Source
+
+# Never 1: a decoder that dies or hangs must not take this process with it.
+WORKERS = max(2, os.cpu_count() or 2)
+CHUNK = 128
+CHUNK_BYTES = 16 * 2**20
+WORKER_MEMORY = 4 * 2**30
+START_SECONDS = 120.0
+# Together under a minute, the starts of two processes included.
+CHUNK_SECONDS = 30.0
+FILE_SECONDS = 15.0
+
+
+class Scan(NamedTuple):
+    """Everything known of a source; `pixels` (N, size, size, 3) uint8 as they arrived.
+
+    `order` lists the rows of `pixels` of the images that are used, by part and then by
+    the bytes of the name; `parts` gives the part of each ('train', 'testB', ...).
+    """
+
+    pixels: np.ndarray
+    items: list[Item]
+    groups: np.ndarray
+    pairs: list[dedup.Pair]
+    parts: list[str]
+    order: list[int]
+    findings: list[Finding]
+    catalogue: Catalogue
+
+    @property
+    def faults(self) -> list[Finding]:
+        """Files that cannot be used; a held-out twin is left out, but no fault."""
+        return [f for f in self.findings if f.refused and f.code != "leak"]
+
+    def take(self, rows) -> np.ndarray:
+        """A copy of rows, by a map of its own: a large set never lies in memory."""
+        if not isinstance(self.pixels, np.memmap):
+            return self.pixels[rows]
+        fresh = np.memmap(self.pixels.filename, np.uint8, "r", shape=self.pixels.shape)
+        return np.array(fresh[rows])
+
+
+def scan(
+    source: Source,
+    folder: Path,
+    *,
+    workers: int = WORKERS,
+    report: Callable | None = None,
+) -> Scan:
+    """Decodes a source into `folder`/scan.bin and judges every file.
+
+    Args:
+      workers: processes; fewer than 2 decodes here. The result is the same.
+      report: called with (images done, images in all).
+    """
+    catalogue = source.catalogue()
+    findings, rows, digests, thumbs = list(catalogue.findings), [], [], []
+    done, path = 0, folder / "scan.bin"
+    with path.open("wb") as file:
+        for results in _decoded(source, catalogue, workers):
+            for index, result in results:
+                item = catalogue.items[index]
+                if isinstance(result, Finding):
+                    findings.append(result)
+                    continue
+                findings += [Finding(item.name, *note) for note in result.notes]
+                rows.append(item)
+                digests.append(result.digest)
+                thumbs.append(result.thumb)
+                file.write(result.pixels)
+            done += len(results)
+            if report:
+                report(done, len(catalogue.items))
+    shape = (len(rows), source.size, source.size, 3)
+    pixels = np.memmap(path, np.uint8, "r", shape=shape) if rows else np.zeros(shape, np.uint8)
+    by_name = sorted(range(len(rows)), key=lambda i: in_bytes(rows[i].name))
+    groups, pairs = _groups(by_name, digests, thumbs, source.twins)
+    findings += [Finding(rows[p.index].name, p.code, f"of {rows[p.of].name}") for p in pairs]
+    parts, order = _parts(source, rows, by_name, groups, digests, findings)
+    findings.sort(key=lambda f: (not f.refused, f.code, in_bytes(f.file)))
+    return Scan(pixels, rows, groups, pairs, parts, order, findings, catalogue)
+
+
+def _groups(by_name, digests, thumbs, twins: bool):
+    """Groups and pairs by row, found in the order of the names so that arrival is no matter."""
+    n = len(by_name)
+    stacked = np.stack([thumbs[i] for i in by_name]) if n else np.zeros((0, 16, 16, 3), np.uint8)
+    threshold = dedup.THRESHOLD if twins else 0.0
+    groups, pairs = dedup.find(stacked, [digests[i] for i in by_name], threshold)
+    row = np.array(by_name, np.int64)
+    found = np.empty(n, np.int64)
+    found[row] = row[groups] if n else row
+    return found, [dedup.Pair(by_name[p.index], by_name[p.of], p.code) for p in pairs]
+
+
+def _parts(source: Source, rows, by_name, groups, digests, findings):
+    """The part of each row and the order of those used; a held-out twin is left out."""
+    drawn = dedup.held_out(groups, digests, source.test)
+    held = [bool(d) if r.held is None else r.held for r, d in zip(rows, drawn, strict=True)]
+    trained = {int(g) for g, h in zip(groups, held, strict=True) if not h}
+    used = []
+    for i in by_name:
+        if held[i] and int(groups[i]) in trained:
+            findings.append(Finding(rows[i].name, "leak"))
+        else:
+            used.append(i)
+    parts = [("test" if h else "train") + r.domain for r, h in zip(rows, held, strict=True)]
+    return parts, sorted(used, key=lambda i: PARTS.index(parts[i]))
+
+
+PARTS = ("train", "trainA", "trainB", "test", "testA", "testB")
+
+
+class _Result(NamedTuple):
+    pixels: bytes
+    digest: str
+    thumb: np.ndarray
+    notes: list
+
+
+def _make(source: Source, jobs: list) -> list:
+    """Decodes (index, item, payload) jobs: (index, _Result or Finding)."""
+    results = []
+    for index, item, payload in jobs:
+        if isinstance(payload, Finding):
+            results.append((index, payload._replace(file=item.name)))
+            continue
+        try:
+            pixels, notes = source.make(item, payload)
+        except Refusal as error:
+            results.append((index, Finding(item.name, error.code, error.detail)))
+            continue
+        data = np.ascontiguousarray(pixels).tobytes()
+        digest = hashlib.sha256(data).hexdigest()
+        results.append((index, _Result(data, digest, dedup.thumbnail(pixels), notes)))
+    return results
+
+
+def _jobs(source: Source, catalogue: Catalogue) -> Iterator[list]:
+    """Chunks of (index, item, payload), bounded in number and in bytes."""
+    chunk, size = [], 0
+    for index, payload in source.payloads(catalogue):
+        chunk.append((index, catalogue.items[index], payload))
+        size += len(payload) if isinstance(payload, bytes) else 0
+        if len(chunk) >= CHUNK or size >= CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+def _decoded(source: Source, catalogue: Catalogue, workers: int) -> Iterator[list]:
+    """Results of the chunks, in order."""
+    jobs = _jobs(source, catalogue)
+    few = len(catalogue.items) < 4 * CHUNK
+    if workers < 2 or not catalogue.items or (few and source.drawn):
+        yield from (_make(source, chunk) for chunk in jobs)
+        return
+    pool, waiting = _pool(workers), deque()
+    try:
+        _probe(pool, source)
+        while True:
+            # A few chunks ahead: the source may be larger than memory.
+            while len(waiting) < 2 * workers and (chunk := next(jobs, None)):
+                waiting.append((chunk, pool.submit(_make, source, chunk)))
+            if not waiting:
+                return
+            chunk, future = waiting.popleft()
+            try:
+                yield future.result(CHUNK_SECONDS)
+            except (BrokenProcessPool, TimeoutError):
+                _kill(pool)
+                yield list(_alone(source, chunk))
+                pool = _pool(workers)
+                waiting = deque((c, pool.submit(_make, source, c)) for c, _ in waiting)
+    finally:
+        _kill(pool)
+
+
+def _probe(pool: concurrent.futures.ProcessPoolExecutor, source: Source) -> None:
+    """Starts a worker and its imports, so that no file is blamed for either.
+
+    Workers that cannot start are the caller's mistake, not the images'.
+    """
+    try:
+        pool.submit(_make, source, []).result(START_SECONDS)
+    except BrokenProcessPool:
+        raise RuntimeError(
+            "worker processes cannot start; a script that builds packs needs "
+            "`if __name__ == '__main__':` around its calls (or workers=1)"
+        ) from None
+
+
+def _alone(source: Source, chunk: list) -> Iterator[tuple]:
+    """Results of files one by one, in a process that is replaced when one kills or stops it."""
+    pool = None
+    try:
+        for job in chunk:
+            if pool is None:
+                pool = _pool(1)
+                _probe(pool, source)
+            try:
+                yield from pool.submit(_make, source, [job]).result(FILE_SECONDS)
+                continue
+            except BrokenProcessPool:
+                reason = "the decoder died"
+            except TimeoutError:
+                reason = f"over {FILE_SECONDS:g} s"
+            yield job[0], Finding(job[1].name, "crashed", reason)
+            _kill(pool)
+            pool = None
+    finally:
+        if pool:
+            _kill(pool)
+
+
+def _pool(workers: int) -> concurrent.futures.ProcessPoolExecutor:
+    context = multiprocessing.get_context("spawn")
+    return concurrent.futures.ProcessPoolExecutor(workers, context, initializer=_limit)
+
+
+def _limit() -> None:
+    """Bounds a worker, so that one hostile file cannot take the machine."""
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    most = WORKER_MEMORY if hard == resource.RLIM_INFINITY else min(WORKER_MEMORY, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (most, hard))
+
+
+def _kill(pool: concurrent.futures.ProcessPoolExecutor) -> None:
+    for process in list((pool._processes or {}).values()):
+        process.kill()
+    pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,204 @@
+"""What `anigan evaluate` does: the panel of a checkpoint, as numbers, words and pictures."""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from anigan_jax.core import TrainState
+from anigan_jax.data.labels import COLOURS
+from anigan_jax.errors import UserError
+from anigan_jax.evaluation import prompt_accuracy, sample_quality, translation_quality
+from anigan_jax.evaluation.features import Network
+from anigan_jax.metrics import diversity
+from anigan_jax.metrics.feature_scores import BETTER, COLUMNS
+from anigan_jax.perceptual import store
+from anigan_jax.storage import atomic
+from anigan_jax.storage import images as record
+
+N = 10_000
+
+
+class Wanted(NamedTuple):
+    """What a panel is made of.
+
+    Attributes:
+      n: generated images; None for the usual number.
+      seed: of latents, subsets and pairs.
+      networks: by which images are judged.
+      vgg: weights of LPIPS, or None to leave it out.
+      classifier: an opened run that tells colours, or None.
+    """
+
+    n: int | None
+    seed: int
+    networks: list[Network]
+    vgg: dict | None
+    classifier: Any = None
+
+
+def measure(run: Any, state: TrainState, wanted: Wanted) -> tuple[dict, dict[str, Image.Image]]:
+    """Judges an opened run's checkpoint.
+
+    Returns:
+      The report, and pictures by the end of their names.
+
+    Raises:
+      UserError: the run makes no images, or fewer are asked for than a score needs.
+    """
+    clock = time.monotonic()
+    pack, method, config = run.pack, run.method, run.config
+    targets = sample_quality.targets(method, pack)
+    counts = _counts(method, pack, targets, wanted)
+    images = {
+        name: sample_quality.made(method, state, pack, name, target, counts[name], wanted.seed)
+        for name, target in targets.items()
+    }
+    report = {
+        "step": int(state.step),
+        "averaged": bool(state.ema),
+        "protocols": {
+            network.name: sample_quality.protocol(network, pack, counts, wanted.seed)
+            for network in wanted.networks
+        },
+        "sets": {},
+    }
+    pictures = {}
+    for name, target in targets.items():
+        told, sheet = _of_target(run, target, images[name], wanted)
+        report["sets"][name] = told
+        if sheet:
+            pictures["closest" if name == sample_quality.GENERATED else f"{name}_closest"] = sheet
+    if method.translate:
+        inputs = config.method.inputs(pack, "test")
+        made = images if pack.paired else {}
+        report |= translation_quality.measure(method, state, pack, inputs, made, wanted.vgg)
+        for direction, pixels in made.items():
+            pictures[direction] = translation_quality.sheet(pixels, pack, direction)
+    if wanted.vgg:
+        report["vgg16_sha256"] = store.content_sha256(wanted.vgg)
+    report["seconds"] = round(time.monotonic() - clock, 1)
+    report["peak_memory_mb"] = _peak_memory()
+    return report, pictures
+
+
+def _counts(method, pack, targets, wanted: Wanted) -> dict[str, int]:
+    if method.translate:
+        if wanted.n is not None:
+            raise UserError("this run translates all of its held-out photos; leave --n out")
+        return {name: len(pack.part(target.source)) for name, target in targets.items()}
+    n = wanted.n or N
+    for network in wanted.networks:
+        if n <= network.dimensions:
+            raise UserError(
+                f"{n} images are too few for FD-{network.name}, whose covariance has "
+                f"{network.dimensions} dimensions; give --n {network.dimensions + 1} or more"
+            )
+    return dict.fromkeys(targets, n)
+
+
+def _of_target(run, target: sample_quality.Target, images: np.ndarray, wanted: Wanted):
+    """The panel of one set of images, and its closest pairs as a picture or None."""
+    pack, train = run.pack, run.pack.part(target.train)
+    held = len(pack.part(target.held_out)) if target.held_out else 0
+    told: dict = {"n": len(images), "train": len(train), "held_out": held}
+    told |= {"scores": {}, "refused": {}, "memorisation": {}}
+    seen, sheet = {}, None
+    for network in wanted.networks:
+        seen[network.name] = sample_quality.seen(network, pack, target, images)
+        scores, refused = sample_quality.measure(network, seen[network.name], wanted.seed)
+        told["scores"] |= scores
+        told["refused"] |= refused
+    if seen:
+        near, sheet = sample_quality.memorisation(seen, images, pack, target, run.config.flip)
+        told["memorisation"] = near
+    if wanted.vgg and min(len(images), len(train)) >= 4:
+        told["lpips"] = sample_quality.perceptual_diversity(images, train, wanted.vgg, wanted.seed)
+    if wanted.classifier:
+        told["modes"] = _modes(wanted.classifier, images, train)
+    return told, sheet
+
+
+def _modes(judge: Any, images: np.ndarray, train: np.ndarray) -> dict:
+    """Which pairs of colours a classifier finds in images, beside the training images."""
+
+    def found(pixels: np.ndarray) -> np.ndarray:
+        return judge.method.classify(judge.state.params["d"], judge.state.stats["d"], pixels)
+
+    sizes = tuple(len(names) for names in COLOURS.values())
+    return diversity.modes(found(images), found(train), sizes)._asdict()
+
+
+def _peak_memory() -> int:
+    """Peak resident memory of this process in MB (10^6 bytes)."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak * (1 if sys.platform == "darwin" else 1024) / 1e6)
+
+
+def write(report: dict, pictures: dict[str, Image.Image], run: Path) -> list[Path]:
+    """RUN/evaluate/step_....json and the pictures beside it."""
+    path = run / "evaluate" / f"step_{report['step']:09d}.json"
+    atomic.save_text(json.dumps(prompt_accuracy.as_json(report), indent=1), path)
+    places = {end: path.with_name(f"{path.stem}_{end}.png") for end in pictures}
+    return [path, *(record.save_image(pictures[end], place) for end, place in places.items())]
+
+
+def as_text(report: dict) -> str:
+    """The report as a person reads it."""
+    weights = "averaged weights" if report["averaged"] else "weights as trained"
+    lines = [f"step {report['step']:,}, {weights}"]
+    for name, told in report["sets"].items():
+        lines += ["", *_set_as_text(name, told)]
+    for name, used in report["protocols"].items():
+        lines += ["", f"{name}: {used['features']}; weights SHA-256 {used['sha256'][:12]}"]
+        lines.append(f"  images resized: {used['resize']}; seed {used['seed']}")
+    if "l1" in report:
+        lines += ["", translation_quality.as_text(report)]
+    lines += ["", f"{report['seconds']:.0f} s, peak memory {report['peak_memory_mb']:,} MB"]
+    return "\n".join(lines)
+
+
+def _set_as_text(name: str, told: dict) -> list[str]:
+    held = told["held_out"]
+    columns = [f"{name}, {told['n']:,}", f"the first {held:,}", f"real held-out, {held:,}"]
+    lines = [f"against {told['train']:,} training images"]
+    lines.append(f"{'':22}" + "".join(f"{c:>22}" for c in (columns if held else columns[:1])))
+    for score, row in told["scores"].items():
+        kind, by = score.split("-", 1)
+        better = BETTER[kind]
+        title = kind.upper() if better == "lower" else kind
+        cells = [row[column] for column in COLUMNS][: 3 if held else 1]
+        shown = "".join(f"{_number(cell):>22}" for cell in cells)
+        lines.append(f"{title + '-' + by:22}{shown}   {better} is better")
+    for score, why in told["refused"].items():
+        lines.append(f"  {score} is left out where it would mean nothing: {why}")
+    if not held:
+        lines.append("  no floor: the run held no images out (--data.test)")
+    for by, near in told["memorisation"].items():
+        lines.append(
+            f"nearest training image by {by:8}: median {near['fake']:.3f}, of real held-out images "
+            f"{near['held_out']:.3f}; ratio {near['ratio']:.2f} (towards 0: copies)"
+        )
+    for which, found in told.get("lpips", {}).items():
+        lines.append(
+            f"LPIPS of {found['pairs']} random pairs, {which:9}: {found['mean']:.4f} "
+            f"± {found['error']:.4f}"
+        )
+    if "modes" in told:
+        modes = told["modes"]
+        lines.append(
+            f"pairs of colours: {modes['hit']} of the {modes['held']} that training images show; "
+            f"total variation {modes['tv']:.3f}, KL {modes['kl']:.3f} nats"
+        )
+    return lines
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}" if abs(value) < 10 else f"{value:.2f}"

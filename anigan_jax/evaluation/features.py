@@ -1,0 +1,197 @@
+"""What judges see of images: networks with fixed weights, uint8 images in, feature rows out.
+
+Every image takes one path: uint8, one antialiased resize, scaled to [-1, 1], network. So
+generated and real images differ by nothing but what they show (Parmar et al. 2022).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from anigan_jax.data.dataset import Pack
+from anigan_jax.errors import UserError
+from anigan_jax.methods.augment import signed
+from anigan_jax.networks.ops.conv import conv
+from anigan_jax.perceptual import inception as inception_net
+from anigan_jax.perceptual import inception_weights, store, vgg_weights
+from anigan_jax.perceptual.vgg import VGG
+from anigan_jax.runtime.batching import in_batches
+from anigan_jax.runtime.environment import cache_home, facts
+from anigan_jax.storage import safetensors
+
+VGG_TAP = "relu5_3"
+RESIZE = "bicubic (a = -0.5), antialiased, in float32"
+# Small, so that the networks' maps stay in a CPU's cache.
+BATCH = 32
+WORTH_SAYING = 1000
+
+
+class Network(NamedTuple):
+    """A feature network, ready to run.
+
+    Attributes:
+      name: as in 'KID-vgg16'.
+      about: which of its numbers are taken.
+      side: images are resized to (side, side).
+      dimensions: length d of a feature row.
+      sha256: of the names, shapes and values of the weights that it uses.
+      run: (n, H, W, 3) uint8 -> (n, d) float32, compiled.
+    """
+
+    name: str
+    about: str
+    side: int
+    dimensions: int
+    sha256: str
+    run: Callable
+
+    def protocol(self) -> dict:
+        """What must be equal where two numbers are to be compared."""
+        resize = f"{RESIZE}, to {self.side} px"
+        return {
+            "network": self.name,
+            "sha256": self.sha256,
+            "features": f"{self.dimensions} numbers: {self.about}",
+            "resize": resize,
+        }
+
+
+def resize(images: jax.Array, side: int) -> jax.Array:
+    """Images (n, H, W, 3) uint8 -> (n, side, side, 3) float32 in [-1, 1].
+
+    Cubic with a = -0.5, widened to the scale where the image shrinks, as Pillow's BICUBIC;
+    images of that side already are left as they are.
+    """
+    shape = (len(images), side, side, 3)
+    return jnp.clip(jax.image.resize(signed(images), shape, "cubic", antialias=True), -1, 1)
+
+
+def vgg16(path: str = "") -> Network:
+    """VGG16 trained on ImageNet, the mean over space of its deepest map; 512 numbers.
+
+    Args:
+      path: a file made by `anigan weights vgg16`; '' is the one at home.
+
+    Raises:
+      UserError: it is absent, with what brings it.
+    """
+    arrays = vgg_weights.find("vgg16", path, taps=(VGG_TAP,))
+    net = VGG(16, (VGG_TAP,), "imagenet")
+
+    def run(params, images):
+        (maps,) = net.apply({"params": params}, images)
+        return maps.mean((1, 2))
+
+    # Of the convolutions alone: the same whether the file has the heads of LPIPS or not.
+    sha256 = store.content_sha256(arrays)
+    width = len(arrays[f"{VGG_TAP.replace('relu', 'conv')}/bias"])
+    return _network("vgg16", f"{VGG_TAP}, mean over space", 64, width, sha256, run, arrays)
+
+
+def inception(path: str = "") -> Network:
+    """Inception-v3 as FID has it: pool3, 2048 numbers.
+
+    Args:
+      path: a file made by `anigan weights inception`; '' is the one at home.
+
+    Departs: the published FID resizes inside the network by TensorFlow's bilinear rule without
+    antialiasing; here as all networks' images.
+    """
+    arrays = inception_weights.find(path)
+    sha256, run = store.content_sha256(arrays), inception_net.features
+    side, dimensions = inception_weights.SIDE, inception_weights.FEATURES
+    return _network("inception", "pool3", side, dimensions, sha256, run, arrays)
+
+
+def random(path: str = "") -> Network:
+    """Three convolutions that nobody trained: for tests and where nothing else is at hand.
+
+    It tells colours and coarse texture apart, hardly what an image shows.
+    """
+    del path
+    rng, arrays, channels = np.random.default_rng(0), {}, 3
+    for i, width in enumerate((16, 32, 32)):
+        scale = np.sqrt(2 / (16 * channels))
+        kernel = rng.standard_normal((4, 4, channels, width)) * scale
+        arrays[f"conv{i}/kernel"] = kernel.astype(np.float32)
+        channels = width
+
+    def run(params, x):
+        for i in range(3):
+            x = conv(x, params[f"conv{i}"]["kernel"], stride=2, pads=((1, 1), (1, 1)))
+            x = jax.nn.leaky_relu(x, 0.2)
+        return x.mean((1, 2))
+
+    sha256 = store.content_sha256(arrays)
+    return _network("random", "last map, mean over space", 32, channels, sha256, run, arrays)
+
+
+def _network(name, about, side, dimensions, sha256, run, arrays) -> Network:
+    params = jax.tree.map(jnp.asarray, safetensors.unflatten(arrays))
+
+    @jax.jit
+    def compiled(params, images):
+        # GPUs and TPUs would round what they multiply, which moves the distances.
+        with jax.default_matmul_precision("highest"):
+            return run(params, resize(images, side))
+
+    return Network(name, about, side, dimensions, sha256, lambda x: compiled(params, x))
+
+
+NETWORKS = {"vgg16": vgg16, "inception": inception, "random": random}
+
+
+def find(name: str, path: str = "") -> Network:
+    """A feature network by name, with weights from a file or from home."""
+    if name not in NETWORKS:
+        raise UserError(f"no feature network {name!r}; there are {', '.join(NETWORKS)}")
+    return NETWORKS[name](path)
+
+
+def of_images(network: Network, images: np.ndarray) -> np.ndarray:
+    """(n, d) float32 features of (n, H, W, 3) uint8 images.
+
+    Raises:
+      ValueError: the images are not uint8 of that shape.
+    """
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+        raise ValueError(f"images are {images.dtype} {images.shape}, not uint8 (n, H, W, 3)")
+    if not len(images):
+        return np.zeros((0, network.dimensions), np.float32)
+    return in_batches(network.run, images, BATCH)
+
+
+def of_part(network: Network, pack: Pack, part: str) -> np.ndarray:
+    """Features of a part of a pack, kept at home: they are the same for every run.
+
+    Their last bits depend on versions, devices and threads, so these are part of the key.
+    """
+    images = pack.part(part)
+    about = {"data": pack.manifest["sha256"], "part": part, **network.protocol(), **facts()}
+    told = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+    path = cache_home() / "features" / f"{network.name}-{told[:32]}.safetensors"
+    if path.is_file():
+        try:
+            found = safetensors.read(path).get("features")
+        except UserError:
+            found = None
+        if found is not None and found.shape == (len(images), network.dimensions):
+            return found
+    if len(images) >= WORTH_SAYING:
+        told = f"{network.name} looks at {len(images):,} images of {part!r}; kept for later runs"
+        print(told, file=sys.stderr, flush=True)
+    made = of_images(network, images)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        safetensors.write({"features": made}, path, about)
+    except OSError:
+        pass  # A home that cannot be written costs time, nothing else.
+    return made

@@ -1,0 +1,135 @@
+"""Conditional accuracy: a classifier of real images judges what a text GAN makes.
+
+Protocol after Shmelkov et al. 2018 (GAN-test): the classifier sees real images only; its
+accuracy on held-out ones is the ceiling; shuffled prompts are the control.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from anigan_jax.core import Method, TrainState
+from anigan_jax.data import captions
+from anigan_jax.data.captions import Prompt
+from anigan_jax.data.labels import COLOURS, EYES, HAIR
+from anigan_jax.metrics import attributes
+from anigan_jax.metrics.attributes import PARTS, Share
+from anigan_jax.sampling import prompts as show_text
+
+
+def ceiling(judge: Method, state: TrainState, images, labels) -> dict:
+    """What the classifier tells of held-out real images (n, H, W, 3) with labels (n, 2).
+
+    Returns:
+      'prompts': shares by part; 'mean_over_colours': by part of hair and eyes, since the
+      prompts of `measure` name each colour equally often and real images do not.
+    """
+    found = judge.classify(state.params["d"], state.stats["d"], images)
+    mean = {
+        part: float(np.mean([share.value for share in classes.values()]))
+        for part, classes in _by_class(found, labels).items()
+    }
+    return {"prompts": attributes.shares(found, labels), "mean_over_colours": mean}
+
+
+def groups(counts: np.ndarray, wordings: np.ndarray) -> dict[str, list[Prompt]]:
+    """Prompts of the pairs that the data has ('seen'), and of those that it has not.
+
+    'unseen': both colours occur in the data, but never together (zero-shot). Pairs
+    without a wording (in a file of vectors) are left out.
+    """
+    told = wordings.reshape(len(HAIR), len(EYES)) > 0
+    grid = counts.reshape(len(HAIR), len(EYES)) > 0
+    both = grid.any(1)[:, None] & grid.any(0)[None]
+    pairs = [Prompt(str(label), label) for label in captions.pairs()]
+    cells = {"seen": grid & told, "unseen": both & ~grid & told}
+    return {name: [pairs[i] for i in np.flatnonzero(cell)] for name, cell in cells.items()}
+
+
+def measure(
+    method: Method, state: TrainState, judge: Method, judge_state: TrainState, n: int, seed: int
+) -> dict:
+    """Asks for `n` images of every pair and lets the classifier say what they show.
+
+    Returns:
+      For each group of `groups` that has prompts: 'pairs', their number; 'prompts',
+      shares right by part; 'shuffled', the same against prompts in another order (the
+      control); 'chance', what that would give an obedient G; 'by_class', shares by colour.
+    """
+    show_text.need_texts(method)
+    report = {"step": int(state.step), "n": n, "seed": seed}
+    known = (np.asarray(state.frozen[name]) for name in ("counts", "wordings"))
+    for name, prompts in groups(*known).items():
+        if not prompts:
+            continue
+        # Latents of their own: the intervals count on independent images.
+        images, asked = show_text.ask(method, state, prompts, n, seed, same=False)
+        images = images.reshape(-1, *images.shape[2:])
+        found = judge.classify(judge_state.params["d"], judge_state.stats["d"], images)
+        report[name] = {
+            "pairs": len(prompts),
+            "prompts": attributes.shares(found, asked),
+            "shuffled": attributes.shuffled(found, asked, seed),
+            "chance": _chance(asked),
+            "by_class": _by_class(found, asked),
+        }
+    return report
+
+
+def _chance(asked: np.ndarray) -> dict[str, float]:
+    """Expected share right where prompts are shuffled and each was obeyed."""
+    index = {"hair": asked[:, 0], "eyes": asked[:, 1], "both": captions.pair(*asked.T)}
+    shares = {part: np.unique(x, return_counts=True)[1] / len(x) for part, x in index.items()}
+    return {part: float((share**2).sum()) for part, share in shares.items()}
+
+
+def _by_class(found: np.ndarray, asked: np.ndarray) -> dict[str, dict[str, Share]]:
+    return {
+        part: {COLOURS[part][c]: s for c, s in attributes.by_class(found, asked, i).items()}
+        for i, part in enumerate(COLOURS)
+    }
+
+
+def as_json(value):
+    """Shares as dicts."""
+    if isinstance(value, Share):
+        return value._asdict()
+    if isinstance(value, dict):
+        return {key: as_json(item) for key, item in value.items()}
+    return value
+
+
+def as_text(report: dict) -> str:
+    """The report as a person reads it."""
+    top, mean = report["ceiling"]["prompts"], report["ceiling"]["mean_over_colours"]
+    lines = [f"{'':38}{'hair':>22}{'eyes':>22}{'both':>22}"]
+
+    def row(name: str, shares: dict[str, Share]) -> None:
+        cells = [attributes.as_percent(shares[part]) for part in PARTS]
+        lines.append(f"{name:38}" + "".join(f"{cell:>22}" for cell in cells))
+
+    def plain(name: str, values) -> None:
+        cells = ["-" if v is None else f"{100 * v:.1f} %" for v in values]
+        lines.append(f"{name:38}" + "".join(f"{cell:>22}" for cell in cells))
+
+    row(f"ceiling: {top['hair'].n} held-out real images", top)
+    plain("  mean over colours", [mean["hair"], mean["eyes"], None])
+    for name in ("seen", "unseen"):
+        if name not in report:
+            continue
+        group = report[name]
+        images = group["prompts"]["hair"].n
+        row(f"{name}: {group['pairs']} pairs, {images} images", group["prompts"])
+        got = group["prompts"]
+        share = [got[p].value / top[p].value if top[p].right else None for p in PARTS]
+        plain("  of the ceiling", share)
+        if group["pairs"] > 1:
+            # The prompts of one pair cannot be shuffled.
+            row("  shuffled prompts", group["shuffled"])
+            plain("  chance", [group["chance"][p] for p in PARTS])
+    for part, classes in report["seen"]["by_class"].items():
+        worst = sorted(classes.items(), key=lambda item: item[1].value)[:3]
+        listed = [f"{name} {100 * s.value:.0f} %" for name, s in worst if s.right < s.n]
+        if listed:
+            lines.append(f"least obeyed {part}: {', '.join(listed)}")
+    return "\n".join(lines)

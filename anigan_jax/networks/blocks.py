@@ -1,0 +1,59 @@
+"""The vocabulary of layer plans: a network is a tuple of `Block`s."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Activation = Literal["none", "relu", "leaky_relu", "tanh", "sigmoid"]
+
+
+@dataclass(frozen=True)
+class Block:
+    """One layer: operation, then zero padding, norm, sum, activation, dropout, in order.
+
+    Attributes:
+      op: 'dense' reshapes to (side, side, features) where `side` > 0.
+      padding: pixels on each side, or 'same' for TensorFlow's rule.
+      pad_after: zero rows and columns appended at the bottom and right.
+      reflect: pixels mirrored on each side before the operation.
+      skip: 'start' keeps the input; 'end' adds what was kept, after the norm.
+      stddev: the kernel starts at N(0, this); None: as the network says.
+    """
+
+    name: str
+    op: Literal["dense", "conv", "conv_transpose", "upsample_conv"]
+    features: int
+    kernel: int = 0
+    stride: int = 1
+    padding: int | Literal["same"] = 0
+    output_padding: int = 0
+    side: int = 0
+    bias: bool = False
+    spectral: bool = False
+    pad_after: int = 0
+    reflect: int = 0
+    skip: Literal["", "start", "end"] = ""
+    norm: bool = False
+    activation: Activation = "none"
+    dropout: float = 0.0
+    stddev: float | None = None
+
+
+@dataclass(frozen=True)
+class Norm:
+    """Batch norm constants. The defaults are PyTorch's (its momentum 0.1 is 0.9 here)."""
+
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+    """Added to the variance."""
+    scale_stddev: float = 0.02
+    """Gains start at N(1, this); 0 for Keras's ones."""
+
+
+@dataclass(frozen=True)
+class InstanceNorm:
+    """Instance norm constants: no gain, no bias, no running statistics (CycleGAN)."""
+
+    epsilon: float = 1e-5
+    """Added to the variance."""

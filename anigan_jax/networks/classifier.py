@@ -1,0 +1,36 @@
+"""A convolutional classifier of images: a discriminator's trunk with as many logits as classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from anigan_jax.errors import UserError
+from anigan_jax.networks.blocks import Block
+from anigan_jax.networks.dcgan import Discriminator, discriminator_plan
+from anigan_jax.networks.stack import Stack
+
+
+@dataclass(frozen=True)
+class Classifier(Discriminator):
+    """A convolutional classifier of hair and eye colour: the discriminator's trunk."""
+
+    base: int = 32
+    bias: bool = True
+    dropout: float = 0.1
+
+    def check(self, field: str) -> None:
+        """Refuses what a classifier has not."""
+        if self.spectral:
+            raise UserError(f"{field}.spectral is for discriminators; a classifier is not normed")
+
+
+def classifier_plan(c: Classifier, classes: int) -> tuple[Block, ...]:
+    """The layers of a classifier: a discriminator's, with `classes` logits."""
+    *trunk, _ = discriminator_plan(c)
+    return (*trunk, Block("logits", "dense", classes, bias=True))
+
+
+def image_encoder(s: Classifier, dim: int, axis_name: str | None = None) -> Stack:
+    """A convolutional network from images (b, H, W, 3) to vectors or logits (b, dim)."""
+    plan = classifier_plan(s, dim)
+    return Stack(plan, s.norm, s.leak, s.stddev, axis_name, name="image")

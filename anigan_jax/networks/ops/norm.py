@@ -1,0 +1,104 @@
+"""Normalization with closed-form gradients, and fast sums over channels."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+
+def channel_sum(x: jax.Array) -> jax.Array:
+    """(B, H, W, C) -> (C,): the sum over the batch and all places."""
+    # The sum over the batch is a matrix product: on a CPU several times faster than a
+    # reduction; the one over places keeps the chains of additions short.
+    ones = jnp.ones((x.shape[0],), x.dtype)
+    over_batch = jax.lax.dot_general(
+        ones, x.reshape(x.shape[0], -1), (((0,), (0,)), ((), ())), precision="highest"
+    )
+    return over_batch.reshape(-1, x.shape[-1]).sum(0)
+
+
+def channel_mean(x: jax.Array, axis_name: str | None) -> jax.Array:
+    """(B, H, W, C) -> (C,): the mean over the global batch and all places."""
+    mean = channel_sum(x) / (x.size // x.shape[-1])
+    return mean if axis_name is None else jax.lax.pmean(mean, axis_name)
+
+
+@jax.custom_vjp
+def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
+    """(B, H, W, C) + (C,), with the fast sum in the gradient."""
+    return x + bias
+
+
+add_bias.defvjp(lambda x, bias: (x + bias, None), lambda _, dy: (dy, channel_sum(dy)))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def batch_norm(x, scale, bias, epsilon: float, axis_name: str | None):
+    """Normalises (B, H, W, C) over (B, H, W) of all devices, then scales and shifts.
+
+    Returns:
+      (y, mean (C,), biased variance (C,)). Gradient flows through y only.
+
+    Source: Ioffe and Szegedy 2015, algorithm 1; its gradient in closed form, with two
+    reductions instead of autodiff's five.
+    """
+    mean = channel_mean(x, axis_name)
+    # E[x^2] - E[x]^2 would lose digits where the mean is large.
+    variance = channel_mean((x - mean) ** 2, axis_name)
+    return (x - mean) * (scale * jax.lax.rsqrt(variance + epsilon)) + bias, mean, variance
+
+
+def _batch_norm_forward(x, scale, bias, epsilon, axis_name):
+    out = batch_norm(x, scale, bias, epsilon, axis_name)
+    return out, (x, scale, *out[1:])
+
+
+def _batch_norm_backward(epsilon, axis_name, saved, cotangents):
+    x, scale, mean, variance = saved
+    dy, inverse = cotangents[0], jax.lax.rsqrt(variance + epsilon)
+    normal = (x - mean) * inverse
+    # Local sums: the step builder averages parameters' gradients over devices.
+    local = dy.size // dy.shape[-1]
+    d_bias, d_scale = channel_mean(dy, None), channel_mean(dy * normal, None)
+    all_bias, all_scale = d_bias, d_scale
+    if axis_name is not None:
+        all_bias, all_scale = jax.lax.pmean((d_bias, d_scale), axis_name)
+    dx = (scale * inverse) * (dy - all_bias - normal * all_scale)
+    return dx, local * d_scale, local * d_bias
+
+
+batch_norm.defvjp(_batch_norm_forward, _batch_norm_backward)
+
+
+def _place_mean(x: jax.Array) -> jax.Array:
+    """(B, H, W, C) -> (B, 1, 1, C): the mean over places, as a matrix product."""
+    b, h, w, c = x.shape
+    ones = jnp.ones((b, 1, h * w), x.dtype)
+    total = jnp.matmul(ones, x.reshape(b, h * w, c), precision="highest")
+    return total.reshape(b, 1, 1, c) / (h * w)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def instance_norm(x: jax.Array, epsilon: float) -> jax.Array:
+    """Normalises (B, H, W, C) over (H, W): no gain, no bias, no statistics kept.
+
+    Source: Ulyanov et al. 2016, eq. 4; the gradient in closed form, as `batch_norm`.
+    """
+    return _instance_norm_forward(x, epsilon)[0]
+
+
+def _instance_norm_forward(x, epsilon):
+    mean = _place_mean(x)
+    inverse = jax.lax.rsqrt(_place_mean((x - mean) ** 2) + epsilon)
+    return (x - mean) * inverse, (x, mean, inverse)
+
+
+def _instance_norm_backward(epsilon, saved, dy):
+    x, mean, inverse = saved
+    normal = (x - mean) * inverse
+    return (inverse * (dy - _place_mean(dy) - normal * _place_mean(dy * normal)),)
+
+
+instance_norm.defvjp(_instance_norm_forward, _instance_norm_backward)

@@ -1,0 +1,317 @@
+"""What run folders hold, as plain dicts for a page; JAX never starts here."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import math
+import shlex
+import time
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from anigan_jax import config as configs
+from anigan_jax.errors import UserError
+from anigan_jax.report import files, tables
+from anigan_jax.report.files import read_json, reading
+from anigan_jax.report.series import series
+from anigan_jax.storage.metrics_file import spaced
+from anigan_jax.storage import metrics_file, safetensors
+
+# Points of a judged metric; more than a run will ever have.
+MOST_SCORES = 500
+NO_METRIC = ("step", "images_seen", "fingerprint", "warnings")
+
+
+def labels(runs: list[Path]) -> list[str]:
+    """Names of run folders, with as many folders above as tell them apart.
+
+    Raises:
+      UserError: one is given twice.
+    """
+    parts = [run.resolve().parts for run in runs]
+    for i, part in enumerate(parts):
+        if part in parts[:i]:
+            first = runs[parts.index(part)]
+            raise UserError(f"{first} and {runs[i]} are the same run, which is given twice")
+    depth = 1
+    while len({part[-depth:] for part in parts}) < len(parts):
+        depth += 1
+    return ["/".join(part[-depth:]) for part in parts]
+
+
+def recorded(run: Path) -> dict:
+    """run.json.
+
+    Raises:
+      UserError: the folder is no run, or the file is damaged.
+    """
+    path = run / "run.json"
+    if not path.exists():
+        raise UserError(f"{run} is no run folder: it has no run.json")
+    found = read_json(path)
+    with reading(path):
+        for key in ("config", "facts"):
+            found[key].items()
+        for key in ("name", "data_sha256"):
+            if not isinstance(found[key], str):
+                raise ValueError(f"{key} is no text")
+        if not all(isinstance(word, str) for word in found["overrides"]):
+            raise ValueError("overrides are no texts")
+        found["config"]["run"]["log_every"] + 0
+    return found
+
+
+def collect(run: Path, label: str, looked: dict | None = None) -> dict:
+    """Everything that a page shows of a run; pictures are paths.
+
+    Args:
+      label: what tells it from the other runs of the page.
+      looked: what `report_draw.look` found in the checkpoints; None: nobody looked.
+
+    Raises:
+      UserError: a file of the folder is damaged.
+    """
+    about = recorded(run)
+    looked = looked or {"checked": None, "left_out": []}
+    lines = lines_of(run / "metrics.jsonl")
+    judged = lines_of(run / "evaluation.jsonl")
+    last = lines[-1] if lines else {"step": 0}
+    steps = about["config"]["run"].get("steps")
+    return {
+        "path": str(run),
+        "label": label,
+        "name": about["name"],
+        "schema": about.get("schema"),
+        "commands": commands(run, about),
+        "overrides": about["overrides"],
+        "seed": about["config"].get("seed"),
+        "facts": about["facts"],
+        "digests": {key: value for key, value in about.items() if key.endswith("_sha256")},
+        "settings": flat(about["config"]),
+        "parameters": parameters(run / safetensors.OF_A_RUN),
+        "step": last["step"],
+        "of": steps if steps and steps >= last["step"] else None,
+        "images_seen": last.get("images_seen"),
+        "seconds": seconds(lines),
+        "written": _written(run / "metrics.jsonl"),
+        "curves": curves(lines),
+        "warnings": _warnings(lines) + _warnings(judged),
+        "scores": scores(run, judged),
+        "panel": tables.panel(run),
+        "slides": files.slides(run),
+        "real": files.real(run),
+        "pictures": files.pictures(run),
+        "tables": tables.tables(run),
+        "ledger": ledger(lines, about["config"]["run"]["log_every"], looked["checked"]),
+        "left_out": looked["left_out"] + ([] if lines else ["no step has been logged yet"]),
+    }
+
+
+def lines_of(path: Path) -> list[dict]:
+    """Lines of a metrics file, each a JSON object with a step; [] where there is none."""
+    lines = metrics_file.read_metrics(path) if path.exists() else []
+    for number, line in enumerate(lines, start=1):
+        if not (isinstance(line, dict) and isinstance(line.get("step"), int)):
+            raise UserError(f"{path}, line {number} is damaged: it has no step")
+        for key, value in line.items():
+            if key in ("fingerprint", "warnings") or value is None:
+                continue
+            if not isinstance(value, int | float):
+                raise UserError(f"{path}, line {number} is damaged: {key} is no number")
+            if not math.isfinite(value):
+                line[key] = None
+    return lines
+
+
+def commands(run: Path, about: dict) -> dict[str, list[str]]:
+    """What starts (and resumes) the run, and what proves that it repeats, as quoted words."""
+    source = run / "config.py"
+    config = str(source)
+    with contextlib.suppress(UserError, OSError, ValueError):
+        # A config of the project by its name, where the run's copy is still the same.
+        if configs.find(about["name"]).read_text() == source.read_text():
+            config = about["name"]
+    words = ["anigan", "train", config, "--workdir", str(run), *about["overrides"]]
+    both = {"train": words, "replay": ["anigan", "replay", str(run)]}
+    return {name: [shlex.quote(word) for word in each] for name, each in both.items()}
+
+
+def flat(settings: dict) -> dict[str, str]:
+    """Path of each setting -> its value as text; classes stand for their own."""
+    found: dict[str, str] = {}
+
+    def walk(path: str, value) -> None:
+        if isinstance(value, dict):
+            for key, item in value.items():
+                inner = path if key == "class" else f"{path}.{key}" if path else key
+                walk(inner, item)
+        elif path:
+            found[path] = value if isinstance(value, str) else json.dumps(value)
+
+    walk("", settings)
+    found.pop("class", None)
+    return found
+
+
+def parameters(path: Path) -> dict[str, int]:
+    """Parameters of each player by the newest exported weights; {} where there are none."""
+    if not path.exists():
+        return {}
+    counts: dict[str, int] = {}
+    try:
+        with safe_open(path, "np") as file:
+            for name in file.keys():  # noqa: SIM118
+                kind, player = name.split("/")[:2]
+                if kind == "params":
+                    size = int(np.prod(file.get_slice(name).get_shape()))
+                    counts[player] = counts.get(player, 0) + size
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{path} is damaged: {error}") from None
+    return counts
+
+
+def seconds(lines: list[dict]) -> float | None:
+    """Time spent in steps, by images per second; None where it is not recorded."""
+    told = [m for m in lines if m.get("images_per_sec") and m.get("images_seen")]
+    if not told:
+        return None
+    seen = np.array([m["images_seen"] for m in told], float)
+    rates = np.array([m["images_per_sec"] for m in told], float)
+    return float((np.diff(seen, prepend=0) / rates).sum())
+
+
+def _written(path: Path) -> str | None:
+    """The file's date: no date is recorded in a run."""
+    if not path.exists():
+        return None
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(path.stat().st_mtime))
+
+
+def curves(lines: list[dict]) -> dict:
+    """{'lines', 'x', 'series': name -> what `downsample.series` gives}."""
+    # The first line holds a fingerprint alone.
+    lines = [line for line in lines if len(line.keys() - set(NO_METRIC)) > 0]
+    steps = np.array([line["step"] for line in lines], np.int64)
+    names = sorted({key for line in lines for key in line} - set(NO_METRIC))
+    found: dict = {"lines": len(lines), "x": [], "series": {}}
+    for name in names:
+        # None becomes NaN; an absent one too, but that one was never computed.
+        values = np.array([line.get(name) for line in lines], float)
+        absent = sum(name not in line for line in lines)
+        found["x"], found["series"][name] = series(steps, values)
+        found["series"][name]["not_finite"] = int(np.isnan(values).sum()) - absent
+    return found
+
+
+def _warnings(lines: list[dict]) -> list[dict]:
+    return [
+        {"step": line["step"], "text": str(text)}
+        for line in lines
+        for text in line.get("warnings") or ()
+    ]
+
+
+def scores(run: Path, judged: list[dict]) -> dict:
+    """evaluation.jsonl with the protocol, its floor and the best step."""
+    lines = [judged[i] for i in spaced(len(judged), MOST_SCORES)]
+    names = list(dict.fromkeys(key for line in lines for key in line))
+    found: dict = {
+        "x": [line["step"] for line in lines],
+        "series": {n: [line.get(n) for line in lines] for n in names if n not in NO_METRIC},
+        "protocol": {},
+        "floor": {},
+        "best": None,
+    }
+    path = run / "protocol.json"
+    if path.exists():
+        protocol = read_json(path)
+        with reading(path):
+            floor = protocol.pop("floor", {}).items()
+            # NaN is no JSON, and nothing to draw.
+            found["floor"] = {k: v for k, v in floor if v is not None and math.isfinite(v)}
+        found["protocol"] = protocol
+    path = run / "best.json"
+    best = metrics_file.best(judged)
+    if path.exists():
+        with reading(path):
+            told = read_json(path)
+            best = int(told["step"]), float(told["kid"])
+            if not math.isfinite(best[1]):
+                raise ValueError(f"kid is {best[1]}")
+    found["best"] = best and {"step": best[0], "kid": best[1]}
+    return found
+
+
+def ledger(lines: list[dict], every: int, checked: list[dict] | None) -> dict:
+    """Whether the fingerprints are there for every step that is logged, and are those of the
+    checkpoints.
+
+    Args:
+      checked: kept checkpoints as {'step', 'computed': hex or None, 'fault': text or None};
+        None: nobody looked.
+
+    Returns:
+      'lines', 'first' and 'last' (a step and its fingerprint), 'every', 'gaps' as pairs of
+      neighbouring steps with something missing between; 'checked' with 'recorded' and 'state',
+      one of 'same', 'differs', 'damaged', 'not recorded'.
+    """
+    told = {line["step"]: line.get("fingerprint") for line in lines}
+    steps = [line["step"] for line in lines]
+    gaps = [[a, b] for a, b in itertools.pairwise(steps) if b != (a // every + 1) * every]
+    if steps and steps[0] != 0:
+        gaps = [[0, steps[0]], *gaps]
+    found = {
+        "lines": len(lines),
+        "every": every,
+        "gaps": gaps,
+        "first": None,
+        "last": None,
+        "checked": None,
+    }
+    if lines:
+        found["first"], found["last"] = (
+            {"step": step, "fingerprint": told[step]} for step in (steps[0], steps[-1])
+        )
+    if checked is not None:
+        found["checked"] = [{**one, **_compared(one, told.get(one["step"]))} for one in checked]
+    return found
+
+
+def _compared(one: dict, wanted: str | None) -> dict:
+    state = "same" if one["computed"] == wanted else "differs"
+    if one["fault"]:
+        state = "damaged"
+    elif wanted is None:
+        state = "not recorded"
+    return {"recorded": wanted, "state": state}
+
+
+def verdict(found: dict) -> tuple[bool, str]:
+    """Whether nothing speaks against a ledger, and a sentence on it."""
+    checked, bad = found["checked"], []
+    if found["gaps"]:
+        a, b = found["gaps"][0]
+        more = f", and in {len(found['gaps']) - 1} more places" if len(found["gaps"]) > 1 else ""
+        bad.append(
+            f"in the metrics step {a:,} is followed by step {b:,}{more}, where a line is due "
+            f"every {found['every']} (unless the run was resumed with another --run.log-every)"
+        )
+    if checked is None:
+        said = "the checkpoints were not looked at"
+    elif not checked:
+        said = "no checkpoint is here to be checked"
+    else:
+        good = sum(one["state"] == "same" for one in checked)
+        said = f"{good} of {len(checked)} kept checkpoints have the recorded fingerprint"
+        for one in checked:
+            at = f"the checkpoint of step {one['step']:,}"
+            if one["state"] == "differs":
+                wanted = one["recorded"]
+                bad.append(f"{at} has fingerprint {one['computed']}, recorded is {wanted}")
+            if one["state"] == "damaged":
+                bad.append(f"{at} cannot be read: {one['fault']}")
+    return not bad, "; ".join([said, *bad])

@@ -1,0 +1,125 @@
+"""What the promise of exact bits rests on: flags, threads, versions. No JAX at import."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import hashlib
+import importlib.metadata
+import os
+import platform as host
+import sys
+from pathlib import Path
+
+from anigan_jax.errors import UserError
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pillow")
+PLATFORMS = {"cpu": "cpu", "gpu": "cuda", "tpu": "tpu"}
+
+
+def cache_home() -> Path:
+    """Where everything lives that nobody gave a place, outside any checkout."""
+    if given := os.environ.get("XDG_CACHE_HOME"):
+        return Path(given) / "anigan_jax"
+    try:
+        return Path.home() / ".cache" / "anigan_jax"
+    except RuntimeError:
+        raise UserError("there is no home; XDG_CACHE_HOME says where caches go instead") from None
+
+
+def prepare(platform: str = "auto", devices: int = 0, threads: str | None = None) -> None:
+    """Sets the environment; must run before JAX starts its backend.
+
+    Args:
+      platform: 'auto', 'cpu', 'gpu' or 'tpu'.
+      devices: devices wanted; on 'cpu' more than one are simulated.
+      threads: NPROC of the run that is resumed, so that another machine's core count
+        does not change the bits.
+    """
+    flags = ["--xla_gpu_deterministic_ops=true"]
+    if importlib.metadata.version("jaxlib").startswith("0.10."):
+        # jaxlib 0.10.2 silently miscompiles fused matrix-vector products on CPU
+        # (jax issue 39103); an empty fusion type switches the faulty pass off.
+        flags.append("--xla_cpu_experimental_ynn_fusion_type=")
+    if platform == "cpu" and devices > 1:
+        flags.append(f"--xla_force_host_platform_device_count={devices}")
+    present = os.environ.get("XLA_FLAGS", "")
+    new = [flag for flag in flags if flag.split("=")[0] not in present]
+    os.environ["XLA_FLAGS"] = " ".join([present, *new]).strip()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4
+    # XLA's CPU client deadlocks when simulated devices outnumber its threads.
+    least = max(16, devices) if devices > 1 else 1
+    chosen = int(threads) if threads else (cores if devices <= 1 else least)
+    os.environ.setdefault("NPROC", str(max(chosen, least)))
+    if platform != "auto":
+        os.environ["JAX_PLATFORMS"] = PLATFORMS[platform]
+    folder = cache_home() / f"xla-{host.machine()}-{host.node()}"
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+
+
+def give_back() -> None:
+    """Gives the system back what compiling took: hundreds of MB that a run never needs."""
+    gc.collect()
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        trim(0)
+
+
+def start() -> None:
+    """Starts the backend and tests it; an absent platform is the user's error."""
+    import jax
+
+    # A config may have imported JAX before its environment was set.
+    for name in ("jax_platforms", "jax_compilation_cache_dir"):
+        if value := os.environ.get(name.upper()):
+            jax.config.update(name, value)
+    least = os.environ.get("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "1")
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", float(least))
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        # JAX asserts, without a word, where the platform's plugin is not installed.
+        wanted = os.environ.get("JAX_PLATFORMS", "auto")
+        reason = str(error) or "its plugin is not installed (pip install jax[cuda13])"
+        raise UserError(f"platform {wanted!r} is not available here: {reason}") from None
+    self_test()
+
+
+def self_test() -> None:
+    """Compares compiled sums of squares of odd length with NumPy (jax issue 39103)."""
+    import jax
+    import numpy as np
+
+    rows = np.linspace(0.5, 1.5, 3 * 1025, dtype=np.float32).reshape(3, 1025)
+    matrix = np.ones((5, 1025), np.float32)
+    got = jax.jit(jax.vmap(lambda row: ((matrix @ row) ** 2).sum()))(rows)
+    want = ((rows.astype(np.float64) @ matrix.T.astype(np.float64)) ** 2).sum(1)
+    if not np.allclose(got, want, rtol=1e-3):
+        raise UserError(
+            f"this jaxlib computes wrong numbers here (self-test: {got} for {want}); "
+            "install another version"
+        )
+
+
+def sources() -> str:
+    """SHA-256 of this package's own code, shortened."""
+    folder = Path(__file__).parent.parent
+    total = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        total.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
+    return total.hexdigest()[:16]
+
+
+def facts() -> dict:
+    """Versions, devices, threads and flags of this process."""
+    import jax
+
+    devices = jax.devices()
+    return {
+        "python": ".".join(map(str, sys.version_info[:3])),
+        **{name: importlib.metadata.version(name) for name in PACKAGES},
+        "platform": devices[0].platform,
+        "device_kind": devices[0].device_kind,
+        "NPROC": os.environ.get("NPROC", ""),
+        "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
+    }

@@ -1,0 +1,237 @@
+"""What the picture and table verbs do: describe, sample, interpolate, kernels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+from anigan_jax import rng
+from anigan_jax import state as sessions
+from anigan_jax.config import Config
+from anigan_jax.core import Method, TrainState, generator_of
+from anigan_jax.errors import UserError
+from anigan_jax.storage import checkpoint, run_dir
+from anigan_jax.storage import images as record
+
+BATCH = 64
+
+
+def describe(config: Config) -> dict:
+    """Layers, parameters, statistics and FLOPs of a config's networks.
+
+    FLOPs are two per multiplication of the forward pass of one image, without the
+    taps that fall on padding's zeros being left out; 0 where a network is no stack of
+    blocks (a text encoder).
+    """
+    networks = config.method.networks()
+    return {
+        "name": config.name,
+        "networks": {name: describe_network(name, *each) for name, each in networks.items()},
+    }
+
+
+def describe_network(name: str, net, shapes: tuple) -> dict:
+    """One network of `describe`; `shapes` are those of its inputs for one image."""
+    is_shape = lambda s: isinstance(s[0], int)  # noqa: E731
+    xs = jax.tree.map(jnp.zeros, shapes, is_leaf=is_shape)
+    stack = hasattr(net, "blocks")
+    mode = {"train": False} if stack else {}
+    key = jax.random.key(0)
+    variables = jax.eval_shape(lambda: net.init(key, *xs, **mode))
+    if stack:
+        _, maps = jax.eval_shape(lambda v: net.apply(v, *xs, train=False, features=True), variables)
+        rows = _blocks(net, variables, maps, shapes[0])
+    else:
+        rows = [_layer(name, "flax", tree) for name, tree in variables["params"].items()]
+    totals = ("parameters", "statistics", "spectral", "flops")
+    return {"layers": rows, **{total: sum(row[total] for row in rows) for total in totals}}
+
+
+def _layer(name: str, kind: str, tree, shape=(), statistics=None, spectral=None, flops=0) -> dict:
+    return {
+        "layer": name,
+        "kind": kind,
+        "shape": list(shape),
+        "parameters": _count(tree),
+        "statistics": _count(statistics),
+        "spectral": _count(spectral),
+        "flops": flops,
+    }
+
+
+def _blocks(net, variables, maps, before) -> list[dict]:
+    from anigan_jax.networks.layers import SPECTRAL
+
+    rows, params = [], variables["params"]
+    for block, out in zip(net.blocks, maps, strict=True):
+        norm = f"{block.name}_norm"
+        kernel = params[block.name]["weight"]["kernel"].shape
+        # Windows per image: output pixels, or input pixels where each is spread out.
+        spread = block.op == "conv_transpose"
+        places = int(np.prod((before if spread else out.shape)[1:-1]))
+        if block.op == "dense":
+            places = 1
+        rows.append(
+            _layer(
+                block.name,
+                block.op,
+                [params[block.name], params.get(norm)],
+                out.shape[1:],
+                variables.get("batch_stats", {}).get(norm),
+                variables.get(SPECTRAL, {}).get(block.name),
+                2 * places * int(np.prod(kernel)),
+            )
+        )
+        before = out.shape
+    return rows
+
+
+def _count(tree) -> int:
+    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree or {}))
+
+
+def as_text(table: dict) -> str:
+    """The table of `describe` as a person reads it."""
+    lines = [table["name"]]
+    for name, net in table["networks"].items():
+        lines += ["", name]
+        head = ("layer", "kind", "output", "parameters", "statistics", "MFLOP")
+        rows = [
+            (
+                r["layer"],
+                r["kind"],
+                "x".join(map(str, r["shape"])),
+                f"{r['parameters']:,}",
+                f"{r['statistics']:,}",
+                f"{r['flops'] / 1e6:.1f}",
+            )
+            for r in net["layers"]
+        ]
+        both = net["parameters"] + net["statistics"]
+        width = max(8, *(len(row[0]) for row in rows))
+        for row in (head, *rows):
+            line = "  {:{width}} {:15} {:>12} {:>12} {:>11} {:>8}"
+            lines.append(line.format(*row, width=width))
+        lines.append(
+            f"  total {both:,} = {net['parameters']:,} trained + {net['statistics']:,} "
+            f"statistics; {net['flops'] / 1e6:.1f} MFLOP per image forward"
+        )
+    return "\n".join(lines)
+
+
+def state_of(config: Config, run: Path, at: int | None = None):
+    """The method, and the state of a run's newest whole checkpoint, or of that of a step."""
+    method = config.method.make(None)
+    frozen = run_dir.frozen_of(run)
+    folder = run / "checkpoints"
+    if at is not None and at not in checkpoint.steps(folder):
+        have = ", ".join(map(str, checkpoint.steps(folder)))
+        raise UserError(f"{run} has no checkpoint of step {at}; it has {have or 'none'}")
+    found = checkpoint.restore(folder, sessions.like(config, method, frozen), at=at)
+    if found is None:
+        raise UserError(f"{run} holds no checkpoint yet")
+    return method, found.state.replace(frozen=frozen)
+
+
+def generated(method: Method, state: TrainState, z, text=None) -> np.ndarray:
+    """Images of latents (n, Z) and texts (n, T) or None, (n, H, W, 3) uint8.
+
+    With the averaged weights where the run has them.
+    """
+    params, stats = generator_of(state)
+    draw = jax.jit(method.generate)
+    out = []
+    for at in range(0, len(z), BATCH):
+        part = slice(at, at + BATCH)
+        images = draw(params, stats, z[part], None if text is None else text[part])
+        out.append(record.to_uint8(images))
+    return np.concatenate(out)
+
+
+def need_noise(method: Method) -> None:
+    """Refuses a run that makes no images from noise."""
+    if method.translate:
+        raise UserError(
+            "this run makes no images from noise, it translates photos; "
+            "use `anigan translate RUN PHOTO...`"
+        )
+    if method.generate is None:
+        raise UserError("this run trains no generator; it has nothing to draw")
+
+
+def latents(method: Method, n: int, seed: int) -> np.ndarray:
+    """(n, Z) float32 latents of a seed; the first of them do not depend on n."""
+    need_noise(method)
+    key = rng.stream_key(rng.root_key(seed), rng.Stream.SAMPLE)
+    return np.asarray(rng.normal(rng.example_keys(key, np.arange(n)), (method.z_dim,)))
+
+
+def sample(method: Method, state: TrainState, run: Path, n: int, seed: int, texts=None) -> Path:
+    """A grid of `n` new images, of texts (n, T) where the run has them."""
+    images = generated(method, state, latents(method, n, seed), texts)
+    path = run / "sample" / f"{stem(state, seed)}.png"
+    return record.save_image(record.grid(images), path)
+
+
+def stem(state: TrainState, seed: int) -> str:
+    """Name of a picture of a state and a seed."""
+    return f"step_{int(state.step):09d}_seed_{seed}"
+
+
+def slerp(a: np.ndarray, b: np.ndarray, t: float) -> np.ndarray:
+    """Great-circle path between latents: lengths stay typical of a normal draw."""
+    cosine = a @ b / (np.linalg.norm(a) * np.linalg.norm(b))
+    angle = np.arccos(np.clip(cosine, -1, 1))
+    if angle < 1e-6:
+        return a
+    return (np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / np.sin(angle)
+
+
+def interpolate(
+    method, state, run: Path, frames: int, stops: int, seed: int, text=None, suffix=""
+) -> list[Path]:
+    """A closed path through `stops` latents: a GIF of `frames`, a grid of ten a leg.
+
+    `text`: (T,) of all images, where the run has texts; `suffix` of the files' names.
+    """
+    ends = latents(method, stops, seed)
+
+    def path_of(steps: int) -> np.ndarray:
+        rows = []
+        for i in range(steps):
+            leg, t = divmod(i * stops / steps, 1)
+            rows.append(slerp(ends[int(leg)], ends[(int(leg) + 1) % stops], t))
+        return np.stack(rows).astype(np.float32)
+
+    def draw(steps: int) -> np.ndarray:
+        z = path_of(steps)
+        texts = None if text is None else np.tile(text, (steps, 1))
+        return generated(method, state, z, texts)
+
+    folder, name = run / "interpolate", stem(state, seed) + suffix
+    pictures = [record.grid(p[None], pad=0) for p in draw(frames)]
+    gif = record.save_gif(pictures, folder / f"{name}.gif")
+    sheet = record.grid(draw(10 * stops), columns=10)
+    return [gif, record.save_image(sheet, folder / f"{name}.png")]
+
+
+def kernels(state: TrainState, run: Path) -> Path:
+    """D's first layer, each filter in its own range; that of domain a above that of b."""
+    tree = state.params["d"]
+    networks = [tree["a"], tree["b"]] if set(tree) == {"a", "b"} else [tree]
+    pictures = [record.kernel_grid(_first_kernel(network)) for network in networks]
+    page = Image.new("RGB", (pictures[0].width, sum(p.height for p in pictures)), "white")
+    for i, picture in enumerate(pictures):
+        page.paste(picture, (0, i * picture.height))
+    return record.save_image(page, run / "kernels" / f"step_{int(state.step):09d}.png")
+
+
+def _first_kernel(params) -> np.ndarray:
+    """(k, k, 3, n) of the convolution that sees the image, whatever its name."""
+    # By name, layers do not come in forward order; only the first has three channels.
+    leaves = map(np.asarray, jax.tree.leaves(params))
+    return next(leaf for leaf in leaves if leaf.ndim == 4 and leaf.shape[2] == 3)

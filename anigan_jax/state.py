@@ -1,0 +1,71 @@
+"""The state before the first step, its shapes, and a hash of its bits."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from anigan_jax import rng
+from anigan_jax.config import Config
+from anigan_jax.core import Array, Method, PyTree, TrainState
+from anigan_jax.optimizers import direction
+
+
+def like(config: Config, method: Method, frozen: PyTree) -> TrainState:
+    """Shapes of a checkpoint: the state without its frozen arrays."""
+    state = jax.eval_shape(lambda held: state.init_state(config, method, held), frozen)
+    return state.replace(frozen={})
+
+
+def init_state(config: Config, method: Method, frozen: PyTree) -> TrainState:
+    """The state before the first step, a pure function of the seed and the frozen arrays."""
+    raw = rng.root_key(config.seed)
+    params, stats, memory = method.init(rng.stream_key(raw, rng.Stream.INIT), frozen)
+    players = {"g": config.g, "d": config.d}
+    return TrainState(
+        step=jnp.int32(0),
+        key=raw,
+        params=params,
+        stats=stats,
+        opt_state={p: direction(players[p]).init(params[p]) for p in params},
+        # A copy: an alias of params['g'] could not be donated twice.
+        ema=jax.tree.map(jnp.copy, params["g"]) if config.ema_half_life else {},
+        frozen=frozen,
+        memory=memory,
+    )
+
+
+def first_bad(tree: PyTree) -> Array:
+    """() int32 index of the first leaf with NaN or Inf; -1: there is none."""
+    bad = jnp.stack(
+        [
+            ~jnp.isfinite(leaf).all()
+            if jnp.issubdtype(leaf.dtype, jnp.inexact)
+            else jnp.bool_(False)
+            for leaf in jax.tree.leaves(tree)
+        ]
+    )
+    return jnp.where(bad.any(), jnp.argmax(bad), -1).astype(jnp.int32)
+
+
+def fingerprint(tree: PyTree) -> Array:
+    """() uint32 position-sensitive wrap-around hash of every leaf's bits.
+
+    Integer sums do not depend on their order, so any device layout gives the same.
+    """
+    total = jnp.uint32(0)
+    for leaf in jax.tree.leaves(tree):
+        total = total * jnp.uint32(0x01000193) + leaf_hash(leaf)
+    return total
+
+
+def leaf_hash(leaf: Array) -> Array:
+    """() uint32 hash of one leaf: sum of murmur3-mixed bits and positions."""
+    flat = jnp.ravel(leaf)
+    width = flat.dtype.itemsize * 8
+    bits = flat if width == 1 else jax.lax.bitcast_convert_type(flat, f"uint{width}")
+    bits = bits.astype(jnp.uint32)
+    x = bits + jnp.arange(1, flat.size + 1, dtype=jnp.uint32) * jnp.uint32(0x9E3779B9)
+    x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
+    x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
+    return jnp.sum(x ^ (x >> 16), dtype=jnp.uint32)

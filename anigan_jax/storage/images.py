@@ -1,0 +1,85 @@
+"""Pictures: grids of images with or without labels, written whole or not at all."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+
+def to_uint8(images) -> np.ndarray:
+    """Floats in [-1, 1] -> uint8, rounded and clipped; any shape."""
+    return np.clip(np.rint((np.asarray(images, np.float32) + 1) * 127.5), 0, 255).astype(np.uint8)
+
+
+def grid(images, columns: int | None = None, pad: int = 2) -> Image.Image:
+    """(N, H, W, 3) uint8, or floats in [-1, 1] -> one picture with white gaps."""
+    images = np.asarray(images)
+    if images.dtype != np.uint8:
+        images = to_uint8(images)
+    n, h, w, _ = images.shape
+    columns = columns or math.ceil(math.sqrt(n))
+    rows = math.ceil(n / columns)
+    sheet = np.full((rows * (h + pad) + pad, columns * (w + pad) + pad, 3), 255, np.uint8)
+    for i, image in enumerate(images):
+        top, left = pad + i // columns * (h + pad), pad + i % columns * (w + pad)
+        sheet[top : top + h, left : left + w] = image
+    return Image.fromarray(sheet)
+
+
+def table(images, rows: list[str], columns: list[str] = (), pad: int = 2) -> Image.Image:
+    """A grid with words: (R, C, H, W, 3) uint8 or floats in [-1, 1].
+
+    Args:
+      rows: R labels at the left; columns: C labels above, or none.
+    """
+    images = np.asarray(images)
+    _, across, height, width, _ = images.shape
+    sheet = grid(images.reshape(-1, *images.shape[2:]), columns=across, pad=pad)
+    font = ImageFont.load_default(size=max(9, min(14, height // 4)))
+    left = 12 + math.ceil(max(font.getlength(text) for text in rows))
+    # A column's words stand below each other where they are wider than an image.
+    columns = [
+        text.replace(" ", "\n") if font.getlength(text) > width else text for text in columns
+    ]
+    lines = 1 + max((text.count("\n") for text in columns), default=-1)
+    line = sum(font.getmetrics()) + 1
+    above = lines * line + 4 if lines else 0
+    page = Image.new("RGB", (left + sheet.width, above + sheet.height), "white")
+    page.paste(sheet, (left, above))
+    draw = ImageDraw.Draw(page)
+    for i, text in enumerate(rows):
+        middle = above + pad + i * (height + pad) + height // 2
+        draw.text((left - 6, middle), text, "black", font, anchor="rm")
+    for i, text in enumerate(columns):
+        centre = left + pad + i * (width + pad) + width // 2
+        place = centre, above - 2
+        draw.multiline_text(place, text, "black", font, "md", spacing=1, align="center")
+    return page
+
+
+def kernel_grid(kernels: np.ndarray, scale: int = 10) -> Image.Image:
+    """(k, k, 3, n) -> each filter scaled to its own range and enlarged, as a grid."""
+    tiles = np.moveaxis(np.asarray(kernels, np.float64), -1, 0)
+    low = tiles.min(axis=(1, 2, 3), keepdims=True)
+    span = tiles.max(axis=(1, 2, 3), keepdims=True) - low
+    tiles = np.rint((tiles - low) / np.where(span > 0, span, 1) * 255).astype(np.uint8)
+    return grid(tiles.repeat(scale, 1).repeat(scale, 2), pad=4)
+
+
+def save_image(image: Image.Image, path: Path, **options) -> Path:
+    """Writes a picture whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temp = path.with_name(f".{path.name}")
+    image.save(temp, format=path.suffix[1:].upper(), **options)
+    os.replace(temp, path)
+    return path
+
+
+def save_gif(frames: list[Image.Image], path: Path, milliseconds: int = 60) -> Path:
+    """Writes a looping GIF."""
+    rest = {"save_all": True, "append_images": frames[1:], "duration": milliseconds, "loop": 0}
+    return save_image(frames[0], path, **rest)

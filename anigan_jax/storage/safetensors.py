@@ -1,0 +1,105 @@
+"""Weights as safetensors: of runs, and of foreign networks converted once; never unpickled."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load, save
+
+from anigan_jax.errors import UserError
+
+MAX_HEADER = 2**20
+MAX_BYTES = 2**32
+ABOUT = "anigan"
+OF_A_RUN = "weights.safetensors"
+"""The networks of a run, in its folder."""
+
+
+def write(arrays: dict[str, np.ndarray], path: Path, about: dict | None = None) -> str:
+    """Writes a safetensors file whole or not at all; returns its SHA-256.
+
+    Args:
+      about: JSON, kept beside the arrays; see `metadata`.
+    """
+    notes = {ABOUT: json.dumps(about)} if about else None
+    # Not ascontiguousarray: it makes a scalar an array of one.
+    data = save({name: np.asarray(value, order="C") for name, value in arrays.items()}, notes)
+    temp = path.with_name(f".{path.name}")
+    with temp.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temp, path)
+    return hashlib.sha256(data).hexdigest()
+
+
+def read(path: Path, sha256: str | None = None) -> dict[str, np.ndarray]:
+    """Arrays of a safetensors file; its checksum must be `sha256` where one is given.
+
+    Raises:
+      UserError: not a safetensors file, or one with a header out of bounds, or changed.
+    """
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > MAX_BYTES:
+                raise ValueError(f"it has {size:,} bytes; at most {MAX_BYTES:,} are read")
+            # Before the rest is read at all.
+            _header(file.read(8 + MAX_HEADER))
+            file.seek(0)
+            data = file.read()
+        if sha256 and hashlib.sha256(data).hexdigest() != sha256:
+            raise ValueError("its checksum is not the recorded one")
+        return load(data)
+    except Exception as error:
+        # safetensors raises SafetensorError, KeyError, ... on hostile files.
+        raise UserError(f"{path} holds no readable weights (safetensors): {error}") from None
+
+
+def metadata(path: Path) -> dict:
+    """What `write` was told about the arrays; {} where nothing.
+
+    Raises:
+      UserError: as `read`.
+    """
+    try:
+        with path.open("rb") as file:
+            notes = json.loads(_header(file.read(8 + MAX_HEADER))).get("__metadata__", {})
+        return json.loads(notes.get(ABOUT, "{}"))
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{path} holds no readable weights (safetensors): {error}") from None
+
+
+def _header(data: bytes) -> bytes:
+    if len(data) < 8:
+        raise ValueError(f"it has {len(data)} bytes")
+    (length,) = struct.unpack_from("<Q", data)
+    if length > MAX_HEADER:
+        raise ValueError(f"its header claims {length:,} bytes")
+    return data[8 : 8 + length]
+
+
+def flatten(tree: dict, prefix: str = "") -> dict[str, np.ndarray]:
+    """A tree of dicts -> 'path/to/leaf' -> array."""
+    flat = {}
+    for name, value in tree.items():
+        path = f"{prefix}{name}"
+        flat |= flatten(value, f"{path}/") if isinstance(value, dict) else {path: np.asarray(value)}
+    return flat
+
+
+def unflatten(flat: dict[str, np.ndarray]) -> dict:
+    """The inverse of `flatten`."""
+    tree: dict = {}
+    for path, value in flat.items():
+        *parents, leaf = path.split("/")
+        node = tree
+        for name in parents:
+            node = node.setdefault(name, {})
+        node[leaf] = value
+    return tree

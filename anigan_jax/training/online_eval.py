@@ -1,0 +1,187 @@
+"""Judging the checkpoints of a run while it trains: evaluation.jsonl, best.json, protocol.json.
+
+It reads the state and draws latents of its own seed, so training has the same bits with it
+and without.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from anigan_jax.config import Config, Run
+from anigan_jax.core import Method, TrainState
+from anigan_jax.data.dataset import Pack
+from anigan_jax.errors import UserError
+from anigan_jax.evaluation import features, sample_quality
+from anigan_jax.metrics.feature_scores import Scores, kid_size, scores
+from anigan_jax.runtime.signals import Interrupted, Stop
+from anigan_jax.storage import atomic, metrics_file
+from anigan_jax.training import health
+
+SEED = 0
+LINES, PROTOCOL, BEST = "evaluation.jsonl", "protocol.json", "best.json"
+
+
+class Judge:
+    """Writes what is found of a run's checkpoints."""
+
+    def __init__(self, config: Config, method: Method, pack: Pack, workdir: Path):
+        """Writes nothing yet.
+
+        Raises:
+          UserError: the run cannot be judged as its settings ask.
+        """
+        self.config, self.method, self.pack, self.workdir = config, method, pack, workdir
+        self.own = of_family(config, method, pack)
+        self.network, self.panel, self.file = None, None, None
+        if config.run.evaluate_every:
+            sample_quality.targets(method, pack)
+            self.network = features.find(config.run.judge)
+
+    def begin(self, at: int, state: TrainState, total: int) -> None:
+        """Opens the files of a run that goes on from step `at` to step `total`."""
+        if not (self.own or self.network):
+            return
+        self.total = total
+        if self.network:
+            run = self.config.run
+            self.panel = of_panel(self.network, run, self.method, self.pack, self.workdir)
+        path = self.workdir / LINES
+        self.file = metrics_file.MetricsFile(path, at)
+        here = [line for line in self.file.lines if line["step"] == at]
+        # A run that was stopped here was not kept waiting for its scores.
+        if at and not here and (line := self._scores(at, state)):
+            self.file.close()
+            self.file = metrics_file.MetricsFile(path, at - 1)
+            self._write({"step": at, **line})
+            self.saved()
+
+    def checkpoint(self, at: int, state: TrainState, stop: Stop) -> None:
+        """Judges the state of a checkpoint to be; a signal leaves it for the next start."""
+        try:
+            with stop.interruptible():
+                line = self._scores(at, state)
+        except Interrupted:
+            return
+        if line:
+            self._write({"step": at, **line})
+
+    def _scores(self, at: int, state: TrainState) -> dict:
+        """What is found of the state of a step; {} where none is due."""
+        line: dict = {}
+        # A signal makes checkpoints at other steps as well.
+        if self.own and (at % self.config.run.checkpoint_every == 0 or at >= self.total):
+            line |= self.own(state)
+        if self._due(at):
+            line |= self.panel(_at_home(state))
+        return line
+
+    def best(self) -> tuple[int, float] | None:
+        """Step and KID of the best checkpoint so far."""
+        return metrics_file.best(list(self.file.lines)) if self.file else None
+
+    def saved(self) -> None:
+        """Writes down which checkpoint is the best, now that it exists."""
+        best = self.best()
+        if best:
+            told = json.dumps(dict(zip(("step", "kid"), best, strict=True)))
+            atomic.save_text(told + "\n", self.workdir / BEST)
+
+    def sync(self) -> None:
+        """To the disk, before the checkpoint that the lines are of."""
+        if self.file:
+            self.file.sync()
+
+    def close(self) -> None:
+        if self.file:
+            self.file.close()
+
+    def _due(self, at: int) -> bool:
+        every = self.config.run.evaluate_every
+        return bool(self.panel) and (at % every == 0 or at >= self.total)
+
+    def _write(self, line: dict) -> None:
+        warnings = health.of_scores([*self.file.lines, line])
+        for message in warnings:
+            warn(line["step"], message)
+        self.file.write({**line, "warnings": warnings} if warnings else line)
+
+
+def warn(step: int, message: str) -> None:
+    """A sign of collapse, for whoever watches."""
+    print(f"warning: step {step}: {message}", file=sys.stderr, flush=True)
+
+
+def _at_home(state: TrainState) -> TrainState:
+    """What makes images, fetched: one device draws and judges them, not each of many."""
+    bare = state.replace(opt_state={}, memory={})
+    return jax.tree.map(np.asarray, bare)
+
+
+def of_family(config: Config, method: Method, pack: Pack) -> Callable | None:
+    """A function of the state that judges it as its family does; None without that."""
+    if method.evaluate is None or not pack.has("test"):
+        return None
+    images, inputs = pack.first("test"), config.method.inputs(pack, "test")
+    return lambda state: method.evaluate(state, images, inputs)
+
+
+def of_panel(
+    network: features.Network, run: Run, method: Method, pack: Pack, workdir: Path
+) -> Callable:
+    """A function of the state that scores what it makes: {'kid-vgg16': ..., ...}.
+
+    Writes protocol.json, with the floor of equally many real images; a run goes on under the
+    protocol that it began with.
+
+    Raises:
+      UserError: it would be judged otherwise than before.
+    """
+    targets = sample_quality.targets(method, pack)
+    counts, pools, floor = {}, {}, {}
+    for name, target in targets.items():
+        n = sample_quality.most(pack, target, run.evaluate_n)
+        train = features.of_part(network, pack, target.train)
+        if target.held_out:
+            real = features.of_part(network, pack, target.held_out)
+            n = min(n, len(real))
+            floor |= _flat(name, network, scores(real[:n], train, SEED, kid_size(n, len(train))))
+        counts[name], pools[name] = n, train
+    now = {**sample_quality.protocol(network, pack, counts, SEED), "floor": floor}
+    _same_protocol(now, workdir / PROTOCOL)
+
+    def judge(state: TrainState) -> dict:
+        line = {}
+        for name, target in targets.items():
+            n, train = counts[name], pools[name]
+            images = sample_quality.made(method, state, pack, name, target, n, SEED)
+            found = features.of_images(network, images)
+            line |= _flat(name, network, scores(found, train, SEED, kid_size(n, len(train))))
+        return line
+
+    return judge
+
+
+def _flat(name: str, network: features.Network, found: Scores) -> dict[str, float]:
+    """Scores as they stand in a line: 'kid-vgg16', or 'ab/kid-vgg16'."""
+    front = "" if name == sample_quality.GENERATED else f"{name}/"
+    return {f"{front}{score}-{network.name}": value for score, value in found.values.items()}
+
+
+def _same_protocol(now: dict, path: Path) -> None:
+    if path.exists():
+        old = json.loads(path.read_text())
+        changed = [k for k in now if k != "floor" and old.get(k) != now[k]]
+        if changed:
+            told = "; ".join(f"{k}: {old.get(k)} -> {now[k]}" for k in changed)
+            raise UserError(
+                f"{path.parent} is judged in another way ({told}), and such scores do not compare. "
+                f"Keep its settings, or delete {path} and {path.with_name(LINES)}"
+            )
+    atomic.save_text(json.dumps(now, indent=1) + "\n", path)

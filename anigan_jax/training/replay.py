@@ -1,0 +1,82 @@
+"""Training again to compare the ledger: the proof that a run repeats bit for bit."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from anigan_jax.config import Config
+from anigan_jax.data.dataset import Pack
+from anigan_jax.runtime import devices, processes
+from anigan_jax.runtime.processes import Group
+from anigan_jax.storage import checkpoint, manifest, metrics_file, run_dir
+from anigan_jax.training import artifacts
+from anigan_jax.training.loop import machine_faults
+from anigan_jax.training.program import prepare
+
+
+def replay(
+    config: Config,
+    workdir: Path,
+    pack: Pack,
+    until: int | None,
+    group: Group = processes.ALONE,
+) -> tuple[int, str]:
+    """Trains again from the start, without writing, and compares the ledger.
+
+    Returns:
+      (exit code, message): 0 and 'identical through step N', or 1 and the first
+      recorded step that differs, with the leaves where a checkpoint of it exists.
+    """
+    with machine_faults(workdir, group):
+        return _replay(config, workdir, pack, until, group)
+
+
+def _replay(config, workdir: Path, pack: Pack, until: int | None, group: Group) -> tuple[int, str]:
+    run_dir.same_bits(workdir)
+    ledger = {
+        m["step"]: m["fingerprint"] for m in metrics_file.read_metrics(workdir / "metrics.jsonl")
+    }
+    last = min(until if until is not None else max(ledger), max(ledger))
+    # Process 0's view: the others may look at a folder that is being written.
+    told = processes.share_json(group, [list(ledger.items()), last, leaves_of(workdir)])
+    ledger, last, saved = (
+        dict(map(tuple, told[0])),
+        told[1],
+        {int(k): v for k, v in told[2].items()},
+    )
+    session = prepare(config, pack, run_dir.frozen_of(workdir), 1)
+    state = devices.replicate(session.initial(), session.devices)
+    local = session.locals_from(0)
+    got = f"{int(artifacts.fingerprint_of(devices.local(state))):08x}"
+    for step in range(last + 1):
+        if step:
+            draws = next(local)
+            group.at(step - 1, "compile")
+            if session.ready(step - 1, state, draws):
+                group.meet()
+            group.at(step - 1, "step")
+            state, new = session.dispatch(step - 1, state, draws)
+            got = f"{int(np.asarray(new['fingerprint'])[0]):08x}"
+        wrong = []
+        if step in saved:
+            have = checkpoint.leaf_digests(jax.tree.map(np.asarray, state.replace(frozen={})))
+            wrong = [leaf for leaf in have if saved[step].get(leaf) != have[leaf]]
+        if ledger.get(step, got) != got or wrong:
+            where = f": {', '.join(wrong[:5])}" if wrong else ""
+            return 1, f"first difference at step {step}{where}"
+    return 0, f"identical through step {last}"
+
+
+def leaves_of(workdir: Path) -> dict[int, dict]:
+    """Step -> digests of the arrays, of every checkpoint that tells."""
+    found = {}
+    for step in checkpoint.steps(workdir / "checkpoints"):
+        # A damaged one says nothing; a run that trains may have deleted it.
+        with contextlib.suppress(OSError, ValueError):
+            path = manifest.path_of(workdir / "checkpoints", step)
+            found[step] = manifest.read_manifest(path)["leaves"]
+    return found

@@ -1,0 +1,179 @@
+"""One step builder for every family, and the super-step of several steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from anigan_jax import rng
+from anigan_jax.config import Config
+from anigan_jax.core import Array, Batch, Loss, Method, Phase, PyTree, TrainState, Update
+from anigan_jax.optimizers import direction, learning_rate
+from anigan_jax.state import fingerprint, first_bad
+from anigan_jax.training import input
+
+
+def draws_per_step(method: Method) -> int:
+    """Real batches that a step reserves, in every phase: fresh reals for each repeat."""
+    return max(update.max_repeats for phase in method.phases for update in phase.updates)
+
+
+def make_train_step(
+    config: Config, method: Method, phase: Phase, axis_name: str | None
+) -> Callable:
+    """The per-device step.
+
+    Returns:
+      step(state, draw_batch, examples) -> (state, metrics); `draw_batch(state, repeat)`
+      gives the real batch, `examples` (b,) the global example indices of this device.
+    """
+    settings = {"g": config.g, "d": config.d}
+
+    def mean(tree: PyTree) -> PyTree:
+        return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
+
+    def one_update(state: TrainState, player: str, loss: Loss, batch, keys):
+        gradient = jax.value_and_grad(loss, has_aux=True)
+        (_, aux), grads = gradient(state.params[player], state, batch, keys)
+        grads = mean(grads)
+        steps, opt_state = direction(settings[player]).update(
+            grads, state.opt_state[player], state.params[player]
+        )
+        rate = learning_rate(settings[player], state.step)
+        params = jax.tree.map(lambda p, u: p - rate * u, state.params[player], steps)
+        state = state.replace(
+            params={**state.params, player: params},
+            stats={**state.stats, player: aux.stats},
+            opt_state={**state.opt_state, player: opt_state},
+            memory=aux.memory,
+        )
+        metrics = mean({k: jnp.float32(v) for k, v in aux.metrics.items()})
+        return state, {**metrics, f"gradient/{player}": optax.tree.norm(grads)}
+
+    def one_repeat(state, position: int, update: Update, repeat, draw_batch, examples, z):
+        batch, metrics = draw_batch(state, repeat), {}
+        for part, loss in enumerate(update.losses):
+            # Losses of one update have keys of their own; 8 is above any count.
+            place = 8 * position + part
+            keys = rng.update_keys(state.key, state.step, place, repeat, examples, z)
+            state, new = one_update(state, update.player, loss, batch, keys)
+            metrics |= new
+        return state, metrics
+
+    def step(state: TrainState, draw_batch: Callable, examples: Array):
+        before, all_metrics = state, {}
+
+        def latents(stream: int, repeat) -> Array:
+            z_dim = method.z_dim
+            return rng.latents(state.key, before.step, stream, repeat, examples, z_dim)
+
+        # One draw for all updates of a stream: the compiler then sees that D's and G's
+        # update generate the same images, and does it once.
+        first = {stream: latents(stream, 0) for stream in {u.noise_stream for u in phase.updates}}
+
+        def noise(update: Update, repeat) -> Array:
+            if not update.fresh_noise or update.repeats == 1:
+                return first[update.noise_stream]
+            return latents(update.noise_stream, repeat)
+
+        for position, update in enumerate(phase.updates):
+
+            def body(repeat, carry, position=position, update=update):
+                args = (position, update, repeat, draw_batch, examples, noise(update, repeat))
+                return one_repeat(carry[0], *args)
+
+            if isinstance(update.repeats, int) and update.repeats == 1:
+                state, metrics = body(0, (state, None))
+            else:
+                state, metrics, count = _repeat(body, state, update, before)
+                all_metrics[f"repeats/{update.player}"] = jnp.float32(count)
+            all_metrics |= metrics
+        state = state.replace(step=before.step + 1, ema=_average(config, state))
+        return state, all_metrics
+
+    return step
+
+
+def _repeat(body: Callable, state: TrainState, update: Update, before: TrainState):
+    """Runs `body` as often as `update` says, in a loop whose bound may be traced.
+
+    Metrics are those of the last repeat; NaN where there was none.
+    """
+    count = update.repeats
+    if not isinstance(count, int):
+        count = count(before.memory, before.step).astype(jnp.int32)
+    shapes = jax.eval_shape(lambda s: body(jnp.int32(0), (s, None))[1], state)
+    none = jax.tree.map(lambda s: jnp.full(s.shape, jnp.nan, s.dtype), shapes)
+    state, metrics = jax.lax.fori_loop(0, count, body, (state, none))
+    return state, metrics, count
+
+
+def _average(config: Config, state: TrainState) -> PyTree:
+    """The average of G's weights after a step; half-life in real images."""
+    if not config.ema_half_life:
+        return state.ema
+    keep = 0.5 ** (config.batch_size / config.ema_half_life)
+    return jax.tree.map(
+        lambda old, new: keep * old + (1 - keep) * new, state.ema, state.params["g"]
+    )
+
+
+def make_super_step(
+    config: Config, method: Method, phase: Phase, length: int, axis_name: str | None
+) -> Callable:
+    """`length` steps in one dispatch, by `lax.scan`; the bits do not depend on it.
+
+    Returns:
+      super_step(state, data, local) -> (state, metrics of shape (length,)). Some of the
+      metrics tell of the state after the last step: see `verdicts`.
+      `data`: the resident set, arrays with N rows each ('images' (N, H, W, 3) uint8 and
+      the method's inputs); {} when streamed.
+      `local`: {'device': () int32 index of this device}; when streamed also 'rows': the
+      same arrays with (length, R, b) rows; of several processes also 'stop': () int32, the
+      signal that this process got.
+    """
+    step = make_train_step(config, method, phase, axis_name)
+    reserved = draws_per_step(method)
+
+    def super_step(state: TrainState, data: Batch, local: dict[str, PyTree]):
+        devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
+        b = config.batch_size // devices
+        examples = local["device"] * b + jnp.arange(b, dtype=jnp.int32)
+
+        def body(state: TrainState, streamed):
+            def draw_batch(state, repeat):
+                draw = state.step * reserved + repeat
+                if streamed is None:
+                    rows = input.gather(data, draw, config.batch_size, examples, config.seed)
+                else:
+                    rows = jax.tree.map(lambda row: row[repeat], streamed)
+                return input.to_batch(rows, state.key, draw, examples, config.flip)
+
+            state, metrics = step(state, draw_batch, examples)
+            return state, {**metrics, "fingerprint": fingerprint(state.replace(frozen={}))}
+
+        state, metrics = jax.lax.scan(body, state, local.get("rows"), length)
+        told = verdicts(state, metrics["fingerprint"][-1], local.get("stop"), axis_name)
+        return state, {**metrics, **{k: jnp.full(length, v) for k, v in told.items()}}
+
+    return super_step
+
+
+def verdicts(
+    state: TrainState, print_: Array, stop: Array | None, axis_name: str | None
+) -> dict[str, Array]:
+    """What the driver asks after a dispatch, scalars.
+
+    Returns:
+      'bad': index of the first leaf of the state, its frozen arrays left out, that has NaN or
+      Inf, or -1; of several processes also 'stop': the largest signal that one of them got, so
+      that all stop at the same step, and 'equal': whether all devices have the same fingerprint.
+    """
+    told = {"bad": first_bad(state.replace(frozen={}))}
+    if stop is not None:
+        most, least = jax.lax.pmax(print_, axis_name), jax.lax.pmin(print_, axis_name)
+        told |= {"stop": jax.lax.pmax(stop, axis_name), "equal": most == least}
+    return told

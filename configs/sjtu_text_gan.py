@@ -1,0 +1,35 @@
+"""SJTU: text to avatar by GAN-CLS and GAN-INT, texts projected to 256.
+
+anigan train sjtu_text_encoder --workdir runs/text_encoder --data.path FACES.zip
+anigan train sjtu_text_gan --workdir runs/s0 --data.path FACES.zip
+... --method.encoder.kind tags              (a learned embedding, no text encoder needed)
+... --method.schedule.g 2                   (2:1 steps of G; the report also tried 5:1)
+... --method.wrong-weight 0.5 --method.fake-weight 0.5      (the halves of Reed et al.)
+... --d.rate 2e-4                           (without the factor of D's learning rate)
+
+Numbers of the report: k5, G 256-128-64-3, D 64-128-256-512, text projected to 256 with
+leaky ReLU 0.2 and repeated at 4x4, the plain sum of D's three terms, beta 0.5, D's
+learning rate times 0.2, 40 epochs.
+Chosen, where it is silent: batch 64, z 100, Adam 2e-4 (0.5, 0.999), as Reed et al. 2016;
+weight 1 of the interpolated texts; 512 channels of the first 4x4 map.
+Departs: the report applies batch norm before the last deconvolution's output too ("on all
+layers"); the image itself is not normalised here.
+"""
+
+from anigan_jax.config import Config, Run
+from anigan_jax.data.images import Images
+from anigan_jax.methods.text_conditioning import Encoder
+from anigan_jax.methods.text_gan import TextGAN
+from anigan_jax.optimizers import Optimizer
+
+CONFIG = Config(
+    name="sjtu_text_gan",
+    method=TextGAN(
+        encoder=Encoder(kind="char_cnn_rnn", path="runs/text_encoder"),
+        int_weight=1.0,
+    ),
+    data=Images(path="data/faces.zip", unlabelled="drop"),
+    batch_size=64,
+    d=Optimizer(rate=0.2 * 2e-4),
+    run=Run(epochs=40, keep_every=2000),
+)

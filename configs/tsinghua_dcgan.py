@@ -1,0 +1,28 @@
+"""Tsinghua's DCGAN: z 100, three doublings to 64x32x32, an extra convolution to 3, one more.
+
+anigan train tsinghua_dcgan --workdir runs/s1 --data.path FACES.zip
+
+Numbers of the report: batch 128, learning rate 3e-4, 100 epochs, BCE, batch norm and leaky
+ReLU after every convolution but the last.
+Chosen, where it is silent: Adam (0.5, 0.999), leak 0.2, kernels k4 (k3 in the extra
+layers), images scaled to [-1, 1] (its "standard normal" scaling would leave tanh's range).
+"""
+
+from anigan_jax.config import Config, Run
+from anigan_jax.data.images import Images
+from anigan_jax.methods.gan import GAN
+from anigan_jax.networks.dcgan import Discriminator, Generator
+from anigan_jax.optimizers import Optimizer
+
+CONFIG = Config(
+    name="tsinghua_dcgan",
+    method=GAN(
+        generator=Generator(head="extra", activation="leaky_relu"),
+        discriminator=Discriminator(extra=True, first_norm=True),
+    ),
+    data=Images(path="data/faces.zip"),
+    batch_size=128,
+    g=Optimizer(rate=3e-4),
+    d=Optimizer(rate=3e-4),
+    run=Run(epochs=100),
+)
