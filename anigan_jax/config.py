@@ -83,13 +83,13 @@ class Run:
     keep_every: int = 0
     """Checkpoints of steps that it divides are never deleted; 0: all but the newest are."""
     evaluate_every: int = 0
-    """Steps between judgements of what the run makes, a multiple of `checkpoint_every`; 0: none.
+    """Steps between evaluations of what the run makes, a multiple of `checkpoint_every`; 0: none.
     The checkpoint with the best KID is then kept."""
     evaluate_n: int = 2000
-    """Images of each judgement; as many as are held out where those are fewer, so that the
+    """Images of each evaluation; as many as are held out where those are fewer, so that the
     floor has the same number."""
     judge: Network = "vgg16"
-    """Feature network of the judgements."""
+    """Feature network of the evaluations."""
     feed: Literal["resident", "streamed"] = "resident"
     """Data on the device, or sent two batches ahead; the same bits."""
     mapper: Literal["pmap", "shard_map"] = "pmap"
@@ -102,7 +102,7 @@ class Run:
     """Seconds without a word from a process after which the others count it as lost."""
     stuck_after: int = 1800
     """Seconds without progress after which all processes give up; above the longest
-    compilation and judgement."""
+    compilation and evaluation."""
 
 
 @dataclass(frozen=True)
@@ -119,9 +119,9 @@ class Config:
     flip: bool = False
     """Mirror each real image with probability 1/2."""
     g: Optimizer = Optimizer()
-    """Optimiser of the generator."""
+    """Optimizer of the generator."""
     d: Optimizer = Optimizer()
-    """Optimiser of the discriminator."""
+    """Optimizer of the discriminator."""
     ema_half_life: int = 0
     """Half-life, in real images, of the average of G's weights; 0: none."""
     run: Run = field(default_factory=Run)

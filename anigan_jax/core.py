@@ -59,7 +59,7 @@ class Update(NamedTuple):
 
     Attributes:
       player: 'g' or 'd'; a family of one network (a classifier) has 'd' alone.
-      losses: applied in turn, an optimiser step each (most updates have one; Keras
+      losses: applied in turn, an optimizer step each (most updates have one; Keras
         style training steps D on the real and on the fake batch separately).
       repeats: a constant, or a function of (memory, step), read before the step's
         first update.
@@ -100,7 +100,7 @@ class Method(NamedTuple):
         in [-1, 1]; None where nothing is generated.
       z_dim: length of the latent; 0 where there is none.
       encode: (frozen, prompts) -> (n, T) float32 texts of n `captions.Prompt`s with both
-        colours; None where G takes no text. `frozen['counts']` (132,) is then how often
+        colors; None where G takes no text. `frozen['counts']` (132,) is then how often
         the training data has each pair.
       evaluate: (state, held-out images (n, H, W, 3) uint8, their inputs) -> {name: float},
         on the host; None where there is nothing to judge.

@@ -189,7 +189,7 @@ def gram(features: Array) -> Array:
 YUV = ((0.299, 0.587, 0.114), (-0.14713, -0.28886, 0.436), (0.615, -0.51499, -0.10001))
 
 
-def greyscale(one: Array, other: Array) -> Array:
+def grayscale(one: Array, other: Array) -> Array:
     """Mean absolute difference of luminance: (B, H, W, 3) twice -> (B,). Tsinghua."""
     luminance = jnp.array(YUV[0], one.dtype)
     return l1(one @ luminance, other @ luminance)
@@ -203,8 +203,8 @@ def huber(x: Array) -> Array:
     return clipped * (size - 0.5 * clipped)
 
 
-def colour(one: Array, other: Array) -> Array:
-    """L1 of luminance plus Huber of both colour differences: (B, H, W, 3) twice -> (B,).
+def color(one: Array, other: Array) -> Array:
+    """L1 of luminance plus Huber of both color differences: (B, H, W, 3) twice -> (B,).
 
     Source: Chen et al. 2020 (AnimeGAN), eq. 4 and 5; Tsinghua names the loss alone.
     """

@@ -1,4 +1,4 @@
-"""Optimisers and learning-rate schedules from settings."""
+"""Optimizers and learning-rate schedules from settings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from anigan_jax.core import Array
 
 
 def direction(settings: Optimizer) -> optax.GradientTransformation:
-    """The optimiser without its learning rate; the step builder multiplies by it.
+    """The optimizer without its learning rate; the step builder multiplies by it.
 
     Departs: RMSProp has PyTorch's form, sqrt(v) + epsilon outside the root.
     """
@@ -42,7 +42,7 @@ def learning_rate(settings: Optimizer, step: Array) -> Array:
 
 @dataclass(frozen=True)
 class Optimizer:
-    """An optimiser of one player; the rate follows completed steps, not updates."""
+    """An optimizer of one player; the rate follows completed steps, not updates."""
 
     name: Literal["adam", "rmsprop", "sgd"] = "adam"
     rate: float = 2e-4

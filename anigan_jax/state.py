@@ -11,9 +11,9 @@ from anigan_jax.core import Array, Method, PyTree, TrainState
 from anigan_jax.optimizers import direction
 
 
-def like(config: Config, method: Method, frozen: PyTree) -> TrainState:
+def abstract_state(config: Config, method: Method, frozen: PyTree) -> TrainState:
     """Shapes of a checkpoint: the state without its frozen arrays."""
-    state = jax.eval_shape(lambda held: state.init_state(config, method, held), frozen)
+    state = jax.eval_shape(lambda held: init_state(config, method, held), frozen)
     return state.replace(frozen={})
 
 

@@ -1,4 +1,4 @@
-"""A classifier of hair and eye colour: the judge of text GANs.
+"""A classifier of hair and eye color: the judge of text GANs.
 
 anigan train colour_classifier --workdir runs/judge --data.path FACES.zip
 
@@ -11,13 +11,13 @@ of 793 held-out images.
 
 from anigan_jax.config import Config, Run
 from anigan_jax.data.images import Images
-from anigan_jax.methods.classifier import ColourClassifier
+from anigan_jax.methods.classifier import ColorClassifier
 from anigan_jax.optimizers import Optimizer
 
 CONFIG = Config(
     name="colour_classifier",
-    method=ColourClassifier(),
-    data=Images(path="data/faces.zip", unlabelled="drop"),
+    method=ColorClassifier(),
+    data=Images(path="data/faces.zip", unlabeled="drop"),
     batch_size=64,
     flip=True,
     d=Optimizer(rate=1e-3, b1=0.9),

@@ -4,7 +4,7 @@ anigan train csc412_keras_dcgan --workdir runs/s2 --data.path FACES.zip
 ... --method.schedule.kind as_argued      (or fixed, for 1:1)
 
 Numbers of the report: 2,734,531 parameters in G, 1,086,273 in D, images in [0, 1], BCE,
-Adam 2e-4 (0.5), 1,400 iterations; D learns from reals and fakes in two optimiser steps,
+Adam 2e-4 (0.5), 1,400 iterations; D learns from reals and fakes in two optimizer steps,
 as train_on_batch does.
 Chosen, where it is silent: batch 128, z 100 (from the summary's 1,654,784), dropout 0.25,
 leak 0.2, Keras's batch norm (momentum 0.99, epsilon 1e-3), Glorot kernels, epsilon 1e-7;
@@ -27,7 +27,7 @@ CONFIG = Config(
     name="csc412_keras_dcgan",
     method=GAN(
         generator=Generator(
-            base=32,
+            base_channels=32,
             start=8,
             kernel=5,
             stem="dense",
@@ -39,7 +39,7 @@ CONFIG = Config(
             stddev=0.0,
         ),
         discriminator=Discriminator(
-            base=32,
+            base_channels=32,
             kernel=5,
             head="dense",
             pad_second=1,

@@ -5,13 +5,13 @@ anigan train painted_classifier --workdir runs/painted_judge
 
 from anigan_jax.config import Config, Run
 from anigan_jax.data.synthetic.sources import PaintedFaces
-from anigan_jax.methods.classifier import ColourClassifier
+from anigan_jax.methods.classifier import ColorClassifier
 from anigan_jax.networks.classifier import Classifier
 from anigan_jax.optimizers import Optimizer
 
 CONFIG = Config(
     name="painted_classifier",
-    method=ColourClassifier(network=Classifier(base=16)),
+    method=ColorClassifier(network=Classifier(base_channels=16)),
     # Other faces than those of `painted_text_gan`, by the seed.
     data=PaintedFaces(count=8192, seed=1, test=0.1),
     batch_size=64,

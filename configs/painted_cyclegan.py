@@ -6,7 +6,7 @@ anigan evaluate runs/cycle
 Trained on 4,096 photo-like faces and as many anime faces of other people; 256 held-out
 faces are drawn in both styles.
 Measured: 4,000 steps in 55 minutes on 2 cores beside other work. Photo to anime, against
-the true partners: PSNR 19.99 dB, LPIPS 0.370, hair colour right for 98.4 %.
+the true partners: PSNR 19.99 dB, LPIPS 0.370, hair color right for 98.4 %.
 """
 
 from anigan_jax.config import Config, Run
@@ -18,8 +18,8 @@ from anigan_jax.optimizers import Optimizer
 CONFIG = Config(
     name="painted_cyclegan",
     method=CycleGAN(
-        generator=ResnetGenerator(base=24, blocks=4, bias=False),
-        discriminator=PatchDiscriminator(base=24, downs=3, bias=False),
+        generator=ResnetGenerator(base_channels=24, blocks=4, bias=False),
+        discriminator=PatchDiscriminator(base_channels=24, num_downsamples=3, bias=False),
     ),
     data=PaintedPairs(count=4096, pairs=256),
     batch_size=4,

@@ -18,9 +18,11 @@ from anigan_jax.optimizers import Optimizer
 CONFIG = Config(
     name="painted_text_gan",
     method=TextGAN(
-        generator=TextGenerator(z_dim=64, base=16, embed=64, kernel=4, text_dim=128, join="norm"),
+        generator=TextGenerator(
+            z_dim=64, base_channels=16, embed=64, kernel=4, text_dim=128, join="norm"
+        ),
         discriminator=TextDiscriminator(
-            base=16,
+            base_channels=16,
             embed=64,
             kernel=4,
             spectral=True,

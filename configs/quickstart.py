@@ -1,4 +1,4 @@
-"""A narrow 64-px DCGAN on painted faces: recognisable in under 4 minutes on 2 CPU cores.
+"""A narrow 64-px DCGAN on painted faces: recognizable in under 4 minutes on 2 CPU cores.
 
 bash launch/quickstart.sh
 """
@@ -12,8 +12,8 @@ from anigan_jax.optimizers import Optimizer
 CONFIG = Config(
     name="quickstart",
     method=GAN(
-        generator=Generator(z_dim=64, base=16),
-        discriminator=Discriminator(base=16, spectral=True, batch_norm=False, bias=True),
+        generator=Generator(z_dim=64, base_channels=16),
+        discriminator=Discriminator(base_channels=16, spectral=True, batch_norm=False, bias=True),
     ),
     data=PaintedFaces(count=4096),
     batch_size=32,

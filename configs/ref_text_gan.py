@@ -27,14 +27,14 @@ RATE = Optimizer(drops=(12_100, 24_200, 36_300, 48_400, 60_500), drop_factor=0.5
 CONFIG = Config(
     name="ref_text_gan",
     method=TextGAN(
-        generator=TextGenerator(base=128, kernel=4, text_dim=128),
+        generator=TextGenerator(base_channels=128, kernel=4, text_dim=128),
         discriminator=TextDiscriminator(kernel=4, text_dim=128, first_norm=False),
         encoder=Encoder(kind="char_cnn_rnn", path="runs/text_encoder"),
         wrong_weight=0.5,
         fake_weight=0.5,
         int_weight=0.5,
     ),
-    data=Images(path="data/faces.zip", unlabelled="drop"),
+    data=Images(path="data/faces.zip", unlabeled="drop"),
     batch_size=64,
     flip=True,
     g=RATE,

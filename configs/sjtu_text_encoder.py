@@ -19,7 +19,7 @@ from anigan_jax.optimizers import Optimizer
 CONFIG = Config(
     name="sjtu_text_encoder",
     method=TextEncoder(),
-    data=Images(path="data/faces.zip", unlabelled="drop"),
+    data=Images(path="data/faces.zip", unlabeled="drop"),
     batch_size=64,
     flip=True,
     d=Optimizer(rate=5e-4, b1=0.9),

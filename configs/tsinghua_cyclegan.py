@@ -1,7 +1,8 @@
 """Tsinghua's CycleGAN: photos to anime and back, identity : GAN : cycle = 5 : 1 : 10.
 
 anigan train tsinghua_cyclegan --workdir runs/cycle --data.path PHOTOS --data.path-b FACES
-... --batch-size 4 --method.generator.base 24 --method.discriminator.base 24 --flip
+... --batch-size 4 --method.generator.base-channels 24
+    --method.discriminator.base-channels 24 --flip
     --ema-half-life 2000 --run.steps 4000                   (2 cores: 35 to 60 minutes)
 
 Numbers of the report: two down, four residual blocks, two up, narrower than its DCGAN;
@@ -23,9 +24,14 @@ RATE = Optimizer(rate=3e-4, unit="epoch", drops=(120,))
 CONFIG = Config(
     name="tsinghua_cyclegan",
     method=CycleGAN(
-        generator=ResnetGenerator(base=32, blocks=4, bias=False),
+        generator=ResnetGenerator(base_channels=32, blocks=4, bias=False),
         discriminator=PatchDiscriminator(
-            base=32, downs=4, flats=0, head_kernel=3, norm="batch", bias=False
+            base_channels=32,
+            num_downsamples=4,
+            num_flat_convs=0,
+            head_kernel=3,
+            norm="batch",
+            bias=False,
         ),
     ),
     data=Images(path="data/photo2anime"),

@@ -46,7 +46,7 @@ def png_of(width: int, height: int) -> bytes:
 
 
 def swapped_profile() -> bytes:
-    """An RGB colour profile in which red and blue change places."""
+    """An RGB color profile in which red and blue change places."""
     data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     data = data.replace(b"rXYZ", b"tmp1").replace(b"bXYZ", b"rXYZ").replace(b"tmp1", b"bXYZ")
     # Its name says sRGB, which would be taken as it is.

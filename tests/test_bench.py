@@ -14,7 +14,7 @@ from anigan_jax.methods.cyclegan import CycleGAN
 from anigan_jax.methods.schedule import Schedule
 from anigan_jax.networks.resnet import PatchDiscriminator, ResnetGenerator
 
-NARROW = ("--method.generator.base", "4", "--method.discriminator.base", "4")
+NARROW = ("--method.generator.base-channels", "4", "--method.discriminator.base-channels", "4")
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +32,7 @@ def test_work_of_published_models():
     known = {"ref_dcgan64": 2.28, "aiub_dcgan": 2.48}
     for name, want in known.items():
         assert abs(flops.per_image(configs.load(name)) / 1e9 - want) < 0.01
-    generator = ResnetGenerator(base=64, blocks=4)
+    generator = ResnetGenerator(base_channels=64, blocks=4)
     method = CycleGAN(generator=generator, discriminator=PatchDiscriminator())
     config = dataclasses.replace(configs.load("ref_cyclegan"), method=method)
     assert abs(flops.per_image(config) / 1e9 / 62.7 - 1) < 0.02
@@ -59,8 +59,8 @@ def test_xla_counts_about_the_same_work(tmp_path):
     """Of a DCGAN whose convolutions are most of it; 0.9 to 1.1 of ours."""
     method = dataclasses.replace(
         PLAIN.method,
-        generator=dataclasses.replace(PLAIN.method.generator, base=32),
-        discriminator=dataclasses.replace(PLAIN.method.discriminator, base=32),
+        generator=dataclasses.replace(PLAIN.method.generator, base_channels=32),
+        discriminator=dataclasses.replace(PLAIN.method.discriminator, base_channels=32),
     )
     run = dataclasses.replace(PLAIN.run, devices=1)
     config = dataclasses.replace(PLAIN, method=method, batch_size=128, run=run)

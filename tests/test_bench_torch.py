@@ -24,15 +24,12 @@ from anigan_jax.methods.schedule import Schedule, schedule_repeats
 from anigan_jax.methods.text_gan import draw_texts
 from anigan_jax.optimizers import Optimizer
 from anigan_jax.perceptual.vgg import VGG
+from anigan_jax.state import init_state
 from anigan_jax.training import step as train_step
 
 torch = pytest.importorskip("torch")
 
-from anigan_jax.bench.torch import (
-    base,
-    families,  # noqa: E402
-    networks,
-)
+from anigan_jax.bench.torch import base, families, networks  # noqa: E402
 
 # Maps this small are faster on one thread.
 torch.set_num_threads(1)
@@ -96,7 +93,7 @@ def split(variables):
 
 
 def without_chance(config, **changes):
-    """The config without dropout, flips, augmentation, and with a smooth optimiser."""
+    """The config without dropout, flips, augmentation, and with a smooth optimizer."""
     method = config.method
     d = method.discriminator
     if getattr(d, "dropout", 0):
@@ -167,7 +164,7 @@ def test_random_vgg_keeps_the_scale():
 
 def first_state(config, frozen):
     method = config.method.make(None)
-    shapes = jax.eval_shape(lambda: state.init_state(config, method, frozen))
+    shapes = jax.eval_shape(lambda: init_state(config, method, frozen))
     params = drawn(shapes.params)
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     state = zeros.replace(key=rng.root_key(config.seed), params=params, ema=params["g"])
@@ -281,7 +278,7 @@ def test_cyclegan_steps_equal_ours():
 
 
 def test_cartoongan_steps_equal_ours():
-    terms = {"landmark": 0.0, "greyscale": 0.0, "colour": 0.0, "total_variation": 0.0}
+    terms = {"landmark": 0.0, "grayscale": 0.0, "color": 0.0, "total_variation": 0.0}
     config = without_chance(CARTOON, edge=0.5, style=20.0, content=3.0, **terms)
     inputs = {name: images(config, i) for i, name in enumerate(("real", "real_b", "edges_b"), 11)}
     batch, arrays = {name: nchw(x) for name, x in inputs.items()}, thin_vgg()

@@ -54,9 +54,9 @@ def test_free_prompts(text, want):
         ("mauve hair", "'mauve'"),
         ("bleu hair", "did you mean 'blue'"),
         ("red nose", "'nose'"),
-        ("a girl", "no colour"),
-        ("", "no colour"),
-        ("white eyes", "'white' is no colour of eyes"),
+        ("a girl", "no color"),
+        ("", "no color"),
+        ("white eyes", "'white' is no color of eyes"),
         ("red hair blue hair", "twice"),
         ("<script>", "'<script>'"),
     ],
@@ -73,7 +73,7 @@ def test_prompt_files_name_every_fault():
         Prompt("red hair", Label("red", None)),
         Prompt("aqua eyes, purple hair", Label("purple", "aqua")),
     ]
-    with pytest.raises(UserError, match=r"line 1.*line 3.*Known colours"):
+    with pytest.raises(UserError, match=r"line 1.*line 3.*Known colors"):
         captions.read_prompts(["nonsense", "1,red hair", "2,mauve eyes"], "p")
     with pytest.raises(UserError, match="no prompts"):
         captions.read_prompts(["", " "], "p")
@@ -95,7 +95,7 @@ def counts_of(**cells: int) -> np.ndarray:
     return grid.ravel()
 
 
-def test_a_missing_colour_is_drawn_as_the_data_has_it():
+def test_a_missing_color_is_drawn_as_the_data_has_it():
     counts = counts_of(red_blue=300, red_green=100, black_brown=50)
     red = Prompt("red hair", Label("red", None))
     drawn = [captions.complete(red, counts, 0, i) for i in range(2000)]
@@ -106,7 +106,7 @@ def test_a_missing_colour_is_drawn_as_the_data_has_it():
     assert drawn == [captions.complete(red, counts, 0, i) for i in range(2000)]
     eyes = captions.complete(Prompt("", Label(None, "brown")), counts, 0, 0)
     assert eyes.label == Label("black", "brown")
-    # A colour that the data never has takes the other part from all of it.
+    # A color that the data never has takes the other part from all of it.
     pink = {captions.complete(Prompt("", Label("pink", None)), counts, 0, i) for i in range(200)}
     assert {p.label.eyes for p in pink} == {"blue", "green", "brown"}
     whole = Prompt("her hair is red, blue eyes", Label("red", "blue"))

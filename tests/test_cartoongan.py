@@ -27,7 +27,6 @@ from tiny import (
 )
 
 from anigan_jax import rng
-from anigan_jax import state as train_step
 from anigan_jax.data import edges as transforms
 from anigan_jax.errors import UserError
 from anigan_jax.methods.cartoongan import CartoonGame, CartoonGAN, Features
@@ -35,6 +34,7 @@ from anigan_jax.networks import cartoon, resnet
 from anigan_jax.perceptual import landmarks
 from anigan_jax.perceptual.landmarks import Landmarks
 from anigan_jax.runtime import devices as parallel
+from anigan_jax.state import init_state
 from anigan_jax.storage import checkpoint
 from anigan_jax.training import input, loop, program
 
@@ -63,7 +63,7 @@ def config(folder):
 def first(config, pack):
     """A first state whose weights NumPy draws: the compilation of the initial ones is saved."""
     method, frozen = config.method.make(None), config.method.frozen(pack)
-    state = jax.eval_shape(lambda: train_step.init_state(config, method, frozen))
+    state = jax.eval_shape(lambda: init_state(config, method, frozen))
     draws = np.random.default_rng(0)
 
     def one(where, leaf):
@@ -124,7 +124,7 @@ G, D = compiled_networks()
 
 @jax.jit
 def conv3_1(frozen, images):
-    """VGG16's conv3_1 before its ReLU, of images in [-1, 1] normalised as ImageNet's."""
+    """VGG16's conv3_1 before its ReLU, of images in [-1, 1] normalized as ImageNet's."""
     mean, deviation = jnp.array([0.485, 0.456, 0.406]), jnp.array([0.229, 0.224, 0.225])
     x = ((images + 1) / 2 - mean) / deviation
     for name in ("conv1_1", "conv1_2", "pool", "conv2_1", "conv2_2", "pool", "conv3_1"):
@@ -153,7 +153,7 @@ def luminance(images):
     return images @ np.array([0.299, 0.587, 0.114])
 
 
-def colour(one, other):
+def color(one, other):
     gap = one - other
     y = luminance(gap)
     uv = np.stack([0.436 / 0.886 * (gap[..., 2] - y), 0.615 / 0.701 * (gap[..., 0] - y)])
@@ -182,8 +182,8 @@ def g_by_hand(state, d, batch):
         "gan": cross_entropy(np.asarray(D(d, jnp.asarray(made, jnp.float32)), np.float64), True),
         "content": np.abs(maps(state, made) - maps(state, photo)).mean(),
         "style": np.abs(gram(maps(state, made)) - wanted).mean(),
-        "greyscale": np.abs(luminance(made) - luminance(photo)).mean(),
-        "colour": colour(made, photo),
+        "grayscale": np.abs(luminance(made) - luminance(photo)).mean(),
+        "color": color(made, photo),
         "total_variation": total_variation(made),
     }
     weighted = sum((10 if name == "content" else 1) * value for name, value in found.items())
@@ -209,7 +209,7 @@ def same_metrics(got, want, rtol=5e-5):
 
 
 def test_the_first_phase_learns_content_alone(config, pack, path):
-    """Its loss by hand at each step; D, its statistics and its optimiser stay bit for bit."""
+    """Its loss by hand at each step; D, its statistics and its optimizer stay bit for bit."""
     states, lines = path(0, CONTENT)
     for step, (now, after, line) in enumerate(zip(states[:-1], states[1:], lines, strict=True)):
         photo = batch_at(config, pack, step, now)["real"]
@@ -271,7 +271,7 @@ def both(game, state, batch, keys):
 
 
 def test_an_identity_map_keeps_everything(folder, pack, first):
-    """Landmarks, content, grey and colour of G(a) = a are those of a; style and GAN remain."""
+    """Landmarks, content, grey and color of G(a) = a are those of a; style and GAN remain."""
     config = with_features(CARTOON, folder)
     state = first.replace(frozen=config.method.frozen(pack))
     batch = batch_at(config, pack, 0, state)
@@ -281,7 +281,7 @@ def test_an_identity_map_keeps_everything(folder, pack, first):
     )
     identity = of_game(settings, both, lambda game: setattr(game, "g", Identity()))
     d, g = jax.device_get(identity(state, batch, keys_at(state)))
-    for name in ("landmark", "content", "greyscale", "colour"):
+    for name in ("landmark", "content", "grayscale", "color"):
         assert g[f"loss/{name}"] == 0
     photo = np.asarray(batch["real"], np.float64)
     terms = {
@@ -387,8 +387,8 @@ BARE = dataclasses.replace(
     content_steps=0,
     style=0.0,
     landmark=0.0,
-    greyscale=0.0,
-    colour=0.0,
+    grayscale=0.0,
+    color=0.0,
     total_variation=0.0,
     edge=0.0,
 )
@@ -398,7 +398,7 @@ def metrics_of(settings, frozen, edges=True):
     """Names of the metrics of D's and G's losses, from shapes alone."""
     config = dataclasses.replace(CARTOON, method=settings)
     method = settings.make(None)
-    state = jax.eval_shape(lambda held: train_step.init_state(config, method, held), frozen)
+    state = jax.eval_shape(lambda held: init_state(config, method, held), frozen)
     image = jax.ShapeDtypeStruct((8, 16, 16, 3), jnp.float32)
     batch = {"real": image, "real_b": image, **({"edges_b": image} if edges else {})}
     return set().union(
@@ -417,7 +417,7 @@ def test_terms_without_a_weight_cost_nothing(pack):
 
 
 @pytest.mark.parametrize(
-    "name", ["content", "style", "landmark", "greyscale", "colour", "total_variation"]
+    "name", ["content", "style", "landmark", "grayscale", "color", "total_variation"]
 )
 def test_each_weight_brings_its_term(folder, pack, name):
     settings = dataclasses.replace(

@@ -61,7 +61,7 @@ def test_samples_without_a_prompt_take_texts_of_the_data(runs):
     assert page.size == (2 * 18 + 2, 2 * 18 + 2)
 
 
-def test_the_table_of_colours(runs):
+def test_the_table_of_colors(runs):
     page = np.asarray(picture(anigan("table", runs[0] / "gan")))
     assert page.shape[0] > 12 * 18
     assert page.shape[1] > 11 * 18
@@ -118,7 +118,7 @@ def test_accuracy_by_a_classifier(runs):
     assert abs(report["seen"]["chance"]["hair"] - 1 / 12) < 0.02
     # A third of 60 images is held out, whole groups at a time.
     assert 5 < report["ceiling"]["prompts"]["hair"]["n"] < 40
-    assert 0 <= report["ceiling"]["mean_over_colours"]["eyes"] <= 1
+    assert 0 <= report["ceiling"]["mean_over_colors"]["eyes"] <= 1
 
 
 def test_a_classifier_tells_its_accuracy_at_the_end(runs):
@@ -130,7 +130,7 @@ def test_a_classifier_tells_its_accuracy_at_the_end(runs):
 
 
 BAD = {
-    "colour": (["sample", "GAN", "--prompt", "mauve hair"], ["'mauve'", "Known colours"]),
+    "color": (["sample", "GAN", "--prompt", "mauve hair"], ["'mauve'", "Known colors"]),
     "typo": (["sample", "GAN", "--prompt", "bleu hair red eyes"], ["did you mean 'blue'"]),
     "empty": (["sample", "GAN", "--prompt", ""], ["no prompts"]),
     "file": (["sample", "GAN", "--prompts", "no.txt"], ["no.txt"]),

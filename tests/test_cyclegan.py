@@ -19,6 +19,7 @@ from anigan_jax.methods.cyclegan import CycleGame, CycleGAN
 from anigan_jax.networks import resnet
 from anigan_jax.optimizers import Optimizer
 from anigan_jax.runtime import devices as parallel
+from anigan_jax.state import init_state
 from anigan_jax.storage import checkpoint
 from anigan_jax.training import input
 from anigan_jax.training import step as train_step
@@ -338,7 +339,7 @@ def test_each_player_is_updated_once_a_step(path):
 def test_without_a_pool_there_is_no_memory(path):
     config = dataclasses.replace(CYCLE, method=dataclasses.replace(CYCLE.method, pool=0))
     method, image = config.method.make(None), jax.ShapeDtypeStruct((8, 16, 16, 3), jnp.float32)
-    state = jax.eval_shape(lambda: state.init_state(config, method, {}))
+    state = jax.eval_shape(lambda: init_state(config, method, {}))
     assert state.memory == {}
     assert path[0][0].memory["a"].shape == (20, 16, 16, 3)
     loss = method.phases[0].updates[0].losses[0]
@@ -507,7 +508,7 @@ def test_dispatch_and_mapper_do_not_change_the_bits(data, path):
 
 
 def test_four_devices_agree_with_one(data, path):
-    """Each image is normalised alone, so only the order of the gradients' sums differs."""
+    """Each image is normalized alone, so only the order of the gradients' sums differs."""
     states, lines = path
     end, metrics = run_steps(CYCLE, data, states[0], 4, devices=4)
     assert end.memory["held"] == states[4].memory["held"] == 20

@@ -33,7 +33,7 @@ def test_epochs_and_seeds_have_orders_of_their_own():
     assert first(0, 0) != first(0, 10)
     assert first(0, 0) != first(1, 0)
     assert first(0, 0) == first(0, 0)
-    # Neighbours in the data are not neighbours in a batch.
+    # Neighbors in the data are not neighbors in a batch.
     assert np.mean(np.abs(np.diff(first(0, 0))) == 1) < 0.2
 
 
@@ -148,15 +148,15 @@ def test_painted_faces_are_a_function_of_seed_and_index():
 
 
 def test_painted_faces_show_their_tags(tmp_path):
-    """Every colour of the vocabulary occurs, and hair pixels have the tag's colour."""
+    """Every color of the vocabulary occurs, and hair pixels have the tag's color."""
     faces = [painted.face(0, i) for i in range(400)]
     assert {f.hair for f in faces} == set(painted.HAIR)
     assert {f.eyes for f in faces} == set(painted.EYES)
     for index in range(30):
         face, image = faces[index], painted.paint(0, index, 64).astype(int)
         distance = {
-            name: (np.abs(image - np.array(colour)).sum(-1) < 40).sum()
-            for name, colour in painted.HAIR.items()
+            name: (np.abs(image - np.array(color)).sum(-1) < 40).sum()
+            for name, color in painted.HAIR.items()
         }
         assert distance[face.hair] > 60, (index, face.hair)
         assert face.hair in painted.tags(face)

@@ -22,7 +22,7 @@ EVERY = {
     **DISTANCES,
     "prdc": prdc.prdc,
     "nearest": prdc.nearest,
-    "copies": lambda fake, real: prdc.memorisation(fake, real, fake, closest=1),
+    "copies": lambda fake, real: prdc.memorization(fake, real, fake, closest=1),
 }
 SIZE = 16
 WEIGHTS = np.random.default_rng(9).standard_normal((SIZE * SIZE * 3, 48)) / 28
@@ -39,10 +39,10 @@ def features(images, batch=64):
 
 @pytest.fixture(scope="module")
 def faces():
-    """Of 1,200 painted faces: (N, 16, 16, 3) uint8 and the index of the hair colour."""
+    """Of 1,200 painted faces: (N, 16, 16, 3) uint8 and the index of the hair color."""
     parameters = [painted.face(5, i) for i in range(1200)]
     images = np.stack([painted.draw(face, SIZE)[0] for face in parameters])
-    return images, np.array([painted.HAIR_COLOURS.index(face.hair) for face in parameters])
+    return images, np.array([painted.HAIR_COLORS.index(face.hair) for face in parameters])
 
 
 def noise(images, sigma):
@@ -90,8 +90,8 @@ def test_distances_grow_with_corruption(faces, name):
 
 def test_distances_grow_with_every_class_dropped(faces):
     images, hair = faces
-    # The dark colours go first: without an order, a second loss can balance the first.
-    light = np.argsort([sum(painted.HAIR[name]) for name in painted.HAIR_COLOURS])[:10]
+    # The dark colors go first: without an order, a second loss can balance the first.
+    light = np.argsort([sum(painted.HAIR[name]) for name in painted.HAIR_COLORS])[:10]
     rank = np.full(12, -1)
     rank[light] = np.arange(10)
     rank = rank[hair]

@@ -56,12 +56,12 @@ def test_other_changes_are_not_taken_for_copies():
 
 
 def test_groups_are_those_of_brute_force():
-    """Random thumbnails around few centres, so that chains and mirrors occur."""
+    """Random thumbnails around few centers, so that chains and mirrors occur."""
     rng = np.random.default_rng(0)
-    centres = rng.integers(0, 256, (40, 16, 16, 3))
+    centers = rng.integers(0, 256, (40, 16, 16, 3))
     which = rng.integers(0, 40, 300)
     spread = rng.uniform(0, 14, (300, 1, 1, 1))
-    thumbs = centres[which] + rng.normal(size=(300, 16, 16, 3)) * spread
+    thumbs = centers[which] + rng.normal(size=(300, 16, 16, 3)) * spread
     flip = rng.random(300) < 0.3
     thumbs[flip] = thumbs[flip][:, :, ::-1]
     thumbs = np.clip(np.rint(thumbs), 0, 255).astype(np.uint8)

@@ -53,7 +53,7 @@ def test_the_verb(verb, run):
     assert fd["generated"] > 0
     assert fd["floor"] is None
     assert "more than 32 images" in told["refused"]["fd-random"]
-    for near in told["memorisation"].values():
+    for near in told["memorization"].values():
         assert near["ratio"] == pytest.approx(near["fake"] / near["held_out"])
         assert near["ratio"] > 1.2
     assert (run / "evaluate" / "step_000000000_closest.png").stat().st_size > 1000
@@ -118,7 +118,7 @@ def test_a_run_without_held_out_images_has_no_floor(verb, tmp_path):
     report = judged(verb, untrained(tmp_path / "gan", "FULL"), "--n", "50")
     (told,) = report["sets"].values()
     assert told["held_out"] == 0
-    assert told["memorisation"] == {}
+    assert told["memorization"] == {}
     assert all(row["floor"] is None for row in told["scores"].values())
     code, out, _ = verb("evaluate", tmp_path / "gan" / "full", "--judge", "random", "--n", "50")
     assert code == 0
@@ -132,7 +132,7 @@ def test_runs_that_make_no_images_are_refused(verb, tmp_path):
     assert "trains no generator" in error
 
 
-def test_pairs_of_colours(verb, run, tmp_path):
+def test_pairs_of_colors(verb, run, tmp_path):
     judge = untrained(tmp_path / "judge", "JUDGE")
     report = judged(verb, run, "--n", "50", "--classifier", judge)
     modes = report["sets"]["generated"]["modes"]
@@ -173,14 +173,14 @@ def test_copies_are_found_mirrored_ones_too(faces):
     sheet = {}
     for mirror in (False, True):
         found = found_of(copies, pack, target)
-        told, sheet[mirror] = sample_quality.memorisation(
+        told, sheet[mirror] = sample_quality.memorization(
             {"random": found}, copies, pack, target, mirror
         )
         assert told["pixels"]["fake"] == 0 if mirror else told["pixels"]["fake"] >= 0
         assert told["random"]["fake"] < told["random"]["held_out"]
     held = pack.part("test")
     seen = {"random": found_of(held, pack, target)}
-    told, _ = sample_quality.memorisation(seen, held, pack, target, True)
+    told, _ = sample_quality.memorization(seen, held, pack, target, True)
     assert told["pixels"]["ratio"] == pytest.approx(1, abs=0.3)
     # Rows 3 and 4 of the picture: each copy above its original, mirrored as it was copied.
     rows = np.asarray(sheet[True].convert("RGB"))

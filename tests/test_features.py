@@ -182,7 +182,7 @@ N = 530  # FD needs more images than the 512 features.
 
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory, vgg16):
-    """Painted faces, their hair colours, and features of the first N and of the next 600."""
+    """Painted faces, their hair colors, and features of the first N and of the next 600."""
     pack = packed(faces_of(2600, 64), tmp_path_factory.mktemp("faces"))
     clean, real = (
         features.of_images(vgg16, pack.images[part]) for part in (slice(N), slice(N, N + 600))
@@ -200,14 +200,14 @@ def test_the_default_features_see_more_corruption_as_worse(vgg16, faces, kind):
 
 
 @pytest.mark.slow
-def test_the_default_features_see_missing_hair_colours(vgg16, faces):
+def test_the_default_features_see_missing_hair_colors(vgg16, faces):
     images, hair, clean, real = faces
     rest = np.arange(N + 600, len(images))
     order = np.argsort(-np.bincount(hair), kind="stable")
     seen = []
     for dropped in (4, 8, 11):
         kept = rest[np.isin(hair[rest], order[dropped:])]
-        # Of the rarest colour alone there are fewer than a covariance needs.
+        # Of the rarest color alone there are fewer than a covariance needs.
         seen.append(features.of_images(vgg16, images[np.resize(kept, N)]))
     rises(vgg16, [clean, *seen], real)
 

@@ -60,7 +60,7 @@ def test_who_changes_nothing_is_the_identity_baseline(pack, state):
     assert report["ba"]["translation"]["hair"] is None
 
 
-def test_a_constant_translation_has_the_psnr_of_its_colour(pack, state):
+def test_a_constant_translation_has_the_psnr_of_its_color(pack, state):
     report = judged(pack, state, {"ab": lambda x: jnp.zeros_like(x)})
     partners = pack.part("testB").astype(np.float64)
     # 0 is level 128 of 255 when rounded to even.

@@ -36,11 +36,11 @@ def l1_loop(one, other):
     return [np.mean([abs(a - b).mean() for a, b in image]) for image in pixels(one, other)]
 
 
-def greyscale_loop(one, other):
+def grayscale_loop(one, other):
     return [np.mean([abs(yuv(a)[0] - yuv(b)[0]) for a, b in image]) for image in pixels(one, other)]
 
 
-def colour_loop(one, other):
+def color_loop(one, other):
     found = []
     for image in pixels(one, other):
         total = 0.0
@@ -75,8 +75,8 @@ def total_variation_loop(images):
 
 PAIRS = {
     "l1": (losses.l1, l1_loop),
-    "greyscale": (losses.greyscale, greyscale_loop),
-    "colour": (losses.colour, colour_loop),
+    "grayscale": (losses.grayscale, grayscale_loop),
+    "color": (losses.color, color_loop),
 }
 ALONE = {
     "gram": (losses.gram, gram_loop),
@@ -95,8 +95,8 @@ def test_distances_equal_a_loop(name, scale):
     ours, loop = PAIRS[name]
     got = ours(scale * ONE, scale * OTHER)
     assert got.shape == (3,)
-    # 1e-4: colour differences of AnimeGAN are rounded to five digits.
-    tolerance = 1e-4 if name == "colour" else 2e-6
+    # 1e-4: color differences of AnimeGAN are rounded to five digits.
+    tolerance = 1e-4 if name == "color" else 2e-6
     np.testing.assert_allclose(got, loop(scale * ONE, scale * OTHER), rtol=tolerance)
     np.testing.assert_array_equal(got, ours(scale * OTHER, scale * ONE))
 
@@ -123,13 +123,13 @@ def test_distance_of_equal_images_is_zero(name, value):
 
 
 @pytest.mark.parametrize("gap", [0.5, -0.25, 1e4])
-def test_grey_differences_have_no_colour(gap):
-    """Luminance has weights that sum to 1, colour differences ones that sum to 0."""
+def test_grey_differences_have_no_color(gap):
+    """Luminance has weights that sum to 1, color differences ones that sum to 0."""
     one = draw(4, 2, 3, 3, 3)
     np.testing.assert_allclose(losses.l1(one + gap, one), abs(gap), rtol=1e-5)
-    np.testing.assert_allclose(losses.greyscale(one + gap, one), abs(gap), rtol=1e-5)
+    np.testing.assert_allclose(losses.grayscale(one + gap, one), abs(gap), rtol=1e-5)
     # Five digits leave 1e-5 of the gap.
-    np.testing.assert_allclose(losses.colour(one + gap, one), abs(gap), rtol=2e-5)
+    np.testing.assert_allclose(losses.color(one + gap, one), abs(gap), rtol=2e-5)
 
 
 @pytest.mark.parametrize(
@@ -143,18 +143,18 @@ def test_grey_differences_have_no_colour(gap):
 def test_primaries_by_hand(pixel, grey, u, v):
     """Differences below 1 are squared and halved, beyond it they are linear."""
     one, zero = jnp.zeros((1, 2, 2, 3)) + jnp.array(pixel), jnp.zeros((1, 2, 2, 3))
-    np.testing.assert_allclose(losses.greyscale(one, zero), grey, rtol=1e-6)
+    np.testing.assert_allclose(losses.grayscale(one, zero), grey, rtol=1e-6)
     small = grey + u**2 / 2 + v**2 / 2
-    np.testing.assert_allclose(losses.colour(one, zero), small, rtol=1e-5)
+    np.testing.assert_allclose(losses.color(one, zero), small, rtol=1e-5)
     large = 100 * (grey + abs(u) + abs(v)) - 1
-    np.testing.assert_allclose(losses.colour(100 * one, zero), large, rtol=1e-5)
+    np.testing.assert_allclose(losses.color(100 * one, zero), large, rtol=1e-5)
 
 
 def test_one_pixel_counts_by_its_share():
     zero = jnp.zeros((2, 4, 4, 3))
     one = zero.at[1, 2, 3].set(jnp.array([0.0, 0.6, 0.0]))
     np.testing.assert_allclose(losses.l1(one, zero), [0, 0.6 / 48], rtol=1e-6)
-    np.testing.assert_allclose(losses.greyscale(one, zero), [0, 0.587 * 0.6 / 16], rtol=1e-6)
+    np.testing.assert_allclose(losses.grayscale(one, zero), [0, 0.587 * 0.6 / 16], rtol=1e-6)
 
 
 def test_total_variation_by_hand():
@@ -188,7 +188,7 @@ def test_huber_by_hand_and_at_its_seam():
     np.testing.assert_allclose(slope, np.clip(X, -1, 1), rtol=1e-6)
 
 
-def torch_colour(torch, a, b):
+def torch_color(torch, a, b):
     matrix = torch.tensor(losses.YUV)
     y, u, v = ((a - b) @ matrix.T).unbind(-1)
     huber = torch.nn.HuberLoss(reduction="none", delta=1.0)
@@ -210,8 +210,8 @@ def torch_peers(torch):
 
     return {
         "l1": lambda a, b: f.l1_loss(a, b, reduction="none").mean((1, 2, 3)),
-        "greyscale": lambda a, b: f.l1_loss(grey(a), grey(b), reduction="none").mean((1, 2)),
-        "colour": lambda a, b: torch_colour(torch, a, b),
+        "grayscale": lambda a, b: f.l1_loss(grey(a), grey(b), reduction="none").mean((1, 2)),
+        "color": lambda a, b: torch_color(torch, a, b),
         "gram": lambda a: torch.einsum("bijc,bijd->bcd", a, a) / a[0].numel(),
         "total_variation": variation,
         "huber": lambda a: f.huber_loss(a, torch.zeros_like(a), reduction="none", delta=1.0),

@@ -32,7 +32,7 @@ class Pool:
 
 
 def numbered(first, count, side=2):
-    """Images that are recognised by their values: the first pixel is the number."""
+    """Images that are recognized by their values: the first pixel is the number."""
     numbers = first + jnp.arange(count, dtype=jnp.float32)
     offsets = jnp.arange(side * side * 3, dtype=jnp.float32) / 100
     return (numbers[:, None] + offsets).reshape(count, side, side, 3)

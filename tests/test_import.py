@@ -86,7 +86,7 @@ def test_labels_of_the_three_kinds(tmp_path):
         assert columns["hair"][1] == columns["eyes"][1] == -1
         assert hair[columns["hair"][2]] == "blue"
         assert eyes[columns["eyes"][2]] == "red"
-        kept = built(tmp_path, str(folder), unlabelled="drop")
+        kept = built(tmp_path, str(folder), unlabeled="drop")
         assert kept.examples()["names"] == ["0.png", "2.png"]
 
 
@@ -96,7 +96,7 @@ def test_label_faults_are_named(tmp_path):
     found = scanned(tmp_path, write(tmp_path / "x", {**faces(4), "tags.csv": table}))
     assert codes(found) == {
         "tags.csv: 1": "unknown tag",
-        "2.png": "unlabelled",
+        "2.png": "unlabeled",
         "3.png": "no label",
         "7": "no image",
     }
@@ -150,8 +150,8 @@ def test_boxes_crop_the_head(tmp_path):
     got = built(tmp_path, path)
     assert (got.images[0] == [0, 255, 0]).all()
     assert codes(scanned(tmp_path, path)) == {"b.png": "no image", "c.png": "no box"}
-    centred = built(tmp_path, path, crop="centre")
-    assert (centred.images[0][16, 4] == [255, 0, 0]).all()
+    centered = built(tmp_path, path, crop="center")
+    assert (centered.images[0][16, 4] == [255, 0, 0]).all()
 
 
 def test_twins_never_cross_the_split(tmp_path):

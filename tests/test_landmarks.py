@@ -49,8 +49,8 @@ def test_it_equals_face_api_on_photos_and_lies_on_the_faces(tmp_path):
 def test_the_shipped_weights_are_the_published_ones():
     folder = DATA / "face_landmarks_68"
     assert perceptual_landmarks.from_face_api(folder) == perceptual_landmarks.LANDMARKS.read_bytes()
-    licence = perceptual_landmarks.LANDMARKS.with_suffix(".LICENSE").read_text()
-    assert licence == (folder / "LICENSE").read_text()
+    license = perceptual_landmarks.LANDMARKS.with_suffix(".LICENSE").read_text()
+    assert license == (folder / "LICENSE").read_text()
 
 
 def test_batches_do_not_matter_and_any_size_goes():

@@ -185,7 +185,7 @@ def test_cutout_removes_half_the_side_or_less():
     assert set(np.unique(out)) == {0.0, 1.0}
 
 
-def test_colour_changes_brightness_within_its_bounds():
+def test_color_changes_brightness_within_its_bounds():
     x = jnp.zeros((64, 4, 4, 3))
     out = np.asarray(augment.diff_augment(x, jax.random.split(jax.random.key(0), 64), ("color",)))
     assert np.abs(out).max() <= 0.5

@@ -1,4 +1,4 @@
-"""Neighbours, precision, recall, density, coverage and copies: by hand, and by definition."""
+"""Neighbors, precision, recall, density, coverage and copies: by hand, and by definition."""
 
 import tracemalloc
 
@@ -46,7 +46,7 @@ def test_a_tie_is_outside():
 
 @pytest.mark.parametrize("offset", [0, 1000])
 def test_a_copy_of_the_data_ties_everywhere(offset):
-    # Each ball holds its own middle and k - 1 neighbours; the k-th lies on the edge, which
+    # Each ball holds its own middle and k - 1 neighbors; the k-th lies on the edge, which
     # a matrix product alone cannot tell.
     real = normal(300, 64, 1) + offset
     assert prdc.prdc(real.copy(), real) == (1, 1, 1, 1)
@@ -133,7 +133,7 @@ def test_the_whole_matrix_is_never_held(monkeypatch):
     fake, real = normal(1500, 4, 1), normal(1500, 4, 2)
     tracemalloc.start()
     prdc.prdc(fake, real)
-    prdc.memorisation(fake, real, fake[:100])
+    prdc.memorization(fake, real, fake[:100])
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     # All distances would be 18 MB; a block is 0.26 MB, and some eight of them are alive.
@@ -159,36 +159,36 @@ def test_nearest_finds_a_copy_far_from_zero():
     distances, index = prdc.nearest(pool[[7, 3]], pool)
     assert distances.tolist() == [[0], [0]]
     assert index.tolist() == [[7], [3]]
-    # A row that comes twice is its other copy's neighbour.
+    # A row that comes twice is its other copy's neighbor.
     twice = np.concatenate([pool, pool[:1]])
     distances, index = prdc.nearest(twice)
     assert (distances[0, 0], index[0, 0], index[50, 0]) == (0, 50, 0)
 
 
-def test_memorisation_by_hand():
+def test_memorization_by_hand():
     train, held_out = column(0, 10, 20), column(2, 12, 24)  # 2, 2 and 4 away
-    got = prdc.memorisation(column(0.5, 9, 24, 10), train, held_out, closest=3)
+    got = prdc.memorization(column(0.5, 9, 24, 10), train, held_out, closest=3)
     assert (got.fake, got.held_out, got.ratio) == (0.75, 2, 0.375)
     assert got.closest.tolist() == [[3, 1], [0, 0], [1, 1]]
     assert got.distances.tolist() == [0, 0.5, 1]
 
 
-def test_memorisation_tells_copies_from_new_images():
+def test_memorization_tells_copies_from_new_images():
     train, held_out, new = (normal(n, 16, s) for n, s in ((800, 1), (300, 2), (300, 3)))
-    assert prdc.memorisation(new, train, held_out).ratio == pytest.approx(1, abs=0.05)
+    assert prdc.memorization(new, train, held_out).ratio == pytest.approx(1, abs=0.05)
     found = []
     for noise in (0, 0.05, 0.2, 0.5):
         copies = train[:300] + noise * normal(300, 16, 4)
-        found.append(prdc.memorisation(copies, train, held_out).ratio)
+        found.append(prdc.memorization(copies, train, held_out).ratio)
     assert found[0] == 0
     assert np.diff(found).min() > 0
     assert found[1] < 0.1
     # A quarter of copies leaves the median and fills the list.
     some = np.concatenate([new[:240], train[:60]])
-    got = prdc.memorisation(some, train, held_out)
+    got = prdc.memorization(some, train, held_out)
     assert got.distances.tolist() == [0] * 16
     assert (got.closest[:, 0] - 240 == got.closest[:, 1]).all()
-    again = prdc.memorisation(some + 1e3, train + 1e3, held_out + 1e3)
+    again = prdc.memorization(some + 1e3, train + 1e3, held_out + 1e3)
     assert again.ratio == pytest.approx(got.ratio, rel=1e-9)
 
 
@@ -209,8 +209,8 @@ def test_refusals():
     with pytest.raises(ValueError, match="do not compare"):
         prdc.nearest(x, y[:, :2])
     with pytest.raises(ValueError, match="too few: 16"):
-        prdc.memorisation(y, x, x)
+        prdc.memorization(y, x, x)
     with pytest.raises(ValueError, match="do not compare"):
-        prdc.memorisation(x, x, y[:, :2])
+        prdc.memorization(x, x, y[:, :2])
     with pytest.raises(ValueError, match="held-out rows are training"):
-        prdc.memorisation(x, x, x)
+        prdc.memorization(x, x, x)

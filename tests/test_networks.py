@@ -108,13 +108,13 @@ def test_the_reference_equals_pytorch():
     config = configs.load("ref_dcgan64")
     method = dataclasses.replace(
         config.method,
-        generator=specs.Generator(z_dim=z, base=base),
-        discriminator=specs.Discriminator(base=base),
+        generator=specs.Generator(z_dim=z, base_channels=base),
+        discriminator=specs.Discriminator(base_channels=base),
     ).make(None)
     params, stats, _ = method.init(jax.random.key(0), {})
     plans = (
-        dcgan.generator(specs.Generator(z_dim=z, base=base)),
-        dcgan.discriminator(specs.Discriminator(base=base)),
+        dcgan.generator(specs.Generator(z_dim=z, base_channels=base)),
+        dcgan.discriminator(specs.Discriminator(base_channels=base)),
     )
     x = np.random.default_rng(0).normal(size=(3, 1, 1, z)).astype("f")
     for player, net, plan in zip("gd", nets, plans, strict=True):

@@ -55,7 +55,7 @@ def test_the_same_face_in_another_light():
     assert np.abs(one - other).mean() > gap
 
 
-def test_grain_is_white_and_no_neighbour_has_the_same():
+def test_grain_is_white_and_no_neighbor_has_the_same():
     a, b = (photo._bytes(noise, 3, 4096)[:, 0].astype(float) for noise in (7, 8))
     assert 120 < a.mean() < 135
     assert 70 < a.std() < 78
@@ -65,14 +65,14 @@ def test_grain_is_white_and_no_neighbour_has_the_same():
 
 
 def crown(images):
-    """(N, 3) median colour of the top of the hair of 64-px faces."""
+    """(N, 3) median color of the top of the hair of 64-px faces."""
     return np.median(images[:, 9:20, 26:38].reshape(len(images), -1, 3), axis=1)
 
 
-def test_photos_show_their_hair_colour():
+def test_photos_show_their_hair_color():
     """Nearest mean of the classes, learnt from other faces: at least 95 of 100 right."""
     faces = [painted.face(0, i) for i in range(480)]
-    true = np.array([painted.HAIR_COLOURS.index(f.hair) for f in faces])
+    true = np.array([painted.HAIR_COLORS.index(f.hair) for f in faces])
     seen = crown(np.stack([photo.draw(f, 64, i) for i, f in enumerate(faces)]))
     means = np.stack([seen[:300][true[:300] == c].mean(0) for c in range(12)])
     got = ((seen[300:, None] - means) ** 2).sum(-1).argmin(1)
@@ -97,8 +97,8 @@ def test_photos_are_no_drawings():
 @pytest.mark.parametrize(
     ("field", "values"),
     [
-        ("hair", painted.HAIR_COLOURS),
-        ("eyes", painted.EYE_COLOURS),
+        ("hair", painted.HAIR_COLORS),
+        ("eyes", painted.EYE_COLORS),
         ("style", painted.STYLES),
         ("mouth", painted.MOUTHS),
         ("skin", range(3)),
@@ -141,7 +141,7 @@ def test_held_out_rows_are_pairs(small):
     assert (labels == small.labels("testB")).all()
     for row, index in enumerate(range(18, 23)):
         face = painted.face(4, index)
-        assert painted.HAIR_COLOURS[labels[row, 0]] == face.hair
+        assert painted.HAIR_COLORS[labels[row, 0]] == face.hair
         assert (small.part("testB")[row] == painted.draw(face, 32)[0]).all()
 
 

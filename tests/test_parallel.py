@@ -30,7 +30,7 @@ def test_pmap_and_shard_map_give_the_same_bits(images, devices):
 
 
 def test_device_counts_agree_with_sgd(images):
-    """1e-5 relative on every parameter after 5 steps, batch norm synchronised."""
+    """1e-5 relative on every parameter after 5 steps, batch norm synchronized."""
     sgd = Optimizer(name="sgd", rate=1e-2)
     config = dataclasses.replace(PLAIN, g=sgd, d=sgd)
     _, state = start(config)

@@ -144,20 +144,20 @@ def test_boxes_from_flags_and_from_a_file(album, tmp_path):
     np.testing.assert_array_equal(own.images[16][0], want)
     (tmp_path / "faces.csv").write_text("file,x,y,w,h\nc.jpg,40,20,30,30\n")
     listed = photos.gather([album], Cropping(boxes=str(tmp_path / "faces.csv")), 16)
-    assert (listed.names[2], listed.centred) == ("sub/c.jpg", 2)
+    assert (listed.names[2], listed.centered) == ("sub/c.jpg", 2)
     np.testing.assert_array_equal(listed.images[16][2], cropped(photo, 16, box=box))
     one = photos.gather([photo], Cropping(boxes=str(tmp_path / "faces.csv")), 16)
     np.testing.assert_array_equal(one.images[16][0], cropped(photo, 16, box=box))
 
 
-@pytest.mark.parametrize("crop", ["centre", "pad", "auto", "box"])
+@pytest.mark.parametrize("crop", ["center", "pad", "auto", "box"])
 def test_every_crop_is_that_of_the_data(album, crop):
     found = photos.gather([album], Cropping(crop), 16, 32)
     mode = "box" if crop in ("auto", "box") else crop
     for size in (16, 32):
         want = [cropped(album / name, size, mode, BOXES.get(name)) for name in found.names]
         np.testing.assert_array_equal(found.images[size], np.stack(want))
-    assert found.centred == (mode == "box")
+    assert found.centered == (mode == "box")
 
 
 def test_the_other_direction_and_another_size(runs, album, tmp_path, verb):

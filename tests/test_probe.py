@@ -82,7 +82,7 @@ def shaken(tree, seed):
 @pytest.mark.parametrize("output", ["tanh", "sigmoid"])
 def test_features_are_all_maps_before_the_logit_pooled_by_hand(output):
     norm = Norm(epsilon=1e-3)
-    d = Discriminator(size=16, base=4, kernel=5, head="dense", pad_second=1, dropout=0.25)
+    d = Discriminator(size=16, base_channels=4, kernel=5, head="dense", pad_second=1, dropout=0.25)
     d = dataclasses.replace(d, end=2, norm=norm)
     g = dataclasses.replace(PLAIN.method.generator, output=output)
     config = dataclasses.replace(
@@ -107,7 +107,7 @@ def test_features_are_all_maps_before_the_logit_pooled_by_hand(output):
     want = np.concatenate([pooled(m).reshape(3, -1) for m in (one, two, three)], axis=1)
     assert got.shape == (3, 16 * (4 + 8 + 16))
     np.testing.assert_allclose(got, want, rtol=2e-4, atol=2e-5)
-    # An image's features do not depend on its neighbours in the batch.
+    # An image's features do not depend on its neighbors in the batch.
     turned = represent(params, stats, images.at[0].set(-1))
     np.testing.assert_allclose(turned[1:], got[1:], atol=1e-5)
 
@@ -189,14 +189,14 @@ def test_a_rows_class_depends_on_the_fit_and_on_itself_alone(kind):
     np.testing.assert_array_equal(said, scaled)
 
 
-def test_nearest_neighbours_equal_numpy():
+def test_nearest_neighbors_equal_numpy():
     rng = np.random.default_rng(3)
     rows, classes, query = (
         rng.normal(size=(70, 4)),
         rng.integers(0, 2, 70),
         rng.normal(size=(40, 4)),
     )
-    said, _ = linear_probe.predict("neighbours", rows, classes, query)
+    said, _ = linear_probe.predict("neighbors", rows, classes, query)
     mean, deviation = rows.mean(0), rows.std(0)
     a, b = (query - mean) / deviation, (rows - mean) / deviation
     near = np.argsort(((a[:, None] - b[None]) ** 2).sum(-1), axis=1)[:, :5]
@@ -247,10 +247,10 @@ def fake_pack(train, test):
     )
 
 
-def test_colours_leave_out_the_unknown_and_the_rare():
+def test_colors_leave_out_the_unknown_and_the_rare():
     train = [0] * 8 + [3] * 6 + [5] * 9 + [7] * 2 + [-1] * 4
     test = [0] * 5 + [3] * 7 + [5] * 3 + [-1] * 6 + [7] * 6
-    task = linear_probe.colours(fake_pack(train, test), 0, HAIR, 100, 0)
+    task = linear_probe.colors(fake_pack(train, test), 0, HAIR, 100, 0)
     assert np.bincount(task.fit.classes).tolist() == [8, 0, 0, 6]
     assert np.bincount(task.score.classes).tolist() == [5, 0, 0, 7]
     for part, labels, offset in ((task.fit, train, 0), (task.score, test, 100)):
@@ -258,9 +258,9 @@ def test_colours_leave_out_the_unknown_and_the_rare():
             assert labels[image[0, 0, 0] - offset] == label
     assert task.left_out == {HAIR[5]: (9, 3), HAIR[7]: (2, 6)}
     with pytest.raises(UserError, match="fewer than two"):
-        linear_probe.colours(fake_pack(train, test), 1, HAIR, 100, 0)
+        linear_probe.colors(fake_pack(train, test), 1, HAIR, 100, 0)
     # Fewer to fit on than there are: drawn from all, not the first ones.
-    some = linear_probe.colours(fake_pack([0, 3] * 40, test), 0, HAIR, 30, 0)
+    some = linear_probe.colors(fake_pack([0, 3] * 40, test), 0, HAIR, 30, 0)
     assert len(some.fit.images) == len(each(some.fit.images)) == 30
     assert some.fit.images.max() > 40
 
@@ -297,7 +297,7 @@ def run(tmp_path_factory):
 def test_the_verb_writes_a_table_and_json(run, verb):
     code, out, err = verb("probe", run, "--n", 60)
     assert code == 0, err
-    for part in ("real or generated", "hair colour", "D before training", "nearest neighbours"):
+    for part in ("real or generated", "hair color", "D before training", "nearest neighbors"):
         assert part in out
     path = run / "probe" / "step_000000000.json"
     assert str(path) in out

@@ -59,7 +59,7 @@ def judged(run: Path) -> Path:
         "held_out": 4,
         "scores": {"kid-vgg16": columns, "fd-vgg16": dict.fromkeys(columns)},
         "refused": {"fd-vgg16": "too few images for a covariance"},
-        "memorisation": {"pixels": {"ratio": 0.5, "fake": 1.0, "held_out": 2.0}},
+        "memorization": {"pixels": {"ratio": 0.5, "fake": 1.0, "held_out": 2.0}},
         "lpips": {"generated": {"mean": 0.3, "error": 0.01, "pairs": 20}},
         "modes": {"hit": 5, "held": 9, "both": 4, "cells": 132, "tv": 0.5, "kl": float("inf")},
     }
@@ -79,7 +79,7 @@ def judged(run: Path) -> Path:
     share = {"value": 0.5, "low": 0.25, "high": 0.75, "right": 5, "n": 10}
     parts = dict.fromkeys(("hair", "eyes", "both"), share)
     seen = {"pairs": 1, "prompts": parts, "by_class": {"hair": {"aqua": share}}}
-    kinds = {"logistic": {"accuracy": share}, "neighbours": {"accuracy": share}}
+    kinds = {"logistic": {"accuracy": share}, "neighbors": {"accuracy": share}}
     spaces = {key: {"numbers": 64, **kinds} for key in ("d", "untrained", "pixels")}
     task = {"classes": {"brown": [5, 5]}, "chance": share, "spaces": spaces}
     refused = {"eyes": "no brown eyes"}
@@ -289,8 +289,8 @@ def test_a_page_asks_for_nothing_outside(run, verb):
     assert "50.0 % [25.0, 75.0]" in page.text
     # Everything that is shown has a name for those who do not see it.
     assert all(a.get("alt") for tag, a in page.tags if tag == "img")
-    labelled = [a for tag, a in page.tags if a.get("role") == "img"]
-    assert labelled and all(a["aria-label"] for a in labelled)
+    labeled = [a for tag, a in page.tags if a.get("role") == "img"]
+    assert labeled and all(a["aria-label"] for a in labeled)
     ids = [a["id"] for _, a in page.tags if "id" in a]
     assert len(ids) == len(set(ids))
     assert {asked[1:] for asked in page.asked if asked.startswith("#")} <= set(ids)
@@ -547,8 +547,8 @@ def driver():
         yield found
 
 
-# Distinct colours of each chart's pixels; an empty canvas has one.
-COLOURS = """return [...document.querySelectorAll('.plot canvas')].map(c => new Set(new Uint32Array(
+# Distinct colors of each chart's pixels; an empty canvas has one.
+COLORS = """return [...document.querySelectorAll('.plot canvas')].map(c => new Set(new Uint32Array(
   c.getContext('2d').getImageData(0, 0, c.width, c.height).data.buffer)).size)"""
 # Texts with less contrast than WCAG AA asks of them, against what is painted behind them.
 CONTRAST = """
@@ -558,8 +558,8 @@ const light = ([r, g, b]) => [r, g, b].map(v => v / 255).map(
 ).reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
 const behind = (node) => {
   for (; node; node = node.parentElement) {
-    const colour = parts(getComputedStyle(node).backgroundColor);
-    if (colour.length === 3 || colour[3] === 1) return colour;
+    const color = parts(getComputedStyle(node).backgroundColor);
+    if (color.length === 3 || color[3] === 1) return color;
   }
 };
 const found = [];
@@ -583,9 +583,9 @@ def test_charts_are_drawn_and_can_be_worked(pages, driver):
     wanted = driver.execute_script(
         "return JSON.parse(document.getElementById('data').textContent).charts.length"
     )
-    colours = driver.execute_script(COLOURS)
-    assert len(colours) == wanted > 4
-    assert min(colours) > 20
+    colors = driver.execute_script(COLORS)
+    assert len(colors) == wanted > 4
+    assert min(colors) > 20
     chart = driver.find_element(By.CSS_SELECTOR, ".chart")
     driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", chart)
     canvas = chart.find_element(By.TAG_NAME, "canvas")
@@ -611,7 +611,7 @@ def test_charts_are_drawn_and_can_be_worked(pages, driver):
     log = next(b for b in chart.find_elements(By.CSS_SELECTOR, ".tools button") if b.text == "Log")
     log.click()
     assert log.get_attribute("aria-pressed") == "true"
-    assert driver.execute_script(COLOURS)[0] > 20
+    assert driver.execute_script(COLORS)[0] > 20
     assert said(driver) == []
 
 
@@ -680,7 +680,7 @@ def test_a_phone_needs_no_sideways_scrolling(pages, driver, name):
     for details in driver.find_elements(By.TAG_NAME, "details"):
         driver.execute_script("arguments[0].open = true", details)
     assert driver.execute_script("return document.documentElement.scrollWidth") == 360
-    assert min(driver.execute_script(COLOURS)) > 20
+    assert min(driver.execute_script(COLORS)) > 20
     if name == "both":
         shown = driver.find_elements(By.CSS_SELECTOR, ".glance article")
         assert [one.is_displayed() for one in shown] == [True, False]

@@ -63,15 +63,15 @@ def test_instance_norm_keeps_digits_where_the_mean_is_large():
     """Mean 100: what is left is the rounding of the mean, 8e-6 of a deviation."""
     x = 100 + draw(0, 3, 6, 6, 4)
     exact = np.asarray(x, np.float64)
-    centred = exact - exact.mean((1, 2), keepdims=True)
-    want = centred / np.sqrt((centred**2).mean((1, 2), keepdims=True) + 1e-5)
+    centered = exact - exact.mean((1, 2), keepdims=True)
+    want = centered / np.sqrt((centered**2).mean((1, 2), keepdims=True) + 1e-5)
     np.testing.assert_allclose(networks_ops_norm.instance_norm(x, 1e-5), want, rtol=0, atol=1.6e-5)
 
 
 def test_instance_norm_gradient_equals_autodiff():
     def plain(x):
-        centred = x - x.mean((1, 2), keepdims=True)
-        return centred / jnp.sqrt((centred**2).mean((1, 2), keepdims=True) + 1e-5)
+        centered = x - x.mean((1, 2), keepdims=True)
+        return centered / jnp.sqrt((centered**2).mean((1, 2), keepdims=True) + 1e-5)
 
     x, weights = draw(0, 2, 5, 4, 3) * 2 + 100, draw(1, 2, 5, 4, 3)
     (got,) = jax.vjp(lambda v: networks_ops_norm.instance_norm(v, 1e-5), x)[1](weights)
@@ -141,9 +141,11 @@ def test_sides_of_the_maps():
 
 
 def test_widths_double_at_most_three_times():
-    plan = resnet.discriminator_plan(PatchDiscriminator(size=256, base=8, downs=5, flats=2))
+    plan = resnet.discriminator_plan(
+        PatchDiscriminator(size=256, base_channels=8, num_downsamples=5, num_flat_convs=2)
+    )
     assert [block.features for block in plan] == [8, 16, 32, 64, 64, 64, 64, 1]
-    plan = resnet.discriminator_plan(PatchDiscriminator(base=8))
+    plan = resnet.discriminator_plan(PatchDiscriminator(base_channels=8))
     assert [(block.features, block.stride) for block in plan] == [
         (8, 2),
         (16, 2),
@@ -232,15 +234,15 @@ def torch_generator(base, blocks, norm="instance", *, flat=False, bias=True):
     return n.Sequential(*made, n.ReflectionPad2d(3), n.Conv2d(width, 3, 7), n.Tanh())
 
 
-def torch_patch(base, downs=3, flats=1, norm="instance", *, head=4, bias=True):
+def torch_patch(base, num_downsamples=3, num_flat_convs=1, norm="instance", *, head=4, bias=True):
     """junyanz's NLayerDiscriminator."""
     import torch
 
     n = torch.nn
     made, width = [n.Conv2d(3, base, 4, 2, 1), n.LeakyReLU(0.2)], base
-    for i in range(1, downs + flats):
+    for i in range(1, num_downsamples + num_flat_convs):
         wider = base * min(2**i, 8)
-        made.append(n.Conv2d(width, wider, 4, 2 if i < downs else 1, 1, bias=bias))
+        made.append(n.Conv2d(width, wider, 4, 2 if i < num_downsamples else 1, 1, bias=bias))
         made += [*normed(torch, wider, norm, relu=False), n.LeakyReLU(0.2)]
         width = wider
     return n.Sequential(*made, n.Conv2d(width, 1, head, 1, 1))
@@ -297,37 +299,39 @@ def lively(params, seed=0):
 
 NETWORKS = {
     "resnet": (
-        ResnetGenerator(size=16, base=4, blocks=1),
+        ResnetGenerator(size=16, base_channels=4, blocks=1),
         resnet.generator,
         resnet.generator_plan,
         lambda norm: torch_generator(4, 1, norm),
     ),
     "cartoon": (
-        CartoonGenerator(size=16, base=4, blocks=1),
+        CartoonGenerator(size=16, base_channels=4, blocks=1),
         resnet.generator,
         resnet.generator_plan,
         lambda norm: torch_generator(4, 1, norm, flat=True),
     ),
     "no bias": (
-        ResnetGenerator(size=16, base=2, blocks=2, bias=False),
+        ResnetGenerator(size=16, base_channels=2, blocks=2, bias=False),
         resnet.generator,
         resnet.generator_plan,
         lambda norm: torch_generator(2, 2, norm, bias=norm == "none"),
     ),
     "patch": (
-        PatchDiscriminator(size=32, base=4),
+        PatchDiscriminator(size=32, base_channels=4),
         resnet.discriminator,
         resnet.discriminator_plan,
         lambda norm: torch_patch(4, norm=norm),
     ),
     "patch of 3x3": (
-        PatchDiscriminator(size=16, base=4, downs=2, flats=0, head_kernel=3),
+        PatchDiscriminator(
+            size=16, base_channels=4, num_downsamples=2, num_flat_convs=0, head_kernel=3
+        ),
         resnet.discriminator,
         resnet.discriminator_plan,
         lambda norm: torch_patch(4, 2, 0, norm, head=3),
     ),
     "seven": (
-        CartoonDiscriminator(size=16, base=4),
+        CartoonDiscriminator(size=16, base_channels=4),
         cartoon.discriminator,
         cartoon.discriminator_plan,
         lambda norm: torch_cartoon_discriminator(4, norm),
@@ -358,7 +362,7 @@ def test_networks_equal_pytorch(name, norm):
 
 def test_batch_norm_equals_pytorch_and_keeps_statistics():
     pytest.importorskip("torch")
-    settings = ResnetGenerator(size=16, base=4, blocks=1, norm="batch")
+    settings = ResnetGenerator(size=16, base_channels=4, blocks=1, norm="batch")
     net, plan = resnet.generator(settings), resnet.generator_plan(settings)
     x = draw(0, 3, 16, 16, 3)
     variables = net.init(jax.random.key(0), x, train=False)
@@ -384,7 +388,9 @@ def test_batch_norm_equals_pytorch_and_keeps_statistics():
 @pytest.mark.parametrize("norm", ["instance", "batch"])
 def test_an_image_does_not_depend_on_its_batch(norm):
     """Batch norm alone mixes images; training and evaluation are one function without it."""
-    net = resnet.discriminator(PatchDiscriminator(size=16, base=4, downs=2, flats=0, norm=norm))
+    net = resnet.discriminator(
+        PatchDiscriminator(size=16, base_channels=4, num_downsamples=2, num_flat_convs=0, norm=norm)
+    )
     x = draw(0, 3, 16, 16, 3)
     variables = net.init(jax.random.key(0), x, train=False)
     variables = {**variables, "params": lively(variables["params"])}
@@ -416,13 +422,13 @@ def test_sizes_that_do_not_come_back_are_refused_with_a_near_one(make, size):
 
 @pytest.mark.parametrize("size", [8, 12, 16, 64, 100])
 def test_sizes_that_are_taken_work(size):
-    settings = ResnetGenerator(size=size, base=1, blocks=1)
+    settings = ResnetGenerator(size=size, base_channels=1, blocks=1)
     settings.check("method.generator")
     assert shape_of(resnet.generator(settings), size) == (2, size, size, 3)
 
 
 def test_a_generator_without_downs_or_channels_is_refused():
-    for change in ({"downs": 0}, {"blocks": -1}, {"base": 0}):
+    for change in ({"num_downsamples": 0}, {"blocks": -1}, {"base_channels": 0}):
         with pytest.raises(UserError, match="at least 1"):
             ResnetGenerator(**change).check("method.generator")
 
@@ -435,7 +441,12 @@ def test_the_smallest_patch_discriminator_is_where_the_check_says(downs, flats, 
     taken = {}
     for size in range(2**downs * 2, 2**downs * 8, 2**downs):
         settings = PatchDiscriminator(
-            size=size, base=2, downs=downs, flats=flats, head_kernel=head, norm=norm
+            size=size,
+            base_channels=2,
+            num_downsamples=downs,
+            num_flat_convs=flats,
+            head_kernel=head,
+            norm=norm,
         )
         before_head = size // 2**downs - flats
         works = before_head - (head == 4) >= 1 and (norm == "none" or before_head >= 2)

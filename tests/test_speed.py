@@ -1,4 +1,4 @@
-"""What makes a step fast and must not change it: types, rematerialisation, donation, no waiting."""
+"""What makes a step fast and must not change it: types, rematerialization, donation, no waiting."""
 
 import dataclasses
 
@@ -15,6 +15,7 @@ from anigan_jax.methods.gan import GAN
 from anigan_jax.networks.dcgan import Discriminator, Generator
 from anigan_jax.networks.resnet import PatchDiscriminator, ResnetGenerator
 from anigan_jax.runtime import devices
+from anigan_jax.state import init_state
 from anigan_jax.training import program
 from anigan_jax.training import step as train_step
 
@@ -72,14 +73,16 @@ def test_bfloat16_resumes_and_repeats(folder):
 
 def cyclegan(size: int, base: int, blocks: int, remat: bool):
     return CycleGAN(
-        generator=ResnetGenerator(size=size, base=base, blocks=blocks),
-        discriminator=PatchDiscriminator(size=size, base=2, downs=2, flats=0),
+        generator=ResnetGenerator(size=size, base_channels=base, blocks=blocks),
+        discriminator=PatchDiscriminator(
+            size=size, base_channels=2, num_downsamples=2, num_flat_convs=0
+        ),
         pool=0,
         remat=remat,
     )
 
 
-def test_rematerialisation_gives_the_same_step(folder):
+def test_rematerialization_gives_the_same_step(folder):
     pack = packed(CYCLE, folder)
     _, state = start(CYCLE, pack)
     ends = []
@@ -92,7 +95,7 @@ def test_rematerialisation_gives_the_same_step(folder):
             np.testing.assert_allclose(ends[1][1][name], values, rtol=1e-4, atol=1e-6)
 
 
-def test_rematerialisation_keeps_less():
+def test_rematerialization_keeps_less():
     """What G's backward pass holds of the forward one, at 64 px with 6 residual blocks.
 
     XLA's CPU backend merges both passes again; GPUs and TPUs do not.
@@ -102,7 +105,7 @@ def test_rematerialisation_keeps_less():
         settings = cyclegan(64, 8, 6, remat)
         config = dataclasses.replace(CYCLE, method=settings, batch_size=4)
         game = settings.make(None)
-        state = jax.eval_shape(lambda c=config, g=game: state.init_state(c, g, {}))
+        state = jax.eval_shape(lambda c=config, g=game: init_state(c, g, {}))
         images = jax.ShapeDtypeStruct((4, 64, 64, 3), jnp.float32)
         loss = game.phases[0].updates[1].losses[0]
         keys = Keys(*[jax.eval_shape(lambda: jax.random.key(0))] * 3)
@@ -152,8 +155,8 @@ def test_a_dispatch_moves_nothing_between_host_and_device(feed, mapper, folder):
 def test_both_updates_share_one_forward_pass_of_g():
     """XLA makes the images once where both see the same latents; the numbers do not change."""
     method = GAN(
-        generator=Generator(z_dim=4, size=16, base=8),
-        discriminator=Discriminator(size=16, base=2),
+        generator=Generator(z_dim=4, size=16, base_channels=8),
+        discriminator=Discriminator(size=16, base_channels=2),
     )
     counts = {}
     for shared in (True, False):
@@ -161,7 +164,7 @@ def test_both_updates_share_one_forward_pass_of_g():
         config = dataclasses.replace(PLAIN, method=settings)
         made = settings.make(None)
         step = train_step.make_train_step(config, made, made.phases[0], None)
-        state = jax.jit(lambda c=config, m=made: state.init_state(c, m, {}))()
+        state = jax.jit(lambda c=config, m=made: init_state(c, m, {}))()
 
         def whole(state, images, step=step):
             examples = jnp.arange(8, dtype=jnp.int32)

@@ -51,7 +51,7 @@ def test_tags_without_a_count_are_refused(cell):
         labels.parse_raw(cell)
 
 
-def test_rules_differ_where_a_part_has_several_colours():
+def test_rules_differ_where_a_part_has_several_colors():
     row = labels.parse_raw("blue hair:5\tred hair:9\tgreen hair:7\tred eyes:1\t")
     assert labels.choose(row, "max-count") == Label("red", "red")
     assert labels.choose(row, "last") == Label("green", "red")
@@ -65,16 +65,16 @@ def test_rules_differ_where_a_part_has_several_colours():
 
 
 @pytest.mark.parametrize("text", ["long hair", "bicolored eyes", "hair", "aqua", "aqua hair bow"])
-def test_what_is_no_colour(text):
-    assert labels.colour(text, "hair") is None
-    assert labels.colour(text, "eyes") is None
+def test_what_is_no_color(text):
+    assert labels.color(text, "hair") is None
+    assert labels.color(text, "eyes") is None
 
 
 def test_spellings():
-    assert labels.colour("grey hair", "hair") == "gray"
-    assert labels.colour("Blond hair", "hair") == "blonde"
-    assert labels.colour("yellow hair", "hair") is None
-    assert labels.colour("yellow eyes", "eyes") == "yellow"
+    assert labels.color("grey hair", "hair") == "gray"
+    assert labels.color("Blond hair", "hair") == "blonde"
+    assert labels.color("yellow hair", "hair") is None
+    assert labels.color("yellow eyes", "eyes") == "yellow"
 
 
 @pytest.mark.parametrize(
@@ -95,9 +95,9 @@ def test_captions(text, want):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", "COLOUR"),
-        ("red", "COLOUR"),
-        ("red hair blue", "COLOUR"),
+        ("", "COLOR"),
+        ("red", "COLOR"),
+        ("red hair blue", "COLOR"),
         ("red nose", "nose"),
         ("long hair", "long"),
         ("bleu hair", "blue"),
@@ -148,9 +148,9 @@ def test_other_tables_are_refused(text):
         labels.read_table(text, "t")
 
 
-def test_painted_faces_use_the_same_colours_in_the_same_order():
-    assert painted.HAIR_COLOURS == labels.HAIR
-    assert painted.EYE_COLOURS == labels.EYES
+def test_painted_faces_use_the_same_colors_in_the_same_order():
+    assert painted.HAIR_COLORS == labels.HAIR
+    assert painted.EYE_COLORS == labels.EYES
 
 
 @needs_data
@@ -169,7 +169,7 @@ def test_the_real_files():
         "raw": 22,
     }
     assert all(t.faults == [] for t in read.values())
-    # Rows of the raw file with both colours are those of the one-hot file, and agree.
+    # Rows of the raw file with both colors are those of the one-hot file, and agree.
     both = {k: v for k, v in read["raw"].labels.items() if v.hair and v.eyes}
     assert len(both) == 4
     assert all(read["one_hot"].labels[key] == label for key, label in both.items())

@@ -91,8 +91,8 @@ def test_the_seeds_networks_equal_pytorch():
     z, words, images = (
         values.normal(size=shape).astype("f") for shape in ((b, z_dim), (b, length), (b, 64, 64, 3))
     )
-    g = text.generator(specs.TextGenerator(z_dim=z_dim, base=base, text_dim=dim))
-    d = text.discriminator(specs.TextDiscriminator(base=base, text_dim=dim))
+    g = text.generator(specs.TextGenerator(z_dim=z_dim, base_channels=base, text_dim=dim))
+    d = text.discriminator(specs.TextDiscriminator(base_channels=base, text_dim=dim))
     made = g.init(jax.random.key(0), z[:, None, None], (words,), train=False)
     (got,), _ = g.apply(made, z[:, None, None], (words,), train=True, mutable=["batch_stats"])
     t, tw = made["params"], torch.tensor(words)
@@ -129,7 +129,13 @@ def test_the_seeds_networks_equal_pytorch():
 def test_several_texts_equal_one_at_a_time(join):
     """The trunk runs once for all texts; each logit is that of its text alone."""
     settings = specs.TextDiscriminator(
-        size=16, base=4, text_dim=6, join=join, spectral=True, batch_norm=False, first_norm=False
+        size=16,
+        base_channels=4,
+        text_dim=6,
+        join=join,
+        spectral=True,
+        batch_norm=False,
+        first_norm=False,
     )
     net = text.discriminator(settings)
     values = np.random.default_rng(0)
@@ -152,7 +158,7 @@ def test_the_product_is_miyatos_projection():
     """f(x, t) = psi(phi(x)) + <V t, phi(x)>, phi summed over places."""
     net = text.discriminator(
         specs.TextDiscriminator(
-            size=8, base=2, text_dim=3, join="product", batch_norm=False, first_norm=False
+            size=8, base_channels=2, text_dim=3, join="product", batch_norm=False, first_norm=False
         )
     )
     values = np.random.default_rng(0)
@@ -169,7 +175,7 @@ def test_the_product_is_miyatos_projection():
 
 def test_norms_that_follow_the_text():
     """Gains times 1 + gain and biases plus bias, linear in the text; z alone before."""
-    settings = specs.TextGenerator(z_dim=3, size=8, base=2, text_dim=4, join="norm")
+    settings = specs.TextGenerator(z_dim=3, size=8, base_channels=2, text_dim=4, join="norm")
     net = text.generator(settings)
     values = np.random.default_rng(0)
     z, words = values.normal(size=(2, 1, 1, 3)).astype("f"), values.normal(size=(2, 5)).astype("f")
@@ -211,7 +217,7 @@ def test_a_wrong_text_is_never_right_and_follows_the_data(rule):
     want = [0, 20, 60, 910] if rule == "any" else [0, 20, 60, 0]
     np.testing.assert_allclose(shares, np.array(want) / sum(want), atol=0.03)
     assert shares[0] == 0
-    # Where no neighbour exists the rule takes any other.
+    # Where no neighbor exists the rule takes any other.
     far = text_conditioning.wrong_pairs(
         counts_of({0: 1, 13: 5}), jnp.zeros(50, jnp.int32), keys_of(50), rule
     )
@@ -300,9 +306,9 @@ PLAIN_TEXT = dataclasses.replace(
     TEXT,
     ema_half_life=0,
     method=TextGAN(
-        generator=specs.TextGenerator(z_dim=4, size=16, base=4, text_dim=6),
+        generator=specs.TextGenerator(z_dim=4, size=16, base_channels=4, text_dim=6),
         discriminator=specs.TextDiscriminator(
-            size=16, base=4, text_dim=6, batch_norm=False, first_norm=False
+            size=16, base_channels=4, text_dim=6, batch_norm=False, first_norm=False
         ),
         wrong_weight=0.5,
         fake_weight=0.5,
@@ -361,7 +367,7 @@ def test_every_loss_trains_finitely(pack, loss):
 
 @pytest.mark.parametrize("g_steps", [1, 2, 5])
 def test_steps_of_g_for_each_of_d(pack, g_steps):
-    """SJTU tried 1:1, 2:1 and 5:1: G's optimiser counts them."""
+    """SJTU tried 1:1, 2:1 and 5:1: G's optimizer counts them."""
     schedule = dataclasses.replace(TEXT.method.schedule, kind="fixed", g=g_steps)
     method = dataclasses.replace(PLAIN_TEXT.method, schedule=schedule)
     config = dataclasses.replace(PLAIN_TEXT, method=method)

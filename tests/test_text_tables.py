@@ -14,7 +14,7 @@ from anigan_jax.data.captions import Prompt
 from anigan_jax.data.labels import Label
 from anigan_jax.errors import UserError
 from anigan_jax.methods import text_conditioning
-from anigan_jax.methods.classifier import ColourClassifier
+from anigan_jax.methods.classifier import ColorClassifier
 from anigan_jax.methods.text_conditioning import PAIRS, Encoder
 from anigan_jax.methods.text_encoder import TextEncoder
 from anigan_jax.networks.char_cnn_rnn import CharCNNRNN, CharEncoder, windows
@@ -23,12 +23,12 @@ from anigan_jax.storage import safetensors
 from anigan_jax.training import artifacts
 
 CHAR = CharEncoder(widths=(4, 5), hidden=6, dim=7)
-JUDGE = Classifier(size=16, base=4)
+JUDGE = Classifier(size=16, base_channels=4)
 ENCODER = dataclasses.replace(
     PLAIN, method=TextEncoder(text=CHAR, image=JUDGE), ema_half_life=0, flip=False
 )
 CLASSIFIER = dataclasses.replace(
-    PLAIN, method=ColourClassifier(network=JUDGE), ema_half_life=0, flip=False
+    PLAIN, method=ColorClassifier(network=JUDGE), ema_half_life=0, flip=False
 )
 FOUND = text_conditioning.all_labels()[[0, 0, 5, 17]]
 
@@ -165,7 +165,7 @@ def test_settings_that_mean_nothing_are_refused():
     with pytest.raises(UserError, match="widths"):
         TextEncoder(text=CharEncoder(widths=(4,) * 6)).make(None)
     with pytest.raises(UserError, match="spectral"):
-        ColourClassifier(network=Classifier(spectral=True)).make(None)
+        ColorClassifier(network=Classifier(spectral=True)).make(None)
 
 
 def test_windows_are_a_convolution_over_time():
@@ -227,7 +227,7 @@ def test_four_devices_agree_with_one(pack, config):
     sgd = dataclasses.replace(config.d, name="sgd", rate=1e-2)
     method = config.method
     role = "image" if config is ENCODER else "network"
-    # Dropout's draws are by example; batch norm's statistics are synchronised.
+    # Dropout's draws are by example; batch norm's statistics are synchronized.
     method = dataclasses.replace(method, **{role: dataclasses.replace(JUDGE, dropout=0.0)})
     config = dataclasses.replace(config, d=sgd, method=method)
     _, state = start(config, pack)
@@ -249,10 +249,10 @@ def test_evaluation_judges_held_out_images(pack):
         assert all(0 <= value <= 1 for value in got.values())
 
 
-def test_images_without_both_colours_are_refused(pack):
+def test_images_without_both_colors_are_refused(pack):
     class Half:
         def labels(self, part):
             return np.array([[1, 2], [-1, 3]])
 
-    with pytest.raises(UserError, match=r"1 of 2 images.*unlabelled drop"):
+    with pytest.raises(UserError, match=r"1 of 2 images.*unlabeled drop"):
         text_conditioning.labels(Half(), "train")

@@ -72,14 +72,14 @@ def test_tagged_faces(tmp_path):
         )
         for e in builder.as_data_source("train")
     }
-    colours = {"0.png": ("aqua", "red"), "1.png": ("pink", "blue"),
+    colors = {"0.png": ("aqua", "red"), "1.png": ("pink", "blue"),
                "2.png": ("red", "unknown"), "3.png": ("unknown", "unknown")}  # fmt: skip
     assert got == {
         name: (*pair, np.asarray(files.noise(int(name[0]))).tobytes())
-        for name, pair in colours.items()
+        for name, pair in colors.items()
     }
     made = dataset.build(Images(f"tfds:{builder.data_dir}", size=32, test=0), tmp_path / "cache")
-    assert made.manifest["counts"] == {"unlabelled": 2}
+    assert made.manifest["counts"] == {"unlabeled": 2}
     assert sorted(made.examples()["eyes"])[:2] == [-1, -1]
 
 

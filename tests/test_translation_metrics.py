@@ -32,10 +32,10 @@ def test_psnr_equals_scikit_image_over_several_blocks(monkeypatch):
     assert paired.psnr(a[:0], b[:0]).shape == (0,)
 
 
-def test_matched_colours_have_the_targets_moments():
+def test_matched_colors_have_the_targets_moments():
     images, targets = noise((40, 16, 16, 3), 0, 20, 120), noise((30, 8, 8, 3), 1, 90, 180)
     targets[..., 2] //= 2
-    got = paired.match_colours(images, targets)
+    got = paired.match_colors(images, targets)
     assert got.shape == images.shape
     assert got.dtype == np.uint8
     for moment in (np.mean, np.std):
@@ -47,14 +47,14 @@ def test_matched_colours_have_the_targets_moments():
     assert (np.diff(got[..., 0].ravel()[values].astype(int)) >= 0).all()
 
 
-def test_colours_matched_by_hand():
+def test_colors_matched_by_hand():
     images = np.array([0, 10], np.uint8).reshape(2, 1, 1, 1).repeat(3, -1)
     targets = np.array([100, 140], np.uint8).reshape(2, 1, 1, 1).repeat(3, -1)
-    assert (paired.match_colours(images, targets) == targets).all()
+    assert (paired.match_colors(images, targets) == targets).all()
     flat = np.full((2, 4, 4, 3), 7, np.uint8)
-    assert (paired.match_colours(flat, targets) == 120).all()
+    assert (paired.match_colors(flat, targets) == 120).all()
     same = noise()
-    assert (paired.match_colours(same, same) == same).all()
+    assert (paired.match_colors(same, same) == same).all()
 
 
 def test_blur_conserves_the_mean_and_equals_the_textbook():
@@ -78,7 +78,7 @@ def test_blur_conserves_the_mean_and_equals_the_textbook():
 def test_the_hair_of_painted_faces_is_read_without_a_mistake(size):
     faces = [painted.face(7, i) for i in range(400)]
     images = np.stack([painted.draw(f, size)[0] for f in faces])
-    true = np.array([painted.HAIR_COLOURS.index(f.hair) for f in faces])
+    true = np.array([painted.HAIR_COLORS.index(f.hair) for f in faces])
     got = paired.agreement(paired.hair(images, PALETTE), true)
     assert (got.value, got.n) == (1, 400)
     assert set(true.tolist()) == set(range(12))
@@ -103,10 +103,10 @@ def test_agreement():
 def test_baselines():
     photos, anime = noise((5, 40, 40, 3), 0, 0, 100), noise((9, 40, 40, 3), 1, 100, 200)
     got = paired.baselines(photos, anime)
-    assert list(got) == ["identity", "colour matching", "blur", "mean"]
+    assert list(got) == ["identity", "color matching", "blur", "mean"]
     assert all(x.shape == photos.shape and x.dtype == np.uint8 for x in got.values())
     assert (got["identity"] == photos).all()
-    assert (got["colour matching"] == paired.match_colours(photos, anime)).all()
+    assert (got["color matching"] == paired.match_colors(photos, anime)).all()
     assert (got["blur"] == paired.blur(photos, 1.0)).all()
     assert np.abs(got["mean"] - anime.mean(0)).max() <= 0.5
     # No constant answer has a smaller squared error on the set itself.
@@ -120,7 +120,7 @@ def test_what_is_no_uint8_set_is_refused():
     for bad in (good.astype(np.float32), good[0]):
         for call in (
             lambda x: paired.psnr(x, x),
-            lambda x: paired.match_colours(x, good),
+            lambda x: paired.match_colors(x, good),
             lambda x: paired.blur(x, 1.0),
             lambda x: paired.hair(x, PALETTE),
         ):
@@ -128,8 +128,8 @@ def test_what_is_no_uint8_set_is_refused():
                 call(bad)
     with pytest.raises(ValueError, match="differ"):
         paired.psnr(good, good[:, :6])
-    with pytest.raises(ValueError, match="no colours"):
-        paired.match_colours(good, good[:0])
+    with pytest.raises(ValueError, match="no colors"):
+        paired.match_colors(good, good[:0])
     with pytest.raises(ValueError, match="shapes"):
         paired.agreement(np.zeros(0, int), np.zeros(0, int))
     with pytest.raises(ValueError, match="shapes"):

@@ -55,7 +55,7 @@ def images(*shape: int) -> np.ndarray:
     return np.random.default_rng(1).uniform(-1, 1, (*shape, 3)).astype(np.float32)
 
 
-def normalised(x: np.ndarray):
+def normalized(x: np.ndarray):
     """torchvision's Normalize of [0, 1], as a tensor (B, 3, H, W)."""
     torch = pytest.importorskip("torch")
     return torch.tensor((((x + 1) / 2 - np.float32(MEAN)) / np.float32(STD)).transpose(0, 3, 1, 2))
@@ -67,7 +67,7 @@ def test_every_map_equals_pytorch(depth):
     net = VGG(depth, taps)
     got = jax.jit(net.apply)({"params": safetensors.unflatten(flat)}, x)
     for tap, mine, theirs in zip(
-        taps, got, by_torch(flat, depth, normalised(x), taps), strict=True
+        taps, got, by_torch(flat, depth, normalized(x), taps), strict=True
     ):
         theirs = theirs.numpy().transpose(0, 2, 3, 1)
         np.testing.assert_allclose(mine, theirs, atol=1e-4, err_msg=tap)
@@ -155,7 +155,7 @@ def test_pooling_and_its_gradient_are_pytorchs_even_where_values_are_equal():
 def lpips_in_float64(flat: dict, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     total = 0
     maps = [
-        by_torch(flat, 16, normalised(x.astype(np.float64)), vgg_weights.LPIPS_TAPS) for x in (a, b)
+        by_torch(flat, 16, normalized(x.astype(np.float64)), vgg_weights.LPIPS_TAPS) for x in (a, b)
     ]
     for head, left, right in zip(vgg_weights.HEADS, *maps, strict=True):
         left, right = (m / (m.square().sum(1, keepdim=True).sqrt() + 1e-10) for m in (left, right))
@@ -214,7 +214,7 @@ def test_the_real_weights(tmp_path):
 
     taps = ("relu1_2", "conv3_3", "relu5_3")
     got = jax.jit(VGG(16, taps).apply)({"params": safetensors.unflatten(flat)}, x)
-    for mine, theirs in zip(got, by_torch(flat, 16, normalised(x), taps), strict=True):
+    for mine, theirs in zip(got, by_torch(flat, 16, normalized(x), taps), strict=True):
         theirs = theirs.numpy().transpose(0, 2, 3, 1)
         np.testing.assert_allclose(mine, theirs, atol=1e-4 * max(1, theirs.max()))
 

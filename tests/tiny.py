@@ -13,14 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from anigan_jax import config as configs
-from anigan_jax import state
 from anigan_jax.config import Config, Run, override
 from anigan_jax.data import dataset
 from anigan_jax.data.images import Images
 from anigan_jax.data.labels import EYES, HAIR
 from anigan_jax.data.synthetic.sources import PaintedFaces, PaintedPairs
 from anigan_jax.methods.cartoongan import CartoonGAN, Features
-from anigan_jax.methods.classifier import ColourClassifier
+from anigan_jax.methods.classifier import ColorClassifier
 from anigan_jax.methods.cyclegan import CycleGAN
 from anigan_jax.methods.gan import GAN
 from anigan_jax.methods.schedule import Schedule
@@ -37,6 +36,7 @@ from anigan_jax.networks.text import TextDiscriminator, TextGenerator
 from anigan_jax.optimizers import Optimizer
 from anigan_jax.perceptual import vgg_weights
 from anigan_jax.runtime import devices as parallel
+from anigan_jax.state import init_state
 from anigan_jax.storage import checkpoint, run_dir, safetensors
 from anigan_jax.training import input, program
 from anigan_jax.training import step as train_step
@@ -47,8 +47,8 @@ NAMES = sorted(path.stem for path in configs.config_folder().glob("*.py"))
 FULL = Config(
     name="tiny",
     method=GAN(
-        generator=Generator(z_dim=4, size=16, base=4),
-        discriminator=Discriminator(size=16, base=4, spectral=True, dropout=0.1),
+        generator=Generator(z_dim=4, size=16, base_channels=4),
+        discriminator=Discriminator(size=16, base_channels=4, spectral=True, dropout=0.1),
         augment=("color", "translation", "cutout"),
         schedule=Schedule(kind="as_printed"),
     ),
@@ -62,17 +62,19 @@ FULL = Config(
 PLAIN = dataclasses.replace(
     FULL,
     method=GAN(
-        generator=Generator(z_dim=4, size=16, base=4),
-        discriminator=Discriminator(size=16, base=4),
+        generator=Generator(z_dim=4, size=16, base_channels=4),
+        discriminator=Discriminator(size=16, base_channels=4),
     ),
 )
 # Everything that a text adds: another text, texts between two, an embedding, spectral norm.
 TEXT = dataclasses.replace(
     FULL,
     method=TextGAN(
-        generator=TextGenerator(z_dim=4, size=16, base=4, text_dim=6, embed=5, join="norm"),
+        generator=TextGenerator(
+            z_dim=4, size=16, base_channels=4, text_dim=6, embed=5, join="norm"
+        ),
         discriminator=TextDiscriminator(
-            size=16, base=4, embed=5, spectral=True, dropout=0.1, join="product"
+            size=16, base_channels=4, embed=5, spectral=True, dropout=0.1, join="product"
         ),
         augment=("color", "translation", "cutout"),
         wrong_weight=0.5,
@@ -86,8 +88,10 @@ TEXT = dataclasses.replace(
 CYCLE = Config(
     name="cycle",
     method=CycleGAN(
-        generator=ResnetGenerator(size=16, base=2, blocks=1),
-        discriminator=PatchDiscriminator(size=16, base=2, downs=2, flats=0),
+        generator=ResnetGenerator(size=16, base_channels=2, blocks=1),
+        discriminator=PatchDiscriminator(
+            size=16, base_channels=2, num_downsamples=2, num_flat_convs=0
+        ),
         pool=20,
     ),
     data=PaintedPairs(count=44, pairs=12, size=16),
@@ -103,15 +107,15 @@ CARTOON = dataclasses.replace(
     CYCLE,
     name="cartoon",
     method=CartoonGAN(
-        generator=CartoonGenerator(size=16, base=2, blocks=1),
-        discriminator=CartoonDiscriminator(size=16, base=2),
+        generator=CartoonGenerator(size=16, base_channels=2, blocks=1),
+        discriminator=CartoonDiscriminator(size=16, base_channels=2),
         features=Features(network="vgg16", layer="conv3_1"),
         content_epochs=0,
         content_steps=4,
         style=1.0,
         landmark=1.0,
-        greyscale=1.0,
-        colour=1.0,
+        grayscale=1.0,
+        color=1.0,
         total_variation=1.0,
     ),
     data=dataclasses.replace(CYCLE.data, edges=True),
@@ -119,7 +123,7 @@ CARTOON = dataclasses.replace(
 
 JUDGE = dataclasses.replace(
     PLAIN,
-    method=ColourClassifier(network=Classifier(size=16, base=4)),
+    method=ColorClassifier(network=Classifier(size=16, base_channels=4)),
     data=PaintedFaces(count=60, size=16, test=0.3),
     ema_half_life=0,
 )
@@ -134,11 +138,11 @@ OBEDIENT = Config(
     name="obedient",
     method=TextGAN(
         generator=TextGenerator(
-            z_dim=32, size=32, base=16, kernel=4, embed=32, text_dim=64, join="norm"
+            z_dim=32, size=32, base_channels=16, kernel=4, embed=32, text_dim=64, join="norm"
         ),
         discriminator=TextDiscriminator(
             size=32,
-            base=16,
+            base_channels=16,
             kernel=4,
             embed=32,
             spectral=True,
@@ -159,7 +163,7 @@ OBEDIENT = Config(
 )
 OBEDIENT_JUDGE = Config(
     name="obedient_judge",
-    method=ColourClassifier(network=Classifier(size=32, base=16)),
+    method=ColorClassifier(network=Classifier(size=32, base_channels=16)),
     data=PaintedFaces(count=6000, size=32, seed=1, test=0.1),
     batch_size=64,
     d=Optimizer(rate=1e-3, b1=0.9),
@@ -169,7 +173,8 @@ READER = dataclasses.replace(
     OBEDIENT_JUDGE,
     name="reader",
     method=TextEncoder(
-        text=CharEncoder(widths=(32, 64), hidden=64, dim=64), image=Classifier(size=32, base=16)
+        text=CharEncoder(widths=(32, 64), hidden=64, dim=64),
+        image=Classifier(size=32, base_channels=16),
     ),
     run=Run(steps=1200, sample_every=1200, checkpoint_every=1200),
 )
@@ -189,7 +194,7 @@ def draw(seed: int, *shape: int):
 
 
 TINY = {
-    "base": 2,
+    "base_channels": 2,
     "blocks": 1,
     "size": 32,
     "z_dim": 4,
@@ -264,7 +269,7 @@ def start(config: Config, packed: dataset.Pack | None = None):
     """(method, initial state on the host)."""
     method = config.method.make(None)
     frozen = config.method.frozen(packed) if packed else {}
-    return method, jax.jit(lambda held: state.init_state(config, method, held))(frozen)
+    return method, jax.jit(lambda held: init_state(config, method, held))(frozen)
 
 
 _COMPILED: dict = {}

@@ -1,7 +1,7 @@
 """Floating-point operations of a training step, counted from the layers.
 
 A multiplication and its addition are two. Taps on padding count, zeros that a lowering
-inserts do not; norms, activations and optimisers are left out. What both updates of a step
+inserts do not; norms, activations and optimizers are left out. What both updates of a step
 need, the generated images where they share their latents, counts once.
 """
 

@@ -90,9 +90,9 @@ def picture(config: str, machine: str, rows: list[dict], path: Path) -> None:
     for axis, (title, some) in zip(axes[:, 0], parts.items(), strict=True):
         peak = next(row for row in some if row["side"] == "matrix product")["gflops_per_sec"]
         bars = [row for row in some if "images_per_sec" in row][::-1]
-        colours = ["#4c72b0" if row["side"].startswith("ours") else "#bbbbbb" for row in bars]
+        colors = ["#4c72b0" if row["side"].startswith("ours") else "#bbbbbb" for row in bars]
         drawn = axis.barh(
-            [row["side"] for row in bars], [row["images_per_sec"] for row in bars], color=colours
+            [row["side"] for row in bars], [row["images_per_sec"] for row in bars], color=colors
         )
         axis.bar_label(drawn, fmt="{:,.0f}", padding=3)
         most = [row["images_per_sec"] for row in bars]

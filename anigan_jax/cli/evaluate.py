@@ -29,7 +29,7 @@ def evaluate(argv: list[str]) -> int:
         judge={"action": "append", "choices": JUDGES, "help": "vgg16 if not given; repeatable"},
         vgg16={"default": "", "metavar": "FILE", "help": "its weights; else those at home"},
         inception={"default": "", "metavar": "FILE", "help": "the same of Inception-v3 (FID)"},
-        classifier={"type": Path, "metavar": "RUN", "help": "counts pairs of colours that appear"},
+        classifier={"type": Path, "metavar": "RUN", "help": "counts pairs of colors that appear"},
         json={"action": "store_true"},
     )
     if args.n is not None:

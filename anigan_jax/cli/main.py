@@ -43,7 +43,7 @@ USAGE = """usage: anigan VERB ...
   train CONFIG --workdir RUN [overrides]   start, or resume where RUN holds a run
   sample RUN [--n 64] [--prompt TEXT ...]  a grid of new images, or a row for each prompt
   interpolate RUN [--prompt TEXT ...]      a grid and a GIF between latents, or two prompts
-  table RUN                                every hair colour x every eye colour
+  table RUN                                every hair color x every eye color
   history RUN --prompt TEXT                one prompt at each checkpoint
   translate RUN PHOTO ... [--out DIR]      photos in the other domain, and back
   compare RUN1 RUN2 PHOTO ...              the same photos by two runs

@@ -147,12 +147,12 @@ def interpolate(argv: list[str]) -> int:
 
 
 def table(argv: list[str]) -> int:
-    """Every hair colour with every eye colour as one picture."""
+    """Every hair color with every eye color as one picture."""
     args = arguments("table", argv, run=RUN, seed=SEED)
     run = opened(args.run)
     from anigan_jax.sampling import prompts as show_text
 
-    print(show_text.colours(run.method, run.state, args.run, args.seed))
+    print(show_text.colors(run.method, run.state, args.run, args.seed))
     return 0
 
 
@@ -185,7 +185,7 @@ def accuracy(argv: list[str]) -> int:
         argv,
         run=RUN,
         classifier={"required": True, "type": Path, "metavar": "RUN"},
-        n={"type": int, "default": 8, "help": "images for each pair of colours"},
+        n={"type": int, "default": 8, "help": "images for each pair of colors"},
         seed=SEED,
         json={"action": "store_true"},
     )

@@ -38,10 +38,10 @@ GIVEN = {
     },
     "direction": {"choices": ("ab", "ba"), "default": "ab", "help": "ab: from photo to anime"},
     "crop": {
-        "choices": ("auto", "centre", "pad", "box"),
+        "choices": ("auto", "center", "pad", "box"),
         "default": "auto",
-        "help": "around the face box; the centred square; all of it on white; "
-        "auto: box where there is one, else centre",
+        "help": "around the face box; the centered square; all of it on white; "
+        "auto: box where there is one, else center",
     },
     "box": {"type": _box, "metavar": "X,Y,W,H", "help": "face box of a single photo, in pixels"},
     "boxes": {
@@ -67,7 +67,7 @@ def translate(argv: list[str]) -> int:
     run = opened(args.run)
     photos.need_direction(run.method, args.direction)
     size = run.config.method.size if args.size is None else args.size
-    whole(size, run.config.method.generator.downs, "--size")
+    whole(size, run.config.method.generator.num_downsamples, "--size")
     found = photos.gather(args.photos, cropping, size)
     before = found.images[size]
     after = photos.translated(run.method, run.state, args.direction, before)
@@ -153,8 +153,8 @@ def _written(out: Path) -> Iterator[None]:
 
 def _left_out(found: Gathered) -> int:
     """Says on stderr what was not as asked; gives the exit code."""
-    if found.centred:
-        print(f"note: {found.centred} without a face box; the centre is used", file=sys.stderr)
+    if found.centered:
+        print(f"note: {found.centered} without a face box; the center is used", file=sys.stderr)
     for finding in found.left_out:
         print(f"left out: {photos.reason(finding)}", file=sys.stderr)
     return 1 if found.left_out else 0

@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from anigan_jax.data.labels import COLOURS, EYES, SYNONYMS, Label, known_colours, parse_caption
+from anigan_jax.data.labels import COLORS, EYES, SYNONYMS, Label, known_colors, parse_caption
 from anigan_jax.errors import UserError
 
 
 class Prompt(NamedTuple):
-    """What a user asked for, and the colours in it; a part may be None."""
+    """What a user asked for, and the colors in it; a part may be None."""
 
     text: str
     label: Label
@@ -42,7 +42,7 @@ _FILLERS = {"a", "an", "and", "anime", "face", "girl", "has", "her", "she", "the
 
 
 def captions(label: Label) -> list[str]:
-    """All wordings of a label with both colours."""
+    """All wordings of a label with both colors."""
     return [words.format(hair=label.hair, eyes=label.eyes) for words in WORDINGS]
 
 
@@ -52,20 +52,20 @@ def pair(hair, eyes):
 
 
 def known_words(text: str) -> str:
-    """The text with the colours' spellings that captions use ('grey' -> 'gray')."""
+    """The text with the colors' spellings that captions use ('grey' -> 'gray')."""
     return re.sub(r"[a-z]+", lambda word: SYNONYMS.get(word[0], word[0]), text.lower())
 
 
 def pairs() -> list[Label]:
-    """Every hair x eye colour, in the order of `pair`."""
-    return [Label(hair, eyes) for hair in COLOURS["hair"] for eyes in COLOURS["eyes"]]
+    """Every hair x eye color, in the order of `pair`."""
+    return [Label(hair, eyes) for hair in COLORS["hair"] for eyes in COLORS["eyes"]]
 
 
 def parse_prompt(text: str) -> Label:
-    """Colours of a free prompt: any of the wordings, one part alone, either order.
+    """Colors of a free prompt: any of the wordings, one part alone, either order.
 
     Raises:
-      ValueError: names the word that is not understood, or the missing colour.
+      ValueError: names the word that is not understood, or the missing color.
     """
     words = text.lower()
     words = re.sub(r"([a-z]+)-(hair|eye)(?:ed|d)\b", r"\1 \2", words)
@@ -73,8 +73,8 @@ def parse_prompt(text: str) -> Label:
     kept = [w for w in re.sub(r"[.,;]", " ", words).split() if w not in _FILLERS]
     kept = ["eyes" if word == "eye" else word for word in kept]
     if not kept:
-        raise ValueError(f"{text!r} names no colour of hair or eyes")
-    known = {*COLOURS, *SYNONYMS, *(name for names in COLOURS.values() for name in names)}
+        raise ValueError(f"{text!r} names no color of hair or eyes")
+    known = {*COLORS, *SYNONYMS, *(name for names in COLORS.values() for name in names)}
     for word in kept:
         if word not in known:
             near = difflib.get_close_matches(word, sorted(known), 1)
@@ -87,7 +87,7 @@ def read_prompts(lines: list[str], where: str) -> list[Prompt]:
     """Prompts, one a line; an id before them, as in `1,blue hair blue eyes`, is passed over.
 
     Raises:
-      UserError: every faulty line, with the known colours.
+      UserError: every faulty line, with the known colors.
     """
     found, faults = [], []
     for number, line in enumerate(lines, start=1):
@@ -100,14 +100,14 @@ def read_prompts(lines: list[str], where: str) -> list[Prompt]:
         except ValueError as error:
             faults.append(f"line {number}: {error}" if len(lines) > 1 else str(error))
     if faults:
-        raise UserError(f"{where}: {'; '.join(faults)}. Known colours are {known_colours()}")
+        raise UserError(f"{where}: {'; '.join(faults)}. Known colors are {known_colors()}")
     if not found:
         raise UserError(f"{where} holds no prompts; a line is 'blue hair blue eyes'")
     return found
 
 
 def complete(prompt: Prompt, counts: np.ndarray, seed: int, number: int) -> Prompt:
-    """The prompt with both colours; a missing one is drawn as often as the data has it.
+    """The prompt with both colors; a missing one is drawn as often as the data has it.
 
     Args:
       counts: (132,) images of each pair; among those that fit the named part, or, where
@@ -117,10 +117,10 @@ def complete(prompt: Prompt, counts: np.ndarray, seed: int, number: int) -> Prom
     hair, eyes = prompt.label
     if hair and eyes:
         return prompt
-    names = COLOURS["eyes" if hair else "hair"]
-    grid = counts.reshape(len(COLOURS["hair"]), len(COLOURS["eyes"]))
+    names = COLORS["eyes" if hair else "hair"]
+    grid = counts.reshape(len(COLORS["hair"]), len(COLORS["eyes"]))
     grid = grid if hair else grid.T
-    row = grid[COLOURS["hair" if hair else "eyes"].index(hair or eyes)]
+    row = grid[COLORS["hair" if hair else "eyes"].index(hair or eyes)]
     weights = row if row.any() else grid.sum(0)
     draw = np.random.default_rng([seed, number]).choice(len(names), p=weights / weights.sum())
     label = Label(hair or names[draw], eyes or names[draw])

@@ -278,7 +278,7 @@ def _write(source: Source, key: dict, folder: Path, found: Scan, landmarks) -> N
             "count": len(found.order),
             "size": source.size,
             "parts": parts,
-            "classes": {part: list(names) for part, names in tags.COLOURS.items()},
+            "classes": {part: list(names) for part, names in tags.COLORS.items()},
             "files": files,
             "sha256": hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest(),
             "counts": dict(Counter(f.code for f in found.findings)),
@@ -289,12 +289,12 @@ def _write(source: Source, key: dict, folder: Path, found: Scan, landmarks) -> N
 
 def _class_columns(found: Scan) -> dict[str, list[int]]:
     """Class index of hair and eyes for each used row; -1 where unknown; {} without labels."""
-    if not found.catalogue.labelled:
+    if not found.catalogue.labeled:
         return {}
     labels = [found.items[i].label for i in found.order]
     return {
         part: [names.index(c) if (c := getattr(label, part)) else -1 for label in labels]
-        for part, names in tags.COLOURS.items()
+        for part, names in tags.COLORS.items()
     }
 
 

@@ -52,19 +52,19 @@ NOTED = {
     "transparent": "laid over white",
     "rotated": "turned upright by its EXIF orientation",
     "grey": "repeated into three channels",
-    "profile": "its colour profile is converted to sRGB",
-    "bad profile": "its colour profile is damaged and ignored",
+    "profile": "its color profile is converted to sRGB",
+    "bad profile": "its color profile is damaged and ignored",
     "pages": "the first picture of a multi-picture JPEG is used",
     "enlarged": "smaller than the size asked for, by less than half",
     "duplicate": "the same pixels as another image",
     "mirror": "the mirror image of another image",
     "near": "nearly the pixels of another image",
     "no label": "the label file has no row for it",
-    "unlabelled": "its row names no hair or no eye colour",
-    "unknown tag": "its row holds words that are no known colour",
-    "conflict": "its row names several colours for one part, or it has several rows",
+    "unlabeled": "its row names no hair or no eye color",
+    "unknown tag": "its row holds words that are no known color",
+    "conflict": "its row names several colors for one part, or it has several rows",
     "no image": "a label or a box without its image",
-    "no box": "the box file has no row for it; the centre is used",
+    "no box": "the box file has no row for it; the center is used",
     "domains": "the two domains differ in number",
 }
 
@@ -98,9 +98,9 @@ class Crop:
     """How an upright image becomes a square of `size` pixels."""
 
     size: int
-    mode: Literal["centre", "pad", "box"] = "centre"
+    mode: Literal["center", "pad", "box"] = "center"
     box: tuple[float, float, float, float] | None = None
-    """Face box x, y, width, height in pixels of the upright image; mode box centres without."""
+    """Face box x, y, width, height in pixels of the upright image; mode box centers without."""
     box_scale: float = 1.5
 
 
@@ -272,7 +272,7 @@ _TURNS = {
 
 
 def _to_srgb(image: Image.Image, profile: bytes, notes: list) -> Image.Image:
-    """Colours of an RGB profile in sRGB; profiles of other spaces are left alone."""
+    """Colors of an RGB profile in sRGB; profiles of other spaces are left alone."""
     try:
         opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         if opened.profile.xcolor_space.strip() != "RGB":
@@ -292,7 +292,7 @@ def _profile_name(opened: ImageCms.ImageCmsProfile) -> str:
     try:
         return opened.profile.profile_description or ""
     except ValueError:
-        # Pillow 13 fails on names beyond ASCII; the colours are good.
+        # Pillow 13 fails on names beyond ASCII; the colors are good.
         return ""
 
 
@@ -326,18 +326,18 @@ def _square(image: Image.Image, crop: Crop, notes: list) -> np.ndarray:
 def head_square(size: tuple[int, int], box, scale: float) -> tuple[int, int, int]:
     """Left, top and side of the square around a face box.
 
-    A square of `scale` face widths centred at (x + w/2, y + 0.46 h); moved, and where it
+    A square of `scale` face widths centered at (x + w/2, y + 0.46 h); moved, and where it
     must be shrunk, to lie within the image.
 
     Raises:
-      Refusal: 'box', where the box is empty or its centre is outside the image.
+      Refusal: 'box', where the box is empty or its center is outside the image.
     """
     width, height = size
     x, y, w, h = box
-    centre_x, centre_y = x + w / 2, y + 0.46 * h
-    if not (w >= 2 and h >= 2 and 0 <= centre_x < width and 0 <= centre_y < height):
+    center_x, center_y = x + w / 2, y + 0.46 * h
+    if not (w >= 2 and h >= 2 and 0 <= center_x < width and 0 <= center_y < height):
         raise Refusal("box", f"{x:g},{y:g} {w:g}x{h:g} in {width}x{height}")
     side = min(round(scale * w), width, height)
-    left = min(max(round(centre_x - side / 2), 0), width - side)
-    top = min(max(round(centre_y - side / 2), 0), height - side)
+    left = min(max(round(center_x - side / 2), 0), width - side)
+    top = min(max(round(center_y - side / 2), 0), height - side)
     return left, top, side

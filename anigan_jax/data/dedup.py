@@ -96,8 +96,8 @@ def _frequencies(thumbs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     n, block = len(thumbs), SIDE // COARSE
     means = thumbs.reshape(n, COARSE, block, COARSE, block, 3).mean((2, 4))
-    space, colour = _dct(COARSE), _dct(3)
-    spectrum = np.einsum("ui,vj,wc,nijc->nuvw", space, space, colour, means, optimize=True)
+    space, color = _dct(COARSE), _dct(3)
+    spectrum = np.einsum("ui,vj,wc,nijc->nuvw", space, space, color, means, optimize=True)
     odd = np.arange(COARSE) % 2 == 1
     sign = np.where(np.broadcast_to(odd[None, :, None], spectrum.shape[1:]), -1.0, 1.0)
     return spectrum.reshape(n, -1), sign.reshape(-1)

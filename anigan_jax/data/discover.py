@@ -89,7 +89,7 @@ class Catalogue(NamedTuple):
     items: list[Item]
     findings: list[Finding]
     stores: list
-    labelled: bool = False
+    labeled: bool = False
     ignored: int = 0
 
 
@@ -262,7 +262,7 @@ def _with_labels(items: list[Item], table, findings) -> list[Item]:
         label = table.labels[key]
         if label.hair is None or label.eyes is None:
             gone = [p for p in ("hair", "eyes") if getattr(label, p) is None]
-            findings.append(Finding(item.name, "unlabelled", f"no {' and no '.join(gone)}"))
+            findings.append(Finding(item.name, "unlabeled", f"no {' and no '.join(gone)}"))
         named.append(item._replace(label=label))
     findings += [Finding(key, "no image", "a label") for key in table.labels if key not in used]
     return named

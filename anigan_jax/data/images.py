@@ -25,20 +25,20 @@ class Images(Source):
     """The second domain of unpaired data, where it is a source of its own."""
     size: int = 64
     """Side in pixels; one antialiased resize."""
-    crop: Literal["auto", "centre", "pad", "box"] = "auto"
-    """Centred square; all of it on white; around its face box; auto: box where there is one."""
+    crop: Literal["auto", "center", "pad", "box"] = "auto"
+    """Centered square; all of it on white; around its face box; auto: box where there is one."""
     box_scale: float = 1.5
     """Side of a box crop in face widths."""
     tags: str = ""
     """Label file; '': tags.csv, tags_clean.csv, label.csv or labels.csv, where there is one."""
     tag_rule: labels.Rule = "max-count"
-    """Which colour counts where a raw tag list has several."""
+    """Which color counts where a raw tag list has several."""
     boxes: str = ""
     """File of face boxes; '': boxes.csv where there is one."""
-    unlabelled: Literal["keep", "drop"] = "keep"
-    """What becomes of images without both colours, where there are labels."""
+    unlabeled: Literal["keep", "drop"] = "keep"
+    """What becomes of images without both colors, where there are labels."""
     without: tuple[str, ...] = ()
-    """Pairs of colours left out ('blue hair red eyes'), for zero-shot tests."""
+    """Pairs of colors left out ('blue hair red eyes'), for zero-shot tests."""
     test: float = 0.1
     """Share held out, whole groups of duplicates at a time, where the source has no split."""
     policy: Literal["error", "skip"] = "error"
@@ -81,16 +81,16 @@ class Images(Source):
                 one.items + [item._replace(store=1) for item in two.items],
                 one.findings + two.findings,
                 one.stores + two.stores,
-                one.labelled or two.labelled,
+                one.labeled or two.labeled,
                 one.ignored + two.ignored,
             )
         counts = discover.domain_counts(found.items)
         if counts["A"] != counts["B"]:
             found.findings.append(Finding("", "domains", f"A {counts['A']}, B {counts['B']}"))
-        if self.unlabelled == "drop" and found.labelled:
+        if self.unlabeled == "drop" and found.labeled:
             kept = [i for i in found.items if i.label.hair and i.label.eyes]
             if not kept:
-                raise UserError("no image has both colours; nothing is left with unlabelled=drop")
+                raise UserError("no image has both colors; nothing is left with unlabeled=drop")
             found = found._replace(items=kept, ignored=found.ignored + len(found.items) - len(kept))
         return _left_in(found, self.without)
 

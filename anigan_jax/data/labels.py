@@ -1,4 +1,4 @@
-"""Hair and eye colours from tag files, and prompts; pure functions of text."""
+"""Hair and eye colors from tag files, and prompts; pure functions of text."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ EYES = (
     "red",
     "blue",
 )
-COLOURS = {"hair": HAIR, "eyes": EYES}
+COLORS = {"hair": HAIR, "eyes": EYES}
 # Spellings of other sites.
 SYNONYMS = {"grey": "gray", "blond": "blonde", "silver": "gray"}
 
@@ -52,7 +52,7 @@ class Tag(NamedTuple):
 
 
 class Label(NamedTuple):
-    """Colours of one image; None where unknown."""
+    """Colors of one image; None where unknown."""
 
     hair: str | None = None
     eyes: str | None = None
@@ -62,18 +62,18 @@ class Label(NamedTuple):
         return " ".join(parts)
 
 
-def known_colours() -> str:
-    """All colours, as messages list them."""
-    return "; ".join(f"{part}: {', '.join(names)}" for part, names in COLOURS.items())
+def known_colors() -> str:
+    """All colors, as messages list them."""
+    return "; ".join(f"{part}: {', '.join(names)}" for part, names in COLORS.items())
 
 
-def colour(text: str, part: str) -> str | None:
+def color(text: str, part: str) -> str | None:
     """'aqua hair' -> 'aqua' for part 'hair'; None for 'long hair' or 'bicolored eyes'."""
     words = text.lower().split()
     if len(words) != 2 or words[1] != part:
         return None
     name = SYNONYMS.get(words[0], words[0])
-    return name if name in COLOURS[part] else None
+    return name if name in COLORS[part] else None
 
 
 def parse_raw(cell: str) -> list[Tag]:
@@ -96,16 +96,16 @@ def parse_raw(cell: str) -> list[Tag]:
 
 
 def choose(tags: list[Tag], rule: Rule = "max-count") -> Label:
-    """Hair and eye colour of a raw tag list.
+    """Hair and eye color of a raw tag list.
 
     Args:
-      rule: where a part has several colours, 'max-count' takes the one whose tag is
+      rule: where a part has several colors, 'max-count' takes the one whose tag is
         the most used on the site (SJTU), the first of equals; 'last' the last one;
         'unique' none of them.
     """
     chosen = {}
-    for part in COLOURS:
-        found = [(tag.count, name) for tag in tags if (name := colour(tag.text, part))]
+    for part in COLORS:
+        found = [(tag.count, name) for tag in tags if (name := color(tag.text, part))]
         names = [name for _, name in found]
         if not found or (rule == "unique" and len(set(names)) > 1):
             chosen[part] = None
@@ -117,27 +117,27 @@ def choose(tags: list[Tag], rule: Rule = "max-count") -> Label:
 
 
 def conflicts(tags: list[Tag]) -> bool:
-    """Whether a part has several colours."""
-    return any(len({c for tag in tags if (c := colour(tag.text, part))}) > 1 for part in COLOURS)
+    """Whether a part has several colors."""
+    return any(len({c for tag in tags if (c := color(tag.text, part))}) > 1 for part in COLORS)
 
 
 def parse_caption(text: str) -> Label:
     """'aqua hair blue eyes', either order, either part alone.
 
     Raises:
-      ValueError: names the words that are no colour of hair or eyes.
+      ValueError: names the words that are no color of hair or eyes.
     """
     words, chosen = text.lower().replace(",", " ").split(), {}
     if not words or len(words) % 2:
-        raise ValueError(f"{text!r} is not 'COLOUR hair COLOUR eyes'")
+        raise ValueError(f"{text!r} is not 'COLOR hair COLOR eyes'")
     for name, part in zip(words[::2], words[1::2], strict=True):
-        if part not in COLOURS:
+        if part not in COLORS:
             raise ValueError(f"{part!r} is neither 'hair' nor 'eyes'")
-        known = colour(f"{name} {part}", part)
+        known = color(f"{name} {part}", part)
         if known is None:
-            near = difflib.get_close_matches(name, COLOURS[part], 1)
+            near = difflib.get_close_matches(name, COLORS[part], 1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"{name!r} is no colour of {part}{hint}")
+            raise ValueError(f"{name!r} is no color of {part}{hint}")
         if part in chosen:
             raise ValueError(f"{part} is named twice")
         chosen[part] = known
@@ -192,7 +192,7 @@ def _raw(table: Table, key: str, rest: str, rule: Rule) -> None:
         table.faults.append((key, "unknown tag", str(error)))
         return
     if conflicts(tags):
-        table.faults.append((key, "conflict", f"several colours; rule {rule}"))
+        table.faults.append((key, "conflict", f"several colors; rule {rule}"))
     table.add(key, choose(tags, rule))
 
 

@@ -53,7 +53,7 @@ def _known(key: dict) -> dict:
 
 
 def _left_in(found: Catalogue, without: tuple[str, ...]) -> Catalogue:
-    """The catalogue without some pairs of colours."""
+    """The catalogue without some pairs of colors."""
     if not without:
         return found
     pairs = set()

@@ -26,11 +26,11 @@ from anigan_jax.errors import UserError
 UNKNOWN = "unknown"
 
 
-def _colours() -> dict:
+def _colors() -> dict:
     """Class labels of both parts; the last class is 'unknown'."""
     features = tfds.features
     return {
-        part: features.ClassLabel(names=[*names, UNKNOWN]) for part, names in labels.COLOURS.items()
+        part: features.ClassLabel(names=[*names, UNKNOWN]) for part, names in labels.COLORS.items()
     }
 
 
@@ -56,7 +56,7 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 class PaintedFaces(_Builder):
-    """Anime faces drawn by code, with hair and eye colour and 68 landmarks."""
+    """Anime faces drawn by code, with hair and eye color and 68 landmarks."""
 
     def __init__(self, *, count: int = 4096, seed: int = 0, size: int = 64, **rest):
         """`count` training faces and a tenth as many others to test; `size` in pixels."""
@@ -65,7 +65,7 @@ class PaintedFaces(_Builder):
 
     def _features(self) -> dict:
         marks = tfds.features.Tensor(shape=(68, 2), dtype=np.float32)
-        return {"image": _image(), **_colours(), "landmarks": marks}
+        return {"image": _image(), **_colors(), "landmarks": marks}
 
     def _split_generators(self, download) -> dict:
         tested = max(1, self.count // 10)
@@ -90,14 +90,14 @@ class PaintedFaces(_Builder):
 
 
 class TaggedFaces(_Builder):
-    """A folder or archive of faces with hair and eye colours from its label file."""
+    """A folder or archive of faces with hair and eye colors from its label file."""
 
     def __init__(self, *, source: str, tag_rule: labels.Rule = "max-count", **rest):
         self.source, self.tag_rule = source, tag_rule
         super().__init__(**rest)
 
     def _features(self) -> dict:
-        return {"image": _image(), **_colours(), "name": tfds.features.Text()}
+        return {"image": _image(), **_colors(), "name": tfds.features.Text()}
 
     def _split_generators(self, download) -> dict:
         found = discover.survey(Path(self.source), discover.Options(tag_rule=self.tag_rule))

@@ -88,12 +88,12 @@ def _source(tfds, builder, split: str, image: str):
 def survey(name: str, domain: str = "") -> Catalogue:
     """The images of every split; splits other than 'train...' are held out.
 
-    Labels come from features 'hair' and 'eyes' (class labels of colours), or from a text
+    Labels come from features 'hair' and 'eyes' (class labels of colors), or from a text
     feature 'tags' ("aqua hair blue eyes"). Splits trainA, trainB, testA, testB are domains.
     """
     tfds, builder, image = _ready(name)
     items, findings, features = [], [], builder.info.features
-    labelled = "tags" in features or {"hair", "eyes"} <= set(features)
+    labeled = "tags" in features or {"hair", "eyes"} <= set(features)
     for split in builder.info.splits:
         source = _source(tfds, builder, split, image)
         known = {"trainA": "A", "testA": "A", "trainB": "B", "testB": "B"}
@@ -103,10 +103,10 @@ def survey(name: str, domain: str = "") -> Catalogue:
             member = f"{split}/{index:08d}"
             where = f"{domain}/{member}" if domain else member
             label = labels.Label()
-            if labelled:
+            if labeled:
                 label = _label(features, source[index], where, findings)
             items.append(Item(where, member, 0, side, held, label))
-    return Catalogue(items, findings, [Store(str(builder.data_dir), image)], labelled)
+    return Catalogue(items, findings, [Store(str(builder.data_dir), image)], labeled)
 
 
 def _label(features, record: dict, where: str, findings: list) -> labels.Label:
@@ -120,13 +120,13 @@ def _label(features, record: dict, where: str, findings: list) -> labels.Label:
             return labels.Label()
     else:
         chosen = {}
-        for part in labels.COLOURS:
+        for part in labels.COLORS:
             value = int(record[part])
             name = features[part].int2str(value) if value >= 0 else ""
-            chosen[part] = name if name in labels.COLOURS[part] else None
+            chosen[part] = name if name in labels.COLORS[part] else None
         label = labels.Label(**chosen)
     if not (label.hair and label.eyes):
-        findings.append(Finding(where, "unlabelled", str(label)))
+        findings.append(Finding(where, "unlabeled", str(label)))
     return label
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from anigan_jax.core import TrainState
-from anigan_jax.data.labels import COLOURS
+from anigan_jax.data.labels import COLORS
 from anigan_jax.errors import UserError
 from anigan_jax.evaluation import prompt_accuracy, sample_quality, translation_quality
 from anigan_jax.evaluation.features import Network
@@ -34,7 +34,7 @@ class Wanted(NamedTuple):
       seed: of latents, subsets and pairs.
       networks: by which images are judged.
       vgg: weights of LPIPS, or None to leave it out.
-      classifier: an opened run that tells colours, or None.
+      classifier: an opened run that tells colors, or None.
     """
 
     n: int | None
@@ -109,7 +109,7 @@ def _of_target(run, target: sample_quality.Target, images: np.ndarray, wanted: W
     pack, train = run.pack, run.pack.part(target.train)
     held = len(pack.part(target.held_out)) if target.held_out else 0
     told: dict = {"n": len(images), "train": len(train), "held_out": held}
-    told |= {"scores": {}, "refused": {}, "memorisation": {}}
+    told |= {"scores": {}, "refused": {}, "memorization": {}}
     seen, sheet = {}, None
     for network in wanted.networks:
         seen[network.name] = sample_quality.seen(network, pack, target, images)
@@ -117,8 +117,8 @@ def _of_target(run, target: sample_quality.Target, images: np.ndarray, wanted: W
         told["scores"] |= scores
         told["refused"] |= refused
     if seen:
-        near, sheet = sample_quality.memorisation(seen, images, pack, target, run.config.flip)
-        told["memorisation"] = near
+        near, sheet = sample_quality.memorization(seen, images, pack, target, run.config.flip)
+        told["memorization"] = near
     if wanted.vgg and min(len(images), len(train)) >= 4:
         told["lpips"] = sample_quality.perceptual_diversity(images, train, wanted.vgg, wanted.seed)
     if wanted.classifier:
@@ -127,12 +127,12 @@ def _of_target(run, target: sample_quality.Target, images: np.ndarray, wanted: W
 
 
 def _modes(judge: Any, images: np.ndarray, train: np.ndarray) -> dict:
-    """Which pairs of colours a classifier finds in images, beside the training images."""
+    """Which pairs of colors a classifier finds in images, beside the training images."""
 
     def found(pixels: np.ndarray) -> np.ndarray:
         return judge.method.classify(judge.state.params["d"], judge.state.stats["d"], pixels)
 
-    sizes = tuple(len(names) for names in COLOURS.values())
+    sizes = tuple(len(names) for names in COLORS.values())
     return diversity.modes(found(images), found(train), sizes)._asdict()
 
 
@@ -181,7 +181,7 @@ def _set_as_text(name: str, told: dict) -> list[str]:
         lines.append(f"  {score} is left out where it would mean nothing: {why}")
     if not held:
         lines.append("  no floor: the run held no images out (--data.test)")
-    for by, near in told["memorisation"].items():
+    for by, near in told["memorization"].items():
         lines.append(
             f"nearest training image by {by:8}: median {near['fake']:.3f}, of real held-out images "
             f"{near['held_out']:.3f}; ratio {near['ratio']:.2f} (towards 0: copies)"
@@ -194,7 +194,7 @@ def _set_as_text(name: str, told: dict) -> list[str]:
     if "modes" in told:
         modes = told["modes"]
         lines.append(
-            f"pairs of colours: {modes['hit']} of the {modes['held']} that training images show; "
+            f"pairs of colors: {modes['hit']} of the {modes['held']} that training images show; "
             f"total variation {modes['tv']:.3f}, KL {modes['kl']:.3f} nats"
         )
     return lines

@@ -114,7 +114,7 @@ def inception(path: str = "") -> Network:
 def random(path: str = "") -> Network:
     """Three convolutions that nobody trained: for tests and where nothing else is at hand.
 
-    It tells colours and coarse texture apart, hardly what an image shows.
+    It tells colors and coarse texture apart, hardly what an image shows.
     """
     del path
     rng, arrays, channels = np.random.default_rng(0), {}, 3

@@ -1,7 +1,7 @@
 """D as a feature extractor (UCSD): what simple classifiers tell by its features.
 
 Source: Radford et al. 2016, section 5.1. Departs: logistic regression instead of a linear
-SVM, and nearest neighbours beside it; D is that of the run, not one of another data set.
+SVM, and nearest neighbors beside it; D is that of the run, not one of another data set.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from anigan_jax import state as train_step
 from anigan_jax.config import Config
 from anigan_jax.core import Method, TrainState
 from anigan_jax.data.dataset import Pack
-from anigan_jax.data.labels import COLOURS
+from anigan_jax.data.labels import COLORS
 from anigan_jax.errors import UserError
 from anigan_jax.methods.augment import signed
 from anigan_jax.metrics import attributes
@@ -25,8 +24,9 @@ from anigan_jax.metrics.attributes import Share
 from anigan_jax.report.tables import SPACES, TASKS
 from anigan_jax.runtime.batching import in_batches
 from anigan_jax.sampling import grids, prompts
+from anigan_jax.state import init_state
 
-NEIGHBOURS = 5
+NEIGHBORS = 5
 # Inverse weight of L2 (scikit-learn's C): with thousands of standardised numbers for a few
 # thousand images 1 overfits, and far below 0.01 little is learned.
 C = 0.01
@@ -34,7 +34,7 @@ ITERATIONS = 2000
 # Classes with fewer images, to fit on or to score on, are left out.
 FEWEST = 5
 BATCH = 64
-CLASSIFIERS = {"logistic": "logistic regression", "neighbours": f"{NEIGHBOURS} nearest neighbours"}
+CLASSIFIERS = {"logistic": "logistic regression", "neighbors": f"{NEIGHBORS} nearest neighbors"}
 
 
 class Images(NamedTuple):
@@ -57,7 +57,7 @@ class Task(NamedTuple):
 
 
 def tasks(method: Method, state: TrainState, pack: Pack, n: int, seed: int):
-    """Real against generated; hair and eye colour where the pack has labels.
+    """Real against generated; hair and eye color where the pack has labels.
 
     Fitted on training images, scored on held-out ones, with generated images of different
     latents for each: no image is in both.
@@ -74,9 +74,9 @@ def tasks(method: Method, state: TrainState, pack: Pack, n: int, seed: int):
     if not pack.has("test"):
         raise UserError("this run held no images out (--data.test); nothing to score on")
     found, refused = {"real": real_or_generated(method, state, pack, n, seed)}, {}
-    for column, (part, names) in enumerate(COLOURS.items()):
+    for column, (part, names) in enumerate(COLORS.items()):
         try:
-            found[part] = colours(pack, column, names, n, seed)
+            found[part] = colors(pack, column, names, n, seed)
         except UserError as error:
             refused[part] = str(error)
     return found, refused
@@ -95,8 +95,8 @@ def real_or_generated(method: Method, state: TrainState, pack: Pack, n: int, see
     return Task(("generated", "real"), *parts, {})
 
 
-def colours(pack: Pack, column: int, names: tuple[str, ...], n: int, seed: int) -> Task:
-    """The colour of hair (column 0) or of eyes (1), of real images whose colour is known.
+def colors(pack: Pack, column: int, names: tuple[str, ...], n: int, seed: int) -> Task:
+    """The color of hair (column 0) or of eyes (1), of real images whose color is known.
 
     Raises:
       UserError: the pack has no labels, or fewer than two classes have enough images.
@@ -138,7 +138,7 @@ def spaces(config: Config, method: Method, state: TrainState) -> dict[str, Calla
 
     @jax.jit
     def untrained(frozen):
-        start = train_step.init_state(config, method, frozen)
+        start = init_state(config, method, frozen)
         return start.params["d"], start.stats["d"]
 
     def features(params, stats) -> Callable:
@@ -167,7 +167,7 @@ def predict(kind: str, fit: np.ndarray, classes: np.ndarray, score: np.ndarray):
     if kind == "logistic":
         last = LogisticRegression(C=C, tol=1e-3, max_iter=ITERATIONS)
     else:
-        last = KNeighborsClassifier(NEIGHBOURS, algorithm="brute")
+        last = KNeighborsClassifier(NEIGHBORS, algorithm="brute")
     model = make_pipeline(StandardScaler(), last)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", ConvergenceWarning)

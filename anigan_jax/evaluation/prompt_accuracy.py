@@ -11,7 +11,7 @@ import numpy as np
 from anigan_jax.core import Method, TrainState
 from anigan_jax.data import captions
 from anigan_jax.data.captions import Prompt
-from anigan_jax.data.labels import COLOURS, EYES, HAIR
+from anigan_jax.data.labels import COLORS, EYES, HAIR
 from anigan_jax.metrics import attributes
 from anigan_jax.metrics.attributes import PARTS, Share
 from anigan_jax.sampling import prompts as show_text
@@ -21,21 +21,21 @@ def ceiling(judge: Method, state: TrainState, images, labels) -> dict:
     """What the classifier tells of held-out real images (n, H, W, 3) with labels (n, 2).
 
     Returns:
-      'prompts': shares by part; 'mean_over_colours': by part of hair and eyes, since the
-      prompts of `measure` name each colour equally often and real images do not.
+      'prompts': shares by part; 'mean_over_colors': by part of hair and eyes, since the
+      prompts of `measure` name each color equally often and real images do not.
     """
     found = judge.classify(state.params["d"], state.stats["d"], images)
     mean = {
         part: float(np.mean([share.value for share in classes.values()]))
         for part, classes in _by_class(found, labels).items()
     }
-    return {"prompts": attributes.shares(found, labels), "mean_over_colours": mean}
+    return {"prompts": attributes.shares(found, labels), "mean_over_colors": mean}
 
 
 def groups(counts: np.ndarray, wordings: np.ndarray) -> dict[str, list[Prompt]]:
     """Prompts of the pairs that the data has ('seen'), and of those that it has not.
 
-    'unseen': both colours occur in the data, but never together (zero-shot). Pairs
+    'unseen': both colors occur in the data, but never together (zero-shot). Pairs
     without a wording (in a file of vectors) are left out.
     """
     told = wordings.reshape(len(HAIR), len(EYES)) > 0
@@ -54,7 +54,7 @@ def measure(
     Returns:
       For each group of `groups` that has prompts: 'pairs', their number; 'prompts',
       shares right by part; 'shuffled', the same against prompts in another order (the
-      control); 'chance', what that would give an obedient G; 'by_class', shares by colour.
+      control); 'chance', what that would give an obedient G; 'by_class', shares by color.
     """
     show_text.need_texts(method)
     report = {"step": int(state.step), "n": n, "seed": seed}
@@ -85,8 +85,8 @@ def _chance(asked: np.ndarray) -> dict[str, float]:
 
 def _by_class(found: np.ndarray, asked: np.ndarray) -> dict[str, dict[str, Share]]:
     return {
-        part: {COLOURS[part][c]: s for c, s in attributes.by_class(found, asked, i).items()}
-        for i, part in enumerate(COLOURS)
+        part: {COLORS[part][c]: s for c, s in attributes.by_class(found, asked, i).items()}
+        for i, part in enumerate(COLORS)
     }
 
 
@@ -101,7 +101,7 @@ def as_json(value):
 
 def as_text(report: dict) -> str:
     """The report as a person reads it."""
-    top, mean = report["ceiling"]["prompts"], report["ceiling"]["mean_over_colours"]
+    top, mean = report["ceiling"]["prompts"], report["ceiling"]["mean_over_colors"]
     lines = [f"{'':38}{'hair':>22}{'eyes':>22}{'both':>22}"]
 
     def row(name: str, shares: dict[str, Share]) -> None:
@@ -113,7 +113,7 @@ def as_text(report: dict) -> str:
         lines.append(f"{name:38}" + "".join(f"{cell:>22}" for cell in cells))
 
     row(f"ceiling: {top['hair'].n} held-out real images", top)
-    plain("  mean over colours", [mean["hair"], mean["eyes"], None])
+    plain("  mean over colors", [mean["hair"], mean["eyes"], None])
     for name in ("seen", "unseen"):
         if name not in report:
             continue

@@ -18,7 +18,7 @@ from anigan_jax.errors import UserError
 from anigan_jax.evaluation import features
 from anigan_jax.evaluation.features import Network
 from anigan_jax.metrics import diversity, prdc
-from anigan_jax.metrics.feature_scores import COLUMNS, NEIGHBOURS, SUBSETS, kid_size, scores
+from anigan_jax.metrics.feature_scores import COLUMNS, NEIGHBORS, SUBSETS, kid_size, scores
 from anigan_jax.perceptual import lpips
 from anigan_jax.sampling import grids, photos, prompts
 from anigan_jax.storage import images as record
@@ -123,7 +123,7 @@ def measure(network: Network, found: Seen, seed: int) -> tuple[dict, dict]:
     return table, refused
 
 
-def memorisation(
+def memorization(
     seen: dict[str, Seen], images: np.ndarray, pack: Pack, target: Target, mirror: bool
 ) -> tuple[dict, Image.Image | None]:
     """Nearest training images of what a run makes, by features and by pixels.
@@ -146,7 +146,7 @@ def memorisation(
     spaces = {**seen, "pixels": [x.reshape(len(x), -1) for x in thumbs]}
     count, told, rows = min(CLOSEST, len(images)), {}, {}
     for name, sets in spaces.items():
-        near = prdc.memorisation(*sets, count)
+        near = prdc.memorization(*sets, count)
         told[name] = {k: float(getattr(near, k)) for k in ("ratio", "fake", "held_out")}
         i, j = near.closest.T
         mirrored = (j >= len(train))[:, None, None, None]
@@ -177,5 +177,5 @@ def protocol(network: Network, pack: Pack, counts: dict[str, int], seed: int) ->
     Args:
       counts: how many images of each target.
     """
-    rest = {"seed": seed, "kid_subsets": SUBSETS, "k": NEIGHBOURS}
+    rest = {"seed": seed, "kid_subsets": SUBSETS, "k": NEIGHBORS}
     return {**network.protocol(), **rest, "n": counts, "data_sha256": pack.manifest["sha256"]}

@@ -48,7 +48,7 @@ def against_partners(made: np.ndarray, pack: Pack, direction: str, vgg) -> dict:
 
     Returns:
       name -> {'psnr': mean dB over images, 'lpips': mean or None, 'hair': share with the
-      true hair colour, or None where the target is no anime}. 'truth' has the hair alone:
+      true hair color, or None where the target is no anime}. 'truth' has the hair alone:
       the ceiling of the pixel judge.
     """
     here, there = direction
@@ -75,7 +75,7 @@ def sheet(made: np.ndarray, pack: Pack, direction: str) -> Image.Image:
 
 
 def _hair(images: np.ndarray, pack: Pack) -> Share:
-    """How often the pixels show the hair colour that the face has."""
+    """How often the pixels show the hair color that the face has."""
     palette = np.array([painted.HAIR[name] for name in labels.HAIR])
     return paired.agreement(paired.hair(images, palette), pack.labels("testB")[:, 0])
 

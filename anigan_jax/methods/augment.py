@@ -54,7 +54,7 @@ def _augment(x: Array, u: Array, policy: tuple[str, ...]) -> Array:
         x = jnp.einsum("ij,jkc,lk->ilc", down, x, right)
     if "cutout" in policy:
         half = side // 4
-        centre = jnp.floor(u[5:7] * side)
-        hit = jnp.abs(rows[:, None] - centre + 0.5) < half  # (side, 2)
+        center = jnp.floor(u[5:7] * side)
+        hit = jnp.abs(rows[:, None] - center + 0.5) < half  # (side, 2)
         x = jnp.where((hit[:, None, 0] & hit[None, :, 1])[..., None], 0.0, x)
     return x

@@ -36,7 +36,7 @@ class Features:
     layer: str = "conv4_4"
     """convN_M: before ReLU; reluN_M: after it. VGG16 has no conv4_4; its last is conv4_3."""
     convention: Literal["imagenet", "unit", "signed"] = "imagenet"
-    """What the network is shown: normalised as it was trained; or [0, 1]; or [-1, 1]."""
+    """What the network is shown: normalized as it was trained; or [0, 1]; or [-1, 1]."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +62,10 @@ class CartoonGAN(Translation):
     """Weight of the distance of the Gram matrices of G(a)'s and of a cartoon's maps."""
     landmark: float = 0.0
     """Weight of the distance of 68 face landmarks in G(a) and in a, in sides."""
-    greyscale: float = 0.0
+    grayscale: float = 0.0
     """Weight of the distance of luminance of G(a) and of a."""
-    colour: float = 0.0
-    """Weight of AnimeGAN's colour distance of G(a) and of a."""
+    color: float = 0.0
+    """Weight of AnimeGAN's color distance of G(a) and of a."""
     total_variation: float = 0.0
     """Weight of G(a)'s total variation."""
 
@@ -195,10 +195,10 @@ class CartoonGame:
         if s.landmark:
             places = self.landmarks(state, made), self.landmarks(state, photo)
             weighted["landmark"] = s.landmark, losses.l1(*places)
-        if s.greyscale:
-            weighted["greyscale"] = s.greyscale, losses.greyscale(made, photo)
-        if s.colour:
-            weighted["colour"] = s.colour, losses.colour(made, photo)
+        if s.grayscale:
+            weighted["grayscale"] = s.grayscale, losses.grayscale(made, photo)
+        if s.color:
+            weighted["color"] = s.color, losses.color(made, photo)
         if s.total_variation:
             weighted["total_variation"] = s.total_variation, losses.total_variation(made)
         total, parts = translation.weighted_sum(weighted)

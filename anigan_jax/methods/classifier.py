@@ -1,4 +1,4 @@
-"""A classifier of hair and eye colour: the judge of text GANs, trained like them.
+"""A classifier of hair and eye color: the judge of text GANs, trained like them.
 
 It is a family of one player, so its runs repeat and resume as every other.
 """
@@ -27,8 +27,8 @@ CLASSES = len(HAIR) + len(EYES)
 
 
 @dataclass(frozen=True)
-class ColourClassifier(MethodSettings):
-    """Softmax over hair and over eye colours, by one convolutional network."""
+class ColorClassifier(MethodSettings):
+    """Softmax over hair and over eye colors, by one convolutional network."""
 
     network: Classifier = field(default_factory=Classifier)
     shift: bool = True
@@ -58,7 +58,7 @@ class ColourClassifier(MethodSettings):
         return make(self, axis_name)
 
 
-def make(settings: ColourClassifier, axis_name: str | None) -> Method:
+def make(settings: ColorClassifier, axis_name: str | None) -> Method:
     """The Method of the family: one player, 'd'."""
     net = text.image_encoder(settings.network, CLASSES, axis_name)
     side = settings.size
@@ -108,7 +108,7 @@ def split_logits(logits: Array) -> tuple[Array, Array]:
     return logits[:, : len(HAIR)], logits[:, len(HAIR) :]
 
 
-def classifier(settings: ColourClassifier) -> Callable:
+def classifier(settings: ColorClassifier) -> Callable:
     """classify(params, stats, images (n, H, W, 3) uint8) -> (n, 2) class indices."""
     net = text.image_encoder(settings.network, CLASSES)
 

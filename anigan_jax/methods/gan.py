@@ -36,7 +36,7 @@ class GAN(MethodSettings):
     d_scale: float = 1.0
     """Factor of D's whole loss (Keras averages the two halves: 0.5)."""
     split_d: bool = False
-    """Two optimiser steps of D, on reals and then on fakes, as Keras trains."""
+    """Two optimizer steps of D, on reals and then on fakes, as Keras trains."""
     shared_noise: bool = True
     """G's update sees the latents of D's (as the PyTorch example); else fresh ones."""
     r1: float = 0.0
@@ -50,7 +50,7 @@ class GAN(MethodSettings):
     schedule: Schedule = Schedule()
     dtype: ComputeType = "float32"
     """bfloat16: products of the networks in 16 bits, for GPUs and TPUs; parameters, statistics,
-    losses and optimisers stay float32."""
+    losses and optimizers stay float32."""
 
     @property
     def size(self) -> int:
@@ -229,7 +229,7 @@ class Game:
         """Weighted gradient penalties of D; 0 where none is set.
 
         Departs: D sees the images unaugmented and with running statistics, so that an
-        image's gradient does not depend on its neighbours in the batch.
+        image's gradient does not depend on its neighbors in the batch.
         """
         s = self.settings
 

@@ -1,4 +1,4 @@
-"""Text encoders behind one interface: every pair of colours -> vectors; on the host.
+"""Text encoders behind one interface: every pair of colors -> vectors; on the host.
 
 A frozen table holds the vectors that training needs, so that a text costs a look-up and
 a run folder needs nothing beside itself. No JAX at import.
@@ -19,7 +19,7 @@ from anigan_jax.config import to_dict
 from anigan_jax.core import Array
 from anigan_jax.data import captions
 from anigan_jax.data.captions import Prompt
-from anigan_jax.data.labels import EYES, HAIR, known_colours
+from anigan_jax.data.labels import EYES, HAIR, known_colors
 from anigan_jax.errors import UserError
 from anigan_jax.networks.char_cnn_rnn import CharEncoder
 from anigan_jax.storage import safetensors
@@ -33,7 +33,7 @@ class Encoder:
     """What turns a text into a vector."""
 
     kind: Literal["tags", "char_cnn_rnn", "precomputed"] = "tags"
-    """tags: ones for the colours, embedded by the networks themselves; char_cnn_rnn: a run
+    """tags: ones for the colors, embedded by the networks themselves; char_cnn_rnn: a run
     of `sjtu_text_encoder`; precomputed: vectors of a file."""
     path: str = ""
     """char_cnn_rnn: the run folder; precomputed: a safetensors file, caption -> (T,)."""
@@ -59,14 +59,14 @@ def labels(pack, part: str) -> np.ndarray:
     missing = int((found < 0).any(axis=1).sum())
     if missing:
         raise UserError(
-            f"{missing} of {len(found)} images have not both colours; leave them out with "
-            "--data.unlabelled drop, or for a pack: anigan import --unlabelled drop"
+            f"{missing} of {len(found)} images have not both colors; leave them out with "
+            "--data.unlabeled drop, or for a pack: anigan import --unlabeled drop"
         )
     return found
 
 
 def inputs(_settings, pack, part: str = "train") -> dict[str, np.ndarray]:
-    """A method's `inputs`: 'label' (N, 2) int32, hair and eye colour of each image."""
+    """A method's `inputs`: 'label' (N, 2) int32, hair and eye color of each image."""
     return {"label": labels(pack, part)}
 
 
@@ -86,7 +86,7 @@ def tables(encoder: Encoder, found: np.ndarray) -> dict[str, np.ndarray]:
     """
     counts = np.bincount(captions.pair(*found.T), minlength=len(PAIRS)).astype(np.float32)
     if (counts > 0).sum() < 2:
-        raise UserError("a text GAN needs images of at least two pairs of colours")
+        raise UserError("a text GAN needs images of at least two pairs of colors")
     build = {"tags": _tags, "char_cnn_rnn": _char, "precomputed": _precomputed}[encoder.kind]
     made = build(encoder)
     mute = [str(PAIRS[i]) for i in np.flatnonzero((counts > 0) & (made["wordings"] == 0))]
@@ -97,7 +97,7 @@ def tables(encoder: Encoder, found: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def encode(encoder: Encoder, frozen: dict, prompts: list[Prompt]) -> np.ndarray:
-    """Prompts with both colours -> (n, T) float32.
+    """Prompts with both colors -> (n, T) float32.
 
     Raises:
       UserError: a precomputed file has no vector for one of them.
@@ -122,7 +122,7 @@ def _readable(prompt: Prompt) -> str:
 
 
 def _preview(counts: np.ndarray) -> np.ndarray:
-    """Pairs of the most frequent hair colours, with eyes that differ as far as they can."""
+    """Pairs of the most frequent hair colors, with eyes that differ as far as they can."""
     table, used, chosen = counts.reshape(len(HAIR), len(EYES)), np.zeros(len(EYES)), []
     order = np.argsort(-table.sum(1), kind="stable")
     for hair in [h for h in order if table[h].any()][:PREVIEW_TEXTS]:
@@ -214,7 +214,7 @@ def _precomputed(encoder: Encoder) -> dict[str, np.ndarray]:
             groups.setdefault(PAIRS.index(label), []).append(vector.astype(np.float32))
     if not groups:
         raise UserError(
-            f"{encoder.path} has no caption with both colours. Known colours are {known_colours()}"
+            f"{encoder.path} has no caption with both colors. Known colors are {known_colors()}"
         )
     most = max(map(len, groups.values()))
     texts = np.zeros((len(PAIRS), most, encoder.dim), np.float32)

@@ -42,7 +42,7 @@ class TextGAN(GAN):
     inputs = text_conditioning.inputs
 
     def frozen(self, pack):
-        """The texts of every pair of colours, and how often the data has the pair."""
+        """The texts of every pair of colors, and how often the data has the pair."""
         return text_conditioning.tables(self.encoder, text_conditioning.labels(pack, "train"))
 
     def networks(self):

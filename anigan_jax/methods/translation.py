@@ -27,7 +27,7 @@ class Translation(MethodSettings):
 
     dtype: ComputeType = "float32"
     """bfloat16: products of the networks in 16 bits, for GPUs and TPUs; parameters, statistics,
-    losses and optimisers stay float32."""
+    losses and optimizers stay float32."""
     remat: bool = False
     """Compute the insides of G's residual blocks again in the backward pass: less memory, more
     time; for large images."""

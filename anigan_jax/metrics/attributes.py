@@ -1,4 +1,4 @@
-"""How often images have the colours they were asked for; NumPy on the host."""
+"""How often images have the colors they were asked for; NumPy on the host."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def shares(found: np.ndarray, asked: np.ndarray) -> dict[str, Share]:
 def shuffled(found: np.ndarray, asked: np.ndarray, seed: int) -> dict[str, Share]:
     """`shares` against the prompts in another order: what no obedience would give.
 
-    With equally many prompts of each colour the expectation is 1 / number of colours.
+    With equally many prompts of each color the expectation is 1 / number of colors.
     """
     order = np.random.default_rng(seed).permutation(len(asked))
     return shares(found, asked[order])

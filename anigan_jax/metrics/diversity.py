@@ -120,7 +120,7 @@ def pairs(
         raise ValueError(f"groups of shape {groups.shape} are no ({n},)")
     rng = np.random.default_rng(seed)
     order = rng.permutation(n)
-    # Sorted by group, in random order inside; then neighbours pair up, an odd row stays out.
+    # Sorted by group, in random order inside; then neighbors pair up, an odd row stays out.
     order = order[np.argsort(groups[order], kind="stable")]
     starts = np.unique(groups[order], return_index=True)[1][1:]
     parts = [part[: len(part) // 2 * 2].reshape(-1, 2) for part in np.split(order, starts)]

@@ -10,7 +10,7 @@ from anigan_jax.metrics import frechet, kid, mind, prdc
 
 SUBSETS = 100
 SIZE = 1000
-NEIGHBOURS = 5
+NEIGHBORS = 5
 DIRECTIONS = 1000
 BETTER = {
     "kid": "lower",
@@ -68,9 +68,9 @@ def scores(fake: np.ndarray, real: np.ndarray, seed: int, size: int) -> Scores:
     else:
         values["fd"] = frechet.distance(fake, real)
     values["mind"] = mind.mind(fake, real, seed, DIRECTIONS)
-    if fewest <= NEIGHBOURS:
-        why = f"balls of {NEIGHBOURS} neighbours need more than {NEIGHBOURS} images, not {fewest}"
+    if fewest <= NEIGHBORS:
+        why = f"balls of {NEIGHBORS} neighbors need more than {NEIGHBORS} images, not {fewest}"
         refused |= dict.fromkeys(("precision", "recall", "density", "coverage"), why)
     else:
-        values |= prdc.prdc(fake, real, NEIGHBOURS)._asdict()
+        values |= prdc.prdc(fake, real, NEIGHBORS)._asdict()
     return Scores(values, refused, spread)

@@ -35,8 +35,8 @@ def moments(features: np.ndarray) -> Moments:
     mean = features.mean(0)
     covariance = np.zeros((len(mean), len(mean)))
     for part in blocks(len(features), len(mean)):
-        centred = features[part] - mean
-        covariance += centred.T @ centred
+        centered = features[part] - mean
+        covariance += centered.T @ centered
     return Moments(mean, covariance / (len(features) - 1))
 
 
@@ -102,7 +102,7 @@ def distance(fake: np.ndarray, real: np.ndarray) -> float:
 def distance_of_few(fake: np.ndarray, real: np.ndarray) -> float:
     """The same number for any N and M from 2, by singular values of an (N, M) matrix.
 
-    Tr (C1 C2)^(1/2) is the nuclear norm of X Y^T / sqrt((N - 1)(M - 1)) with centred X and
+    Tr (C1 C2)^(1/2) is the nuclear norm of X Y^T / sqrt((N - 1)(M - 1)) with centered X and
     Y. Where N <= d that is cheaper than `between`, but the number is mostly bias: good for
     comparing sets of one N.
 

@@ -43,8 +43,8 @@ def _squares(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return (gap * gap).mean((1, 2, 3))
 
 
-def match_colours(images: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """The images with the colours of another set: the baseline that knows no shapes.
+def match_colors(images: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """The images with the colors of another set: the baseline that knows no shapes.
 
     Each RGB channel of the whole set is scaled and moved to the mean and standard
     deviation of the targets': x -> (x - mean) * std_t / std + mean_t, rounded and clipped
@@ -75,7 +75,7 @@ def match_colours(images: np.ndarray, targets: np.ndarray) -> np.ndarray:
 def _moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(C,) mean and (C,) standard deviation, exact from the counts of the values."""
     if not images.size:
-        raise ValueError(f"images of shape {images.shape} have no colours")
+        raise ValueError(f"images of shape {images.shape} have no colors")
     values = np.arange(PEAK + 1)
     counts = np.stack(
         [np.bincount(images[..., c].ravel(), minlength=PEAK + 1) for c in range(images.shape[-1])]
@@ -104,16 +104,16 @@ def blur(images: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def hair(images: np.ndarray, palette: np.ndarray) -> np.ndarray:
-    """Which hair colour anime faces have, judged by pixels alone.
+    """Which hair color anime faces have, judged by pixels alone.
 
-    The median colour of `HAIR_BOX` and its nearest palette colour (Euclidean, in RGB). On
-    painted anime faces of 16 to 128 px the median is the very palette colour.
+    The median color of `HAIR_BOX` and its nearest palette color (Euclidean, in RGB). On
+    painted anime faces of 16 to 128 px the median is the very palette color.
 
     Args:
       images: (N, H, W, 3) uint8; palette: (K, 3) levels in [0, 255], by class.
 
     Returns:
-      (N,) int indices into the palette; of equally near colours the first.
+      (N,) int indices into the palette; of equally near colors the first.
 
     Raises:
       ValueError: the images are not uint8, or too small to have a pixel in the box.
@@ -151,13 +151,13 @@ def baselines(photos: np.ndarray, anime: np.ndarray) -> dict[str, np.ndarray]:
         images of the other domain, never the photos' partners.
 
     Returns:
-      'identity', 'colour matching', 'blur' and 'mean', the mean anime image whatever the
+      'identity', 'color matching', 'blur' and 'mean', the mean anime image whatever the
       photo, which minimises the squared error of that; each (N, H, W, 3) uint8.
     """
     mean = np.rint(anime.mean(0, dtype=np.float64)).astype(np.uint8)
     return {
         "identity": photos,
-        "colour matching": match_colours(photos, anime),
+        "color matching": match_colors(photos, anime),
         "blur": blur(photos, BLUR * photos.shape[1]),
         "mean": np.repeat(mean[None], len(photos), 0),
     }

@@ -1,4 +1,4 @@
-"""Neighbours of features: precision, recall, density, coverage, copies; NumPy on the host."""
+"""Neighbors of features: precision, recall, density, coverage, copies; NumPy on the host."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Prdc(NamedTuple):
     coverage: float
 
 
-class Memorisation(NamedTuple):
+class Memorization(NamedTuple):
     """How much nearer fakes are to training images than held-out images are.
 
     Attributes:
@@ -42,7 +42,7 @@ def nearest(
 
     Args:
       queries: (N, d); pool: (M, d), or None for the queries themselves, of which none is
-        its own neighbour.
+        its own neighbor.
       k: how many, at most M (N - 1 without a pool).
 
     Returns:
@@ -86,7 +86,7 @@ def _nearest(queries: np.ndarray, pool: np.ndarray, k: int, alone: bool):
 def prdc(fake: np.ndarray, real: np.ndarray, k: int = 5) -> Prdc:
     """Precision, recall, density and coverage of fakes among real ones.
 
-    Each row has an open ball to its k-th nearest neighbour of its own set, itself not
+    Each row has an open ball to its k-th nearest neighbor of its own set, itself not
     counted. Precision is the share of fakes in any real ball; recall, of real rows in any
     fake ball; density, the memberships of fakes in real balls / (k N); coverage, the share
     of real balls with a fake inside. For equal distributions the expected density is 1 and
@@ -94,7 +94,7 @@ def prdc(fake: np.ndarray, real: np.ndarray, k: int = 5) -> Prdc:
 
     Args:
       fake: (N, d); real: (M, d).
-      k: the neighbour that sets the radius.
+      k: the neighbor that sets the radius.
 
     Raises:
       ValueError: N or M is k or less, wrong shapes, or NaN.
@@ -142,9 +142,9 @@ def _inside(a: _Balls, b: _Balls) -> tuple[np.ndarray, np.ndarray]:
     return gaps < a.radii[:, None], gaps < b.radii
 
 
-def memorisation(
+def memorization(
     fake: np.ndarray, train: np.ndarray, held_out: np.ndarray, closest: int = 16
-) -> Memorisation:
+) -> Memorization:
     """Whether fakes are copies: their nearest training rows against those of held-out rows.
 
     No distance of distributions finds copying.
@@ -167,4 +167,4 @@ def memorisation(
     order = np.argsort(gaps, kind="stable")[:closest]
     middle = float(np.median(gaps))
     pairs = np.stack([order, found[order]], 1)
-    return Memorisation(middle / usual, middle, usual, pairs, gaps[order])
+    return Memorization(middle / usual, middle, usual, pairs, gaps[order])

@@ -9,7 +9,7 @@ def retrieval(images: np.ndarray, texts: np.ndarray, pairs: np.ndarray, eyes: in
     """How well images (n, T) find the text of their pair, and texts (P, T) an image.
 
     Args:
-      pairs: (n,) true pair of each image; eyes: number of eye colours, so that pair =
+      pairs: (n,) true pair of each image; eyes: number of eye colors, so that pair =
         hair * eyes + eye.
 
     Returns:

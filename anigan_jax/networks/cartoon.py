@@ -27,21 +27,21 @@ class CartoonDiscriminator:
 
     size: int = 64
     """Image side in pixels; a multiple of 4."""
-    base: int = 32
+    base_channels: int = 32
     """Channels after the first layer."""
     norm: NormKind = "instance"
     """After the third to the sixth convolution but the one of stride 2."""
     bias: bool = True
     """Biases in convolutions that a norm follows; the others always have them."""
-    leak: float = 0.2
+    negative_slope: float = 0.2
     """Slope of leaky ReLU for negative inputs."""
     stddev: float = 0.02
     """Kernels start at N(0, this)."""
 
     def check(self, field: str) -> None:
         """Refuses sides that two halvings do not divide."""
-        if self.base < 1:
-            raise UserError(f"{field}.base is {self.base}; it must be at least 1")
+        if self.base_channels < 1:
+            raise UserError(f"{field}.base_channels is {self.base_channels}; it must be at least 1")
         resnet.whole(self.size, 2, f"{field}.size")
 
 
@@ -51,12 +51,12 @@ def discriminator_plan(d: CartoonDiscriminator) -> tuple[Block, ...]:
     plain = {"activation": "leaky_relu", "bias": True}
     hidden = {"activation": "leaky_relu", "bias": d.bias or not norm, "norm": norm}
     return (
-        Block("flat1", "conv", d.base, 3, 1, 1, **plain),
-        Block("down1", "conv", 2 * d.base, 3, 2, 1, **plain),
-        Block("flat2", "conv", 4 * d.base, 3, 1, 1, **hidden),
-        Block("down2", "conv", 4 * d.base, 3, 2, 1, **plain),
-        Block("flat3", "conv", 8 * d.base, 3, 1, 1, **hidden),
-        Block("flat4", "conv", 8 * d.base, 3, 1, 1, **hidden),
+        Block("flat1", "conv", d.base_channels, 3, 1, 1, **plain),
+        Block("down1", "conv", 2 * d.base_channels, 3, 2, 1, **plain),
+        Block("flat2", "conv", 4 * d.base_channels, 3, 1, 1, **hidden),
+        Block("down2", "conv", 4 * d.base_channels, 3, 2, 1, **plain),
+        Block("flat3", "conv", 8 * d.base_channels, 3, 1, 1, **hidden),
+        Block("flat4", "conv", 8 * d.base_channels, 3, 1, 1, **hidden),
         Block("logit", "conv", 1, 3, 1, 1, bias=True),
     )
 
@@ -66,4 +66,4 @@ def discriminator(
 ):
     """The discriminator of the settings: images (b, S, S, 3) -> logits (b, S/4, S/4, 1)."""
     s = settings
-    return resnet.stack(discriminator_plan(s), s.norm, s.leak, s.stddev, axis_name, dtype)
+    return resnet.stack(discriminator_plan(s), s.norm, s.negative_slope, s.stddev, axis_name, dtype)

@@ -12,9 +12,9 @@ from anigan_jax.networks.stack import Stack
 
 @dataclass(frozen=True)
 class Classifier(Discriminator):
-    """A convolutional classifier of hair and eye colour: the discriminator's trunk."""
+    """A convolutional classifier of hair and eye color: the discriminator's trunk."""
 
-    base: int = 32
+    base_channels: int = 32
     bias: bool = True
     dropout: float = 0.1
 
@@ -33,4 +33,4 @@ def classifier_plan(c: Classifier, classes: int) -> tuple[Block, ...]:
 def image_encoder(s: Classifier, dim: int, axis_name: str | None = None) -> Stack:
     """A convolutional network from images (b, H, W, 3) to vectors or logits (b, dim)."""
     plan = classifier_plan(s, dim)
-    return Stack(plan, s.norm, s.leak, s.stddev, axis_name, name="image")
+    return Stack(plan, s.norm, s.negative_slope, s.stddev, axis_name, name="image")

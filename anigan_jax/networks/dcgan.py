@@ -17,14 +17,14 @@ def generator(settings: Generator, axis_name: str | None = None, dtype="float32"
     """The generator of the settings; its input is (b, 1, 1, Z)."""
     plan = generator_plan(settings)
     s = settings
-    return Stack(plan, s.norm, s.leak, s.stddev, axis_name, dtype, name="generator")
+    return Stack(plan, s.norm, s.negative_slope, s.stddev, axis_name, dtype, name="generator")
 
 
 def discriminator(settings: Discriminator, axis_name: str | None = None, dtype="float32") -> Stack:
     """The discriminator of the settings; its output is (b, 1, 1, 1) or (b, 1)."""
     plan = discriminator_plan(settings)
     s = settings
-    return Stack(plan, s.norm, s.leak, s.stddev, axis_name, dtype, name="discriminator")
+    return Stack(plan, s.norm, s.negative_slope, s.stddev, axis_name, dtype, name="discriminator")
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Generator:
     """Length of the latent."""
     size: int = 64
     """Image side in pixels."""
-    base: int = 64
+    base_channels: int = 64
     """Channels of the widest map; they double at each halving of the side."""
     start: int = 4
     """Side of the first map."""
@@ -44,12 +44,12 @@ class Generator:
     stem: Literal["conv", "dense"] = "conv"
     """First layer: a transposed convolution of a 1x1 map, or dense + reshape."""
     upsample: Literal["transpose", "nearest"] = "transpose"
-    """Upsampling: transposed convolution, or nearest neighbour + convolution."""
+    """Upsampling: transposed convolution, or nearest neighbor + convolution."""
     head: Literal["up", "extra", "conv"] = "up"
     """Last layers: an upsampling to RGB; a same-size convolution to 3 channels, then an
     upsampling (Tsinghua); or a same-size convolution to RGB at full size (CSC412)."""
     activation: Activation = "relu"
-    leak: float = 0.2
+    negative_slope: float = 0.2
     """Slope of leaky ReLU for negative inputs."""
     output: Literal["tanh", "sigmoid"] = "tanh"
     """sigmoid: images in [0, 1], as CSC412 trains them."""
@@ -66,7 +66,7 @@ class Discriminator:
 
     size: int = 64
     """Image side in pixels."""
-    base: int = 64
+    base_channels: int = 64
     """Channels after the first layer; they double at each halving of the side."""
     end: int = 4
     """Side of the last map before the logit."""
@@ -85,7 +85,7 @@ class Discriminator:
     """Zero rows and columns after the second convolution (CSC412: 16 -> 17)."""
     dropout: float = 0.0
     """Share of activations dropped after each convolution."""
-    leak: float = 0.2
+    negative_slope: float = 0.2
     """Slope of leaky ReLU for negative inputs."""
     bias: bool = False
     norm: Norm = Norm()
@@ -112,7 +112,7 @@ def generator_plan(g: Generator) -> tuple[Block, ...]:
     ups = doublings(g.size, g.start, "generator.size")
     act, hidden = g.activation, {"norm": True, "bias": g.bias}
     before_head = ups if g.head == "conv" else ups - 1
-    widths = [g.base * 2 ** (before_head - i) for i in range(before_head + 1)]
+    widths = [g.base_channels * 2 ** (before_head - i) for i in range(before_head + 1)]
     if g.stem == "dense":
         # A dense stem has its bias, as in Keras's summary (1,654,784 parameters).
         stem = Block("stem", "dense", widths[0], side=g.start, norm=True, activation=act)
@@ -151,7 +151,7 @@ def discriminator_plan(d: Discriminator) -> tuple[Block, ...]:
         "bias": d.bias,
     }
     padding = 1 if d.kernel == 4 else "same"
-    blocks, width = [], d.base
+    blocks, width = [], d.base_channels
     for i in range(downs):
         norm = d.batch_norm if i else d.first_norm
         pad_after = d.pad_second if i == 1 else 0

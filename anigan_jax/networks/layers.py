@@ -85,7 +85,7 @@ def reflect(x: jax.Array, pixels: int) -> jax.Array:
 
 
 class BatchNorm(nn.Module):
-    """Batch norm over (B, H, W), synchronised over `axis_name`.
+    """Batch norm over (B, H, W), synchronized over `axis_name`.
 
     With a text (B, E) its gain and bias follow the text, example by example: those of
     here times 1 + gain and plus bias, both linear in it (de Vries et al. 2017).
@@ -98,7 +98,7 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, text: jax.Array | None = None) -> jax.Array:
-        y = self._normalise(x, train)
+        y = self._normalize(x, train)
         if text is None:
             return y
         start = nn.initializers.normal(TEXT_STDDEV)
@@ -106,7 +106,7 @@ class BatchNorm(nn.Module):
         gain, bias = jnp.split(told[:, None, None, :], 2, axis=-1)
         return y * (1 + gain) + bias
 
-    def _normalise(self, x: jax.Array, train: bool) -> jax.Array:
+    def _normalize(self, x: jax.Array, train: bool) -> jax.Array:
         s, shape = self.settings, (x.shape[-1],)
         scale = self.param(
             "scale", lambda key: 1 + s.scale_stddev * jax.random.normal(key, shape, jnp.float32)

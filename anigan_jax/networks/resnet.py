@@ -19,15 +19,15 @@ NormKind = Literal["instance", "batch", "none"]
 
 @dataclass(frozen=True)
 class ResnetGenerator:
-    """From an image to an image: c7, `downs` down, `blocks` residual, `downs` up, c7, tanh."""
+    """From an image to an image: c7, n down, `blocks` residual, n up, c7, tanh."""
 
     size: int = 64
-    """Image side in pixels; a multiple of 2^downs."""
-    base: int = 64
+    """Image side in pixels; a multiple of 2^num_downsamples."""
+    base_channels: int = 64
     """Channels of the first map; they double at each halving of the side."""
     blocks: int = 9
     """Residual blocks."""
-    downs: int = 2
+    num_downsamples: int = 2
     """Halvings of the side before the residual blocks, doublings after them."""
     flat: bool = False
     """CartoonGAN's: each convolution that changes the side is followed by one of stride 1,
@@ -42,9 +42,12 @@ class ResnetGenerator:
 
     def check(self, field: str) -> None:
         """Refuses sizes that do not come back; `field` names the settings."""
-        if self.downs < 1 or self.blocks < 0 or self.base < 1:
-            raise UserError(f"{field} needs downs and base of at least 1, and blocks of 0 or more")
-        whole(self.size, self.downs, f"{field}.size")
+        if self.num_downsamples < 1 or self.blocks < 0 or self.base_channels < 1:
+            raise UserError(
+                f"{field} needs num_downsamples and base_channels of at least 1, and "
+                "blocks of 0 or more"
+            )
+        whole(self.size, self.num_downsamples, f"{field}.size")
 
 
 @dataclass(frozen=True)
@@ -53,11 +56,11 @@ class PatchDiscriminator:
 
     size: int = 64
     """Image side in pixels."""
-    base: int = 64
+    base_channels: int = 64
     """Channels after the first layer; they double in each further one, at most three times."""
-    downs: int = 3
-    """k4 convolutions of stride 2; 3, and `flats` 1, are the 70x70 PatchGAN."""
-    flats: int = 1
+    num_downsamples: int = 3
+    """k4 convolutions of stride 2; 3, and `num_flat_convs` 1, are the 70x70 PatchGAN."""
+    num_flat_convs: int = 1
     """k4 convolutions of stride 1 before the logits."""
     head_kernel: Literal[3, 4] = 4
     """Kernel side of the logits; 3 keeps the side of the map, 4 takes 1 off."""
@@ -65,21 +68,26 @@ class PatchDiscriminator:
     """After every convolution but the first and the logits."""
     bias: bool = True
     """Biases in convolutions that a norm follows; the others always have them."""
-    leak: float = 0.2
+    negative_slope: float = 0.2
     """Slope of leaky ReLU for negative inputs."""
     stddev: float = 0.02
     """Kernels start at N(0, this)."""
 
     def check(self, field: str) -> None:
         """Refuses sizes that leave no map of logits."""
-        if self.downs < 1 or self.flats < 0 or self.base < 1:
-            raise UserError(f"{field} needs downs and base of at least 1, and flats of 0 or more")
-        whole(self.size, self.downs, f"{field}.size")
-        side = (self.size >> self.downs) - self.flats
+        if self.num_downsamples < 1 or self.num_flat_convs < 0 or self.base_channels < 1:
+            raise UserError(
+                f"{field} needs num_downsamples and base_channels of at least 1, and "
+                "num_flat_convs of 0 or more"
+            )
+        whole(self.size, self.num_downsamples, f"{field}.size")
+        side = (self.size >> self.num_downsamples) - self.num_flat_convs
         if side - (self.head_kernel == 4) < 1 or (self.norm == "instance" and side < 2):
             raise UserError(
-                f"{field}: {self.downs} halvings of {self.size} px and {self.flats} k4 layers "
-                f"leave a map of {side} px; take fewer of them (downs, flats)"
+                f"{field}: {self.num_downsamples} halvings of {self.size} px and "
+                f"{self.num_flat_convs} k4 "
+                f"layers leave a map of {side} px; take fewer of them (num_downsamples, "
+                "num_flat_convs)"
             )
 
 
@@ -96,7 +104,7 @@ def generator_plan(g: ResnetGenerator) -> tuple[Block, ...]:
     norm = g.norm != "none"
     hidden = {"norm": norm, "bias": g.bias or not norm}
     act = {"activation": "relu", **hidden}
-    blocks = [Block("first", "conv", g.base, 7, reflect=3, **act)]
+    blocks = [Block("first", "conv", g.base_channels, 7, reflect=3, **act)]
 
     def scaled(block: Block) -> list[Block]:
         if not g.flat:
@@ -104,13 +112,13 @@ def generator_plan(g: ResnetGenerator) -> tuple[Block, ...]:
         flat = Block(f"{block.name}_flat", "conv", block.features, 3, 1, 1, **act)
         return [replace(block, bias=True), flat]
 
-    for i in range(1, g.downs + 1):
-        width = g.base * 2**i
+    for i in range(1, g.num_downsamples + 1):
+        width = g.base_channels * 2**i
         blocks += scaled(Block(f"down{i}", "conv", width, 3, 2, 1))
     for i in range(1, g.blocks + 1):
         blocks.append(Block(f"res{i}a", "conv", width, 3, reflect=1, skip="start", **act))
         blocks.append(Block(f"res{i}b", "conv", width, 3, reflect=1, skip="end", **hidden))
-    for i in range(1, g.downs + 1):
+    for i in range(1, g.num_downsamples + 1):
         width //= 2
         blocks += scaled(Block(f"up{i}", "conv_transpose", width, 3, 2, 1, 1))
     return (*blocks, Block("rgb", "conv", 3, 7, reflect=3, bias=True, activation="tanh"))
@@ -121,11 +129,13 @@ def discriminator_plan(d: PatchDiscriminator) -> tuple[Block, ...]:
     norm = d.norm != "none"
     act = {"activation": "leaky_relu"}
     hidden = {**act, "norm": norm, "bias": d.bias or not norm}
-    blocks = [Block("down1", "conv", d.base, 4, 2, 1, bias=True, **act)]
-    for i in range(2, d.downs + 1):
-        blocks.append(Block(f"down{i}", "conv", d.base * 2 ** min(i - 1, 3), 4, 2, 1, **hidden))
-    for i in range(1, d.flats + 1):
-        width = d.base * 2 ** min(d.downs + i - 1, 3)
+    blocks = [Block("down1", "conv", d.base_channels, 4, 2, 1, bias=True, **act)]
+    for i in range(2, d.num_downsamples + 1):
+        blocks.append(
+            Block(f"down{i}", "conv", d.base_channels * 2 ** min(i - 1, 3), 4, 2, 1, **hidden)
+        )
+    for i in range(1, d.num_flat_convs + 1):
+        width = d.base_channels * 2 ** min(d.num_downsamples + i - 1, 3)
         blocks.append(Block(f"flat{i}", "conv", width, 4, 1, 1, **hidden))
     return (*blocks, Block("logit", "conv", 1, d.head_kernel, 1, 1, bias=True))
 
@@ -138,7 +148,7 @@ def generator(settings, axis_name: str | None = None, dtype: str = "float32"):
 def discriminator(settings, axis_name: str | None = None, dtype: str = "float32"):
     """The discriminator of the settings: images (b, S, S, 3) -> logits (b, s, s, 1)."""
     plan = discriminator_plan(settings)
-    return stack(plan, settings.norm, settings.leak, settings.stddev, axis_name, dtype)
+    return stack(plan, settings.norm, settings.negative_slope, settings.stddev, axis_name, dtype)
 
 
 def stack(

@@ -19,7 +19,7 @@ from anigan_jax.networks.layers import (
 )
 from anigan_jax.networks.ops.norm import instance_norm
 
-# The name of the sums of residual blocks: what rematerialisation keeps.
+# The name of the sums of residual blocks: what rematerialization keeps.
 RESIDUAL = "residual"
 
 
@@ -38,7 +38,7 @@ class Stack(nn.Module):
 
     blocks: tuple[Block, ...]
     norm: Norm | InstanceNorm
-    leak: float
+    negative_slope: float
     stddev: float
     axis_name: str | None = None
     dtype: str = "float32"
@@ -111,7 +111,7 @@ def run_layers(
             x = norm(x, train, text)
         if block.skip == "end":
             x = x + kept
-        x = activate(x, block.activation, net.leak)
+        x = activate(x, block.activation, net.negative_slope)
         if block.dropout and train and keys is not None:
             x = dropout(x, block.dropout, keys, index)
         if block.features > 1 and block.activation not in ("tanh", "sigmoid"):

@@ -33,7 +33,7 @@ class TextStack(nn.Module):
     after: tuple[Block, ...]
     join: str
     norm: Norm
-    leak: float
+    negative_slope: float
     stddev: float
     axis_name: str | None = None
     dtype: str = "float32"
@@ -96,7 +96,7 @@ def concatenate(x: jax.Array, text: jax.Array) -> jax.Array:
 def generator(s: TextGenerator, axis_name: str | None = None, dtype="float32") -> TextStack:
     """The generator of the settings; x is z as (b, 1, 1, Z)."""
     plans = text_plan(s, s.text_dim, "leaky_relu"), (), generator_plan(s)
-    rest = (s.norm, s.leak, s.stddev, axis_name, dtype)
+    rest = (s.norm, s.negative_slope, s.stddev, axis_name, dtype)
     return TextStack(*plans, s.join, *rest, name="generator")
 
 
@@ -106,7 +106,7 @@ def discriminator(s: TextDiscriminator, axis_name: str | None = None, dtype="flo
     product = s.join == "product"
     width = before[-1].features if product else s.text_dim
     told = text_plan(s, width, "none" if product else "leaky_relu")
-    rest = (s.norm, s.leak, s.stddev, axis_name, dtype)
+    rest = (s.norm, s.negative_slope, s.stddev, axis_name, dtype)
     return TextStack(told, before, after, s.join, *rest, name="discriminator")
 
 

@@ -101,7 +101,7 @@ LANDMARKS = ASSETS / "face_landmarks_68.safetensors"
 
 
 def from_face_api(folder: Path) -> bytes:
-    """The 68-point landmark network of face-api.js as safetensors, still quantised.
+    """The 68-point landmark network of face-api.js as safetensors, still quantized.
 
     Each tensor NAME is uint8 with NAME/scale and NAME/min: value = byte * scale + min.
 
@@ -118,13 +118,13 @@ def from_face_api(folder: Path) -> bytes:
         arrays, at = {}, 0
         for entry in groups[0]["weights"]:
             count = int(np.prod(entry["shape"]))
-            quantised = entry["quantization"]
-            if quantised["dtype"] != "uint8":
-                raise ValueError(f"{entry['name']} is {quantised['dtype']}, not uint8")
+            quantized = entry["quantization"]
+            if quantized["dtype"] != "uint8":
+                raise ValueError(f"{entry['name']} is {quantized['dtype']}, not uint8")
             values = np.frombuffer(data, np.uint8, count, at).reshape(entry["shape"])
             arrays[entry["name"]] = values
-            arrays[f"{entry['name']}/scale"] = np.array([quantised["scale"]])
-            arrays[f"{entry['name']}/min"] = np.array([quantised["min"]])
+            arrays[f"{entry['name']}/scale"] = np.array([quantized["scale"]])
+            arrays[f"{entry['name']}/min"] = np.array([quantized["min"]])
             at += count
         if at != len(data):
             raise ValueError(f"{len(data) - at} bytes are left over")
@@ -134,7 +134,7 @@ def from_face_api(folder: Path) -> bytes:
 
 
 def face_landmarks() -> dict:
-    """Parameters of `networks.landmarks.Landmarks` (MIT, beside the file), dequantised."""
+    """Parameters of `networks.landmarks.Landmarks` (MIT, beside the file), dequantized."""
     arrays, tree = read(LANDMARKS), {}
     for name, values in arrays.items():
         if name.endswith(("/scale", "/min")):

@@ -20,7 +20,7 @@ class VGG(nn.Module):
     """Named maps of VGG16 or VGG19 (configurations D and E).
 
     Parameters are {'conv1_1': {'kernel': (3, 3, Cin, Cout), 'bias': (Cout,)}, ...}, at least
-    those that `foreign_weights.needed` names. They are always given, never initialised, and
+    those that `foreign_weights.needed` names. They are always given, never initialized, and
     the widths are theirs.
 
     Attributes:

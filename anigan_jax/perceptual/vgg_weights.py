@@ -238,7 +238,7 @@ def _of_keras(path: Path) -> dict[str, np.ndarray]:
     """Keras's VGG, whose input is BGR in [0, 255] minus Caffe's mean, for torchvision's input.
 
     The change of input is linear, so it is folded into the first convolution.
-    Departs: at the outermost pixels, where Keras pads with its mean colour and we with
+    Departs: at the outermost pixels, where Keras pads with its mean color and we with
     torchvision's; they differ by half a level of 255 at most.
     """
     try:

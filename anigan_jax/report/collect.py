@@ -18,8 +18,8 @@ from anigan_jax.errors import UserError
 from anigan_jax.report import files, tables
 from anigan_jax.report.files import read_json, reading
 from anigan_jax.report.series import series
-from anigan_jax.storage.metrics_file import spaced
 from anigan_jax.storage import metrics_file, safetensors
+from anigan_jax.storage.metrics_file import spaced
 
 # Points of a judged metric; more than a run will ever have.
 MOST_SCORES = 500
@@ -256,7 +256,7 @@ def ledger(lines: list[dict], every: int, checked: list[dict] | None) -> dict:
 
     Returns:
       'lines', 'first' and 'last' (a step and its fingerprint), 'every', 'gaps' as pairs of
-      neighbouring steps with something missing between; 'checked' with 'recorded' and 'state',
+      neighboring steps with something missing between; 'checked' with 'recorded' and 'state',
       one of 'same', 'differs', 'damaged', 'not recorded'.
     """
     told = {line["step"]: line.get("fingerprint") for line in lines}

@@ -47,12 +47,12 @@ def summary(source: str, found: Scan) -> dict:
 
 
 def classes(found: Scan) -> dict:
-    """Images per colour of hair and eyes, and per pair 'aqua hair red eyes'."""
-    if not found.catalogue.labelled:
+    """Images per color of hair and eyes, and per pair 'aqua hair red eyes'."""
+    if not found.catalogue.labeled:
         return {}
     labels = [found.items[i].label for i in found.order]
     table = {}
-    for part, names in tags.COLOURS.items():
+    for part, names in tags.COLORS.items():
         counts = Counter(getattr(label, part) for label in labels)
         table[part] = {name: counts[name] for name in (*names, None) if counts[name]}
         if None in table[part]:
@@ -82,13 +82,13 @@ def as_text(report: dict, limit: int = SHOWN) -> str:
                 lines.append(f"            {printable(f['file'])}{printable(detail)}")
             if len(of_kind) > limit:
                 lines.append(f"            ... and {len(of_kind) - limit} more (--json lists all)")
-    for part in tags.COLOURS:
+    for part in tags.COLORS:
         if report["classes"].get(part):
             table = ", ".join(f"{name} {n}" for name, n in report["classes"][part].items())
             lines.append(f"\n{part}: {table}")
     if report["classes"].get("pairs"):
         possible = len(tags.HAIR) * len(tags.EYES)
-        lines.append(f"\n{len(report['classes']['pairs'])} of {possible} pairs of colours occur")
+        lines.append(f"\n{len(report['classes']['pairs'])} of {possible} pairs of colors occur")
     return "\n".join(lines)
 
 

@@ -13,18 +13,17 @@ from pathlib import Path
 import jax
 
 from anigan_jax import config as configs
-from anigan_jax import state as sessions
-from anigan_jax import state as train_step
 from anigan_jax.config import override
 from anigan_jax.core import Method, TrainState
 from anigan_jax.errors import UserError
 from anigan_jax.sampling import grids, prompts
+from anigan_jax.state import abstract_state, fingerprint
 from anigan_jax.storage import checkpoint, run_dir
 
 SEED = 0
 FRAMES, STOPS = 60, 5
 
-_fingerprint = jax.jit(train_step.fingerprint)
+_fingerprint = jax.jit(fingerprint)
 
 
 def look(run: Path, recorded: dict, report: Callable[[str], None] = lambda text: None) -> dict:
@@ -46,7 +45,7 @@ def look(run: Path, recorded: dict, report: Callable[[str], None] = lambda text:
         config = _config(run, recorded)
         method = config.method.make(None)
         frozen = run_dir.frozen_of(run)
-        like = sessions.like(config, method, frozen)
+        like = abstract_state(config, method, frozen)
     # A config file is the user's code: here, on another machine or under another version of
     # the package, anything may be wrong with it.
     except Exception as error:
@@ -91,14 +90,14 @@ def draw(run: Path, method: Method, state: TrainState, report: Callable) -> list
         grids.interpolate(method, state, run, FRAMES, STOPS, SEED, text)
 
     def table() -> None:
-        prompts.colours(method, state, run, SEED)
+        prompts.colors(method, state, run, SEED)
 
     def kernels() -> None:
         grids.kernels(state, run)
 
     wanted = (
         ("interpolate", "the way between latents", from_noise, between),
-        ("table", "the table of colours", method.encode is not None and from_noise, table),
+        ("table", "the table of colors", method.encode is not None and from_noise, table),
         ("kernels", "the first layer of D", "g" in state.params, kernels),
     )
     for folder, what, possible, make in wanted:

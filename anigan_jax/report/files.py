@@ -18,7 +18,7 @@ NEWEST = 4
 # What verbs write: folder, what its newest pictures are called.
 VERBS = {
     "interpolate": "Between latents",
-    "table": "Every hair colour with every eye colour",
+    "table": "Every hair color with every eye color",
     "history": "One prompt over the training",
     "sample": "New images",
     "translate": "Translated photos",

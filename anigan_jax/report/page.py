@@ -80,7 +80,7 @@ def write(runs: list[dict], path: Path) -> list[str]:
         made=time.strftime("%Y-%m-%d %H:%M"),
         styles=[_asset("uplot/uPlot.min.css"), _asset("report.css")],
         scripts=scripts,
-        licence=_asset("uplot/LICENSE"),
+        license=_asset("uplot/LICENSE"),
         # Nothing runs but these scripts, whatever a name or a number may hold.
         allowed=" ".join(_source(text) for text in scripts),
         data=_json(data),

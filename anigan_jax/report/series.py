@@ -10,7 +10,7 @@ SMOOTHED = 50
 
 
 def series(steps: np.ndarray, values: np.ndarray, most: int = POINTS) -> tuple[list[int], dict]:
-    """A series in at most `most` stretches of neighbouring values.
+    """A series in at most `most` stretches of neighboring values.
 
     Args:
       steps: (n,) ascending integers; values: (n,), NaN where there is none.
@@ -39,7 +39,7 @@ def series(steps: np.ndarray, values: np.ndarray, most: int = POINTS) -> tuple[l
 
 
 def running_mean(values: np.ndarray, width: int) -> np.ndarray:
-    """Centred mean of up to `width` values that are there; NaN where none is."""
+    """Centered mean of up to `width` values that are there; NaN where none is."""
     there = ~np.isnan(values)
     sums = np.concatenate([[0], np.cumsum(np.where(there, values, 0))])
     counts = np.concatenate([[0], np.cumsum(there)])

@@ -15,7 +15,7 @@ _PANEL = {
     "mind": ("MIND", "distance of the features along random directions"),
     "precision": ("Precision", "share of generated images that lie among real ones"),
     "recall": ("Recall", "share of real images that lie among generated ones"),
-    "density": ("Density", "how many real neighbourhoods hold a generated image"),
+    "density": ("Density", "how many real neighborhoods hold a generated image"),
     "coverage": ("Coverage", "share of real images with a generated one close by"),
 }
 # Of a score's name: how it is called, what is better, what it says.
@@ -104,7 +104,7 @@ def _set(name: str, one: dict) -> dict:
         "held_out": one.get("held_out"),
         "rows": rows,
         "refused": [{**score(key), "why": str(why)} for key, why in refused.items()],
-        "memorisation": _columns(one.get("memorisation"), ("fake", "held_out", "ratio")),
+        "memorization": _columns(one.get("memorization"), ("fake", "held_out", "ratio")),
         "lpips": _columns(one.get("lpips"), ("mean", "error", "pairs")),
         "tables": ([_modes(one["modes"])] if one.get("modes") else []) + tables,
     }
@@ -122,11 +122,11 @@ def _modes(found: dict) -> dict:
         ["total variation of the shares (0: alike)", cell(found["tv"])],
         ["KL divergence, nats", cell(found["kl"])],
     ]
-    title = "Pairs of colours that a classifier finds"
+    title = "Pairs of colors that a classifier finds"
     return {"title": title, "columns": [], "rows": rows, "folded": False}
 
 
-_SHOWN = ("n", "train", "held_out", "scores", "refused", "memorisation", "lpips", "modes")
+_SHOWN = ("n", "train", "held_out", "scores", "refused", "memorization", "lpips", "modes")
 
 
 def tables(run: Path) -> list[dict]:
@@ -141,12 +141,12 @@ def tables(run: Path) -> list[dict]:
     return found
 
 
-TASKS = {"real": "real or generated", "hair": "hair colour", "eyes": "eye colour"}
+TASKS = {"real": "real or generated", "hair": "hair color", "eyes": "eye color"}
 SPACES = {"d": "D's features", "untrained": "D before training", "pixels": "pixels"}
 
 
 def _probe(report: dict) -> list[dict]:
-    columns = ["", "numbers", "logistic regression", "nearest neighbours"]
+    columns = ["", "numbers", "logistic regression", "nearest neighbors"]
     found = []
     for name, task in report["tasks"].items():
         rows = [
@@ -154,7 +154,7 @@ def _probe(report: dict) -> list[dict]:
                 SPACES.get(space, space),
                 cell(one["numbers"]),
                 cell(one["logistic"]["accuracy"]),
-                cell(one["neighbours"]["accuracy"]),
+                cell(one["neighbors"]["accuracy"]),
             ]
             for space, one in task["spaces"].items()
         ]
@@ -186,7 +186,7 @@ def _accuracy(report: dict) -> list[dict]:
             rows.append(row(f"{name}, chance", group["chance"]))
         by_class += [
             {"columns": [part, "right"], "rows": [[c, cell(v)] for c, v in classes.items()]}
-            | {"title": f"{name}, {part} by colour", "folded": True}
+            | {"title": f"{name}, {part} by color", "folded": True}
             for part, classes in group["by_class"].items()
         ]
     title = f"step {report['step']:,}, {report['n']} images a pair, seed {report['seed']}"

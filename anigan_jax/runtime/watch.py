@@ -103,7 +103,7 @@ class Watch:
     def meet(self) -> None:
         """Waits until all processes have come here, for as long as none is lost.
 
-        Collectives give up after half a minute; a compilation or a judgement takes longer.
+        Collectives give up after half a minute; a compilation or a evaluation takes longer.
         """
         me = self.rank
         self.at(self.me.step, "wait")

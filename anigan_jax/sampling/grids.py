@@ -10,10 +10,10 @@ import numpy as np
 from PIL import Image
 
 from anigan_jax import rng
-from anigan_jax import state as sessions
 from anigan_jax.config import Config
 from anigan_jax.core import Method, TrainState, generator_of
 from anigan_jax.errors import UserError
+from anigan_jax.state import abstract_state
 from anigan_jax.storage import checkpoint, run_dir
 from anigan_jax.storage import images as record
 
@@ -131,7 +131,7 @@ def state_of(config: Config, run: Path, at: int | None = None):
     if at is not None and at not in checkpoint.steps(folder):
         have = ", ".join(map(str, checkpoint.steps(folder)))
         raise UserError(f"{run} has no checkpoint of step {at}; it has {have or 'none'}")
-    found = checkpoint.restore(folder, sessions.like(config, method, frozen), at=at)
+    found = checkpoint.restore(folder, abstract_state(config, method, frozen), at=at)
     if found is None:
         raise UserError(f"{run} holds no checkpoint yet")
     return method, found.state.replace(frozen=frozen)

@@ -35,7 +35,7 @@ Box = tuple[float, float, float, float]
 class Cropping(NamedTuple):
     """How photos become squares; as the settings of `sources.Images`."""
 
-    crop: Literal["auto", "centre", "pad", "box"] = "auto"
+    crop: Literal["auto", "center", "pad", "box"] = "auto"
     box: Box | None = None
     """Face box x, y, width, height of the one photo that is given."""
     boxes: str = ""
@@ -50,13 +50,13 @@ class Gathered(NamedTuple):
       names: names within their folder or archive, with '/'.
       images: size -> (n, size, size, 3) uint8.
       left_out: why each other photo cannot be used.
-      centred: photos without a face box, where boxes were expected.
+      centered: photos without a face box, where boxes were expected.
     """
 
     names: list[str]
     images: dict[int, np.ndarray]
     left_out: list[Finding]
-    centred: int
+    centered: int
 
 
 def check(given: list[Path], cropping: Cropping) -> None:
@@ -68,7 +68,7 @@ def check(given: list[Path], cropping: Cropping) -> None:
             raise UserError(f"{str(path)!r} is no file and no folder")
     if not 1 <= cropping.box_scale <= 10:
         raise UserError(f"--box-scale is {cropping.box_scale:g}; it must be 1 to 10")
-    if (cropping.box or cropping.boxes) and cropping.crop in ("centre", "pad"):
+    if (cropping.box or cropping.boxes) and cropping.crop in ("center", "pad"):
         raise UserError(f"--crop {cropping.crop} uses no box; leave out --crop, --box and --boxes")
     if cropping.box and cropping.boxes:
         raise UserError("--box and --boxes are both given; one of them is allowed")
@@ -110,10 +110,10 @@ def gather(given: list[Path], cropping: Cropping, *sizes: int) -> Gathered:
     images = {s: np.stack([made[i][s] for i in order]) for s in settings}
     items = [found.items[i] for i in order]
     left_out.sort(key=lambda finding: archives.in_bytes(finding.file))
-    return Gathered([i.name for i in items], images, left_out, _centred(items, cropping.crop))
+    return Gathered([i.name for i in items], images, left_out, _centered(items, cropping.crop))
 
 
-def _centred(items: list[Item], crop: str) -> int:
+def _centered(items: list[Item], crop: str) -> int:
     without = sum(item.box is None for item in items)
     expected = crop == "box" or (crop == "auto" and without < len(items))
     return without if expected else 0

@@ -1,4 +1,4 @@
-"""Pictures of text GANs: prompts, the table of colours, paths between texts, a history."""
+"""Pictures of text GANs: prompts, the table of colors, paths between texts, a history."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from anigan_jax.data import captions
 from anigan_jax.data.captions import Prompt
 from anigan_jax.data.labels import EYES, HAIR
 from anigan_jax.errors import UserError
-from anigan_jax.storage.metrics_file import spaced
 from anigan_jax.sampling.grids import generated, latents, stem
 from anigan_jax.storage import checkpoint
 from anigan_jax.storage import images as record
+from anigan_jax.storage.metrics_file import spaced
 
 
 def need_texts(method: Method) -> None:
@@ -27,7 +27,7 @@ def need_texts(method: Method) -> None:
 def ask(method: Method, state: TrainState, prompts: list[Prompt], n: int, seed: int, *, same=True):
     """`n` images for each prompt; with `same`, image i has one latent for all prompts.
 
-    A missing colour is drawn for each image, as often as the training data has it.
+    A missing color is drawn for each image, as often as the training data has it.
 
     Returns:
       Images (P, n, H, W, 3) uint8, and the pairs asked for (P n, 2) class indices.
@@ -75,10 +75,10 @@ def from_data(state: TrainState, n: int, seed: int) -> list[Prompt]:
     return [Prompt(str(pairs[i]), pairs[i]) for i in draw]
 
 
-def colours(method, state, run: Path, seed: int) -> Path:
-    """Every hair colour (rows) with every eye colour (columns), one latent for all.
+def colors(method, state, run: Path, seed: int) -> Path:
+    """Every hair color (rows) with every eye color (columns), one latent for all.
 
-    Colours that the training data has never shown are left out.
+    Colors that the training data has never shown are left out.
     """
     need_texts(method)
     grid = np.asarray(state.frozen["counts"]).reshape(len(HAIR), len(EYES))

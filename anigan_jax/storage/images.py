@@ -55,8 +55,8 @@ def table(images, rows: list[str], columns: list[str] = (), pad: int = 2) -> Ima
         middle = above + pad + i * (height + pad) + height // 2
         draw.text((left - 6, middle), text, "black", font, anchor="rm")
     for i, text in enumerate(columns):
-        centre = left + pad + i * (width + pad) + width // 2
-        place = centre, above - 2
+        center = left + pad + i * (width + pad) + width // 2
+        place = center, above - 2
         draw.multiline_text(place, text, "black", font, "md", spacing=1, align="center")
     return page
 

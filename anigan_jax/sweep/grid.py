@@ -50,7 +50,7 @@ class Goal(NamedTuple):
 
     Attributes:
       updates: of G and D together; 0: as many steps as the config says.
-      points: judgements, about; 0: none.
+      points: evaluations, about; 0: none.
     """
 
     updates: int

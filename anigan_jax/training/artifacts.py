@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from anigan_jax import rng
-from anigan_jax import state as train_step
+from anigan_jax import state as states
 from anigan_jax.config import Config, fingerprint, to_dict
 from anigan_jax.core import Method, PyTree, TrainState
 from anigan_jax.errors import DivergedError, MachineError, UserError
@@ -99,7 +99,7 @@ class Outputs:
             record.save_image(record.grid(images), path)
 
     def checkpoint(self, at: int, state: TrainState, stop: Stop) -> None:
-        """Judges a state and begins to save it; a signal leaves the judgement for later."""
+        """Judges a state and begins to save it; a signal leaves the evaluation for later."""
         self.wait()
         self.judge.checkpoint(at, devices.local(state), stop)
         # The next step is given the state's memory.
@@ -192,7 +192,7 @@ class Outputs:
 
 
 def names_of(state: TrainState) -> list[str]:
-    """Path of each leaf, frozen arrays left out, in the order of `train_step.first_bad`."""
+    """Path of each leaf, frozen arrays left out, in the order of `first_bad`."""
     leaves = jax.tree_util.tree_leaves_with_path(state.replace(frozen={}))
     return [jax.tree_util.keystr(path) for path, _ in leaves]
 
@@ -215,7 +215,7 @@ def _export(config: Config, workdir: Path, state: TrainState) -> None:
     safetensors.write(safetensors.flatten(trees), workdir / safetensors.OF_A_RUN, about)
 
 
-fingerprint_of = jax.jit(lambda state: train_step.fingerprint(state.replace(frozen={})))
+fingerprint_of = jax.jit(lambda state: states.fingerprint(state.replace(frozen={})))
 
 
 def previewer(config: Config, method: Method, rows: Callable) -> Callable[[TrainState], dict]:

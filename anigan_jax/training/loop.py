@@ -16,7 +16,7 @@ from anigan_jax.errors import DivergedError, MachineError, UserError, machine_fa
 from anigan_jax.runtime import devices, processes
 from anigan_jax.runtime.processes import Group
 from anigan_jax.runtime.signals import Stop
-from anigan_jax.state import like
+from anigan_jax.state import abstract_state
 from anigan_jax.storage import checkpoint, run_dir
 from anigan_jax.training import artifacts, online_eval
 from anigan_jax.training.input import rows
@@ -78,7 +78,7 @@ def _resume(config, workdir: Path, pack: Pack, judge, source, overrides, stop, g
     if group.writes:
         frozen = run_dir.open_run(config, workdir, pack, source, overrides)
     frozen = processes.share_arrays(group, frozen)
-    shapes = like(config, config.method.make(None), frozen)
+    shapes = abstract_state(config, config.method.make(None), frozen)
     folder, found = workdir / "checkpoints", None
     if group.writes:
         folder.mkdir(exist_ok=True)
@@ -155,7 +155,7 @@ def _loop(config, session: Session, written, state, at: int, stop: Stop, group: 
             asked = asked or heard()
             group.at(at, "save" if written else "wait")
             if written:
-                # What the others have not heard of must not keep a judgement from being made.
+                # What the others have not heard of must not keep a evaluation from being made.
                 written.checkpoint(at, state, stop if group.world == 1 else Stop(asked))
             asked = asked or heard()
         shows = at >= session.total or at % run.sample_every == 0

@@ -11,13 +11,12 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from anigan_jax import state
 from anigan_jax.config import Config, in_steps
 from anigan_jax.core import Method, Phase, PyTree, TrainState
 from anigan_jax.data.dataset import Pack
 from anigan_jax.runtime import devices as parallel
 from anigan_jax.runtime import environment
-from anigan_jax.state import like
+from anigan_jax.state import abstract_state, init_state
 from anigan_jax.training import step
 from anigan_jax.training.input import _ahead, _rows, rows
 
@@ -90,14 +89,14 @@ def prepare(config: Config, pack: Pack, frozen: PyTree, start: int = 0) -> Sessi
         if resident:
             while True:
                 yield {"device": index}
-        for rows in _ahead(
+        for part in _ahead(
             parallel.split(_rows(config, data, at, length, reserved, len(devices), own), devices)
             for at in itertools.count(first, length)
         ):
-            yield {"device": index, "rows": rows}
+            yield {"device": index, "rows": part}
 
     def initial() -> TrainState:
-        return jax.jit(lambda held: state.init_state(config, method, held))(frozen)
+        return jax.jit(lambda held: init_state(config, method, held))(frozen)
 
     return Session(
         method,
@@ -110,7 +109,7 @@ def prepare(config: Config, pack: Pack, frozen: PyTree, start: int = 0) -> Sessi
         *_dispatches(mapped, shared, over, own, devices),
         locals_from,
         initial,
-        like(config, method, frozen),
+        abstract_state(config, method, frozen),
     )
 
 

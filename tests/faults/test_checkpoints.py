@@ -17,8 +17,8 @@ from faults import disk, saves, soak
 from faults.saves import SAVES, script
 from tiny import CYCLE, FULL, anigan, process_env, untrained
 
-from anigan_jax import state
 from anigan_jax.errors import MachineError, UserError
+from anigan_jax.state import init_state
 from anigan_jax.storage import checkpoint, metrics_file
 from anigan_jax.storage import manifest as checkpoint_files
 
@@ -277,7 +277,7 @@ def test_a_run_without_a_whole_checkpoint_is_refused_and_not_begun_anew(tmp_path
 def tree_of(config):
     """The tree of a config's state, without its values."""
     method = config.method.make(None)
-    return jax.eval_shape(lambda: state.init_state(config, method, {}))
+    return jax.eval_shape(lambda: init_state(config, method, {}))
 
 
 def swapped(tree):
@@ -306,7 +306,7 @@ def halves(tree):
 
 
 OTHERS = {
-    "shape": lambda tree: other(generator={"base": 6}),
+    "shape": lambda tree: other(generator={"base_channels": 6}),
     "layers": lambda tree: other(generator={"size": 32}, discriminator={"size": 32}),
     "extra": lambda tree: tree.replace(memory={**tree.memory, "more": tree.step}),
     "missing": without,

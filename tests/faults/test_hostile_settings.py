@@ -136,7 +136,7 @@ TRAIN = ("train", "quickstart", "--workdir", "x")
 REFUSED = {
     "preset": (("train", "quikstart", "--workdir", "x"), "Did you mean 'quickstart'"),
     "field": ((*TRAIN, "--run.stepz", "3"), "--run.steps"),
-    "deep field": ((*TRAIN, "--method.generator.bas", "3"), "--method.generator.base"),
+    "deep field": ((*TRAIN, "--method.generator.bas", "3"), "--method.generator.base-channels"),
     "type": ((*TRAIN, "--run.steps", "many"), "many"),
     "choice": ((*TRAIN, "--g.name", "adm"), "adam"),
     "range": ((*TRAIN, "--batch-size", "0"), "batch_size is 0; it must be at least 1"),

@@ -205,7 +205,7 @@ def edited(folder):
     (folder / "0.png").write_bytes(files.noise_file(50))
 
 
-def labelled_anew(folder):
+def labeled_anew(folder):
     text = (folder / "tags.csv").read_text()
     (folder / "tags.csv").write_text(text.replace("red hair", "blue hair"))
 
@@ -216,7 +216,7 @@ CHANGES = {
     "edited": (edited, ["edited train/0.png"]),
     "renamed": (lambda f: (f / "3.png").rename(f / "7.png"),
                 ["renamed train/3.png to train/7.png"]),
-    "relabelled": (labelled_anew, ["edited train/0.png"]),
+    "relabeled": (labeled_anew, ["edited train/0.png"]),
     "touched": (lambda f: os.utime(f / "0.png", (1, 1)), []),
 }  # fmt: skip
 TAGS = "0,red hair blue eyes\n" + "".join(f"{i},aqua hair blue eyes\n" for i in (1, 2, 3, 7, 9))
@@ -303,7 +303,7 @@ TABLE = """0,aqua hair red eyes
 1,aqua hair blue eyes
 1,blue hair blue eyes
 2,red hair
-3,no such colour
+3,no such color
 8,red hair red eyes
 """
 
@@ -316,7 +316,7 @@ def test_labels_that_fail_are_counted_by_kind(tmp_path):
     counts = {code: kind["count"] for code, kind in report["counts"].items()}
     assert counts == {
         "conflict": 1,
-        "unlabelled": 1,
+        "unlabeled": 1,
         "unknown tag": 1,
         "no label": 2,
         "no image": 1,
@@ -337,7 +337,7 @@ def test_labels_that_fail_are_counted_by_kind(tmp_path):
         ({"notes.txt": "x"}, "holds no images"),
         ({"tags.csv": TABLE}, "holds no images"),
         ({**faces(2), "tags.csv": ""}, "tags.csv"),
-        ({**faces(2), "tags.csv": "id;colour\n0;red\n"}, "tags.csv"),
+        ({**faces(2), "tags.csv": "id;color\n0;red\n"}, "tags.csv"),
     ],
 )
 def test_nothing_to_learn_from_is_refused(tmp_path, contents, told):

@@ -131,8 +131,8 @@ def test_a_second_signal_ends_a_compilation(whole, tmp_path):
 
 
 @pytest.mark.fault(6)
-def test_a_signal_during_a_judgement_does_not_wait_for_it(whole, tmp_path):
-    """The judgement is left for the next start, whose scores are those of an undisturbed run."""
+def test_a_signal_during_a_evaluation_does_not_wait_for_it(whole, tmp_path):
+    """The evaluation is left for the next start, whose scores are those of an undisturbed run."""
     folder = tmp_path
     config = write_config(folder)
     judged = (*("--data.count", 400, "--data.test", 0.3, "--run.judge", "random"),)
@@ -474,7 +474,7 @@ def test_memory_that_runs_out(whole, tmp_path):
     config, _ = whole
     run = tmp_path / "run"
     command = ("train", config, "--workdir", run, "--run.steps", 4, "--run.keep-checkpoints", 1)
-    wide = _command((*command, "--method.generator.base", 2000))
+    wide = _command((*command, "--method.generator.base-channels", 2000))
     done = subprocess.run(
         ["bash", "-c", 'ulimit -v 5000000; exec "$@"', "-", *wide],
         env=process_env(),

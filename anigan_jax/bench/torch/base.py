@@ -1,4 +1,4 @@
-"""What the PyTorch peers of our methods share: losses, optimisers, drawing of batches.
+"""What the PyTorch peers of our methods share: losses, optimizers, drawing of batches.
 
 As a PyTorch user would write it for speed. Nothing is read back from the device.
 """
@@ -85,7 +85,7 @@ ADVERSARIAL = {
 
 
 def optimizer(settings: Optimizer, network: nn.Module) -> torch.optim.Optimizer:
-    """The optimiser of a player, in PyTorch's quickest form."""
+    """The optimizer of a player, in PyTorch's quickest form."""
     s, weights = settings, list(network.parameters())
     if s.name == "adam":
         return torch.optim.Adam(weights, s.rate, (s.b1, s.b2), s.epsilon, fused=True)
@@ -130,7 +130,7 @@ def gram(maps: Tensor) -> Tensor:
 
 
 class Peer:
-    """Two players, their optimisers, the average of G's weights, and synthetic data.
+    """Two players, their optimizers, the average of G's weights, and synthetic data.
 
     Attributes:
       g, d: the players' modules; repeats: updates of D and of G in the last step.

@@ -23,7 +23,7 @@ from anigan_jax.methods.text_gan import TextGAN
 from anigan_jax.perceptual.vgg_weights import depth_of
 
 TEXTS = 132
-"""Texts of the synthetic data: as many as there are pairs of colours."""
+"""Texts of the synthetic data: as many as there are pairs of colors."""
 MAX_DYNAMIC = 10
 """CSC412's rule gives at most this many repeats of a player."""
 
@@ -285,7 +285,7 @@ class CartoonPeer(Peer):
 
     def __init__(self, config: Config, mode: Mode, arrays=None):
         s = config.method
-        if s.landmark or s.greyscale or s.colour or s.total_variation:
+        if s.landmark or s.grayscale or s.color or s.total_variation:
             raise ValueError("no peer of CartoonGAN's terms beside content and style")
         self.domains = ("images", "images_b", *(("edges_b",) if s.edge else ()))
         g = mode.place(networks.generator(s.generator))

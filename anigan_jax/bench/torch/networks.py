@@ -83,7 +83,7 @@ class Layer(nn.Module):
         told: int = 0,
     ):
         super().__init__()
-        self.block, self.inside, self.leak = block, inside, leak
+        self.block, self.inside, self.negative_slope = block, inside, leak
         units = block.features * max(block.side, 1) ** 2
         window = () if block.op == "dense" else (block.kernel, block.kernel)
         incoming = inside[0] if window else int(np.prod(inside))
@@ -119,7 +119,7 @@ class Layer(nn.Module):
             x = F.instance_norm(x, eps=self.epsilon)
         if kept is not None:
             x = x + kept
-        x = activate(x, block.activation, self.leak)
+        x = activate(x, block.activation, self.negative_slope)
         return F.dropout(x, block.dropout, self.training) if block.dropout else x
 
     def kernel(self, iterate: bool) -> Tensor:
@@ -180,7 +180,7 @@ class Network(nn.Module):
     def __init__(self, plan: tuple[Block, ...], inside: Shape, settings, norm=None, told: int = 0):
         super().__init__()
         norm = settings.norm if norm is None else norm
-        rest = norm, getattr(settings, "leak", 0.0), settings.stddev, told
+        rest = norm, getattr(settings, "negative_slope", 0.0), settings.stddev, told
         self.layers = nn.ModuleDict()
         for block in plan:
             self.layers[block.name] = Layer(block, inside, *rest)

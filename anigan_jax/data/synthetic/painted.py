@@ -39,7 +39,7 @@ EYES = {
     "red": (210, 40, 50),
     "blue": (50, 100, 225),
 }
-HAIR_COLOURS, EYE_COLOURS = tuple(HAIR), tuple(EYES)
+HAIR_COLORS, EYE_COLORS = tuple(HAIR), tuple(EYES)
 STYLES = ("short", "long", "bob", "twin_tails", "spiky")
 MOUTHS = ("smile", "neutral", "open", "sad")
 SKINS = ((255, 228, 208), (252, 214, 188), (242, 196, 164))
@@ -92,8 +92,8 @@ def face(seed: int, index: int) -> Face:
         return options[int(u() * len(options))]
 
     return Face(
-        hair=pick(HAIR_COLOURS),
-        eyes=pick(EYE_COLOURS),
+        hair=pick(HAIR_COLORS),
+        eyes=pick(EYE_COLORS),
         style=pick(STYLES),
         mouth=pick(MOUTHS),
         skin=pick(range(len(SKINS))),
@@ -112,10 +112,9 @@ def tags(parameters: Face) -> str:
     return f"{parameters.hair} hair {parameters.eyes} eyes"
 
 
-def _shade(colour, factor: float):
+def _shade(color, factor: float):
     return tuple(
-        max(0, min(255, int(c * factor + (255 * (factor - 1) if factor > 1 else 0))))
-        for c in colour
+        max(0, min(255, int(c * factor + (255 * (factor - 1) if factor > 1 else 0)))) for c in color
     )
 
 
@@ -124,8 +123,8 @@ class _Canvas:
 
     def __init__(self, parameters: Face, size: int):
         self.side = size * SCALE
-        colour = BACKGROUNDS[parameters.background]
-        self.image = Image.new("RGB", (self.side, self.side), colour)
+        color = BACKGROUNDS[parameters.background]
+        self.image = Image.new("RGB", (self.side, self.side), color)
         self.pen = ImageDraw.Draw(self.image)
         angle = math.radians(parameters.tilt)
         self.cos, self.sin = math.cos(angle), math.sin(angle)
@@ -136,16 +135,16 @@ class _Canvas:
         turned = x * self.cos - y * self.sin, x * self.sin + y * self.cos
         return (turned[0] + 0.5 + self.dx) * self.side, (turned[1] + 0.6 + self.dy) * self.side
 
-    def polygon(self, points, colour) -> None:
-        self.pen.polygon([self.at(*p) for p in points], fill=colour)
+    def polygon(self, points, color) -> None:
+        self.pen.polygon([self.at(*p) for p in points], fill=color)
 
-    def ellipse(self, x, y, rx, ry, colour, start=0.0, end=360.0) -> None:
+    def ellipse(self, x, y, rx, ry, color, start=0.0, end=360.0) -> None:
         angles = np.radians(np.linspace(start, end, 40))
-        self.polygon([(x + rx * math.cos(a), y + ry * math.sin(a)) for a in angles], colour)
+        self.polygon([(x + rx * math.cos(a), y + ry * math.sin(a)) for a in angles], color)
 
-    def line(self, points, colour, width: float) -> None:
+    def line(self, points, color, width: float) -> None:
         pixels = max(1, round(width * self.side))
-        self.pen.line([self.at(*p) for p in points], colour, pixels, joint="curve")
+        self.pen.line([self.at(*p) for p in points], color, pixels, joint="curve")
 
 
 def _jaw(t: float) -> tuple[float, float]:
@@ -177,27 +176,27 @@ def _back_hair(c: _Canvas, f: Face) -> None:
 
 
 def _front_hair(c: _Canvas, f: Face) -> None:
-    colour, light = HAIR[f.hair], _shade(HAIR[f.hair], 1.1)
-    c.ellipse(0.5, 0.42, 0.365, 0.345, colour, 180, 360)
+    color, light = HAIR[f.hair], _shade(HAIR[f.hair], 1.1)
+    c.ellipse(0.5, 0.42, 0.365, 0.345, color, 180, 360)
     cuts = ((0.17, 0.36, 0.5, 0.66, 0.83), (0.17, 0.42, 0.83), (0.17, 0.3, 0.42, 0.58, 0.7, 0.83))
     cuts = cuts[f.fringe]
     for left, right in itertools.pairwise(cuts):
         middle = (left + right) / 2
         depth = 0.53 - 0.1 * abs(middle - 0.5)
-        c.polygon([(left - 0.02, 0.4), (right + 0.02, 0.4), (middle, depth)], colour)
+        c.polygon([(left - 0.02, 0.4), (right + 0.02, 0.4), (middle, depth)], color)
     locks = {"short": 0.6, "spiky": 0.58, "bob": 0.8, "long": 0.95, "twin_tails": 0.68}
     for side in (-1, 1):
         x, low = 0.5 + 0.31 * side, locks[f.style]
-        c.polygon([(x - 0.055, 0.38), (x + 0.055, 0.38), (x + 0.03 * side, low)], colour)
+        c.polygon([(x - 0.055, 0.38), (x + 0.055, 0.38), (x + 0.03 * side, low)], color)
     c.line([(0.3, 0.25), (0.42, 0.19), (0.56, 0.18)], light, 0.03)
 
 
 def _eye(c: _Canvas, f: Face, x: float) -> None:
     ry = 0.088 * f.eye_open
-    colour = EYES[f.eyes]
+    color = EYES[f.eyes]
     c.ellipse(x, 0.6, 0.082, ry + 0.006, (250, 250, 252))
-    c.ellipse(x, 0.605, 0.06, ry, _shade(colour, 0.7))
-    c.ellipse(x, 0.62, 0.054, ry * 0.78, colour)
+    c.ellipse(x, 0.605, 0.06, ry, _shade(color, 0.7))
+    c.ellipse(x, 0.62, 0.054, ry * 0.78, color)
     c.ellipse(x, 0.6, 0.024, ry * 0.5, (30, 26, 36))
     c.ellipse(x - 0.022, 0.57, 0.018, 0.02, (255, 255, 255))
     lash = [

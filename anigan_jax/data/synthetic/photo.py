@@ -24,7 +24,7 @@ STRANDS = 128
 CLOTHES = (66, 72, 96)
 TIE = (190, 48, 62)
 LIPS = (176, 92, 88)
-# What a photo keeps of its colours, and the tint of its light.
+# What a photo keeps of its colors, and the tint of its light.
 SATURATION = 0.86
 WARMTH = (1.03, 0.99, 0.93)
 GRAIN = 2.6  # standard deviation of the noise in levels
@@ -60,7 +60,7 @@ def _scrambled(x: np.ndarray) -> np.ndarray:
 def _bytes(noise: int, stream: int, count: int) -> np.ndarray:
     """(count, 8) uint8 of chance, the same on any byte order."""
     start = (noise * 0x9E3779B97F4A7C15 + stream * 0xD1B54A32D192ED03) % 2**64
-    # Scrambled first: neighbouring states would give the same numbers, moved by one.
+    # Scrambled first: neighboring states would give the same numbers, moved by one.
     steps = np.arange(count, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     x = _scrambled(_scrambled(np.array([start], np.uint64)) + steps)
     return x.astype("<u8").view(np.uint8).reshape(count, 8)
@@ -91,9 +91,9 @@ def _oval(x: float, y: float, rx: float, ry: float) -> tuple:
 class _Layer:
     """Shapes in the turned coordinates of the face, on a supersampled mask or picture."""
 
-    def __init__(self, f: Face, size: int, colour=None):
+    def __init__(self, f: Face, size: int, color=None):
         self.side, self.dx, self.dy = size * SCALE, f.dx, f.dy
-        mode, ground = ("L", 0) if colour is None else ("RGB", colour)
+        mode, ground = ("L", 0) if color is None else ("RGB", color)
         self.image = Image.new(mode, (self.side, self.side), ground)
         self.pen = ImageDraw.Draw(self.image)
         angle = math.radians(f.tilt)
@@ -105,12 +105,12 @@ class _Layer:
         moved = [(x * cos - y * sin + right, x * sin + y * cos + down) for x, y in moved]
         return [(x * self.side, y * self.side) for x, y in moved]
 
-    def fill(self, points, colour=255) -> None:
-        self.pen.polygon(self.at(points), fill=colour)
+    def fill(self, points, color=255) -> None:
+        self.pen.polygon(self.at(points), fill=color)
 
-    def line(self, points, colour, width: float) -> None:
+    def line(self, points, color, width: float) -> None:
         pixels = max(1, round(width * self.side))
-        self.pen.line(self.at(points), colour, pixels, joint="curve")
+        self.pen.line(self.at(points), color, pixels, joint="curve")
 
     def shrunk(self) -> Image.Image:
         return self.image.reduce(SCALE // SHADED)
@@ -121,18 +121,18 @@ def _unit(image: Image.Image) -> np.ndarray:
     return (np.asarray(image).astype(np.float32) / np.float32(255))[..., None]
 
 
-def _mixed(colour, saturation: float, factor: float = 1.0) -> tuple[int, ...]:
-    """A colour moved to or from its own grey, then made darker or lighter."""
-    grey = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
-    moved = (round(factor * (grey + saturation * (c - grey))) for c in colour)
+def _mixed(color, saturation: float, factor: float = 1.0) -> tuple[int, ...]:
+    """A color moved to or from its own grey, then made darker or lighter."""
+    grey = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2]
+    moved = (round(factor * (grey + saturation * (c - grey))) for c in color)
     return tuple(max(0, min(255, c)) for c in moved)
 
 
 @functools.lru_cache(8)
 def _grid(side: int) -> tuple[np.ndarray, np.ndarray]:
-    """(side, 1) and (1, side) float32 centres of the pixels in units of the side."""
-    centres = (np.arange(side, dtype=np.float32) + np.float32(0.5)) / np.float32(side)
-    return centres[:, None], centres[None, :]
+    """(side, 1) and (1, side) float32 centers of the pixels in units of the side."""
+    centers = (np.arange(side, dtype=np.float32) + np.float32(0.5)) / np.float32(side)
+    return centers[:, None], centers[None, :]
 
 
 def _coordinates(f: Face, side: int) -> tuple[np.ndarray, np.ndarray]:
@@ -145,7 +145,7 @@ def _coordinates(f: Face, side: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _blob(x, y, cx: float, cy: float, rx: float, ry: float) -> np.ndarray:
-    """A soft hill: 1 at the centre, 0 from the ellipse on."""
+    """A soft hill: 1 at the center, 0 from the ellipse on."""
     x, y = (x - np.float32(cx)) * np.float32(1 / rx), (y - np.float32(cy)) * np.float32(1 / ry)
     hill = np.maximum(1 - x * x - y * y, 0)
     return hill * hill
@@ -157,14 +157,14 @@ def _ramp(value: np.ndarray, low: float, high: float) -> np.ndarray:
     return t * t * (3 - 2 * t)
 
 
-def _lambert(x, y, lamp, centre, radii) -> np.ndarray:
+def _lambert(x, y, lamp, center, radii) -> np.ndarray:
     """Light of a lamp on an ellipsoid, 0 on its far side; the rim goes on outside.
 
     Args:
       lamp: direction to the lamp, to the right, down and to the camera; of length 1.
     """
-    nx = (x - np.float32(centre[0])) * np.float32(1 / radii[0])
-    ny = (y - np.float32(centre[1])) * np.float32(1 / radii[1])
+    nx = (x - np.float32(center[0])) * np.float32(1 / radii[0])
+    ny = (y - np.float32(center[1])) * np.float32(1 / radii[1])
     length = nx * nx + ny * ny
     nz = np.sqrt(np.maximum(1 - length, 0))
     towards = nx * np.float32(lamp[0]) + ny * np.float32(lamp[1])
@@ -179,8 +179,8 @@ def _ground(f: Face, side: int, lamp, noise: int) -> np.ndarray:
     lit = right if lamp[0] > 0 else 1 - right
     level = np.float32(0.36) + np.float32(0.26) * lit - np.float32(0.14) * down
     level = level + np.float32(0.16) * (soft - np.float32(0.5))
-    colour = np.array(_mixed(BACKGROUNDS[f.background], 2.4), np.float32)
-    return level[..., None] * colour
+    color = np.array(_mixed(BACKGROUNDS[f.background], 2.4), np.float32)
+    return level[..., None] * color
 
 
 def _hair_masks(f: Face, size: int) -> tuple[Image.Image, Image.Image]:
@@ -210,7 +210,7 @@ def _hair_masks(f: Face, size: int) -> tuple[Image.Image, Image.Image]:
 
 
 def _eye(c: _Layer, f: Face, x: float, skin) -> None:
-    """An eye of natural size with its lids and brow; `x` its centre."""
+    """An eye of natural size with its lids and brow; `x` its center."""
     ry, y = 0.026 * f.eye_open, 0.55
     almond = ((x - 0.05, y + 0.004), (x - 0.026, y - 0.8 * ry), (x + 0.004, y - ry),
               (x + 0.03, y - 0.75 * ry), (x + 0.05, y), (x + 0.026, y + 0.75 * ry),
@@ -265,7 +265,7 @@ def _lips(c: _Layer, f: Face) -> None:
 
 def _skin(f: Face, size: int, x, y, lamp, pores, shadow) -> np.ndarray:
     """(H, W, 3) float32 lit face; `pores` are its texture, (H, W, 1) `shadow` the hair's."""
-    colour = _features(f, size)
+    color = _features(f, size)
     away = -1.0 if lamp[0] > 0 else 1.0
     lit = 0.4 + np.float32(0.74) * _lambert(x, y, lamp, (0.5, 0.5), (0.26, 0.42))
     for cx in (0.4, 0.6):
@@ -285,7 +285,7 @@ def _skin(f: Face, size: int, x, y, lamp, pores, shadow) -> np.ndarray:
     for cx in (0.37, 0.63):
         ruddy = ruddy + np.float32(1.5 if f.blush else 0.4) * _blob(x, y, cx, 0.655, 0.085, 0.065)
     red = np.array((0.03, -0.15, -0.12), np.float32) * np.minimum(ruddy, 1.4)[..., None]
-    return colour * (1 + red) * lit[..., None] * (1 - np.float32(0.5) * shadow)
+    return color * (1 + red) * lit[..., None] * (1 - np.float32(0.5) * shadow)
 
 
 def _strands(x, y, noise: int) -> np.ndarray:
@@ -309,8 +309,8 @@ def _between(table: np.ndarray, where: np.ndarray) -> np.ndarray:
 
 
 def _hair(f: Face, x, y, lamp, noise: int) -> tuple[np.ndarray, np.ndarray]:
-    """(H, W, 3) float32 colours of the hair behind the head and in front of it."""
-    colour = np.array(_mixed(HAIR[f.hair], 0.92), np.float32)
+    """(H, W, 3) float32 colors of the hair behind the head and in front of it."""
+    color = np.array(_mixed(HAIR[f.hair], 0.92), np.float32)
     strands = _strands(x, y, noise)
     body = _lambert(x, y, lamp, (0.5, 0.5), (0.33, 0.45))
     texture = np.float32(0.7) + np.float32(0.5) * strands
@@ -320,7 +320,7 @@ def _hair(f: Face, x, y, lamp, noise: int) -> tuple[np.ndarray, np.ndarray]:
     gloss = _ramp(-np.abs(bow), -0.07, 0.0) * _ramp(body, 0.45, 1.0) * strands
     deep = (np.float32(0.2) + np.float32(0.3) * body) * texture
     white = np.float32(60) * gloss[..., None]
-    return colour * deep[..., None], colour * front[..., None] + white
+    return color * deep[..., None], color * front[..., None] + white
 
 
 def _neck(f: Face, size: int, x, y, lamp) -> tuple[np.ndarray, np.ndarray]:
@@ -333,11 +333,11 @@ def _neck(f: Face, size: int, x, y, lamp) -> tuple[np.ndarray, np.ndarray]:
     skin = np.array(_mixed(SKINS[f.skin], 1.15, 0.93), np.float32)
     shape = np.float32(0.35) + np.float32(0.6) * _lambert(x, y, lamp, (0.5, 0.9), (0.13, 1.0))
     below = np.float32(0.45) + np.float32(0.55) * _ramp(y, 0.84, 0.97)
-    colour = skin * (shape * below)[..., None]
+    color = skin * (shape * below)[..., None]
     woven = np.float32(0.4) + np.float32(0.6) * _lambert(x, y, lamp, (0.5, 1.2), (0.55, 0.5))
     covered = _unit(cloth.shrunk())
-    colour = colour + covered * (np.array(CLOTHES, np.float32) * woven[..., None] - colour)
-    return colour, np.maximum(_unit(neck.shrunk()), covered)
+    color = color + covered * (np.array(CLOTHES, np.float32) * woven[..., None] - color)
+    return color, np.maximum(_unit(neck.shrunk()), covered)
 
 
 def _over(below: np.ndarray, above: np.ndarray, mask: np.ndarray) -> np.ndarray:

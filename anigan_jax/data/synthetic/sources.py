@@ -14,7 +14,7 @@ from anigan_jax.errors import UserError
 
 @dataclass(frozen=True)
 class PaintedFaces(Source):
-    """Faces drawn by our own code: no licence, no download, exact tags."""
+    """Faces drawn by our own code: no license, no download, exact tags."""
 
     # Drawn from few parameters, painted faces resemble each other without being copies.
     twins = False
@@ -28,7 +28,7 @@ class PaintedFaces(Source):
     test: float = 0.0
     """Share held out."""
     without: tuple[str, ...] = ()
-    """Pairs of colours left out ('blue hair red eyes'), for zero-shot tests."""
+    """Pairs of colors left out ('blue hair red eyes'), for zero-shot tests."""
 
     def key(self) -> dict:
         from anigan_jax.data.synthetic import painted
@@ -48,7 +48,7 @@ class PaintedFaces(Source):
             face, name = painted.face(self.seed, i), f"{i:0{width}}"
             held = None if self.test else False
             items.append(Item(name, name, held=held, label=labels.Label(face.hair, face.eyes)))
-        return _left_in(Catalogue(items, [], [], labelled=True), self.without)
+        return _left_in(Catalogue(items, [], [], labeled=True), self.without)
 
     def payloads(self, catalogue: Catalogue) -> Iterator[tuple[int, None]]:
         yield from ((i, None) for i in range(len(catalogue.items)))
@@ -107,7 +107,7 @@ class PaintedPairs(Source):
                 number, face = f"{i:0{len(str(last - 1))}}", painted.face(self.seed, i)
                 label = labels.Label(face.hair, face.eyes)
                 items.append(Item(f"{domain}/{number}", number, 0, domain, held, label))
-        return Catalogue(items, [], [], labelled=True)
+        return Catalogue(items, [], [], labeled=True)
 
     def payloads(self, catalogue: Catalogue) -> Iterator[tuple[int, None]]:
         yield from ((i, None) for i in range(len(catalogue.items)))

@@ -122,7 +122,7 @@ def conv_transpose(
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _strided_transpose(x: Array, kernel: Array, padding: int, output_padding: int) -> Array:
     """`conv_transpose` of stride 2 as the input gradient of a strided convolution."""
-    # XLA recognises that gradient where it is one, and then the kernel's gradient too;
+    # XLA recognizes that gradient where it is one, and then the kernel's gradient too;
     # that of `lax.conv_transpose` it does not.
     b, h, w, _ = x.shape
     k, cout = kernel.shape[0], kernel.shape[3]
@@ -157,7 +157,7 @@ def _check_stride(stride: int) -> None:
 
 
 def upsample_conv(x: Array, kernel: Array) -> Array:
-    """Nearest-neighbour doubling, then a same-size convolution with an odd kernel.
+    """Nearest-neighbor doubling, then a same-size convolution with an odd kernel.
 
     Taps that see the same source pixel are summed, so the four output phases are one
     smaller convolution of the small map: the same function up to rounding.

@@ -36,7 +36,7 @@ add_bias.defvjp(lambda x, bias: (x + bias, None), lambda _, dy: (dy, channel_sum
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def batch_norm(x, scale, bias, epsilon: float, axis_name: str | None):
-    """Normalises (B, H, W, C) over (B, H, W) of all devices, then scales and shifts.
+    """Normalizes (B, H, W, C) over (B, H, W) of all devices, then scales and shifts.
 
     Returns:
       (y, mean (C,), biased variance (C,)). Gradient flows through y only.
@@ -82,7 +82,7 @@ def _place_mean(x: jax.Array) -> jax.Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def instance_norm(x: jax.Array, epsilon: float) -> jax.Array:
-    """Normalises (B, H, W, C) over (H, W): no gain, no bias, no statistics kept.
+    """Normalizes (B, H, W, C) over (H, W): no gain, no bias, no statistics kept.
 
     Source: Ulyanov et al. 2016, eq. 4; the gradient in closed form, as `batch_norm`.
     """

@@ -183,7 +183,7 @@ def _y_adjoint(products: list[Array], r: int) -> Array:
 
 
 def _x_adjoint(products: list[Array], r: int) -> Array:
-    """V's adjoint: neighbouring windows overlap by r - 1."""
+    """V's adjoint: neighboring windows overlap by r - 1."""
     v = _transposed(TRANSFORMS[r].v)
     columns = [_overlapped(_transform(v, row), 2) for row in _square(products, r)]
     return _overlapped(_transform(v, columns), 1)

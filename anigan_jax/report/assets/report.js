@@ -19,8 +19,8 @@
 
   /* Charts. A curve is three series: the running mean, and the lowest and highest logged values. */
   const charts = [];
-  const faint = (colour, share) => colour + Math.round(share * 255).toString(16).padStart(2, "0");
-  const colourOf = (spec, i) => css(`--c${(data.runs.length > 1 ? spec.series[i].run : i) % 8}`);
+  const faint = (color, share) => color + Math.round(share * 255).toString(16).padStart(2, "0");
+  const colorOf = (spec, i) => css(`--c${(data.runs.length > 1 ? spec.series[i].run : i) % 8}`);
 
   function table(spec) {
     const parts = spec.series.map(({ run, key }) => {
@@ -124,8 +124,8 @@
       }
       marks.forEach((mark, i) => {
         if (!state.shown[i]) return;
-        const colour = colourOf(spec, i);
-        ctx.strokeStyle = ctx.fillStyle = colour;
+        const color = colorOf(spec, i);
+        ctx.strokeStyle = ctx.fillStyle = color;
         ctx.lineWidth = 1.5 * ratio;
         if (mark.floor != null && !(state.log && mark.floor <= 0)) {
           const y = u.valToPos(mark.floor, "y", true);
@@ -147,7 +147,7 @@
         }
         if (mark.value != null) {
           ctx.lineWidth = 1.5 * ratio;
-          ctx.strokeStyle = colour;
+          ctx.strokeStyle = color;
           ctx.beginPath();
           ctx.arc(u.valToPos(mark.step, "x", true), u.valToPos(mark.value, "y", true), 7 * ratio, 0, 7);
           ctx.stroke();
@@ -226,16 +226,16 @@
       };
       const bands = [], series = [{}];
       spec.series.forEach((_, i) => {
-        const colour = () => colourOf(spec, i);
+        const color = () => colorOf(spec, i);
         const points = spec.section === "scores" && values[0].length <= 80;
         const shown = { show: state.shown[i], spanGaps: false };
-        /* There are eight colours. */
+        /* There are eight colors. */
         const dash = data.runs.length > 1 && spec.series[i].run >= 8 ? [7, 4] : undefined;
-        series.push({ ...shown, stroke: colour, dash, width: 2, points: { show: points, size: 6, fill: colour } });
+        series.push({ ...shown, stroke: color, dash, width: 2, points: { show: points, size: 6, fill: color } });
         if (each === 1) return;
-        const edge = { ...shown, stroke: () => faint(colour(), 0.28), width: 0.7, points: { show: false } };
+        const edge = { ...shown, stroke: () => faint(color(), 0.28), width: 0.7, points: { show: false } };
         series.push(edge, edge);
-        bands.push({ series: [3 + i * 3, 2 + i * 3], fill: () => faint(colour(), 0.16) });
+        bands.push({ series: [3 + i * 3, 2 + i * 3], fill: () => faint(color(), 0.16) });
       });
       return {
         width: box.clientWidth,
