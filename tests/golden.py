@@ -32,7 +32,7 @@ def platform_key() -> str:
 def prints(name: str, devices: int, folder: Path) -> list[str]:
     """The fingerprint of the state after each of 12 steps of a config, from its seed."""
     import numpy as np
-    from tiny import arrays, packed, run_steps, shrunk, start, with_features
+    from tiny import arrays, constants_of, packed, run_steps, shrunk, start, with_features
 
     config = with_features(shrunk(name), folder)
     method, parts = config.method, [STEPS]
@@ -44,7 +44,8 @@ def prints(name: str, devices: int, folder: Path) -> list[str]:
     _, state = start(config, pack)
     found = []
     for steps in parts:
-        state, metrics = run_steps(config, arrays(config, pack), state, steps, devices=devices)
+        rest = {"constants": constants_of(config, pack), "devices": devices}
+        state, metrics = run_steps(config, arrays(config, pack), state, steps, **rest)
         found += [f"{int(x):08x}" for x in np.asarray(metrics["fingerprint"])]
     return found
 

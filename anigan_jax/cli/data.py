@@ -9,7 +9,7 @@ from pathlib import Path
 
 import tyro
 
-from anigan_jax import config
+from anigan_jax import config_file
 from anigan_jax.data import dataset, ingest
 from anigan_jax.data.images import Images
 from anigan_jax.errors import UserError
@@ -38,7 +38,7 @@ def _parse(verb: str, argv: list[str], flags) -> tuple[argparse.Namespace, Image
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for name, options in flags.items():
         parser.add_argument(name, **options)
-    config.refuse_repeats(argv)
+    config_file.refuse_repeats(argv)
     known, rest = parser.parse_known_args(argv)
     usage = f"anigan {verb} SOURCE [SOURCE_B] " + " ".join(
         f"[{name}]" if o.get("action") else f"[{name} {o['metavar']}]" for name, o in flags.items()

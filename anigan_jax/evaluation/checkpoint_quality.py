@@ -7,12 +7,13 @@ import resource
 import sys
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from anigan_jax.core import TrainState
+from anigan_jax.config import Config
+from anigan_jax.data.dataset import Pack
 from anigan_jax.data.labels import COLORS
 from anigan_jax.errors import UserError
 from anigan_jax.evaluation import prompt_accuracy, sample_quality, translation_quality
@@ -20,8 +21,10 @@ from anigan_jax.evaluation.features import Network
 from anigan_jax.metrics import diversity
 from anigan_jax.metrics.feature_scores import BETTER, COLUMNS
 from anigan_jax.perceptual import store
+from anigan_jax.sampling.grids import Model
 from anigan_jax.storage import atomic
 from anigan_jax.storage import images as record
+from anigan_jax.storage.run_dir import out_dir
 
 N = 10_000
 
@@ -34,18 +37,23 @@ class Wanted(NamedTuple):
       seed: of latents, subsets and pairs.
       networks: by which images are judged.
       vgg: weights of LPIPS, or None to leave it out.
-      classifier: an opened run that tells colors, or None.
+      classifier: a model that tells colors, or None.
     """
 
     n: int | None
     seed: int
     networks: list[Network]
     vgg: dict | None
-    classifier: Any = None
+    classifier: Model | None = None
 
 
-def measure(run: Any, state: TrainState, wanted: Wanted) -> tuple[dict, dict[str, Image.Image]]:
-    """Judges an opened run's checkpoint.
+def measure(
+    model: Model, config: Config, pack: Pack, data: dict, wanted: Wanted
+) -> tuple[dict, dict[str, Image.Image]]:
+    """Evaluates a checkpoint.
+
+    Args:
+      data: the held-out rows, domain -> name -> array.
 
     Returns:
       The report, and pictures by the end of their names.
@@ -54,11 +62,11 @@ def measure(run: Any, state: TrainState, wanted: Wanted) -> tuple[dict, dict[str
       UserError: the run makes no images, or fewer are asked for than a score needs.
     """
     clock = time.monotonic()
-    pack, method, config = run.pack, run.method, run.config
+    method, state = model.method, model.state
     targets = sample_quality.targets(method, pack)
     counts = _counts(method, pack, targets, wanted)
     images = {
-        name: sample_quality.made(method, state, pack, name, target, counts[name], wanted.seed)
+        name: sample_quality.made(model, pack, name, target, counts[name], wanted.seed)
         for name, target in targets.items()
     }
     report = {
@@ -72,14 +80,13 @@ def measure(run: Any, state: TrainState, wanted: Wanted) -> tuple[dict, dict[str
     }
     pictures = {}
     for name, target in targets.items():
-        told, sheet = _of_target(run, target, images[name], wanted)
+        told, sheet = _of_target(config, pack, target, images[name], wanted)
         report["sets"][name] = told
         if sheet:
             pictures["closest" if name == sample_quality.GENERATED else f"{name}_closest"] = sheet
     if method.translate:
-        inputs = config.method.inputs(pack, "test")
         made = images if pack.paired else {}
-        report |= translation_quality.measure(method, state, pack, inputs, made, wanted.vgg)
+        report |= translation_quality.measure(model, pack, data, made, wanted.vgg)
         for direction, pixels in made.items():
             pictures[direction] = translation_quality.sheet(pixels, pack, direction)
     if wanted.vgg:
@@ -104,9 +111,11 @@ def _counts(method, pack, targets, wanted: Wanted) -> dict[str, int]:
     return dict.fromkeys(targets, n)
 
 
-def _of_target(run, target: sample_quality.Target, images: np.ndarray, wanted: Wanted):
+def _of_target(
+    config: Config, pack: Pack, target: sample_quality.Target, images: np.ndarray, wanted: Wanted
+):
     """The panel of one set of images, and its closest pairs as a picture or None."""
-    pack, train = run.pack, run.pack.part(target.train)
+    train = pack.part(target.train)
     held = len(pack.part(target.held_out)) if target.held_out else 0
     told: dict = {"n": len(images), "train": len(train), "held_out": held}
     told |= {"scores": {}, "refused": {}, "memorization": {}}
@@ -117,7 +126,7 @@ def _of_target(run, target: sample_quality.Target, images: np.ndarray, wanted: W
         told["scores"] |= scores
         told["refused"] |= refused
     if seen:
-        near, sheet = sample_quality.memorization(seen, images, pack, target, run.config.flip)
+        near, sheet = sample_quality.memorization(seen, images, pack, target, config.flip)
         told["memorization"] = near
     if wanted.vgg and min(len(images), len(train)) >= 4:
         told["lpips"] = sample_quality.perceptual_diversity(images, train, wanted.vgg, wanted.seed)
@@ -126,11 +135,11 @@ def _of_target(run, target: sample_quality.Target, images: np.ndarray, wanted: W
     return told, sheet
 
 
-def _modes(judge: Any, images: np.ndarray, train: np.ndarray) -> dict:
+def _modes(classifier: Model, images: np.ndarray, train: np.ndarray) -> dict:
     """Which pairs of colors a classifier finds in images, beside the training images."""
 
     def found(pixels: np.ndarray) -> np.ndarray:
-        return judge.method.classify(judge.state.params["d"], judge.state.stats["d"], pixels)
+        return prompt_accuracy.classify(classifier, pixels)
 
     sizes = tuple(len(names) for names in COLORS.values())
     return diversity.modes(found(images), found(train), sizes)._asdict()
@@ -144,7 +153,7 @@ def _peak_memory() -> int:
 
 def write(report: dict, pictures: dict[str, Image.Image], run: Path) -> list[Path]:
     """RUN/evaluate/step_....json and the pictures beside it."""
-    path = run / "evaluate" / f"step_{report['step']:09d}.json"
+    path = out_dir(run, "evaluate") / f"step_{report['step']:09d}.json"
     atomic.save_text(json.dumps(prompt_accuracy.as_json(report), indent=1), path)
     places = {end: path.with_name(f"{path.stem}_{end}.png") for end in pictures}
     return [path, *(record.save_image(pictures[end], place) for end, place in places.items())]

@@ -14,7 +14,6 @@ import jax
 import numpy as np
 
 from anigan_jax.config import Config
-from anigan_jax.core import Method, TrainState
 from anigan_jax.data.dataset import Pack
 from anigan_jax.data.labels import COLORS
 from anigan_jax.errors import UserError
@@ -24,6 +23,7 @@ from anigan_jax.metrics.attributes import Share
 from anigan_jax.report.tables import SPACES, TASKS
 from anigan_jax.runtime.batching import in_batches
 from anigan_jax.sampling import grids, prompts
+from anigan_jax.sampling.grids import Model
 from anigan_jax.state import init_state
 
 NEIGHBORS = 5
@@ -56,7 +56,7 @@ class Task(NamedTuple):
     left_out: dict[str, tuple[int, int]]
 
 
-def tasks(method: Method, state: TrainState, pack: Pack, n: int, seed: int):
+def tasks(model: Model, pack: Pack, n: int, seed: int):
     """Real against generated; hair and eye color where the pack has labels.
 
     Fitted on training images, scored on held-out ones, with generated images of different
@@ -73,7 +73,7 @@ def tasks(method: Method, state: TrainState, pack: Pack, n: int, seed: int):
     """
     if not pack.has("test"):
         raise UserError("this run held no images out (--data.test); nothing to score on")
-    found, refused = {"real": real_or_generated(method, state, pack, n, seed)}, {}
+    found, refused = {"real": real_or_generated(model, pack, n, seed)}, {}
     for column, (part, names) in enumerate(COLORS.items()):
         try:
             found[part] = colors(pack, column, names, n, seed)
@@ -82,12 +82,12 @@ def tasks(method: Method, state: TrainState, pack: Pack, n: int, seed: int):
     return found, refused
 
 
-def real_or_generated(method: Method, state: TrainState, pack: Pack, n: int, seed: int) -> Task:
+def real_or_generated(model: Model, pack: Pack, n: int, seed: int) -> Task:
     """As many real as generated images, to fit on and to score on."""
     train, held = pack.first("train"), pack.first("test")
     counts = min(n // 2, len(train)), min(n // 2, len(held))
-    texts = prompts.texts_of_data(method, state, sum(counts), seed)
-    fakes = grids.generated(method, state, grids.latents(method, sum(counts), seed), texts)
+    texts = prompts.texts_of_data(model, sum(counts), seed)
+    fakes = grids.generated(model, grids.latents(model.method, sum(counts), seed), texts)
     parts = []
     for real, made in ((train, fakes[: counts[0]]), (held, fakes[counts[0] :])):
         images = np.concatenate([made, real[_some(len(real), len(made), seed)]])
@@ -123,30 +123,31 @@ def _some(total: int, most: int, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).permutation(total)[:most])
 
 
-def spaces(config: Config, method: Method, state: TrainState) -> dict[str, Callable]:
+def spaces(config: Config, model: Model) -> dict[str, Callable]:
     """Name -> images (n, H, W, 3) uint8 -> numbers (n, F) float32; names as in `SPACES`.
 
     Raises:
       UserError: the run's D has no features of whole images.
     """
-    if method.represent is None:
+    method, state = model.method, model.state
+    if method.features is None:
         raise UserError("this run has no D that judges whole images; probe a GAN or a text GAN")
 
     @jax.jit
-    def represent(params, stats, images):
-        return method.represent(params, stats, signed(images))
+    def d_features(params, stats, images):
+        return method.features(params, stats, signed(images))
 
     @jax.jit
-    def untrained(frozen):
-        start = init_state(config, method, frozen)
+    def untrained(constants):
+        start = init_state(config, method, constants)
         return start.params["d"], start.stats["d"]
 
     def features(params, stats) -> Callable:
-        return lambda images: in_batches(lambda x: represent(params, stats, x), images, BATCH)
+        return lambda images: in_batches(lambda x: d_features(params, stats, x), images, BATCH)
 
     return {
         "d": features(state.params["d"], state.stats["d"]),
-        "untrained": features(*untrained(state.frozen)),
+        "untrained": features(*untrained(model.constants)),
         "pixels": lambda images: images.reshape(len(images), -1).astype(np.float32) / 255,
     }
 
@@ -192,7 +193,7 @@ def judge(task: Task, space: Callable) -> dict:
     return found
 
 
-def measure(config: Config, method: Method, state: TrainState, pack: Pack, n: int, seed: int):
+def measure(config: Config, model: Model, pack: Pack, n: int, seed: int):
     """The whole report: each task in each space.
 
     Returns:
@@ -203,9 +204,9 @@ def measure(config: Config, method: Method, state: TrainState, pack: Pack, n: in
     Raises:
       UserError: the run has no such D, or held nothing out.
     """
-    seen = spaces(config, method, state)
-    found, refused = tasks(method, state, pack, n, seed)
-    report = {"step": int(state.step), "n": n, "seed": seed, "tasks": {}, "refused": refused}
+    seen = spaces(config, model)
+    found, refused = tasks(model, pack, n, seed)
+    report = {"step": int(model.state.step), "n": n, "seed": seed, "tasks": {}, "refused": refused}
     for name, task in found.items():
         counts = [np.bincount(x.classes, minlength=len(task.names)) for x in (task.fit, task.score)]
         report["tasks"][name] = {

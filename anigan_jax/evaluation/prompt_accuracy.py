@@ -8,23 +8,23 @@ from __future__ import annotations
 
 import numpy as np
 
-from anigan_jax.core import Method, TrainState
 from anigan_jax.data import captions
 from anigan_jax.data.captions import Prompt
 from anigan_jax.data.labels import COLORS, EYES, HAIR
 from anigan_jax.metrics import attributes
 from anigan_jax.metrics.attributes import PARTS, Share
-from anigan_jax.sampling import prompts as show_text
+from anigan_jax.sampling import prompts
+from anigan_jax.sampling.grids import Model
 
 
-def ceiling(judge: Method, state: TrainState, images, labels) -> dict:
+def ceiling(classifier: Model, images, labels) -> dict:
     """What the classifier tells of held-out real images (n, H, W, 3) with labels (n, 2).
 
     Returns:
       'prompts': shares by part; 'mean_over_colors': by part of hair and eyes, since the
       prompts of `measure` name each color equally often and real images do not.
     """
-    found = judge.classify(state.params["d"], state.stats["d"], images)
+    found = classify(classifier, images)
     mean = {
         part: float(np.mean([share.value for share in classes.values()]))
         for part, classes in _by_class(found, labels).items()
@@ -46,9 +46,13 @@ def groups(counts: np.ndarray, wordings: np.ndarray) -> dict[str, list[Prompt]]:
     return {name: [pairs[i] for i in np.flatnonzero(cell)] for name, cell in cells.items()}
 
 
-def measure(
-    method: Method, state: TrainState, judge: Method, judge_state: TrainState, n: int, seed: int
-) -> dict:
+def classify(classifier: Model, images: np.ndarray) -> np.ndarray:
+    """(n, 2) class indices of hair and eyes of images (n, H, W, 3) uint8."""
+    state = classifier.state
+    return classifier.method.classify(state.params["d"], state.stats["d"], images)
+
+
+def measure(model: Model, classifier: Model, n: int, seed: int) -> dict:
     """Asks for `n` images of every pair and lets the classifier say what they show.
 
     Returns:
@@ -56,18 +60,17 @@ def measure(
       shares right by part; 'shuffled', the same against prompts in another order (the
       control); 'chance', what that would give an obedient G; 'by_class', shares by color.
     """
-    show_text.need_texts(method)
-    report = {"step": int(state.step), "n": n, "seed": seed}
-    known = (np.asarray(state.frozen[name]) for name in ("counts", "wordings"))
-    for name, prompts in groups(*known).items():
-        if not prompts:
+    texts = prompts.need_texts(model)
+    report = {"step": int(model.state.step), "n": n, "seed": seed}
+    for name, asked_for in groups(texts.frequencies, texts.wordings).items():
+        if not asked_for:
             continue
         # Latents of their own: the intervals count on independent images.
-        images, asked = show_text.ask(method, state, prompts, n, seed, same=False)
+        images, asked = prompts.ask(model, asked_for, n, seed, same=False)
         images = images.reshape(-1, *images.shape[2:])
-        found = judge.classify(judge_state.params["d"], judge_state.stats["d"], images)
+        found = classify(classifier, images)
         report[name] = {
-            "pairs": len(prompts),
+            "pairs": len(asked_for),
             "prompts": attributes.shares(found, asked),
             "shuffled": attributes.shuffled(found, asked, seed),
             "chance": _chance(asked),

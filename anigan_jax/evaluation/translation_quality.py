@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from anigan_jax.core import Method, TrainState
 from anigan_jax.data import labels
 from anigan_jax.data.dataset import Pack
 from anigan_jax.data.synthetic import painted
@@ -13,19 +12,18 @@ from anigan_jax.metrics import paired
 from anigan_jax.metrics.attributes import Share, as_percent
 from anigan_jax.perceptual import lpips
 from anigan_jax.sampling import photos
+from anigan_jax.sampling.grids import Model
 
 PARTS = {"a": "testA", "b": "testB"}
 SHOWN = 36
 TRAINED = {"a": "trainA", "b": "trainB"}
 
 
-def measure(
-    method: Method, state: TrainState, pack: Pack, inputs: dict, made: dict[str, np.ndarray], vgg
-) -> dict:
+def measure(model: Model, pack: Pack, data: dict, made: dict[str, np.ndarray], vgg) -> dict:
     """Judges a run on the held-out images.
 
     Args:
-      inputs: the method's inputs of the part 'test'.
+      data: the held-out rows, domain -> name -> array.
       made: direction -> what the held-out images become (n, H, W, 3) uint8; {} where they
         are no pairs.
       vgg: weights of `networks.lpips.distances`; None leaves LPIPS out.
@@ -35,7 +33,7 @@ def measure(
       each direction the rows of `against_partners`.
     """
     images = pack.first("test")
-    report = {"step": int(state.step), "l1": method.evaluate(state, images, inputs)}
+    report = {"step": int(model.state.step), "l1": model.method.evaluate(model.state, {}, data)}
     if made:
         report["pairs"] = len(images)
     for direction, pictures in made.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +12,10 @@ from PIL import Image
 
 from anigan_jax import rng
 from anigan_jax.config import Config
-from anigan_jax.core import Method, TrainState, generator_of
+from anigan_jax.core import Method, Texts, TrainState, generator_of
 from anigan_jax.errors import UserError
-from anigan_jax.state import abstract_state
-from anigan_jax.storage import checkpoint, run_dir
 from anigan_jax.storage import images as record
+from anigan_jax.storage.run_dir import out_dir
 
 BATCH = 64
 
@@ -123,27 +123,34 @@ def as_text(table: dict) -> str:
     return "\n".join(lines)
 
 
-def state_of(config: Config, run: Path, at: int | None = None):
-    """The method, and the state of a run's newest whole checkpoint, or of that of a step."""
-    method = config.method.make(None)
-    frozen = run_dir.frozen_of(run)
-    folder = run / "checkpoints"
-    if at is not None and at not in checkpoint.steps(folder):
-        have = ", ".join(map(str, checkpoint.steps(folder)))
-        raise UserError(f"{run} has no checkpoint of step {at}; it has {have or 'none'}")
-    found = checkpoint.restore(folder, abstract_state(config, method, frozen), at=at)
-    if found is None:
-        raise UserError(f"{run} holds no checkpoint yet")
-    return method, found.state.replace(frozen=frozen)
+class Model(NamedTuple):
+    """Trained networks, opened to be asked for images.
+
+    Attributes:
+      method: of one device.
+      state: with the weights and statistics of both players; the rest may be empty.
+      texts: what G can be asked for; None where it reads no text.
+      constants: the method's arrays that nothing trains.
+    """
+
+    method: Method
+    state: TrainState
+    texts: Texts | None
+    constants: dict
 
 
-def generated(method: Method, state: TrainState, z, text=None) -> np.ndarray:
+def model_of(method: Method, state: TrainState, constants: dict) -> Model:
+    """A model; the constants may be {} where G reads no text."""
+    return Model(method, state, method.texts(constants) if method.texts else None, constants)
+
+
+def generated(model: Model, z, text=None) -> np.ndarray:
     """Images of latents (n, Z) and texts (n, T) or None, (n, H, W, 3) uint8.
 
     With the averaged weights where the run has them.
     """
-    params, stats = generator_of(state)
-    draw = jax.jit(method.generate)
+    params, stats = generator_of(model.state)
+    draw = jax.jit(model.method.generate)
     out = []
     for at in range(0, len(z), BATCH):
         part = slice(at, at + BATCH)
@@ -170,10 +177,10 @@ def latents(method: Method, n: int, seed: int) -> np.ndarray:
     return np.asarray(rng.normal(rng.example_keys(key, np.arange(n)), (method.z_dim,)))
 
 
-def sample(method: Method, state: TrainState, run: Path, n: int, seed: int, texts=None) -> Path:
+def sample(model: Model, run: Path, n: int, seed: int, texts=None) -> Path:
     """A grid of `n` new images, of texts (n, T) where the run has them."""
-    images = generated(method, state, latents(method, n, seed), texts)
-    path = run / "sample" / f"{stem(state, seed)}.png"
+    images = generated(model, latents(model.method, n, seed), texts)
+    path = out_dir(run, "sample") / f"{stem(model.state, seed)}.png"
     return record.save_image(record.grid(images), path)
 
 
@@ -192,13 +199,13 @@ def slerp(a: np.ndarray, b: np.ndarray, t: float) -> np.ndarray:
 
 
 def interpolate(
-    method, state, run: Path, frames: int, stops: int, seed: int, text=None, suffix=""
+    model: Model, run: Path, frames: int, stops: int, seed: int, text=None, suffix=""
 ) -> list[Path]:
     """A closed path through `stops` latents: a GIF of `frames`, a grid of ten a leg.
 
     `text`: (T,) of all images, where the run has texts; `suffix` of the files' names.
     """
-    ends = latents(method, stops, seed)
+    ends = latents(model.method, stops, seed)
 
     def path_of(steps: int) -> np.ndarray:
         rows = []
@@ -210,9 +217,9 @@ def interpolate(
     def draw(steps: int) -> np.ndarray:
         z = path_of(steps)
         texts = None if text is None else np.tile(text, (steps, 1))
-        return generated(method, state, z, texts)
+        return generated(model, z, texts)
 
-    folder, name = run / "interpolate", stem(state, seed) + suffix
+    folder, name = out_dir(run, "interpolate"), stem(model.state, seed) + suffix
     pictures = [record.grid(p[None], pad=0) for p in draw(frames)]
     gif = record.save_gif(pictures, folder / f"{name}.gif")
     sheet = record.grid(draw(10 * stops), columns=10)
@@ -227,7 +234,7 @@ def kernels(state: TrainState, run: Path) -> Path:
     page = Image.new("RGB", (pictures[0].width, sum(p.height for p in pictures)), "white")
     for i, picture in enumerate(pictures):
         page.paste(picture, (0, i * picture.height))
-    return record.save_image(page, run / "kernels" / f"step_{int(state.step):09d}.png")
+    return record.save_image(page, out_dir(run, "kernels") / f"step_{int(state.step):09d}.png")
 
 
 def _first_kernel(params) -> np.ndarray:
