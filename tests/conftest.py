@@ -9,7 +9,7 @@ import pytest
 from anigan_jax.cli import main
 from anigan_jax.runtime import environment
 
-pytest_plugins = ["faults.table"]
+pytest_plugins = ["faults.table", "trained", "faults.undisturbed"]
 
 os.environ["NPROC"] = "16"
 environment.prepare("cpu", devices=4)

@@ -1,47 +1,47 @@
 """CartoonGAN: its two phases, each term of its losses by hand, and its bits across the phases."""
 
 import dataclasses
-import os
-import signal
-import subprocess
-import sys
-import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_cyclegan import Identity
-from test_exact import leaves, ledger
+from oracles.cartoongan import (
+    BARE,
+    CONTENT,
+    EXAMPLES,
+    NO_FACES,
+    D,
+    G,
+    batch_at,
+    cross_entropy,
+    d_by_hand,
+    g_by_hand,
+    gram,
+    keys_at,
+    maps,
+    same_metrics,
+    total_variation,
+)
+from oracles.cyclegan import Identity
 from tiny import (
     CARTOON,
     CYCLE,
-    anigan,
     arrays,
     digests,
     packed,
-    process_env,
     run_steps,
     with_features,
-    write_config,
 )
 
 from anigan_jax import rng
 from anigan_jax.data import edges as transforms
 from anigan_jax.errors import UserError
-from anigan_jax.methods.cartoongan import CartoonGame, CartoonGAN, Features
-from anigan_jax.networks import cartoon, resnet
+from anigan_jax.methods.cartoongan import CartoonGame, CartoonGAN
 from anigan_jax.perceptual import landmarks
 from anigan_jax.perceptual.landmarks import Landmarks
-from anigan_jax.runtime import devices as parallel
 from anigan_jax.state import init_state
-from anigan_jax.storage import checkpoint
-from anigan_jax.training import input, loop, program
-
-EXAMPLES = jnp.arange(CARTOON.batch_size, dtype=jnp.int32)
-CONTENT = CARTOON.method.content_steps
-# The landmark network takes most of a step's compilation; its term is tested on its own.
-NO_FACES = dataclasses.replace(CARTOON, method=dataclasses.replace(CARTOON.method, landmark=0.0))
+from anigan_jax.training import input
 
 
 @pytest.fixture(scope="module")
@@ -97,115 +97,7 @@ def path(config, pack, first):
     return until
 
 
-def batch_at(config, pack, step, state):
-    held, draw = jax.tree.map(jnp.asarray, arrays(config, pack)), jnp.int32(step)
-    rows = input.gather(held, draw, config.batch_size, EXAMPLES, config.seed)
-    return input.to_batch(rows, jnp.asarray(state.key), draw, EXAMPLES, config.flip)
-
-
-def keys_at(state):
-    none = jnp.zeros((len(EXAMPLES), 0))
-    return rng.update_keys(jnp.asarray(state.key), jnp.int32(0), 0, 0, EXAMPLES, none)
-
-
 # --- terms by hand
-
-
-def compiled_networks():
-    def run(net):
-        return jax.jit(lambda params, x: net.apply({"params": params}, x, train=True))
-
-    g = resnet.generator(CARTOON.method.generator)
-    return run(g), run(cartoon.discriminator(CARTOON.method.discriminator))
-
-
-G, D = compiled_networks()
-
-
-@jax.jit
-def conv3_1(frozen, images):
-    """VGG16's conv3_1 before its ReLU, of images in [-1, 1] normalized as ImageNet's."""
-    mean, deviation = jnp.array([0.485, 0.456, 0.406]), jnp.array([0.229, 0.224, 0.225])
-    x = ((images + 1) / 2 - mean) / deviation
-    for name in ("conv1_1", "conv1_2", "pool", "conv2_1", "conv2_2", "pool", "conv3_1"):
-        if name == "pool":
-            window = (1, 2, 2, 1)
-            x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, window, "VALID")
-            continue
-        layout = ("NHWC", "HWIO", "NHWC")
-        kernel = frozen[f"vgg/{name}/kernel"]
-        x = jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=layout)
-        x = x + frozen[f"vgg/{name}/bias"]
-        x = x if name == "conv3_1" else jnp.maximum(x, 0)
-    return x
-
-
-def maps(state, images):
-    return np.asarray(conv3_1(state.frozen, jnp.asarray(images, jnp.float32)), np.float64)
-
-
-def gram(features):
-    flat = features.reshape(len(features), -1, features.shape[-1])
-    return np.stack([f.T @ f / f.size for f in flat])
-
-
-def luminance(images):
-    return images @ np.array([0.299, 0.587, 0.114])
-
-
-def color(one, other):
-    gap = one - other
-    y = luminance(gap)
-    uv = np.stack([0.436 / 0.886 * (gap[..., 2] - y), 0.615 / 0.701 * (gap[..., 0] - y)])
-    huber = np.where(np.abs(uv) <= 1, uv**2 / 2, np.abs(uv) - 0.5)
-    return np.abs(y).mean() + huber.sum(0).mean()
-
-
-def total_variation(images):
-    return sum((np.diff(images, axis=axis) ** 2).mean() for axis in (1, 2))
-
-
-def cross_entropy(logits, real):
-    return np.logaddexp(0, -logits if real else logits).mean()
-
-
-def sigmoid(logits):
-    return (1 / (1 + np.exp(-logits))).mean()
-
-
-def g_by_hand(state, d, batch):
-    """Metrics of G's update under the discriminator d; all terms but landmarks."""
-    photo = np.asarray(batch["real"], np.float64)
-    made = np.asarray(G(state.params["g"], batch["real"]), np.float64)
-    wanted = gram(maps(state, batch["real_b"]))
-    found = {
-        "gan": cross_entropy(np.asarray(D(d, jnp.asarray(made, jnp.float32)), np.float64), True),
-        "content": np.abs(maps(state, made) - maps(state, photo)).mean(),
-        "style": np.abs(gram(maps(state, made)) - wanted).mean(),
-        "grayscale": np.abs(luminance(made) - luminance(photo)).mean(),
-        "color": color(made, photo),
-        "total_variation": total_variation(made),
-    }
-    weighted = sum((10 if name == "content" else 1) * value for name, value in found.items())
-    return {"loss/g": weighted, **{f"loss/{name}": value for name, value in found.items()}}
-
-
-def d_by_hand(state, batch, edge=1.0):
-    made = G(state.params["g"], batch["real"])
-    inputs = {"real": batch["real_b"], "fake": made, "edges": batch["edges_b"]}
-    logits = {n: np.asarray(D(state.params["d"], x), np.float64) for n, x in inputs.items()}
-    loss = cross_entropy(logits["real"], True) + cross_entropy(logits["fake"], False)
-    right = (logits["real"] > 0).mean() + (logits["fake"] < 0).mean()
-    return {
-        "loss/d": loss + edge * cross_entropy(logits["edges"], False),
-        **{f"score/{name}": sigmoid(values) for name, values in logits.items()},
-        "accuracy/d": right / 2,
-    }
-
-
-def same_metrics(got, want, rtol=5e-5):
-    for name, value in want.items():
-        np.testing.assert_allclose(got[name], value, rtol=rtol, atol=1e-6, err_msg=name)
 
 
 def test_the_first_phase_learns_content_alone(config, pack, path):
@@ -381,19 +273,6 @@ def test_fakes_are_constants_to_d(config, pack, first):
 # --- what is left out
 
 
-BARE = dataclasses.replace(
-    CARTOON.method,
-    content=0.0,
-    content_steps=0,
-    style=0.0,
-    landmark=0.0,
-    grayscale=0.0,
-    color=0.0,
-    total_variation=0.0,
-    edge=0.0,
-)
-
-
 def metrics_of(settings, frozen, edges=True):
     """Names of the metrics of D's and G's losses, from shapes alone."""
     config = dataclasses.replace(CARTOON, method=settings)
@@ -435,48 +314,6 @@ def test_only_the_convolutions_up_to_the_layer_are_frozen(config, pack):
     assert names == {"conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1"}
 
 
-# --- phases
-
-
-def test_phases_end_by_steps_and_by_epochs():
-    def ends(total, **lengths):
-        settings = dataclasses.replace(CARTOON.method, content_steps=0, content_epochs=0)
-        settings = dataclasses.replace(settings, **lengths)
-        phases = settings.make(None).phases
-        assert [p.name for p in phases] == ["content", "train"][-len(phases) :]
-        return program.ends(phases, total, 5)
-
-    assert ends(40, content_steps=4) == [4, 40]
-    assert ends(40, content_epochs=3) == [15, 40]
-    # Steps override epochs.
-    assert ends(40, content_steps=4, content_epochs=3) == [4, 40]
-    assert ends(40) == [40]
-    # A run that ends within its first phase.
-    assert ends(10, content_epochs=3) == [10, 10]
-
-
-@pytest.mark.parametrize(
-    ("content", "length"),
-    [
-        ({"content_steps": 4}, 4),
-        ({"content_steps": 6}, 6),
-        ({"content_steps": 5}, 1),
-        ({"content_steps": 0, "content_epochs": 1}, 1),
-        ({"content_steps": 12}, 6),
-    ],
-)
-def test_a_dispatch_does_not_reach_over_the_phases(config, pack, content, length):
-    """44 images in batches of 8: an epoch has 5 steps."""
-    method = dataclasses.replace(config.method, **content)
-    run = dataclasses.replace(
-        config.run, steps=24, steps_per_dispatch=7, sample_every=12, checkpoint_every=24, devices=1
-    )
-    frozen = method.frozen(pack)
-    session = program.prepare(dataclasses.replace(config, method=method, run=run), pack, frozen)
-    assert session.length == length
-    assert session.total == 24
-
-
 # --- the data
 
 
@@ -514,113 +351,3 @@ def test_a_pack_without_edges_is_refused(tmp_path):
         "images",
         "images_b",
     }
-
-
-# --- refusals
-
-
-def test_absent_features_are_told_with_the_command_before_a_run_is_made(pack, tmp_path):
-    features = dataclasses.replace(CARTOON.method.features, path=str(tmp_path / "none"))
-    method = dataclasses.replace(CARTOON.method, features=features)
-    with pytest.raises(UserError, match=r"no file .*none.*anigan weights"):
-        method.frozen(pack)
-    run = tmp_path / "run"
-    with pytest.raises(UserError, match="anigan weights"):
-        loop.train(dataclasses.replace(CARTOON, method=method), run, pack, "", [])
-    assert not (run / "run.json").exists()
-    assert {p.name for p in run.iterdir()} <= {"lock"}
-
-
-@pytest.mark.parametrize(
-    ("network", "layer"),
-    [("vgg16", "conv9_9"), ("vgg16", "conv4_4"), ("vgg19", "pool1"), ("vgg19", "")],
-)
-def test_unknown_layers_are_refused(network, layer):
-    method = dataclasses.replace(CARTOON.method, features=Features(network, layer=layer))
-    with pytest.raises(UserError, match=f"{network.upper()} has no map"):
-        method.check()
-    dataclasses.replace(method, features=Features("vgg19", layer="relu4_4")).check()
-
-
-@pytest.mark.parametrize(
-    "length", [{"content_steps": 4}, {"content_steps": 0, "content_epochs": 2}]
-)
-def test_a_first_phase_without_content_is_refused(length):
-    method = dataclasses.replace(CARTOON.method, content=0.0, **length)
-    with pytest.raises(UserError, match=r"method\.content is 0.*content_epochs 0"):
-        method.make(None)
-    dataclasses.replace(method, content_steps=0, content_epochs=0).check()
-
-
-def test_negative_lengths_are_refused():
-    for change in ({"content_steps": -1}, {"content_epochs": -1}):
-        with pytest.raises(UserError, match="0 or more"):
-            dataclasses.replace(CARTOON.method, **change).check()
-
-
-# --- a real run
-
-
-@pytest.mark.slow
-def test_a_run_that_is_cut_twice_equals_a_whole_one(folder, tmp_path):
-    """Killed as the phases change, ended after the drop of the rate, lengthened, replayed."""
-    assert (CONTENT, CARTOON.g.drops) == (4, (5,))
-    config = write_config(tmp_path, "CARTOON")
-    with_features(NO_FACES, folder)
-    options = [
-        *("--method.features.path", str(folder / "thin_vgg16.safetensors")),
-        *("--method.landmark", "0", "--run.checkpoint-every", "2", "--run.sample-every", "4"),
-    ]
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-
-    def command(run, steps, dispatch):
-        lengths = ["--run.steps", str(steps), "--run.steps-per-dispatch", str(dispatch)]
-        return ["train", str(config), "--workdir", str(run), *lengths, *options]
-
-    done = anigan(*command(whole, 8, 2))
-    assert done.returncode == 0, done.stderr
-    process = subprocess.Popen(
-        [sys.executable, "-m", "anigan_jax", *command(cut, 8, 1)],
-        env=process_env(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    deadline = time.time() + 200
-    while max(checkpoint.steps(cut / "checkpoints"), default=0) < CONTENT:
-        assert time.time() < deadline, "no checkpoint appeared"
-        assert process.poll() is None, process.stdout.read().decode()
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate(timeout=100)
-    assert CONTENT <= max(checkpoint.steps(cut / "checkpoints")) < 8
-    # Over the drop of the rate at step 5, whatever the kill had left, then to the end.
-    for steps in (6, 8):
-        done = anigan(*command(cut, steps, 1))
-        assert done.returncode == 0, done.stderr
-    assert ledger(cut) == ledger(whole)
-    assert len(ledger(whole)) == 9
-    for step in (6, 8):
-        assert leaves(cut, step) == leaves(whole, step)
-    done = anigan("replay", cut)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "identical through step 8" in done.stdout
-
-
-@pytest.mark.parametrize("kind", ["resident", "streamed"])
-def test_a_replay_reaches_beyond_the_first_length_of_a_run(tmp_path, monkeypatch, kind):
-    """A run may be resumed with more steps; its record still has the first length."""
-    config = with_features(CARTOON, tmp_path)
-    run = dataclasses.replace(config.run, steps=3, feed=kind, steps_per_dispatch=1)
-    config = dataclasses.replace(config, run=run)
-    made = iter(("content", "train"))
-
-    def name_of_phase(step, mapper, devices):
-        name = next(made)
-        return lambda state, shared, local: name
-
-    monkeypatch.setattr(parallel, "map_step", name_of_phase)
-    pack = packed(config, tmp_path / "cache")
-    session = program.prepare(config, pack, config.method.frozen(pack))
-    local = session.locals_from(0)
-    names = [session.dispatch(at, None, next(local)) for at in range(7)]
-    assert names == ["content"] * 4 + ["train"] * 3

@@ -5,31 +5,13 @@ import os
 import pickle
 import struct
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
-from test_foreign_weights import save_torch, torchvisions
+from foreign import Payload, save_torch, torchvisions, zipped
 
 from anigan_jax.errors import UserError
 from anigan_jax.perceptual import vgg_weights
-
-
-class Payload:
-    """Unpickled by anybody else, it makes a file."""
-
-    def __init__(self, call, *args):
-        self.call, self.args = call, args
-
-    def __reduce__(self):
-        return self.call, self.args
-
-
-def zipped(path: Path, records: dict[str, bytes], compression=zipfile.ZIP_STORED) -> Path:
-    with zipfile.ZipFile(path, "w", compression) as archive:
-        for name, data in records.items():
-            archive.writestr(f"archive/{name}", data)
-    return path
 
 
 @pytest.mark.fault(19)

@@ -6,24 +6,18 @@ import pickle
 import subprocess
 import sys
 import tarfile
-from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
 import pytest
-from test_vgg import THIN, images, thin
+from foreign import save_torch, torchvisions
+from oracles.vgg import THIN, images, thin
 
 from anigan_jax.cli import pretrained
 from anigan_jax.errors import UserError
 from anigan_jax.perceptual import vgg_weights
 from anigan_jax.perceptual.vgg import VGG
 from anigan_jax.storage import safetensors
-
-# torchvision's numbering, written out: a convolution, its ReLU, and five poolings.
-FEATURES = {
-    16: (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28),
-    19: (0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28, 30, 32, 34),
-}
 
 
 @pytest.fixture(autouse=True)
@@ -34,15 +28,6 @@ def home(tmp_path, monkeypatch):
 
 def plain(depth: int) -> dict[str, np.ndarray]:
     return {name: value for name, value in thin(depth).items() if "lpips" not in name}
-
-
-def torchvisions(depth: int) -> dict[str, np.ndarray]:
-    flat, found = thin(depth), {}
-    for at, name in zip(FEATURES[depth], vgg_weights.convolutions(depth), strict=True):
-        kernel = flat[f"{name}/kernel"].transpose(3, 2, 0, 1)
-        found[f"features.{at}.weight"] = np.ascontiguousarray(kernel)
-        found[f"features.{at}.bias"] = flat[f"{name}/bias"]
-    return found | {"classifier.0.weight": np.zeros((2, 2), np.float32)}
 
 
 def lpips_jaxs() -> dict:
@@ -56,14 +41,6 @@ def lpips_jaxs() -> dict:
         for i, head in enumerate(vgg_weights.HEADS)
     }
     return {"VGG16_0": convs} | heads
-
-
-def save_torch(path: Path, arrays: dict, **options) -> Path:
-    torch = pytest.importorskip("torch")
-    state = OrderedDict((name, torch.tensor(value)) for name, value in arrays.items())
-    state._metadata = OrderedDict({"": {"version": 1}})
-    torch.save(state, path, **options)
-    return path
 
 
 def save_keras(path: Path, depth: int, *, old: bool) -> Path:

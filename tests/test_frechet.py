@@ -1,8 +1,8 @@
 """Fréchet distance against closed forms, NumPy, SciPy and torch-fidelity."""
 
 import numpy as np
-import oracle
 import pytest
+from oracles.fidelity import torch_fidelity
 
 from anigan_jax.metrics import distances, frechet
 from anigan_jax.metrics.frechet import Moments
@@ -147,7 +147,7 @@ def test_what_chance_leaves_between_equal_distributions():
 
 
 def test_equals_torch_fidelity():
-    import_torch = oracle.torch_fidelity("metric_fid")
+    import_torch = torch_fidelity("metric_fid")
     import torch
 
     for n, m, d in ((400, 300, 24), (2000, 2000, 128)):

@@ -6,29 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from oracles.image_pool import Pool
 
 from anigan_jax.methods import image_pool
 from anigan_jax.runtime import devices as parallel
-
-
-class Pool:
-    """junyanz/pytorch-CycleGAN `util/image_pool.py`, with the draws given."""
-
-    def __init__(self, size):
-        self.size, self.images = size, []
-
-    def query(self, images, swaps, places):
-        shown = []
-        for image, swap, place in zip(images, swaps, places, strict=True):
-            if len(self.images) < self.size:
-                self.images.append(image)
-                shown.append(image)
-            elif swap:
-                shown.append(self.images[place])
-                self.images[place] = image
-            else:
-                shown.append(image)
-        return shown
 
 
 def numbered(first, count, side=2):

@@ -8,9 +8,8 @@ import sys
 import jax
 import numpy as np
 import pytest
-from oracle import torch_fidelity
-from test_foreign_pickle import Payload, zipped
-from test_foreign_weights import save_torch
+from foreign import Payload, save_torch, zipped
+from oracles.fidelity import torch_fidelity
 
 from anigan_jax.errors import UserError
 from anigan_jax.perceptual import inception, inception_weights, store

@@ -3,8 +3,8 @@
 import tracemalloc
 
 import numpy as np
-import oracle
 import pytest
+from oracles.fidelity import torch_fidelity
 from scipy.spatial.distance import cdist
 
 from anigan_jax.metrics import distances as arrays
@@ -114,7 +114,7 @@ def test_equal_distributions_have_the_expected_density_and_coverage():
 
 
 def test_equals_torch_fidelity():
-    theirs = oracle.torch_fidelity("metric_prc")
+    theirs = torch_fidelity("metric_prc")
     import torch
 
     fake, real = 0.9 * normal(500, 16, 1) + 0.1, normal(400, 16, 2)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_losses import ORACLE, bce64
+from oracles.adversarial import ORACLE, bce64
 
 from anigan_jax import losses
 

@@ -192,6 +192,25 @@ def draw(seed: int, *shape: int):
     return jnp.array(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
+def drawn(shapes, seed=0):
+    """Variables of those shapes that NumPy draws: maps neither vanish nor overflow."""
+    draws = np.random.default_rng(seed)
+
+    def one(where, leaf):
+        name, values = jax.tree_util.keystr(where), draws.normal(size=leaf.shape)
+        if "kernel" in name:
+            values /= np.sqrt(np.prod(leaf.shape[:-1]))
+        elif "'u'" in name or "'v'" in name:
+            values /= np.linalg.norm(values)
+        elif "scale" in name or "var" in name:
+            values = 1 + 0.1 * np.abs(values)
+        else:
+            values *= 0.1
+        return jnp.asarray(values, jnp.float32)
+
+    return jax.tree_util.tree_map_with_path(one, shapes)
+
+
 TINY = {
     "base_channels": 2,
     "blocks": 1,

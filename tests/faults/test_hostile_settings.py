@@ -11,8 +11,8 @@ import time
 
 import numpy as np
 import pytest
-from test_foreign_pickle import Payload
-from test_import import faces, write
+from foreign import Payload
+from sources import faces, write
 from tiny import FULL, process_env, write_config
 
 from anigan_jax import config

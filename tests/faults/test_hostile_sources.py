@@ -13,8 +13,8 @@ import zipfile
 import files
 import numpy as np
 import pytest
-from test_archive import raw_name, special, tar_entry, tar_of, zip_of
-from test_import import Deadly, built, faces, scanned, write
+from archive_files import raw_name, special, tar_entry, tar_of, zip_of
+from sources import Deadly, built, faces, scanned, write
 
 from anigan_jax.data import archives, dataset, diff, ingest
 from anigan_jax.data.images import Images

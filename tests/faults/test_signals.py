@@ -1,0 +1,154 @@
+"""Signals, a sleep and a second process: a training ends well, or goes on where it was."""
+
+import os
+import signal
+import time
+
+import pytest
+from faults.undisturbed import STEPS, resumed, train
+from processes import (
+    Training,
+    newest,
+    same_end,
+    saving,
+    steps_of,
+    written,
+)
+from tiny import write_config
+
+from anigan_jax.storage import checkpoint, metrics_file
+
+
+@pytest.mark.slow
+@pytest.mark.fault(6)
+def test_signals_in_every_phase(whole, tmp_path):
+    """While it starts, compiles, steps and saves; each time it goes on where it was."""
+    config, undisturbed = whole
+    run = tmp_path / "run"
+    cold = {"XDG_CACHE_HOME": str(tmp_path)}
+    phases = (
+        ("start", signal.SIGTERM, lambda _: (run / "lock").exists(), {}),
+        # Nothing compiled is at hand: the first dispatch takes seconds.
+        ("compile", signal.SIGINT, lambda _: written(run) >= 1, cold),
+        ("step", signal.SIGTERM, lambda _: newest(run) >= 40, {}),
+        ("save", signal.SIGINT, lambda pid: newest(run) >= 80 and saving(run, pid), {}),
+    )
+    for phase, number, reached, env in phases:
+        training = Training(tmp_path / f"{phase}.log", *train(config, run), env=env)
+        training.until(lambda reached=reached, pid=training.pid: reached(pid))
+        # The first line of metrics comes just before a signal is waited for.
+        time.sleep(0.5 if phase == "compile" else 0)
+        sent = time.monotonic()
+        training.send_signal(number)
+        assert training.ended() == 128 + number, (phase, training.said())
+        took, said = time.monotonic() - sent, training.said()
+        if "within" in said:
+            assert took < int(said.split("within ")[1].split(" s")[0])
+        assert "Traceback" not in said
+        # What was computed is kept: the newest checkpoint is that of the last line.
+        if phase != "start":
+            assert newest(run) == metrics_file.read_metrics(run / "metrics.jsonl")[-1]["step"] > 0
+        assert newest(run) < STEPS
+    resumed(config, run)
+    same_end(run, undisturbed)
+
+
+@pytest.mark.fault(7)
+def test_a_second_signal_leaves_at_once(whole, shim, tmp_path):
+    """While a save waits for its disk for many seconds: that save is lost, those before are not."""
+    config, undisturbed = whole
+    run = tmp_path / "run"
+    slow = tmp_path / "slow"
+    env = {"LD_PRELOAD": str(shim), "BREAK_FSYNC": str(tmp_path / "no"), "SLOW_FSYNC": str(slow)}
+    training = Training(tmp_path / "log", *train(config, run), env=env)
+    training.until(lambda: newest(run) >= 40)
+    slow.write_text("20000")
+    training.send_signal(signal.SIGTERM)
+    training.until(lambda: saving(run, training.pid))
+    time.sleep(0.5)
+    kept, sent = steps_of(run), time.monotonic()
+    training.send_signal(signal.SIGTERM)
+    assert training.ended(10) == 143
+    assert time.monotonic() - sent < 3
+    assert steps_of(run) == kept
+    assert "resumes" not in training.said()
+    for step in kept:
+        assert not checkpoint.verify(run / "checkpoints" / f"step_{step:09d}", step)
+    resumed(config, run)
+    same_end(run, undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.fault(7)
+def test_a_second_signal_ends_a_compilation(whole, tmp_path):
+    """Python runs no handler while XLA compiles."""
+    config, _ = whole
+    run = tmp_path / "run"
+    cold = {"XDG_CACHE_HOME": str(tmp_path)}
+    training = Training(tmp_path / "log", *train(config, run), env=cold)
+    training.until(lambda: written(run) >= 1)
+    time.sleep(1)
+    sent = time.monotonic()
+    training.send_signal(signal.SIGTERM)
+    time.sleep(0.2)
+    training.send_signal(signal.SIGINT)
+    assert training.ended(10) in (143, 130)
+    assert time.monotonic() - sent < 2
+    assert steps_of(run) == []
+
+
+@pytest.mark.fault(6)
+def test_a_signal_during_a_evaluation_does_not_wait_for_it(whole, tmp_path):
+    """The evaluation is left for the next start, whose scores are those of an undisturbed run."""
+    folder = tmp_path
+    config = write_config(folder)
+    judged = (*("--data.count", 400, "--data.test", 0.3, "--run.judge", "random"),)
+    judged += ("--run.evaluate-every", 48, "--run.evaluate-n", 100)
+    home = {"XDG_CACHE_HOME": str(tmp_path / "home")}
+    calm = Training(tmp_path / "calm.log", *train(config, folder / "calm", *judged), env=home)
+    assert calm.ended(300) == 0, calm.said()
+    run = folder / "run"
+    training = Training(tmp_path / "log", *train(config, run, *judged), env=home)
+    # The line of the checkpoint's last step is written, then it is judged.
+    training.until(lambda: written(run) >= 49 and newest(run) < 48)
+    training.send_signal(signal.SIGTERM)
+    assert training.ended() == 143, training.said()
+    again = Training(tmp_path / "again.log", *train(config, run, *judged), env=home)
+    assert again.ended() == 0, again.said()
+    same_end(run, folder / "calm")
+    lines = [metrics_file.read_metrics(r / "evaluation.jsonl") for r in (run, folder / "calm")]
+    assert lines[0] == lines[1]
+    assert [line["step"] for line in lines[0]] == [48, 96, 144]
+    assert (run / "best.json").read_text() == (folder / "calm" / "best.json").read_text()
+
+
+@pytest.mark.fault(8)
+def test_a_sleep_changes_nothing_and_is_no_slow_step(whole, tmp_path):
+    config, undisturbed = whole
+    run = tmp_path / "run"
+    training = Training(tmp_path / "log", *train(config, run))
+    training.until(lambda: newest(run) >= 40)
+    training.send_signal(signal.SIGSTOP)
+    time.sleep(4)
+    before = written(run)
+    training.send_signal(signal.SIGCONT)
+    assert training.ended() == 0, training.said()
+    same_end(run, undisturbed)
+    lines = metrics_file.read_metrics(run / "metrics.jsonl")
+    # 8 images took more than 4 s, were the sleep counted.
+    speeds = [line["images_per_sec"] for line in lines[before - 8 : before + 8]]
+    assert None in speeds
+    assert all(speed > 8 * 2 / 4 for speed in speeds if speed)
+
+
+@pytest.mark.fault(32)
+def test_two_runs_at_the_same_instant(whole, tmp_path):
+    config, undisturbed = whole
+    run = tmp_path / "run"
+    both = [Training(tmp_path / f"{i}.log", *train(config, run)) for i in range(2)]
+    codes = sorted(training.ended() for training in both)
+    assert codes == [0, 2], both[0].said() + both[1].said()
+    refused = next(training for training in both if training.returncode == 2)
+    winner = next(training for training in both if training.returncode == 0)
+    assert f"process {winner.pid} on {os.uname().nodename}" in refused.said()
+    same_end(run, undisturbed)

@@ -1,0 +1,186 @@
+"""The verbs `import` and `check`, and their workers: hostile folders, mistakes, kills."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import files
+import numpy as np
+import pytest
+from sources import Deadly, faces, write
+from tiny import anigan, process_env
+
+from anigan_jax.data import dataset, ingest
+from anigan_jax.data.images import Images
+
+
+def test_workers_find_the_same_as_one_process(tmp_path):
+    contents = {f"{i:04}.png": files.noise_file(i % 500, size=32) for i in range(560)}
+    contents["0100.png"] = b"bad"
+    path = write(tmp_path / "x", contents)
+    source = Images(path, size=16, policy="skip")
+    packs = [dataset.build(source, tmp_path / str(n), workers=n) for n in (1, 2)]
+    assert packs[0].manifest == packs[1].manifest
+    assert packs[0].manifest["counts"]["duplicate"] == 60
+
+
+def test_a_script_without_a_guard_is_told_so(tmp_path):
+    """Its workers run the script again and die; that is not blamed on the images."""
+    path = write(tmp_path / "x", {f"{i:04}.png": files.noise_file(i % 9) for i in range(520)})
+    code = (
+        "from pathlib import Path\nfrom anigan_jax.data import pack, sources\n"
+        f"pack.build(sources.Images({path!r}), Path({str(tmp_path / 'cache')!r}))\n"
+    )
+    script = tmp_path / "script.py"
+    script.write_text(code)
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, env=process_env(), timeout=120
+    )
+    assert "__name__ == '__main__'" in done.stderr
+    assert not list((tmp_path / "cache").iterdir())
+
+
+@pytest.mark.fault(35)
+def test_a_decoder_that_dies_or_hangs_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(ingest, "CHUNK", 4)
+    monkeypatch.setattr(ingest, "CHUNK_SECONDS", 8.0)
+    monkeypatch.setattr(ingest, "FILE_SECONDS", 4.0)
+    contents = {f"{i:02}.png": files.noise_file(i, size=32) for i in range(18)}
+    contents |= {"05-dies.png": files.noise_file(98), "16-hangs.png": files.noise_file(99)}
+    source = Deadly(write(tmp_path / "x", contents), size=16)
+    found = ingest.scan(source, tmp_path, workers=2)
+    assert {f.file: f.code for f in found.findings} == {
+        "05-dies.png": "crashed",
+        "16-hangs.png": "crashed",
+    }
+    assert len(found.order) == 18
+
+
+def hostile(folder) -> dict[str, str]:
+    """A folder of every bad kind among good images; {file: code}."""
+    want = {name: code for name, (_, code) in files.BAD.items()}
+    write(folder, {**faces(3), **{name: data for name, (data, _) in files.BAD.items()}})
+    outside = folder.parent / "outside.png"
+    outside.write_bytes(files.noise_file(90))
+    (folder / "escape.png").symlink_to(outside)
+    (folder / "nowhere.png").symlink_to("missing.png")
+    os.mkfifo(folder / "pipe.png")
+    odd = os.fsdecode(b"caf\xe9.png")
+    (folder / odd).write_bytes(b"bad")
+    return {**want, "escape.png": "link", "nowhere.png": "link", "pipe.png": "special",
+            odd: "format"}  # fmt: skip
+
+
+@pytest.mark.fault(14)
+def test_a_hostile_folder_is_named_file_by_file(tmp_path):
+    folder = tmp_path / "faces"
+    want = hostile(folder)
+    assert len(want) >= 25
+    done = anigan("check", folder, "--size", 32, "--json", "--html", tmp_path / "page.html")
+    assert done.returncode == 1, done.stderr
+    report = json.loads(done.stdout)
+    got = {f["file"]: f["code"] for f in report["findings"] if f["refused"]}
+    assert got == want
+    assert report["usable"] == 3
+    page = (tmp_path / "page.html").read_text()
+    assert "half.jpg" in page
+    assert "caf\\udce9.png" in page
+    done = anigan("import", folder, "--size", 32, "--out", tmp_path / "pack")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "pack").exists()
+    done = anigan(
+        "import", folder, "--size", 32, "--out", tmp_path / "pack", "--policy", "skip", "--test", 0
+    )
+    assert done.returncode == 0, done.stderr
+    made = dataset.open_pack(tmp_path / "pack")
+    assert len(made.images) == 3
+    assert {name for name, *_ in made.manifest["refused"]} == set(want)
+    for i in range(3):
+        assert (made.images[i] == np.asarray(files.noise(i).resize((32, 32), 1))).all()
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "faces", "outside.png", "pack", "page.html"]  # fmt: skip
+
+
+def test_import_again_other_data_and_damage(tmp_path):
+    folder = tmp_path / "x"
+    write(folder, faces(4))
+    out = tmp_path / "pack"
+    args = ("import", folder, "--out", out, "--size", 32, "--test", 0)
+    first = anigan(*args)
+    assert first.returncode == 0, first.stderr
+    stamp = (out / "manifest.json").stat().st_mtime_ns
+    again = anigan(*args)
+    assert "unchanged" in again.stdout
+    assert (out / "manifest.json").stat().st_mtime_ns == stamp
+    write(folder, {"9.png": files.noise_file(9)})
+    refused = anigan(*args)
+    assert refused.returncode == 2
+    assert "--overwrite" in refused.stderr
+    assert len(dataset.open_pack(out).images) == 4
+    assert anigan(*args, "--overwrite").returncode == 0
+    assert len(dataset.open_pack(out).images) == 5
+    data = bytearray((out / "pixels.bin").read_bytes())
+    data[7] ^= 1
+    (out / "pixels.bin").write_bytes(data)
+    assert "damaged" in anigan("check", out).stderr
+    assert "damaged" in anigan(*args).stderr
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.txt").write_text("x")
+    other = anigan("import", folder, "--out", tmp_path / "mine", "--overwrite")
+    assert other.returncode == 2
+    assert (tmp_path / "mine/thesis.txt").exists()
+
+
+def test_a_killed_import_leaves_no_half_pack(tmp_path):
+    folder = tmp_path / "x"
+    image = files.noise_file(1, "JPEG")
+    write(folder, {f"{i:05}.jpg": image + b"%d" % i for i in range(6000)})
+    out = tmp_path / "out" / "pack"
+    command = [sys.executable, "-m", "anigan_jax", "import", folder, "--out", out]
+    for wait in (0.1, 0.6):
+        process = subprocess.Popen(command, env=process_env(), stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 60
+        while not list(out.parent.glob(".pack-*")) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(wait)
+        process.kill()
+        process.wait()
+        assert not out.exists()
+        assert len(list(out.parent.iterdir())) == 1
+        for left in out.parent.iterdir():
+            # What was made just now may be another process's, and is left alone.
+            os.utime(left, (1, 1))
+    done = anigan("import", folder, "--out", out)
+    assert done.returncode == 0, done.stderr
+    # What the killed ones left is gone too.
+    assert [p.name for p in out.parent.iterdir()] == ["pack"]
+    dataset.verify(dataset.open_pack(out))
+
+
+@pytest.mark.parametrize(
+    ("args", "hint"),
+    [
+        (("import",), "say what"),
+        (("import", "x"), "--out"),
+        (("import", "missing", "--out", "p"), "missing"),
+        (("check", "a", "b", "c"), "two domains"),
+        (("check", "missing"), "missing"),
+        (("check", "x", "--size", "4"), "at least 8"),
+        (("check", "x", "--test", "1"), "below 1"),
+        (("check", "tfds:no_such_set"), "no_such_set"),
+        (("check", "x", "--polcy", "skip"), "--policy"),
+        (("check", "x", "--html", "no/such/folder/p.html"), "cannot be written"),
+        (("import", "x/0.png", "--out", "p"), "neither"),
+        (("import", "x", "--out", "x/0.png"), "no pack"),
+    ],
+)
+def test_mistakes_are_explained(tmp_path, args, hint):
+    write(tmp_path / "x", faces(2))
+    done = anigan(*args, cwd=tmp_path)
+    assert done.returncode == 2, done.stdout
+    assert hint in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["x"]

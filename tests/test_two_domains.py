@@ -1,0 +1,100 @@
+"""Two unpaired domains: drawn and mirrored apart, and refused where there is but one."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from oracles.cyclegan import EXAMPLES
+from tiny import CYCLE, packed
+
+from anigan_jax import rng
+from anigan_jax.data.synthetic.sources import PaintedFaces
+from anigan_jax.errors import UserError
+from anigan_jax.methods.cyclegan import CycleGAN
+from anigan_jax.training import input
+
+
+def numbered(count):
+    """Images whose first pixel is their number."""
+    return np.broadcast_to(np.arange(count, dtype=np.uint8)[:, None, None, None], (count, 1, 1, 3))
+
+
+def numbers(data, draws, batch=8, seed=0):
+    """Name -> (draws, batch) numbers of the images drawn."""
+    held = {name: jnp.asarray(rows) for name, rows in data.items()}
+    gather = jax.jit(lambda draw: input.gather(held, draw, batch, EXAMPLES, seed))
+    drawn = [gather(jnp.int32(draw)) for draw in range(draws)]
+    return {name: np.stack([d[name][:, 0, 0, 0] for d in drawn]) for name in data}
+
+
+def test_every_image_of_each_domain_is_seen_once_an_epoch():
+    """40 images are 5 batches of 8, and 24 are 3: each domain has epochs of its own."""
+    drawn = numbers({"images": numbered(40), "images_b": numbered(24)}, 15)
+    for name, count in (("images", 40), ("images_b", 24)):
+        epochs = drawn[name].reshape(-1, count)
+        assert len(epochs) == 15 * 8 // count
+        for epoch in epochs:
+            assert sorted(epoch.tolist()) == list(range(count))
+        assert len({tuple(epoch) for epoch in epochs.tolist()}) == len(epochs)
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+def test_equal_counts_do_not_pair_the_rows(seed):
+    """A pair of rows meets as often as chance lets it, in an epoch and in the next."""
+    drawn = numbers({"images": numbered(40), "images_b": numbered(40)}, 50, seed=seed)
+    a, b = (drawn[name].ravel().astype(int) for name in ("images", "images_b"))
+    # 400 meetings of 1600 pairs of rows: of equal rows 10 are expected.
+    assert 1 <= (a == b).sum() <= 24
+    counts = np.bincount(a * 40 + b, minlength=1600)
+    assert counts.max() <= 5
+    # Poisson: exp(-1/4), or 78 %, of the pairs never meet.
+    assert 0.74 < (counts == 0).mean() < 0.82
+
+
+def test_order_seeds_are_apart():
+    assert input.order_seed("images", 5) == input.order_seed("label", 5) == 5
+    assert input.order_seed("images_b", 5) == input.order_seed("edges_b", 5) != 5
+    assert input.second("images_b")
+    assert not input.second("images")
+
+
+def test_the_domains_are_mirrored_apart():
+    left = np.zeros((8, 2, 2, 3), np.uint8)
+    left[:, :, 0] = 255
+    rows = {"images": jnp.array(left), "images_b": jnp.array(left)}
+    to_batch = jax.jit(lambda draw, key: input.to_batch(rows, key, draw, EXAMPLES, True))
+    key = rng.root_key(0)
+    batches = [to_batch(jnp.int32(draw), key) for draw in range(100)]
+    a, b = (
+        np.concatenate([batch[name][:, 0, 0, 0] < 0 for batch in batches])
+        for name in ("real", "real_b")
+    )
+    # 800 coins each; 5 deviations of a share of 1/2 are 0.088.
+    for coins in (a, b, a == b):
+        assert abs(coins.mean() - 0.5) < 0.09
+
+
+def test_a_pack_of_one_domain_is_refused_with_what_to_do(tmp_path):
+    faces = packed(dataclasses.replace(CYCLE, data=PaintedFaces(count=8, size=16)), tmp_path)
+    with pytest.raises(
+        UserError, match=r"translation needs two: give --data\.path A --data\.path-b B"
+    ):
+        input.rows(CYCLE, faces)
+
+
+def test_a_small_second_domain_is_refused(tmp_path):
+    small = packed(
+        dataclasses.replace(CYCLE, data=dataclasses.replace(CYCLE.data, count=7)), tmp_path
+    )
+    with pytest.raises(
+        UserError, match="a batch of 8 needs at least as many images; the data has 7"
+    ):
+        input.rows(CYCLE, small)
+
+
+def test_networks_of_two_sizes_are_refused():
+    method = CycleGAN(discriminator=dataclasses.replace(CYCLE.method.discriminator, size=32))
+    with pytest.raises(UserError, match="64 differs from method"):
+        method.make(None)
