@@ -35,33 +35,12 @@ B = 4
 STILL = dataclasses.replace(PLAIN, g=sgd(1e-3), d=sgd(1e-3), batch_size=B, ema_half_life=0)
 
 
-class Spied:
-    """A game whose losses keep the keys that each call gets."""
-
-    def __init__(self, settings):
-        self.game = game_of(settings, AffineG(), QuadraticD())
-        self.keys = {"d": [], "g": []}
-
-    def updates(self):
-        return tuple(
-            update._replace(losses=tuple(self.spied(update.player, x) for x in update.losses))
-            for update in self.game.updates()
-        )
-
-    def spied(self, player, loss):
-        def run(params, state, batch, keys):
-            # Shapes are asked for first; only what is really run counts.
-            if not isinstance(keys.shared, jax.core.Tracer):
-                self.keys[player].append(keys)
-            return loss(params, state, batch, keys)
-
-        return run
-
-    def step(self, **state):
-        return train_one_step(STILL, self, game_state(PARAMS, **state), game_batch(IMAGES))
-
-    def z(self, player):
-        return [np.asarray(keys.z).tobytes() for keys in self.keys[player]]
+def calls_of(settings, **state):
+    """(player -> keys of its calls in one step, player -> their latents as bytes, metrics)."""
+    game, state = game_of(settings, AffineG(), QuadraticD()), game_state(PARAMS, **state)
+    _, metrics, calls = train_one_step(STILL, game, state, game_batch(IMAGES))
+    z = {player: [np.asarray(keys.z).tobytes() for keys in calls[player]] for player in calls}
+    return calls, z, metrics
 
 
 IMAGES = normal(41, B, 2, 2, 3)
@@ -72,36 +51,30 @@ IMAGES = normal(41, B, 2, 2, 3)
 
 def test_repeats_of_d_share_their_fakes_and_those_of_g_do_not():
     """CSC412: one batch of fakes for all repeats of D, fresh noise for each of G."""
-    spied = Spied(gan(schedule=Schedule(kind="as_printed")))
-    _, metrics = spied.step(extra={"correct": jnp.int32(5), "judged": jnp.int32(8)})
+    counts = {"correct": jnp.int32(5), "judged": jnp.int32(8)}
+    _, z, metrics = calls_of(gan(schedule=Schedule(kind="as_printed")), extra=counts)
     assert (int(metrics["repeats/d"]), int(metrics["repeats/g"])) == (6, 3)
-    assert (len(spied.z("d")), len(set(spied.z("d")))) == (6, 1)
-    assert (len(spied.z("g")), len(set(spied.z("g")))) == (3, 3)
-
-
-def test_repeats_of_a_fixed_schedule_draw_anew():
-    spied = Spied(gan(schedule=Schedule(d=3, g=2)))
-    spied.step()
-    assert len(set(spied.z("d"))) == 3
-    assert len(set(spied.z("g"))) == 2
+    assert (len(z["d"]), len(set(z["d"]))) == (6, 1)
+    assert (len(z["g"]), len(set(z["g"]))) == (3, 3)
 
 
 @pytest.mark.parametrize("shared", [True, False])
 def test_g_sees_the_latents_of_d_where_they_are_shared(shared):
-    spied = Spied(gan(shared_noise=shared))
-    spied.step()
-    assert (spied.z("d") == spied.z("g")) == shared
+    _, z, _ = calls_of(gan(shared_noise=shared))
+    assert (z["d"] == z["g"]) == shared
 
 
-def test_no_two_updates_of_a_step_have_the_same_keys():
-    """Reals and fakes of D apart, each repeat of it, and G's: all draws are their own."""
-    spied = Spied(gan(split_d=True, schedule=Schedule(d=2, g=3)))
-    spied.step()
-    assert (len(spied.keys["d"]), len(spied.keys["g"])) == (4, 3)
-    calls = [*spied.keys["d"], *spied.keys["g"]]
-    rows = [bytes(jax.random.key_data(key)) for keys in calls for key in keys.example]
-    rows += [bytes(jax.random.key_data(keys.shared)) for keys in calls]
+def test_no_two_updates_of_a_step_have_the_same_draws():
+    """Reals and fakes of D apart, each repeat of it, and G's: all keys are their own."""
+    calls, z, _ = calls_of(gan(split_d=True, schedule=Schedule(d=2, g=3)))
+    assert (len(calls["d"]), len(calls["g"])) == (4, 3)
+    every = [*calls["d"], *calls["g"]]
+    rows = [bytes(jax.random.key_data(key)) for keys in every for key in keys.example]
+    rows += [bytes(jax.random.key_data(keys.shared)) for keys in every]
     assert len(set(rows)) == len(rows) == 7 * (B + 1)
+    # Repeats of a fixed schedule draw anew; D's two losses see the same fakes.
+    assert [z["d"].index(x) for x in z["d"]] == [0, 0, 2, 2]
+    assert len(set(z["g"])) == 3
 
 
 def test_reals_and_fakes_have_keys_of_their_own():

@@ -168,12 +168,12 @@ def mixes_of(keys):
 
 
 def test_the_mix_is_uniform_and_of_each_example():
-    keys = keys_of(np.zeros((300, 1)))
+    keys = keys_of(np.zeros((200, 1)))
     mix = mixes_of(keys)
-    assert len(set(mix.tolist())) > 290
-    assert -1e-5 < mix.min() < 0.03
-    assert 0.97 < mix.max() < 1 + 1e-5
-    assert abs(mix.mean() - 0.5) < 0.06
+    assert len(set(mix.tolist())) > 190
+    assert -1e-5 < mix.min() < 0.04
+    assert 0.96 < mix.max() < 1 + 1e-5
+    assert abs(mix.mean() - 0.5) < 0.07
 
 
 @pytest.mark.parametrize("devices", [1, 4])
@@ -213,11 +213,10 @@ def test_a_gradient_penalty_moves_d_as_by_hand():
 def test_a_step_of_gradient_descent(s):
     """D goes down its slope, then G down its own under the new D."""
     config = dataclasses.replace(PLAIN, g=sgd(0.1), d=sgd(0.02), batch_size=B, ema_half_life=0)
-    g = AffineG()
-    game = game_of(s, g, QuadraticD())
-    state, _ = train_one_step(config, game, game_state(PARAMS), game_batch(REAL))
-    z = np.asarray(g.seen[0], np.float64)
-    assert all((np.asarray(other) == g.seen[0]).all() for other in g.seen)
+    game = game_of(s, AffineG(), QuadraticD())
+    state, _, calls = train_one_step(config, game, game_state(PARAMS), game_batch(REAL))
+    z = np.asarray(calls["d"][0].z, np.float64)
+    assert (calls["g"][0].z == calls["d"][0].z).all()
 
     def moved(player, rate, value):
         old = in_float64(PARAMS[player])

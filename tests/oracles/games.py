@@ -34,14 +34,14 @@ def game_batch(image_a, image_b=None, edges_b=None) -> dict:
     return {**batch, "keys": example_keys(99, len(image_a))}
 
 
-def game_state(params: dict, stats: dict | None = None, extra: dict | None = None, opt_state=None):
+def game_state(params: dict, stats: dict | None = None, extra: dict | None = None):
     """The state that a loss reads; `extra` is what the method itself remembers."""
     return TrainState(
         step=jnp.int32(0),
         key=rng.root_key(0),
         params=params,
         stats=stats or {player: {} for player in params},
-        opt_state=opt_state or {},
+        opt_state={},
         ema={},
         frozen={},
         memory=extra or {},
@@ -65,15 +65,32 @@ def game_of(settings, g, d):
 
 
 def train_one_step(config, game, state, batch, z_dim=Z_DIM):
-    """(state, metrics) after one step of the game on one device, not compiled."""
-    phase = Phase("train", game.updates())
+    """(state, metrics, calls) of one step of the game on one device.
+
+    `calls`: player -> [Keys] that its losses were given, in turn.
+    """
+    calls = {"g": [], "d": []}
+
+    def kept(player, loss):
+        def run(params, state, batch, keys):
+            jax.debug.callback(lambda *keys: calls[player].append(Keys(*keys)), *keys, ordered=True)
+            return loss(params, state, batch, keys)
+
+        return run
+
+    updates = tuple(
+        u._replace(losses=tuple(kept(u.player, loss) for loss in u.losses)) for u in game.updates()
+    )
+    phase = Phase("train", updates)
     method = Method(None, (phase,), None, None, z_dim)
     step = train_step.make_train_step(config, method, phase, None)
     players = {"g": config.g, "d": config.d}
     opt_state = {p: direction(players[p]).init(state.params[p]) for p in state.params}
     examples = jnp.arange(len(batch["keys"]), dtype=jnp.int32)
-    with jax.disable_jit():
-        return step(state.replace(opt_state=opt_state), lambda *_: batch, examples)
+    run = jax.jit(lambda state: step(state, lambda *_: batch, examples))
+    state, metrics = run(state.replace(opt_state=opt_state))
+    jax.effects_barrier()
+    return state, metrics, calls
 
 
 # --- settings, keys and numbers
@@ -171,14 +188,10 @@ class QuadraticD:
 
 
 class AffineG:
-    """`affine_g` with the interface of a generator; keeps the latents it was given."""
-
-    def __init__(self):
-        self.seen = []
+    """`affine_g` with the interface of a generator."""
 
     def apply(self, variables, z, texts=None, *, train, mutable=()):
         z = z.reshape(len(z), -1)
-        self.seen.append(z)
         if texts is None:
             return images_of(variables["params"], z), {}
         return tuple(images_of(variables["params"], z, text) for text in texts), {}
