@@ -1,0 +1,375 @@
+"""Numbers of the reports and papers, held against the configs that train them.
+
+Each row says where its numbers stand: S0 to S4 are the five reports in the order of their
+files, the others are named. "Chosen" marks what the source leaves open and the config's
+docstring decides. Numbers of parameters are the sources' or sums by hand.
+"""
+
+import pytest
+from oracles.numbers import (
+    D64,
+    G64,
+    adam,
+    both,
+    convolutions,
+    counts,
+    kernels,
+    noise,
+    norms,
+    trained,
+)
+from tiny import NAMES
+
+from anigan_jax import config as configs
+from anigan_jax.sampling import grids
+
+# --- how a config is read: the one place that knows its classes
+
+
+def setting(config, path: str):
+    """The value of a dotted path; optimizers as `adam` below gives them."""
+    if path in ("g", "d"):
+        return optimizer(getattr(config, path))
+    if path.startswith("parameters."):
+        return parameters(config, path.removeprefix("parameters."))
+    found = config
+    for name in path.split("."):
+        found = getattr(found, name)
+    return found
+
+
+def optimizer(settings) -> dict:
+    names = ("b1", "b2", "epsilon", "unit", "drops", "drop_factor", "decay_from", "decay_steps")
+    found = {name: getattr(settings, name) for name in names}
+    return {"kind": settings.name, "rate": settings.rate, **found}
+
+
+_COUNTS = {}
+
+
+def parameters(config, network: str) -> int:
+    """Trained numbers of a network."""
+    if config.name not in _COUNTS:
+        _COUNTS[config.name] = grids.describe(config)["networks"]
+    return _COUNTS[config.name][network]["parameters"]
+
+
+# --- the table
+
+
+def sjtu_counts(t: int) -> dict:
+    """S0: k5, G 256-128-64-3 after 512 at 4x4, D 64-128-256-512, a text of 256 projected to t;
+    every layer has biases, and D a 1x1 convolution to 512 and a 4x4 one to its score."""
+    text = 256 * t + t
+    stem = (100 + t) * 16 * 512 + 16 * 512
+    g = text + stem + kernels(5, 512, 256, 128, 64, 3) + 256 + 128 + 64 + 3
+    d = text + kernels(5, 3, 64, 128, 256, 512) + 64 + 128 + 256 + 512
+    d += (512 + t) * 512 + 512 + 16 * 512 + 1
+    return counts(
+        generator=g + norms(512, 256, 128, 64), discriminator=d + norms(64, 128, 256, 512, 512)
+    )
+
+
+def sjtu(t: int) -> dict:
+    return {
+        "batch_size": 64,  # chosen, Reed et al. 2016
+        "flip": False,
+        "ema_half_life": 0,
+        "g": adam(),  # chosen, Reed et al. 2016
+        "d": adam(rate=4e-5),  # S0: D's learning rate is scaled by 0.2
+        **trained(epochs=40),  # S0, figure 2
+        **noise(100),  # chosen, Reed et al. 2016
+        "method.wrong_weight": 1.0,  # S0: the three scores are added
+        "method.fake_weight": 1.0,
+        "method.int_weight": 1.0,  # chosen
+        "method.int_beta": 0.5,  # S0, equation 5
+        "method.generator.kernel": 5,  # S0
+        "method.generator.text_dim": t,  # S0: 256, and 128 beside it
+        "method.discriminator.kernel": 5,
+        "method.discriminator.text_dim": t,
+        "method.discriminator.negative_slope": 0.2,
+        "method.encoder.kind": "char_cnn_rnn",
+        **sjtu_counts(t),
+    }
+
+
+TABLE = {
+    "sjtu_text_encoder": {
+        # Chosen, Reed et al. 2016 (CVPR): S0 gives the equations alone.
+        "batch_size": 64,
+        "flip": True,
+        "d": adam(rate=5e-4, b1=0.9),
+        **trained(epochs=30),
+        "method.text.widths": (64, 128, 256),
+        "method.text.hidden": 256,
+        "method.text.dim": 256,
+        "method.unseen_wordings": 2,
+        # 29 characters in windows of 4, a GRU of 256 with 4 biases, a last layer.
+        "parameters.text": (4 * 29 * 64 + 64 + 4 * 64 * 128 + 128 + 4 * 128 * 256 + 256)
+        + (6 * 256**2 + 4 * 256 + 256**2 + 256),
+        "parameters.image": kernels(4, 3, 32, 64, 128, 256)
+        + (32 + 64 + 128 + 256 + norms(64, 128, 256) + 16 * 256 * 256 + 256),
+    },
+    "sjtu_text_gan": sjtu(256),
+    "sjtu_text_gan_128": sjtu(128),
+    "tsinghua_dcgan": {
+        "batch_size": 128,  # S1
+        "flip": False,
+        "ema_half_life": 0,
+        **both(adam(rate=3e-4)),  # S1: 3e-4; Adam (0.5, 0.999) is chosen
+        **trained(epochs=100),  # S1
+        **noise(100),  # S1
+        # S1: 512 at 4x4, three doublings to 64, a size-preserving convolution to 3, one
+        # more doubling; norms after all but the last.
+        "parameters.generator": kernels(4, 100, 512, 256, 128, 64)
+        + (kernels(3, 64, 3) + kernels(4, 3, 3) + norms(512, 256, 128, 64, 3)),
+        # S1: the mirror, with a convolution of 512 to 512 before the score.
+        "parameters.discriminator": kernels(4, 3, 64, 128, 256, 512)
+        + (kernels(3, 512, 512) + kernels(4, 512, 1) + norms(64, 128, 256, 512, 512)),
+    },
+    "tsinghua_cyclegan": {
+        "batch_size": 128,  # S1
+        "ema_half_life": 0,
+        **both(adam(rate=3e-4, unit="epoch", drops=(120,))),  # S1: 3e-5 after epoch 120
+        **trained(epochs=300),  # S1
+        "method.loss": "least_squares",  # S1: MSE
+        "method.identity": 5.0,  # S1: 5 : 1 : 10
+        "method.adversarial": 1.0,
+        "method.cycle": 10.0,
+        "method.d_scale": 0.5,  # chosen, Zhu et al. 2017
+        "method.pool": 50,  # chosen, Zhu et al. 2017
+        "method.generator.size": 64,  # chosen
+        "method.generator.num_downsamples": 2,  # S1: two down, four residual, two up
+        "method.generator.blocks": 4,
+        # Chosen: 32 channels, no biases before norms, instance norm without gains in G.
+        "parameters.generator": kernels(7, 3, 32)
+        + (2 * kernels(3, 32, 64, 128) + 8 * kernels(3, 128, 128) + kernels(7, 32, 3) + 3),
+        "parameters.discriminator": kernels(4, 3, 32, 64, 128, 256)
+        + (32 + norms(64, 128, 256) + kernels(3, 256, 1) + 1),
+    },
+    "tsinghua_cartoongan": {
+        "batch_size": 8,  # S1
+        "ema_half_life": 0,
+        **both(adam(unit="epoch", drops=(50, 75))),  # S1: 2e-4, x 0.1 at epochs 50 and 75
+        **trained(epochs=100),  # S1
+        "method.loss": "non_saturating",  # S1: BCE
+        "method.content_epochs": 10,  # chosen, Chen et al. 2018
+        "method.content_steps": 0,
+        "method.adversarial": 1.0,  # S1: the losses are added together
+        "method.edge": 1.0,
+        "method.content": 1.0,
+        "method.style": 1.0,
+        "method.landmark": 0.0,  # S1 tried these too
+        "method.grayscale": 0.0,
+        "method.color": 0.0,
+        "method.total_variation": 0.0,
+        "method.features.network": "vgg19",  # S1
+        "method.features.layer": "conv4_4",  # chosen, Chen et al. 2018
+        "method.generator.size": 64,  # chosen
+        "method.generator.num_downsamples": 2,  # S1: two down, eight residual, two up
+        "method.generator.blocks": 8,
+        "parameters.generator": convolutions(
+            (7, 3, 64),
+            (3, 64, 128),
+            (3, 128, 256),
+            *[(3, 256, 256)] * 16,
+            (3, 256, 128),
+            (3, 128, 64),
+            (7, 64, 3),
+        ),
+        # S1: seven convolutions; channels of Chen et al. 2018.
+        "parameters.discriminator": convolutions(
+            (3, 3, 32),
+            (3, 32, 64),
+            (3, 64, 128),
+            (3, 128, 128),
+            (3, 128, 256),
+            (3, 256, 256),
+            (3, 256, 1),
+        ),
+    },
+    "csc412_keras_dcgan": {
+        "batch_size": 128,  # chosen
+        "flip": False,
+        "ema_half_life": 0,
+        **both(adam(epsilon=1e-7)),  # S2: 2e-4, 0.5; Keras's epsilon
+        **trained(steps=1400),  # S2
+        **noise(
+            100,  # S2's summary: 1,654,784 = 101 x 16,384
+            split_d=True,  # Keras's train_on_batch
+            **{"schedule.kind": "as_printed"},
+        ),
+        "method.generator.output": "sigmoid",  # S2
+        "method.generator.kernel": 5,
+        "method.discriminator.kernel": 5,
+        "method.discriminator.dropout": 0.25,  # chosen
+        "method.discriminator.negative_slope": 0.2,  # chosen
+        "method.generator.norm.momentum": 0.99,  # Keras's batch norm
+        "method.generator.norm.epsilon": 1e-3,
+        "method.discriminator.norm.momentum": 0.99,
+        "method.discriminator.norm.epsilon": 1e-3,
+        # S2's two summaries print these totals with 960 and 896 statistics.
+        "parameters.generator": 2_734_531 - 960,
+        "parameters.discriminator": 1_086_273 - 896,
+    },
+    "aiub_dcgan": {
+        "batch_size": 128,  # chosen; so is Adam
+        "flip": False,
+        "ema_half_life": 0,
+        **both(adam()),
+        **trained(epochs=25),  # S3
+        **noise(128, shared_noise=False),  # S3: G's update has noise of its own
+        "parameters.generator": G64 + 16 * 28 * 512,
+        "parameters.discriminator": D64,
+    },
+    "ucsd_dcgan": {
+        "batch_size": 128,  # chosen
+        "flip": False,
+        "ema_half_life": 0,
+        **both(adam()),  # S4
+        **trained(epochs=20),  # S4: samples up to epoch 20
+        **noise(100),  # chosen
+        **counts(generator=G64, discriminator=D64),
+    },
+    "ucsd_sn_dcgan": {
+        "batch_size": 128,  # chosen
+        "flip": False,
+        "ema_half_life": 0,
+        **both(adam()),  # S4
+        **trained(epochs=24),  # S4: samples up to epoch 24
+        **noise(100),  # chosen
+        "method.discriminator.spectral": True,  # S4
+        "parameters.generator": G64,
+    },
+    "ref_dcgan64": {
+        # pytorch/examples, dcgan/main.py.
+        "batch_size": 64,
+        "flip": False,
+        "ema_half_life": 0,
+        **both(adam()),
+        **trained(epochs=25),
+        **noise(100),
+        "method.generator.norm.momentum": 0.9,
+        "method.generator.norm.epsilon": 1e-5,
+        "method.generator.stddev": 0.02,
+        "method.discriminator.negative_slope": 0.2,
+        **counts(generator=G64, discriminator=D64),
+    },
+    "ref_text_gan": {
+        # reedscot/icml2016, scripts/train_*.sh and main_cls_int.lua.
+        "batch_size": 64,
+        "flip": True,
+        "ema_half_life": 0,
+        # Halved each 100 epochs of 121 steps.
+        **both(adam(drops=(12_100, 24_200, 36_300, 48_400, 60_500), drop_factor=0.5)),
+        **trained(epochs=600),
+        **noise(100),
+        "method.wrong_weight": 0.5,  # Reed et al. 2016, algorithm 1
+        "method.fake_weight": 0.5,
+        "method.int_weight": 0.5,
+        "method.int_beta": 0.5,
+        "method.generator.base_channels": 128,
+        "method.generator.kernel": 4,
+        "method.generator.text_dim": 128,
+        "method.discriminator.base_channels": 64,
+        "method.discriminator.kernel": 4,
+        "method.discriminator.text_dim": 128,
+    },
+    "ref_cyclegan": {
+        # junyanz/pytorch-CycleGAN-and-pix2pix, options/.
+        "batch_size": 1,
+        "flip": True,
+        "ema_half_life": 0,
+        **both(adam(unit="epoch", decay_from=100, decay_steps=100)),
+        **trained(epochs=200),
+        "method.loss": "least_squares",
+        "method.identity": 5.0,
+        "method.adversarial": 1.0,
+        "method.cycle": 10.0,
+        "method.d_scale": 0.5,
+        "method.pool": 50,
+        "method.generator.size": 256,
+        "method.generator.blocks": 9,
+        # Its print-out: 11.378 M and 2.765 M.
+        "parameters.generator": convolutions(
+            (7, 3, 64),
+            (3, 64, 128),
+            (3, 128, 256),
+            *[(3, 256, 256)] * 18,
+            (3, 256, 128),
+            (3, 128, 64),
+            (7, 64, 3),
+        ),
+        "parameters.discriminator": convolutions(
+            (4, 3, 64), (4, 64, 128), (4, 128, 256), (4, 256, 512), (4, 512, 1)
+        ),
+    },
+    # The project's own: measured as they are, see their docstrings and README.
+    "text_gan_sn": {
+        "batch_size": 64,
+        "flip": True,
+        "ema_half_life": 10_000,
+        **both(adam()),
+        **trained(epochs=40),
+        **noise(100, loss="hinge", augment=("translation",)),
+        "method.wrong_text": "one_part",
+        "method.wrong_weight": 0.5,
+        "method.fake_weight": 1.0,
+        "method.int_weight": 0.0,
+    },
+    "painted_text_gan": {
+        "batch_size": 32,
+        "flip": False,
+        "ema_half_life": 5000,
+        **both(adam(rate=5e-4, drops=(8000,), drop_factor=0.2)),
+        **trained(steps=12_000),
+        **noise(64),
+        "method.wrong_text": "one_part",
+        "method.wrong_weight": 0.5,
+        "method.fake_weight": 1.0,
+    },
+    "painted_cyclegan": {
+        "batch_size": 4,
+        "ema_half_life": 2000,
+        **both(adam()),
+        **trained(steps=4000),
+        "method.identity": 5.0,
+        "method.adversarial": 1.0,
+        "method.cycle": 10.0,
+        "method.generator.blocks": 4,
+    },
+    "quickstart": {
+        "batch_size": 32,
+        "ema_half_life": 2000,
+        **both(adam(rate=5e-4)),
+        **trained(steps=1800),
+        **noise(64),
+    },
+    "colour_classifier": {
+        "batch_size": 64,
+        "flip": True,
+        "d": adam(rate=1e-3, b1=0.9),
+        **trained(epochs=20),
+    },
+    "painted_classifier": {
+        "batch_size": 64,
+        "d": adam(rate=1e-3, b1=0.9),
+        **trained(epochs=6),
+    },
+}
+
+
+def test_every_config_has_its_row():
+    assert set(TABLE) == set(NAMES)
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_a_config_has_its_sources_numbers(name):
+    config = configs.load(name)
+    assert {path: setting(config, path) for path in TABLE[name]} == TABLE[name]
+    assert config.seed == 0
+
+
+def test_sums_by_hand_are_those_of_the_sources():
+    """What a print-out of pytorch/examples and a person's count of it give."""
+    assert (G64, D64) == (3_576_704, 2_765_568)
