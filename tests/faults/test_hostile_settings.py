@@ -11,8 +11,8 @@ import time
 
 import numpy as np
 import pytest
-from test_foreign_pickle import Payload
 from test_import import faces, write
+from test_unpickle import Payload
 from tiny import FULL, process_env, write_config
 
 from anigan_jax import config
