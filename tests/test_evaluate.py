@@ -21,7 +21,7 @@ HELD = ("--data.test", "0.2", "--data.count", "60")
 def own_home(tmp_path_factory, monkeypatch):
     base = tmp_path_factory.getbasetemp()
     monkeypatch.setattr(features, "cache_home", lambda: base / "home")
-    monkeypatch.setattr(store, "weights_home", lambda: base / "none")
+    monkeypatch.setattr(store, "cache_dir", lambda: base / "none")
 
 
 @pytest.fixture(scope="module")

@@ -102,7 +102,7 @@ def test_a_sheet_shows_source_translation_and_partner(pack, state):
 
 
 def test_the_verb(verb, tmp_path, monkeypatch):
-    monkeypatch.setattr(store, "weights_home", lambda: tmp_path / "none")
+    monkeypatch.setattr(store, "cache_dir", lambda: tmp_path / "none")
     monkeypatch.setattr(features, "cache_home", lambda: tmp_path / "home")
     run = untrained(tmp_path / "run", "CYCLE")
     code, out, _ = verb("evaluate", run)

@@ -35,7 +35,7 @@ from anigan_jax.networks.dcgan import Discriminator, Generator
 from anigan_jax.networks.resnet import PatchDiscriminator, ResnetGenerator
 from anigan_jax.networks.text import TextDiscriminator, TextGenerator
 from anigan_jax.optimizers import Optimizer
-from anigan_jax.perceptual import vgg_weights
+from anigan_jax.perceptual import vgg
 from anigan_jax.runtime import devices as parallel
 from anigan_jax.state import init_state
 from anigan_jax.storage import checkpoint, run_dir, safetensors
@@ -250,9 +250,9 @@ def shrunk(name: str) -> Config:
 
 
 def thin_vgg(depth: int = 16, seed: int = 0) -> dict[str, np.ndarray]:
-    """Random weights of a narrow VGG, as `foreign_weights.find` reads them."""
+    """Random weights of a narrow VGG, as `convert.load` reads them."""
     draws, arrays, below = np.random.default_rng(seed), {}, 3
-    for name in vgg_weights.convolutions(depth):
+    for name in vgg.convolutions(depth):
         width = 4
         scale = np.sqrt(2 / (9 * below))
         kernel = scale * draws.normal(size=(3, 3, below, width))
@@ -268,7 +268,7 @@ def with_features(config: Config, folder: Path) -> Config:
         return config
     features = config.method.features
     path = folder / f"thin_{features.network}.safetensors"
-    safetensors.write(thin_vgg(vgg_weights.depth_of(features.network)), path)
+    safetensors.write(thin_vgg(vgg.depth_of(features.network)), path)
     features = dataclasses.replace(features, path=str(path))
     method = dataclasses.replace(config.method, features=features)
     return dataclasses.replace(config, method=method)

@@ -29,7 +29,7 @@ from anigan_jax.methods.cartoongan import CartoonGAN
 from anigan_jax.methods.text_gan import TextGAN
 from anigan_jax.methods.translation import Translation
 from anigan_jax.networks.ops import conv
-from anigan_jax.perceptual.vgg_weights import depth_of
+from anigan_jax.perceptual.vgg import depth_of
 from anigan_jax.runtime import devices as parallel
 from anigan_jax.runtime import environment
 from anigan_jax.storage import checkpoint, metrics_file, safetensors

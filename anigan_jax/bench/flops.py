@@ -15,7 +15,7 @@ from anigan_jax.methods.cartoongan import CartoonGAN
 from anigan_jax.methods.cyclegan import CycleGAN
 from anigan_jax.methods.gan import GAN
 from anigan_jax.methods.text_gan import TextGAN
-from anigan_jax.perceptual.vgg_weights import WIDTHS, depth_of, needed
+from anigan_jax.perceptual.vgg import WIDTHS, depth_of, needed
 from anigan_jax.sampling import grids
 
 

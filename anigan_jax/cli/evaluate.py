@@ -10,7 +10,7 @@ from anigan_jax.cli import sample
 from anigan_jax.cli.common import arguments
 from anigan_jax.config import FeatureNetwork
 from anigan_jax.errors import UserError
-from anigan_jax.perceptual import vgg_weights
+from anigan_jax.perceptual import convert
 
 JUDGES = get_args(FeatureNetwork)
 
@@ -29,7 +29,7 @@ def evaluate(argv: list[str]) -> int:
         },
         seed=sample.SEED,
         judge={"action": "append", "choices": JUDGES, "help": "vgg16 if not given; repeatable"},
-        vgg16={"default": "", "metavar": "FILE", "help": "its weights; else those at home"},
+        vgg16={"default": "", "metavar": "FILE", "help": "its weights; else those in the cache"},
         inception={"default": "", "metavar": "FILE", "help": "the same of Inception-v3 (FID)"},
         classifier={"type": Path, "metavar": "RUN", "help": "counts pairs of colors that appear"},
         json={"action": "store_true"},
@@ -69,7 +69,7 @@ def evaluate(argv: list[str]) -> int:
 def _perceptual(path: str):
     """Weights of LPIPS, or None and why."""
     try:
-        return vgg_weights.find("vgg16", path, heads=True), ""
+        return convert.load("vgg16", path, heads=True), ""
     except UserError as error:
         if path:
             raise

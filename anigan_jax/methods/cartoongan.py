@@ -19,10 +19,9 @@ from anigan_jax.methods import translation
 from anigan_jax.methods.translation import Network, Translation, domain_b
 from anigan_jax.networks.cartoon import CartoonDiscriminator, CartoonGenerator
 from anigan_jax.networks.layers import to_compute, to_float32
-from anigan_jax.perceptual import vgg_weights
+from anigan_jax.perceptual import convert
 from anigan_jax.perceptual.landmarks import Landmarks
-from anigan_jax.perceptual.vgg import VGG
-from anigan_jax.perceptual.vgg_weights import depth_of
+from anigan_jax.perceptual.vgg import VGG, depth_of, needed
 from anigan_jax.storage.safetensors import flatten, unflatten
 
 
@@ -82,7 +81,7 @@ class CartoonGAN(Translation):
 
         found, f = {}, self.features
         if self.content or self.style:
-            vgg = vgg_weights.find(f.network, f.path, taps=(f.layer,))
+            vgg = convert.load(f.network, f.path, taps=(f.layer,))
             found |= {f"vgg/{name}": array for name, array in vgg.items()}
         if self.landmark:
             found |= flatten(landmarks.face_landmarks(), "landmarks/")
@@ -92,7 +91,7 @@ class CartoonGAN(Translation):
         """Refuses what cannot be trained."""
         super().check()
         f = self.features
-        vgg_weights.needed(vgg_weights.depth_of(f.network), [f.layer])
+        needed(depth_of(f.network), [f.layer])
         if self.content_epochs < 0 or self.content_steps < 0:
             raise UserError("method.content_epochs and content_steps must be 0 or more")
         if not self.content and (self.content_epochs or self.content_steps):

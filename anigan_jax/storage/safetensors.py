@@ -1,4 +1,4 @@
-"""Weights as safetensors: of runs, and of foreign networks converted once; never unpickled."""
+"""Weights as safetensors: of runs, and of converted pretrained networks; never unpickled."""
 
 from __future__ import annotations
 
