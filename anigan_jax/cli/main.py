@@ -15,6 +15,7 @@ from anigan_jax.cli import (
     bench,
     checkpoints,
     data,
+    describe,
     evaluate,
     pretrained,
     report,
@@ -26,14 +27,13 @@ from anigan_jax.cli.common import arguments, recorded_of, start, together, train
 from anigan_jax.config import Config, override
 from anigan_jax.data import dataset
 from anigan_jax.errors import UserError
-from anigan_jax.runtime import environment, processes, signals, stdio
+from anigan_jax.report import files
+from anigan_jax.runtime import processes, signals, stdio
 from anigan_jax.storage import manifest
 
 TRAIN_FLAGS = "--workdir RUN [--dry-run] [--distributed]"
 # Verbs that take steps of a training.
 TRAINS = (["train"], ["sweep"], ["bench"], ["replay"])
-# Folders of a run's previews.
-PANELS = ("samples", "ema", "a_to_b", "b_to_a")
 
 USAGE = """usage: anigan VERB ...
 
@@ -85,7 +85,7 @@ def _verb(argv: list[str]) -> int:
     verbs = {
         "import": data.import_,
         "check": data.check,
-        "describe": describe,
+        "describe": describe.describe,
         "train": train,
         "sample": sample.sample,
         "interpolate": sample.interpolate,
@@ -170,9 +170,11 @@ def _opened(
 
 def _farewell(config: Config, workdir: Path) -> None:
     folder = workdir / "checkpoints"
-    last = {p.parent.name: p for p in sorted(workdir.glob("*/step_*.png"))}
     print("\ndone:")
-    shown = [(panel.replace("_", " "), path) for panel, path in last.items() if panel in PANELS]
+    shown = [
+        (name.replace("_", " "), steps[max(steps)])
+        for name, steps in files.previews(workdir).items()
+    ]
     for what, path in (
         *shown,
         ("real images", workdir / "real.png"),
@@ -229,18 +231,6 @@ def dry_run(config: Config, workdir: Path) -> int:
     session = program.prepare(config, pack, frozen)
     print(json.dumps(configs.to_dict(config), indent=1))
     print(f"{len(pack.images)} images, {session.total} steps, {len(session.devices)} device(s)")
-    return 0
-
-
-def describe(argv: list[str]) -> int:
-    """Prints the layers of a config's networks."""
-    args = arguments("describe", argv, config={"positional": True}, json={"action": "store_true"})
-    config = configs.load(args.config)
-    environment.prepare("cpu")
-    from anigan_jax.sampling import grids
-
-    table = grids.describe(config)
-    print(json.dumps(table, indent=1) if args.json else grids.as_text(table))
     return 0
 
 

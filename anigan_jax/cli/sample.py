@@ -12,6 +12,8 @@ from anigan_jax.cli.common import arguments, open_run
 from anigan_jax.config import Config
 from anigan_jax.data import captions
 from anigan_jax.errors import UserError
+from anigan_jax.report import tables
+from anigan_jax.report.table import as_text
 
 
 def whole_number(text: str) -> int:
@@ -193,7 +195,7 @@ def accuracy(argv: list[str]) -> int:
     judge, run = opened(args.classifier), opened(args.run)
     refuse_judge(args.classifier, judge, run)
     from anigan_jax.evaluation import prompt_accuracy
-    from anigan_jax.storage import atomic
+    from anigan_jax.storage import atomic, run_dir
 
     report = prompt_accuracy.measure(
         run.method, run.state, judge.method, judge.state, args.n, args.seed
@@ -202,15 +204,11 @@ def accuracy(argv: list[str]) -> int:
     report["ceiling"] = prompt_accuracy.ceiling(judge.method, judge.state, images, labels)
     report["classifier"] = str(args.classifier)
     report["same_data"] = judge.recorded["data_sha256"] == run.recorded["data_sha256"]
-    path = args.run / "accuracy" / f"step_{report['step']:09d}_seed_{args.seed}.json"
-    atomic.save_text(json.dumps(prompt_accuracy.as_json(report), indent=1), path)
-    if args.json:
-        print(json.dumps(prompt_accuracy.as_json(report), indent=1))
-        return 0
-    print(prompt_accuracy.as_text(report))
-    if not report["same_data"]:
-        print("note: the classifier learned from other images than this run")
-    print(path)
+    path = run_dir.out_dir(args.run, "accuracy")
+    path /= f"step_{report['step']:09d}_seed_{args.seed}.json"
+    text = json.dumps(prompt_accuracy.as_json(report), indent=1)
+    atomic.save_text(text, path)
+    print(text if args.json else f"{as_text(tables.accuracy(json.loads(text)))}\n\n{path}")
     return 0
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from anigan_jax.cli import sample
 from anigan_jax.cli.common import arguments, pack_of
 from anigan_jax.errors import UserError
+from anigan_jax.report import tables
+from anigan_jax.report.table import as_text
 
 
 def probe(argv: list[str]) -> int:
@@ -27,13 +29,13 @@ def probe(argv: list[str]) -> int:
     run = sample.opened(args.run)
     state = sample.chosen(run, args.run, args.checkpoint)
     from anigan_jax.evaluation import linear_probe, prompt_accuracy
-    from anigan_jax.storage import atomic
+    from anigan_jax.storage import atomic, run_dir
 
     report = linear_probe.measure(run.config, run.method, state, run.pack, args.n, args.seed)
-    path = args.run / "probe" / f"step_{report['step']:09d}.json"
+    path = run_dir.out_dir(args.run, "probe") / f"step_{report['step']:09d}.json"
     text = json.dumps(prompt_accuracy.as_json(report), indent=1)
     atomic.save_text(text, path)
-    print(text if args.json else f"{linear_probe.as_text(report)}\n{path}")
+    print(text if args.json else f"{as_text(tables.probe(json.loads(text)))}\n\n{path}")
     return 0
 
 
@@ -120,7 +122,7 @@ def _sweep(name: str, args: argparse.Namespace, trials: list, goal) -> int:
     asked = {"config": name, "varied": args.vary, "updates": args.updates}
     seeds = sorted({trial.seed for trial in trials})
     found = compare.compare(runs, goal, {**asked, "seeds": seeds})
-    text = compare.as_markdown(found)
+    text = as_text(compare.tables(found))
     written = [
         atomic.save_text(json.dumps(found, indent=1) + "\n", args.workdir / "sweep.json"),
         atomic.save_text(text + "\n", args.workdir / "sweep.md"),

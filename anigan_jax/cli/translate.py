@@ -18,6 +18,7 @@ from anigan_jax.report import collect
 from anigan_jax.sampling import photos
 from anigan_jax.sampling.photos import Cropping, Gathered
 from anigan_jax.storage import images
+from anigan_jax.storage.run_dir import out_dir
 
 
 def _box(text: str) -> photos.Box:
@@ -60,7 +61,7 @@ def translate(argv: list[str]) -> int:
         argv,
         run=RUN,
         **GIVEN,
-        out={"type": Path, "metavar": "DIR", "help": "without: RUN/translate/step_NNN_ab"},
+        out={"type": Path, "metavar": "DIR", "help": "without: RUN/out/translate/step_NNN_ab"},
         size={"type": int, "help": "side in pixels; without: that of the training"},
     )
     cropping = _cropping(args)
@@ -72,7 +73,7 @@ def translate(argv: list[str]) -> int:
     before = found.images[size]
     after = photos.translated(run.method, run.state, args.direction, before)
     step = f"step_{int(run.state.step):09d}_{args.direction}"
-    out = args.out or args.run / "translate" / step
+    out = args.out or out_dir(args.run, "translate") / step
     with _written(out):
         for name, image in zip(photos.files(found.names), after, strict=True):
             images.save_image(Image.fromarray(image), out / "images" / name)
@@ -108,7 +109,7 @@ def compare(argv: list[str]) -> int:
         run=RUN,
         run2=RUN,
         **GIVEN,
-        out={"type": Path, "metavar": "FILE.png", "help": "without: in RUN/compare"},
+        out={"type": Path, "metavar": "FILE.png", "help": "without: in RUN/out/compare"},
     )
     if args.out and args.out.suffix.lower() != ".png":
         raise UserError(f"--out {args.out} must end in .png")
@@ -127,7 +128,7 @@ def compare(argv: list[str]) -> int:
         columns.append((label, photos.enlarged(made, side)))
     steps = "_".join(f"{int(run.state.step):09d}" for run in runs)
     name = f"{paths[1].resolve().name}_step_{steps}_{args.direction}.png"
-    out = args.out or args.run / "compare" / name
+    out = args.out or out_dir(args.run, "compare") / name
     with _written(out):
         images.save_image(photos.rows(columns), out)
     some = f"  (the first {n} of {len(found.names)})" if n < len(found.names) else ""

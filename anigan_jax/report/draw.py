@@ -100,8 +100,8 @@ def draw(run: Path, method: Method, state: TrainState, report: Callable) -> list
         ("table", "the table of colors", method.encode is not None and from_noise, table),
         ("kernels", "the first layer of D", "g" in state.params, kernels),
     )
-    for folder, what, possible, make in wanted:
-        if not possible or list((run / folder).glob(f"step_{step:09d}*")):
+    for verb, what, possible, make in wanted:
+        if not possible or list(run_dir.out_dir(run, verb).glob(f"step_{step:09d}*")):
             continue
         report(what)
         try:

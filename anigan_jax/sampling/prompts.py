@@ -16,6 +16,7 @@ from anigan_jax.sampling.grids import generated, latents, stem
 from anigan_jax.storage import checkpoint
 from anigan_jax.storage import images as record
 from anigan_jax.storage.metrics_file import spaced
+from anigan_jax.storage.run_dir import out_dir
 
 
 def need_texts(method: Method) -> None:
@@ -53,7 +54,8 @@ def sample(method, state, run: Path, prompts: list[Prompt], n: int, seed: int) -
     """A row of `n` images for each prompt."""
     images, _ = ask(method, state, prompts, n, seed)
     page = record.table(images, [prompt.text for prompt in prompts])
-    return record.save_image(page, run / "sample" / f"{stem(state, seed)}{suffix(prompts)}.png")
+    name = f"{stem(state, seed)}{suffix(prompts)}.png"
+    return record.save_image(page, out_dir(run, "sample") / name)
 
 
 def suffix(prompts: list[Prompt]) -> str:
@@ -94,7 +96,7 @@ def colors(method, state, run: Path, seed: int) -> Path:
     images[np.array(known)] = made[:, 0]
     images = images.reshape(len(hair), len(eyes), *images.shape[1:])
     page = record.table(images, [f"{c} hair" for c in hair], [f"{c} eyes" for c in eyes])
-    return record.save_image(page, run / "table" / f"{stem(state, seed)}.png")
+    return record.save_image(page, out_dir(run, "table") / f"{stem(state, seed)}.png")
 
 
 def between(method, state, run: Path, ends: list[Prompt], rows: int, frames: int, seed: int):
@@ -111,7 +113,7 @@ def between(method, state, run: Path, ends: list[Prompt], rows: int, frames: int
         images = generated(method, state, np.repeat(z, steps, axis=0), texts)
         return images.reshape(rows, steps, *images.shape[1:])
 
-    folder, name = run / "interpolate", stem(state, seed) + suffix(ends)
+    folder, name = out_dir(run, "interpolate"), stem(state, seed) + suffix(ends)
     moving = np.swapaxes(draw(frames), 0, 1)
     pictures = [record.grid(frame, columns=rows) for frame in moving]
     gif = record.save_gif([*pictures, *pictures[-2:0:-1]], folder / f"{name}.gif")
@@ -133,7 +135,7 @@ def history(states, method, run: Path, prompt: Prompt, n: int, seed: int) -> Pat
         steps.append(f"{int(state.step):,}")
     page = record.table(np.stack(columns, axis=1), [prompt.text, *[""] * (n - 1)], steps)
     name = f"{stem(state, seed)}{suffix([prompt])}.png"
-    return record.save_image(page, run / "history" / name)
+    return record.save_image(page, out_dir(run, "history") / name)
 
 
 def pick_steps(run: Path, most: int) -> list[int]:

@@ -23,6 +23,16 @@ FROZEN, CONTENTS = "frozen.safetensors", "data.json"
 RUN_SCHEMA = 2
 
 
+def previews_dir(run: Path) -> Path:
+    """Where training writes its previews, a folder each: NAME/step_N.png."""
+    return run / "previews"
+
+
+def out_dir(run: Path, verb: str) -> Path:
+    """Where a verb writes what it makes of a run."""
+    return run / "out" / verb
+
+
 def open_run(
     config: Config, workdir: Path, pack: Pack, source: str, overrides: list[str]
 ) -> dict[str, np.ndarray]:

@@ -21,7 +21,7 @@ from anigan_jax.errors import DivergedError, MachineError, UserError
 from anigan_jax.report import curves
 from anigan_jax.runtime import devices, progress
 from anigan_jax.runtime.signals import Stop
-from anigan_jax.storage import atomic, checkpoint, metrics_file, safetensors
+from anigan_jax.storage import atomic, checkpoint, metrics_file, run_dir, safetensors
 from anigan_jax.storage import images as record
 from anigan_jax.training import health, online_eval
 
@@ -57,7 +57,7 @@ class Outputs:
                     path = workdir / f"{name.replace('images', 'real')}.png"
                     record.save_image(record.grid(images[:PREVIEWS]), path)
             self.metrics.write({"step": 0, "fingerprint": f"{int(fingerprint_of(state)):08x}"})
-        online_eval.begin(at, state, total)
+        judge.begin(at, state, total)
         self.progress = progress.Progress(total, at)
         self.thread = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
         self.pending: concurrent.futures.Future | None = None
@@ -94,9 +94,10 @@ class Outputs:
         self._still_here()
         for panel, images in self.draw(devices.local(state)).items():
             # Without its parents: a folder that was moved away must not come to life again.
-            (self.workdir / panel).mkdir(exist_ok=True)
-            path = self.workdir / panel / f"step_{at:09d}.png"
-            record.save_image(record.grid(images), path)
+            folder = run_dir.previews_dir(self.workdir) / panel
+            folder.parent.mkdir(exist_ok=True)
+            folder.mkdir(exist_ok=True)
+            record.save_image(record.grid(images), folder / f"step_{at:09d}.png")
 
     def checkpoint(self, at: int, state: TrainState, stop: Stop) -> None:
         """Judges a state and begins to save it; a signal leaves the evaluation for later."""
