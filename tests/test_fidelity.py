@@ -108,12 +108,12 @@ def test_the_verb(verb, tmp_path, monkeypatch):
     code, out, _ = verb("evaluate", run)
     assert code == 0
     assert "anigan weights vgg16" in out  # what brings LPIPS
-    assert (run / "evaluate" / "step_000000000_ab.png").exists()
+    assert (run / "out/evaluate" / "step_000000000_ab.png").exists()
     safetensors.write(heads(), tmp_path / "vgg.safetensors")
     code, out, _ = verb("evaluate", run, "--json", "--vgg16", tmp_path / "vgg.safetensors")
     report = json.loads(out)
     assert code == 0
-    assert report == json.loads((run / "evaluate" / "step_000000000.json").read_text())
+    assert report == json.loads((run / "out/evaluate" / "step_000000000.json").read_text())
     assert report["ab"]["identity"]["lpips"] > 0
     assert report["vgg16_sha256"] == store.content_sha256(heads())
     code, _, error = verb("evaluate", run, "--vgg16", tmp_path / "absent")

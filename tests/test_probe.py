@@ -13,13 +13,15 @@ from tiny import CYCLE, JUDGE, PLAIN, TEXT, draw, packed, start, untrained
 from anigan_jax.data.labels import HAIR
 from anigan_jax.data.synthetic.sources import PaintedFaces
 from anigan_jax.errors import UserError
-from anigan_jax.evaluation import linear_probe
+from anigan_jax.evaluation import linear_probe, prompt_accuracy
 from anigan_jax.methods import gan
 from anigan_jax.metrics import attributes
 from anigan_jax.networks import text
 from anigan_jax.networks.blocks import Norm
 from anigan_jax.networks.dcgan import Discriminator
 from anigan_jax.networks.stack import grid_max
+from anigan_jax.report import tables
+from anigan_jax.report.table import as_text
 
 HELD = PaintedFaces(count=150, size=16, test=0.3)
 
@@ -283,8 +285,8 @@ def test_the_majority_and_the_mean_of_the_classes_are_what_they_say(monkeypatch)
     hair = report["tasks"]["hair"]
     assert hair["classes"] == {"a": (6, 2), "b": (3, 6)}
     assert (hair["chance"].right, hair["chance"].n) == (2, 8)
-    text = linear_probe.as_text(report)
-    for part in ("on 9 images", "on 8 others", "25.0 %", "mean 50.0 %", "c (4 and 1)", "no labels"):
+    text = as_text(tables.probe(prompt_accuracy.as_json(report)))
+    for part in ("on 9 images", "on 8 others", "25.0 %", "50.0 %", "c (4 and 1)", "no labels"):
         assert part in text
 
 
@@ -297,9 +299,9 @@ def run(tmp_path_factory):
 def test_the_verb_writes_a_table_and_json(run, verb):
     code, out, err = verb("probe", run, "--n", 60)
     assert code == 0, err
-    for part in ("real or generated", "hair color", "D before training", "nearest neighbors"):
+    for part in ("Real or generated", "Hair color", "D before training", "nearest neighbors"):
         assert part in out
-    path = run / "probe" / "step_000000000.json"
+    path = run / "out/probe" / "step_000000000.json"
     assert str(path) in out
     report = json.loads(path.read_text())
     task = report["tasks"]["real"]

@@ -10,6 +10,7 @@ from pathlib import Path
 from anigan_jax import config_file
 from anigan_jax.cli.common import parser_of
 from anigan_jax.errors import UserError
+from anigan_jax.report.table import as_text
 
 DTYPES = ("float32", "bfloat16")
 PEERS = ("torch", "lax")
@@ -76,7 +77,7 @@ def bench(argv: list[str]) -> int:
     if args.json:
         print(json.dumps({"config": name, "machine": machine, "rows": rows}, indent=1))
     else:
-        print(table.as_text(name, machine, rows))
+        print(f"{name} on {machine}\n\n{as_text(table.tables(rows))}")
     return 0
 
 
@@ -96,7 +97,7 @@ def _layers(name: str, args, config, batches: list[int], machine: str) -> int:
     if args.json:
         print(json.dumps({"config": name, "machine": machine, "rows": rows}, indent=1))
     else:
-        print(f"{name} on {machine}\n{layers.as_text(rows)}")
+        print(f"{name} on {machine}\n\n{as_text(layers.tables(rows))}")
     return 0
 
 

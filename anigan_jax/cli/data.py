@@ -14,6 +14,7 @@ from anigan_jax.data import dataset, ingest
 from anigan_jax.data.images import Images
 from anigan_jax.errors import UserError
 from anigan_jax.report import data
+from anigan_jax.report.table import as_text
 
 
 def progress(what: str):
@@ -116,7 +117,7 @@ def check(argv: list[str]) -> int:
                 data.write_page(report, found, known.html)
             except OSError as error:
                 raise UserError(f"{known.html} cannot be written: {error.strerror}") from None
-    print(json.dumps(report, indent=1) if known.json else data.as_text(report))
+    print(json.dumps(report, indent=1) if known.json else as_text(data.tables(report)))
     if known.html and not known.json:
         print(f"\npage: {known.html}")
     return 1 if not found.order or (found.faults and source.policy == "error") else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import get_args
 
@@ -11,6 +12,8 @@ from anigan_jax.cli.common import arguments
 from anigan_jax.config import FeatureNetwork
 from anigan_jax.errors import UserError
 from anigan_jax.perceptual import convert
+from anigan_jax.report import tables
+from anigan_jax.report.table import as_text
 
 JUDGES = get_args(FeatureNetwork)
 
@@ -58,11 +61,14 @@ def evaluate(argv: list[str]) -> int:
     )
     report, pictures = checkpoint_quality.measure(run.model, run.config, pack, data, wanted)
     paths = checkpoint_quality.write(report, pictures, args.run)
-    print(paths[0].read_text() if args.json else checkpoint_quality.as_text(report))
-    if not args.json:
-        for line in (note, *paths):
-            if line:
-                print(line)
+    text = paths[0].read_text()
+    if args.json:
+        print(text)
+        return 0
+    print(as_text(tables.quality(json.loads(text)), folded=True), end="\n\n")
+    for line in (note, *paths):
+        if line:
+            print(line)
     return 0
 
 

@@ -14,6 +14,7 @@ from anigan_jax.cli import (
     bench,
     checkpoints,
     data,
+    describe,
     evaluate,
     pretrained,
     report,
@@ -24,7 +25,8 @@ from anigan_jax.cli import (
 from anigan_jax.cli.common import arguments
 from anigan_jax.config import Config
 from anigan_jax.errors import UserError
-from anigan_jax.runtime import environment, processes, signals, stdio
+from anigan_jax.report import files
+from anigan_jax.runtime import processes, signals, stdio
 from anigan_jax.storage import manifest, run_dir
 
 TRAIN_FLAGS = "--workdir RUN [--dry-run] [--distributed]"
@@ -81,7 +83,7 @@ def _verb(argv: list[str]) -> int:
     verbs = {
         "import": data.import_,
         "check": data.check,
-        "describe": describe,
+        "describe": describe.describe,
         "train": train,
         "sample": sample.sample,
         "interpolate": sample.interpolate,
@@ -139,10 +141,11 @@ def train(argv: list[str]) -> int:
 
 def _farewell(config: Config, workdir: Path) -> None:
     folder = workdir / "checkpoints"
-    previews = run_dir.previews_dir(workdir)
-    last = {p.parent.name: p for p in sorted(previews.glob("*/step_*.png"))}
     print("\ndone:")
-    shown = [(name.replace("_", " "), path) for name, path in last.items()]
+    shown = [
+        (name.replace("_", " "), steps[max(steps)])
+        for name, steps in files.previews(workdir).items()
+    ]
     for what, path in (
         *shown,
         ("real images", workdir / "real.png"),
@@ -198,18 +201,6 @@ def dry_run(config: Config, workdir: Path) -> int:
         devices = len(program.devices)
         print(f"{len(pack.images)} images, {program.total} steps, {devices} device(s)")
     print(json.dumps(configs.to_json(config), indent=1))
-    return 0
-
-
-def describe(argv: list[str]) -> int:
-    """Prints the layers of a config's networks."""
-    args = arguments("describe", argv, config={"positional": True}, json={"action": "store_true"})
-    config = config_file.load(args.config)
-    environment.prepare("cpu")
-    from anigan_jax.sampling import grids
-
-    table = grids.describe(config)
-    print(json.dumps(table, indent=1) if args.json else grids.as_text(table))
     return 0
 
 

@@ -11,7 +11,8 @@ from anigan_jax.cli.common import arguments
 from anigan_jax.data import captions
 from anigan_jax.data.dataset import Pack
 from anigan_jax.errors import UserError
-from anigan_jax.storage.run_dir import out_dir
+from anigan_jax.report import tables
+from anigan_jax.report.table import as_text
 
 
 def whole_number(text: str) -> int:
@@ -164,22 +165,18 @@ def accuracy(argv: list[str]) -> int:
     run = api.load(args.run, args.checkpoint, trust=args.trust)
     held_out = refuse_classifier(args.classifier, classifier, run)
     from anigan_jax.evaluation import prompt_accuracy
-    from anigan_jax.storage import atomic
+    from anigan_jax.storage import atomic, run_dir
 
     report = prompt_accuracy.measure(run.model, classifier.model, args.n, args.seed)
     images, labels = held_out.part("test"), held_out.labels("test")
     report["ceiling"] = prompt_accuracy.ceiling(classifier.model, images, labels)
     report["classifier"] = str(args.classifier)
     report["same_data"] = classifier.recorded["data_sha256"] == run.recorded["data_sha256"]
-    path = out_dir(args.run, "accuracy") / f"step_{report['step']:09d}_seed_{args.seed}.json"
-    atomic.save_text(json.dumps(prompt_accuracy.as_json(report), indent=1), path)
-    if args.json:
-        print(json.dumps(prompt_accuracy.as_json(report), indent=1))
-        return 0
-    print(prompt_accuracy.as_text(report))
-    if not report["same_data"]:
-        print("note: the classifier learned from other images than this run")
-    print(path)
+    path = run_dir.out_dir(args.run, "accuracy")
+    path /= f"step_{report['step']:09d}_seed_{args.seed}.json"
+    text = json.dumps(prompt_accuracy.as_json(report), indent=1)
+    atomic.save_text(text, path)
+    print(text if args.json else f"{as_text(tables.accuracy(json.loads(text)))}\n\n{path}")
     return 0
 
 

@@ -11,6 +11,8 @@ from anigan_jax import api
 from anigan_jax.cli import data, sample
 from anigan_jax.cli.common import arguments
 from anigan_jax.errors import UserError
+from anigan_jax.report import tables
+from anigan_jax.report.table import as_text
 
 
 def probe(argv: list[str]) -> int:
@@ -36,7 +38,7 @@ def probe(argv: list[str]) -> int:
     path = out_dir(args.run, "probe") / f"step_{report['step']:09d}.json"
     text = json.dumps(prompt_accuracy.as_json(report), indent=1)
     atomic.save_text(text, path)
-    print(text if args.json else f"{linear_probe.as_text(report)}\n{path}")
+    print(text if args.json else f"{as_text(tables.probe(json.loads(text)))}\n\n{path}")
     return 0
 
 
@@ -125,7 +127,7 @@ def _sweep(name: str, args: argparse.Namespace, trials: list, goal) -> int:
     asked = {"config": name, "varied": args.vary, "updates": args.updates}
     seeds = sorted({trial.seed for trial in trials})
     found = compare.compare(runs, goal, {**asked, "seeds": seeds})
-    text = compare.as_markdown(found)
+    text = as_text(compare.tables(found))
     written = [
         atomic.save_text(json.dumps(found, indent=1) + "\n", args.workdir / "sweep.json"),
         atomic.save_text(text + "\n", args.workdir / "sweep.md"),

@@ -1,4 +1,4 @@
-"""What `anigan evaluate` does: the panel of a checkpoint, as numbers, words and pictures."""
+"""What `anigan evaluate` does: the quality of a checkpoint, as numbers and pictures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from anigan_jax.errors import UserError
 from anigan_jax.evaluation import prompt_accuracy, sample_quality, translation_quality
 from anigan_jax.evaluation.features import Network
 from anigan_jax.metrics import diversity
-from anigan_jax.metrics.feature_scores import BETTER, COLUMNS
 from anigan_jax.perceptual import store
 from anigan_jax.sampling.grids import Model
 from anigan_jax.storage import atomic
@@ -152,62 +151,8 @@ def _peak_memory() -> int:
 
 
 def write(report: dict, pictures: dict[str, Image.Image], run: Path) -> list[Path]:
-    """RUN/evaluate/step_....json and the pictures beside it."""
+    """The report as step_....json in the verb's folder, and the pictures next to it."""
     path = out_dir(run, "evaluate") / f"step_{report['step']:09d}.json"
     atomic.save_text(json.dumps(prompt_accuracy.as_json(report), indent=1), path)
     places = {end: path.with_name(f"{path.stem}_{end}.png") for end in pictures}
     return [path, *(record.save_image(pictures[end], place) for end, place in places.items())]
-
-
-def as_text(report: dict) -> str:
-    """The report as a person reads it."""
-    weights = "averaged weights" if report["averaged"] else "weights as trained"
-    lines = [f"step {report['step']:,}, {weights}"]
-    for name, told in report["sets"].items():
-        lines += ["", *_set_as_text(name, told)]
-    for name, used in report["protocols"].items():
-        lines += ["", f"{name}: {used['features']}; weights SHA-256 {used['sha256'][:12]}"]
-        lines.append(f"  images resized: {used['resize']}; seed {used['seed']}")
-    if "l1" in report:
-        lines += ["", translation_quality.as_text(report)]
-    lines += ["", f"{report['seconds']:.0f} s, peak memory {report['peak_memory_mb']:,} MB"]
-    return "\n".join(lines)
-
-
-def _set_as_text(name: str, told: dict) -> list[str]:
-    held = told["held_out"]
-    columns = [f"{name}, {told['n']:,}", f"the first {held:,}", f"real held-out, {held:,}"]
-    lines = [f"against {told['train']:,} training images"]
-    lines.append(f"{'':22}" + "".join(f"{c:>22}" for c in (columns if held else columns[:1])))
-    for score, row in told["scores"].items():
-        kind, by = score.split("-", 1)
-        better = BETTER[kind]
-        title = kind.upper() if better == "lower" else kind
-        cells = [row[column] for column in COLUMNS][: 3 if held else 1]
-        shown = "".join(f"{_number(cell):>22}" for cell in cells)
-        lines.append(f"{title + '-' + by:22}{shown}   {better} is better")
-    for score, why in told["refused"].items():
-        lines.append(f"  {score} is left out where it would mean nothing: {why}")
-    if not held:
-        lines.append("  no floor: the run held no images out (--data.test)")
-    for by, near in told["memorization"].items():
-        lines.append(
-            f"nearest training image by {by:8}: median {near['fake']:.3f}, of real held-out images "
-            f"{near['held_out']:.3f}; ratio {near['ratio']:.2f} (towards 0: copies)"
-        )
-    for which, found in told.get("lpips", {}).items():
-        lines.append(
-            f"LPIPS of {found['pairs']} random pairs, {which:9}: {found['mean']:.4f} "
-            f"± {found['error']:.4f}"
-        )
-    if "modes" in told:
-        modes = told["modes"]
-        lines.append(
-            f"pairs of colors: {modes['hit']} of the {modes['held']} that training images show; "
-            f"total variation {modes['tv']:.3f}, KL {modes['kl']:.3f} nats"
-        )
-    return lines
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}" if abs(value) < 10 else f"{value:.2f}"

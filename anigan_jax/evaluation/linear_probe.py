@@ -19,8 +19,6 @@ from anigan_jax.data.labels import COLORS
 from anigan_jax.errors import UserError
 from anigan_jax.methods.augment import signed
 from anigan_jax.metrics import attributes
-from anigan_jax.metrics.attributes import Share
-from anigan_jax.report.tables import SPACES, TASKS
 from anigan_jax.runtime.batching import in_batches
 from anigan_jax.sampling import grids, prompts
 from anigan_jax.sampling.grids import Model
@@ -34,7 +32,7 @@ ITERATIONS = 2000
 # Classes with fewer images, to fit on or to score on, are left out.
 FEWEST = 5
 BATCH = 64
-CLASSIFIERS = {"logistic": "logistic regression", "neighbors": f"{NEIGHBORS} nearest neighbors"}
+CLASSIFIERS = ("logistic", "neighbors")
 
 
 class Images(NamedTuple):
@@ -124,7 +122,7 @@ def _some(total: int, most: int, seed: int) -> np.ndarray:
 
 
 def spaces(config: Config, model: Model) -> dict[str, Callable]:
-    """Name -> images (n, H, W, 3) uint8 -> numbers (n, F) float32; names as in `SPACES`.
+    """Name -> images (n, H, W, 3) uint8 -> numbers (n, F) float32.
 
     Raises:
       UserError: the run's D has no features of whole images.
@@ -199,7 +197,7 @@ def measure(config: Config, model: Model, pack: Pack, n: int, seed: int):
     Returns:
       {'step', 'n', 'seed', 'tasks': {name: {'classes': {name: (to fit on, to score on)},
       'left_out', 'chance': share of the class most frequent in the fit, 'spaces': {name:
-      `judge`}}}, 'refused'}.
+      `judge`}}}, 'refused', 'protocol'}.
 
     Raises:
       UserError: the run has no such D, or held nothing out.
@@ -207,6 +205,7 @@ def measure(config: Config, model: Model, pack: Pack, n: int, seed: int):
     seen = spaces(config, model)
     found, refused = tasks(model, pack, n, seed)
     report = {"step": int(model.state.step), "n": n, "seed": seed, "tasks": {}, "refused": refused}
+    report["protocol"] = {"neighbors": NEIGHBORS, "iterations": ITERATIONS, "fewest_images": FEWEST}
     for name, task in found.items():
         counts = [np.bincount(x.classes, minlength=len(task.names)) for x in (task.fit, task.score)]
         report["tasks"][name] = {
@@ -219,37 +218,3 @@ def measure(config: Config, model: Model, pack: Pack, n: int, seed: int):
             "spaces": {space: judge(task, see) for space, see in seen.items()},
         }
     return report
-
-
-def as_text(report: dict) -> str:
-    """The report as a person reads it."""
-    lines = [f"D of step {report['step']:,} as a feature extractor: right on held-out images"]
-    for name, task in report["tasks"].items():
-        fit, score = (sum(both[i] for both in task["classes"].values()) for i in (0, 1))
-        lines += [
-            "",
-            f"{TASKS[name]}: {len(task['classes'])} classes, fitted on {fit:,} images, "
-            f"scored on {score:,} others",
-            f"  always the class most frequent in the fit: {attributes.as_percent(task['chance'])}",
-            f"  {'':20}{'numbers':>8}" + "".join(f"{x:>40}" for x in CLASSIFIERS.values()),
-        ]
-        for space, found in task["spaces"].items():
-            cells = "".join(f"{_cell(name, found[kind]):>40}" for kind in CLASSIFIERS)
-            lines.append(f"  {SPACES[space]:20}{found['numbers']:8,}{cells}")
-        if task["left_out"]:
-            few = ", ".join(f"{c} ({a} and {b})" for c, (a, b) in task["left_out"].items())
-            lines.append(f"  left out, with fewer than {FEWEST} images to fit or score: {few}")
-        late = [
-            SPACES[s] for s, found in task["spaces"].items() if not found["logistic"]["converged"]
-        ]
-        if late:
-            lines.append(f"  not converged after {ITERATIONS} iterations: {', '.join(late)}")
-    lines += [f"\n{TASKS[name]} is left out: {why}" for name, why in report["refused"].items()]
-    return "\n".join(lines)
-
-
-def _cell(name: str, found: dict) -> str:
-    share: Share = found["accuracy"]
-    # Equally many real and generated images: both numbers are the same.
-    also = "" if name == "real" else f"  mean {100 * found['balanced']:.1f} %"
-    return attributes.as_percent(share) + also

@@ -12,7 +12,7 @@ from anigan_jax.data import captions
 from anigan_jax.data.captions import Prompt
 from anigan_jax.data.labels import COLORS, EYES, HAIR
 from anigan_jax.metrics import attributes
-from anigan_jax.metrics.attributes import PARTS, Share
+from anigan_jax.metrics.attributes import Share
 from anigan_jax.sampling import prompts
 from anigan_jax.sampling.grids import Model
 
@@ -100,39 +100,3 @@ def as_json(value):
     if isinstance(value, dict):
         return {key: as_json(item) for key, item in value.items()}
     return value
-
-
-def as_text(report: dict) -> str:
-    """The report as a person reads it."""
-    top, mean = report["ceiling"]["prompts"], report["ceiling"]["mean_over_colors"]
-    lines = [f"{'':38}{'hair':>22}{'eyes':>22}{'both':>22}"]
-
-    def row(name: str, shares: dict[str, Share]) -> None:
-        cells = [attributes.as_percent(shares[part]) for part in PARTS]
-        lines.append(f"{name:38}" + "".join(f"{cell:>22}" for cell in cells))
-
-    def plain(name: str, values) -> None:
-        cells = ["-" if v is None else f"{100 * v:.1f} %" for v in values]
-        lines.append(f"{name:38}" + "".join(f"{cell:>22}" for cell in cells))
-
-    row(f"ceiling: {top['hair'].n} held-out real images", top)
-    plain("  mean over colors", [mean["hair"], mean["eyes"], None])
-    for name in ("seen", "unseen"):
-        if name not in report:
-            continue
-        group = report[name]
-        images = group["prompts"]["hair"].n
-        row(f"{name}: {group['pairs']} pairs, {images} images", group["prompts"])
-        got = group["prompts"]
-        share = [got[p].value / top[p].value if top[p].right else None for p in PARTS]
-        plain("  of the ceiling", share)
-        if group["pairs"] > 1:
-            # The prompts of one pair cannot be shuffled.
-            row("  shuffled prompts", group["shuffled"])
-            plain("  chance", [group["chance"][p] for p in PARTS])
-    for part, classes in report["seen"]["by_class"].items():
-        worst = sorted(classes.items(), key=lambda item: item[1].value)[:3]
-        listed = [f"{name} {100 * s.value:.0f} %" for name, s in worst if s.right < s.n]
-        if listed:
-            lines.append(f"least obeyed {part}: {', '.join(listed)}")
-    return "\n".join(lines)

@@ -18,7 +18,7 @@ from anigan_jax.errors import UserError
 from anigan_jax.evaluation import features
 from anigan_jax.evaluation.features import Network
 from anigan_jax.metrics import diversity, prdc
-from anigan_jax.metrics.feature_scores import COLUMNS, NEIGHBORS, SUBSETS, kid_size, scores
+from anigan_jax.metrics.feature_scores import COLUMNS, OF_FEATURES, kid_size, scores
 from anigan_jax.perceptual import lpips
 from anigan_jax.sampling import grids, photos, prompts
 from anigan_jax.sampling.grids import Model
@@ -176,5 +176,7 @@ def protocol(network: Network, pack: Pack, counts: dict[str, int], seed: int) ->
     Args:
       counts: how many images of each target.
     """
-    rest = {"seed": seed, "kid_subsets": SUBSETS, "k": NEIGHBORS}
+    rest = {"seed": seed}
+    for metric in OF_FEATURES.values():
+        rest |= metric.protocol
     return {**network.protocol(), **rest, "n": counts, "data_sha256": pack.manifest["sha256"]}

@@ -9,7 +9,7 @@ from anigan_jax.data import labels
 from anigan_jax.data.dataset import Pack
 from anigan_jax.data.synthetic import painted
 from anigan_jax.metrics import paired
-from anigan_jax.metrics.attributes import Share, as_percent
+from anigan_jax.metrics.attributes import Share
 from anigan_jax.perceptual import lpips
 from anigan_jax.sampling import photos
 from anigan_jax.sampling.grids import Model
@@ -76,23 +76,3 @@ def _hair(images: np.ndarray, pack: Pack) -> Share:
     """How often the pixels show the hair color that the face has."""
     palette = np.array([painted.HAIR[name] for name in labels.HAIR])
     return paired.agreement(paired.hair(images, palette), pack.labels("testB")[:, 0])
-
-
-def as_text(report: dict) -> str:
-    """The report as a person reads it."""
-    lines = []
-    for direction in ("ab", "ba"):
-        if direction not in report:
-            continue
-        lines.append(f"{direction[0].upper()} to {direction[1].upper()}: {report['pairs']} pairs")
-        lines.append(f"{'':18}{'PSNR, dB':>10}{'LPIPS':>10}{'hair right':>26}")
-        for name, row in report[direction].items():
-            psnr = "-" if row["psnr"] is None else f"{row['psnr']:.2f}"
-            distance = "-" if row["lpips"] is None else f"{row['lpips']:.4f}"
-            told = "-" if row["hair"] is None else as_percent(row["hair"])
-            lines.append(f"{name:18}{psnr:>10}{distance:>10}{told:>26}")
-        lines.append("")
-    lines.append("mean absolute differences on held-out images, values in [-1, 1]")
-    for name, value in sorted(report["l1"].items()):
-        lines.append(f"  {name:16}{value:.4f}")
-    return "\n".join(lines)

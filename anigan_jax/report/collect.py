@@ -99,11 +99,12 @@ def collect(run: Path, label: str, looked: dict | None = None) -> dict:
         "curves": curves(lines),
         "warnings": _warnings(lines) + _warnings(judged),
         "scores": scores(run, judged),
-        "panel": tables.panel(run),
         "slides": files.slides(run),
         "real": files.real(run),
-        "pictures": files.pictures(run),
-        "tables": tables.tables(run),
+        "outputs": {
+            verb: {"pictures": files.pictures(run, verb), "tables": tables.newest(run, verb)}
+            for verb in files.verbs(run)
+        },
         "ledger": ledger(lines, about["config"]["run"]["log_every"], looked["checked"]),
         "left_out": looked["left_out"] + ([] if lines else ["no step has been logged yet"]),
     }

@@ -15,7 +15,6 @@ from anigan_jax.sampling import grids, prompts
 from anigan_jax.sampling.grids import Model
 from anigan_jax.state import abstract_state, fingerprint
 from anigan_jax.storage import checkpoint, run_dir
-from anigan_jax.storage.run_dir import out_dir
 
 SEED = 0
 FRAMES, STOPS = 60, 5
@@ -94,8 +93,8 @@ def draw(run: Path, model: Model, report: Callable) -> list[str]:
         ("table", "the table of colors", model.texts is not None and from_noise, table),
         ("kernels", "the first layer of D", "g" in state.params, kernels),
     )
-    for folder, what, possible, make in wanted:
-        if not possible or list(out_dir(run, folder).glob(f"step_{step:09d}*")):
+    for verb, what, possible, make in wanted:
+        if not possible or list(run_dir.out_dir(run, verb).glob(f"step_{step:09d}*")):
             continue
         report(what)
         try:

@@ -1,4 +1,4 @@
-"""What the picture and table verbs do: describe, sample, interpolate, kernels."""
+"""What the picture verbs do: sample, interpolate, kernels."""
 
 from __future__ import annotations
 
@@ -6,121 +6,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
 from anigan_jax import rng
-from anigan_jax.config import Config
 from anigan_jax.core import Method, Texts, TrainState, generator_of
 from anigan_jax.errors import UserError
 from anigan_jax.storage import images as record
 from anigan_jax.storage.run_dir import out_dir
 
 BATCH = 64
-
-
-def describe(config: Config) -> dict:
-    """Layers, parameters, statistics and FLOPs of a config's networks.
-
-    FLOPs are two per multiplication of the forward pass of one image, without the
-    taps that fall on padding's zeros being left out; 0 where a network is no stack of
-    blocks (a text encoder).
-    """
-    networks = config.method.networks()
-    return {
-        "name": config.name,
-        "networks": {name: describe_network(name, *each) for name, each in networks.items()},
-    }
-
-
-def describe_network(name: str, net, shapes: tuple) -> dict:
-    """One network of `describe`; `shapes` are those of its inputs for one image."""
-    is_shape = lambda s: isinstance(s[0], int)  # noqa: E731
-    xs = jax.tree.map(jnp.zeros, shapes, is_leaf=is_shape)
-    stack = hasattr(net, "blocks")
-    mode = {"train": False} if stack else {}
-    key = jax.random.key(0)
-    variables = jax.eval_shape(lambda: net.init(key, *xs, **mode))
-    if stack:
-        _, maps = jax.eval_shape(lambda v: net.apply(v, *xs, train=False, features=True), variables)
-        rows = _blocks(net, variables, maps, shapes[0])
-    else:
-        rows = [_layer(name, "flax", tree) for name, tree in variables["params"].items()]
-    totals = ("parameters", "statistics", "spectral", "flops")
-    return {"layers": rows, **{total: sum(row[total] for row in rows) for total in totals}}
-
-
-def _layer(name: str, kind: str, tree, shape=(), statistics=None, spectral=None, flops=0) -> dict:
-    return {
-        "layer": name,
-        "kind": kind,
-        "shape": list(shape),
-        "parameters": _count(tree),
-        "statistics": _count(statistics),
-        "spectral": _count(spectral),
-        "flops": flops,
-    }
-
-
-def _blocks(net, variables, maps, before) -> list[dict]:
-    from anigan_jax.networks.layers import SPECTRAL
-
-    rows, params = [], variables["params"]
-    for block, out in zip(net.blocks, maps, strict=True):
-        norm = f"{block.name}_norm"
-        kernel = params[block.name]["weight"]["kernel"].shape
-        # Windows per image: output pixels, or input pixels where each is spread out.
-        spread = block.op == "conv_transpose"
-        places = int(np.prod((before if spread else out.shape)[1:-1]))
-        if block.op == "dense":
-            places = 1
-        rows.append(
-            _layer(
-                block.name,
-                block.op,
-                [params[block.name], params.get(norm)],
-                out.shape[1:],
-                variables.get("batch_stats", {}).get(norm),
-                variables.get(SPECTRAL, {}).get(block.name),
-                2 * places * int(np.prod(kernel)),
-            )
-        )
-        before = out.shape
-    return rows
-
-
-def _count(tree) -> int:
-    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree or {}))
-
-
-def as_text(table: dict) -> str:
-    """The table of `describe` as a person reads it."""
-    lines = [table["name"]]
-    for name, net in table["networks"].items():
-        lines += ["", name]
-        head = ("layer", "kind", "output", "parameters", "statistics", "MFLOP")
-        rows = [
-            (
-                r["layer"],
-                r["kind"],
-                "x".join(map(str, r["shape"])),
-                f"{r['parameters']:,}",
-                f"{r['statistics']:,}",
-                f"{r['flops'] / 1e6:.1f}",
-            )
-            for r in net["layers"]
-        ]
-        both = net["parameters"] + net["statistics"]
-        width = max(8, *(len(row[0]) for row in rows))
-        for row in (head, *rows):
-            line = "  {:{width}} {:15} {:>12} {:>12} {:>11} {:>8}"
-            lines.append(line.format(*row, width=width))
-        lines.append(
-            f"  total {both:,} = {net['parameters']:,} trained + {net['statistics']:,} "
-            f"statistics; {net['flops'] / 1e6:.1f} MFLOP per image forward"
-        )
-    return "\n".join(lines)
 
 
 class Model(NamedTuple):
