@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from tiny import CARTOON, CYCLE, FULL, PLAIN, TEXT, anigan
 
-from anigan_jax import config as configs
+from anigan_jax import config_file
 from anigan_jax.bench import cases, flops, layers, runner, table
 from anigan_jax.methods.cyclegan import CycleGAN
 from anigan_jax.methods.schedule import Schedule
@@ -32,10 +32,10 @@ def test_work_of_published_models():
     """GFLOP an image, counted by hand: k4 DCGAN with and without shared latents, CycleGAN."""
     known = {"ref_dcgan64": 2.28, "aiub_dcgan": 2.48}
     for name, want in known.items():
-        assert abs(flops.per_image(configs.load(name)) / 1e9 - want) < 0.01
+        assert abs(flops.per_image(config_file.load(name)) / 1e9 - want) < 0.01
     generator = ResnetGenerator(base_channels=64, blocks=4)
     method = CycleGAN(generator=generator, discriminator=PatchDiscriminator())
-    config = dataclasses.replace(configs.load("ref_cyclegan"), method=method)
+    config = dataclasses.replace(config_file.load("ref_cyclegan"), method=method)
     assert abs(flops.per_image(config) / 1e9 / 62.7 - 1) < 0.02
 
 
@@ -53,7 +53,7 @@ def test_work_of_schedules():
     assert abs(2 * flops.per_image(turns) - (one + fake)) / one < 0.2
     told = flops.per_image(with_schedule(PLAIN, kind="as_printed"), {"d": 1.0, "g": 1.0})
     assert abs(told - one) < 1
-    assert np.isnan(flops.per_image(configs.load("sjtu_text_encoder")))
+    assert np.isnan(flops.per_image(config_file.load("sjtu_text_encoder")))
 
 
 def test_xla_counts_about_the_same_work(tmp_path):

@@ -103,7 +103,10 @@ BAD = {
     "value": (["train", "quickstart", "--workdir", "x", "--run.steps", "many"], "many"),
     "choice": (["train", "quickstart", "--workdir", "x", "--method.loss", "hing"], "hinge"),
     "negative": (["train", "quickstart", "--workdir", "x", "--batch-size", "-4"], "batch_size"),
-    "rate": (["train", "quickstart", "--workdir", "x", "--g.rate", "nan"], "g.rate"),
+    "rate": (
+        ["train", "quickstart", "--workdir", "x", "--optimizers.g.learning-rate", "nan"],
+        "g.rate",
+    ),
     "workdir": (["train", "quickstart"], "--workdir"),
     "devices": (
         ["train", "quickstart", "--workdir", "x", "--run.devices", "3"],
@@ -140,7 +143,7 @@ def test_bad_input_gets_one_message_and_exit_code_2(name, tmp_path):
 def test_a_folder_of_another_run_is_refused_and_kept(run):
     config, folder, _ = run
     before = (folder / "run.json").read_bytes()
-    done = anigan("train", config, "--workdir", folder, "--g.rate", "0.1")
+    done = anigan("train", config, "--workdir", folder, "--optimizers.g.learning-rate", "0.1")
     assert done.returncode == 2
     assert "g.rate" in done.stderr
     assert (folder / "run.json").read_bytes() == before
@@ -182,7 +185,13 @@ def test_help_does_not_start_jax(arguments):
 
 def test_help_lists_every_field_with_type_and_default():
     text = anigan("train", "quickstart", "--help").stdout
-    for part in ("--batch-size", "--method.generator.z-dim", "--g.rate", "--ema-half-life", "INT"):
+    for part in (
+        "--batch-size",
+        "--method.generator.z-dim",
+        "--optimizers.g.learning-rate",
+        "--ema-half-life",
+        "INT",
+    ):
         assert part in text
 
 

@@ -176,7 +176,7 @@ def test_a_text_run_resumes_and_replays(runs, tmp_path):
 def test_the_streamed_feed_carries_the_labels(runs, tmp_path):
     """Texts are drawn from labels that travel with the images: the same bits."""
     folder, text, options, _ = runs
-    rest = ["--run.feed", "streamed", "--run.mapper", "shard_map", *options]
+    rest = ["--run.input", "host", "--run.mapper", "shard_map", *options]
     done = anigan("train", text, "--workdir", tmp_path / "run", *rest)
     assert done.returncode == 0, done.stderr
     prints = [

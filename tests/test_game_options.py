@@ -28,7 +28,6 @@ from tiny import PLAIN
 from anigan_jax.methods import augment
 from anigan_jax.methods import text_gan as text_gan_module
 from anigan_jax.methods.schedule import Schedule
-from anigan_jax.networks import dcgan
 
 PARAMS = {"g": affine_g(), "d": quadratic_d()}
 B = 4
@@ -106,7 +105,7 @@ def test_dropout_of_d_is_at_work_in_both_updates(player):
         settings = gan()
         net = dataclasses.replace(settings.discriminator, dropout=rate)
         settings = dataclasses.replace(settings, discriminator=net)
-        d = dcgan.discriminator(net)
+        d = net.build()
         real = jnp.asarray(normal(2, B, 8, 8, 3))
         variables = d.init(jax.random.key(0), real, train=False)
         state = game_state({"g": {}, "d": variables["params"]})

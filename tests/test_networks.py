@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from tiny import NAMES, shrunk
 
-from anigan_jax import config as configs
+from anigan_jax import config_file
 from anigan_jax.errors import UserError
 from anigan_jax.methods.translation import Translation
-from anigan_jax.networks import dcgan, describe
 from anigan_jax.networks import dcgan as specs
+from anigan_jax.networks import describe
 
 # Total and statistics of each network; CSC412's are the report's, the others follow from
 # sum(k k in out) + biases + gains by hand.
@@ -26,7 +26,7 @@ COUNTS = {
 
 @pytest.mark.parametrize("name", COUNTS)
 def test_parameter_counts(name):
-    nets = describe.describe(configs.load(name).method.networks())
+    nets = describe.describe(config_file.load(name).method.networks())
     for player, (total, statistics) in zip(
         ("generator", "discriminator"), COUNTS[name], strict=True
     ):
@@ -35,7 +35,7 @@ def test_parameter_counts(name):
 
 
 def test_flops_of_the_reference():
-    nets = describe.describe(configs.load("ref_dcgan64").method.networks())
+    nets = describe.describe(config_file.load("ref_dcgan64").method.networks())
     # Two per multiplication: 4x4 stem, three doublings of 16 k k-taps, RGB.
     stem = 100 * 512 * 16
     ups = sum(16 * 16 * 4**i * (512 >> i) * (256 >> i) for i in range(3))
@@ -97,7 +97,7 @@ def test_shapes_and_ranges(name):
 
 
 def test_initial_values():
-    config = configs.load("ref_dcgan64")
+    config = config_file.load("ref_dcgan64")
     method = config.method.make(None)
     params, _, _ = jax.jit(method.init)(jax.random.key(0), {})
     kernel = params["d"]["down4"]["weight"]["kernel"]
@@ -108,7 +108,7 @@ def test_initial_values():
 
 
 def test_keras_initial_values():
-    params, _, _ = jax.jit(configs.load("csc412_keras_dcgan").method.make(None).init)(
+    params, _, _ = jax.jit(config_file.load("csc412_keras_dcgan").method.make(None).init)(
         jax.random.key(0), {}
     )
     kernel = params["d"]["down4"]["weight"]["kernel"]
@@ -139,7 +139,7 @@ def test_the_reference_equals_pytorch():
     torch = pytest.importorskip("torch")
     base, z = 4, 8
     nets = torch_reference(base, z)
-    config = configs.load("ref_dcgan64")
+    config = config_file.load("ref_dcgan64")
     method = dataclasses.replace(
         config.method,
         generator=specs.Generator(z_dim=z, base_channels=base),
@@ -147,8 +147,8 @@ def test_the_reference_equals_pytorch():
     ).make(None)
     params, stats, _ = method.init(jax.random.key(0), {})
     plans = (
-        dcgan.generator(specs.Generator(z_dim=z, base_channels=base)),
-        dcgan.discriminator(specs.Discriminator(base_channels=base)),
+        specs.Generator(z_dim=z, base_channels=base).build(),
+        specs.Discriminator(base_channels=base).build(),
     )
     x = np.random.default_rng(0).normal(size=(3, 1, 1, z)).astype("f")
     for player, net, plan in zip("gd", nets, plans, strict=True):

@@ -16,7 +16,6 @@ from anigan_jax.errors import UserError
 from anigan_jax.evaluation import linear_probe, prompt_accuracy
 from anigan_jax.methods import gan
 from anigan_jax.metrics import attributes
-from anigan_jax.networks import text
 from anigan_jax.networks.blocks import Norm
 from anigan_jax.networks.dcgan import Discriminator
 from anigan_jax.networks.stack import grid_max
@@ -94,7 +93,7 @@ def test_features_are_all_maps_before_the_logit_pooled_by_hand(output):
     params, stats = state.params["d"], shaken(state.stats["d"], 7)
     images = jnp.tanh(draw(0, 3, 16, 16, 3))
     represent = jax.jit(method.represent)
-    got = represent(params, stats, images)
+    got = features(params, stats, images)
 
     kernels = [params[f"down{i}"]["weight"]["kernel"] for i in (1, 2, 3)]
     x = np.asarray(images, np.float64)
@@ -110,7 +109,7 @@ def test_features_are_all_maps_before_the_logit_pooled_by_hand(output):
     assert got.shape == (3, 16 * (4 + 8 + 16))
     np.testing.assert_allclose(got, want, rtol=2e-4, atol=2e-5)
     # An image's features do not depend on its neighbors in the batch.
-    turned = represent(params, stats, images.at[0].set(-1))
+    turned = features(params, stats, images.at[0].set(-1))
     np.testing.assert_allclose(turned[1:], got[1:], atol=1e-5)
 
 
@@ -123,7 +122,7 @@ def test_features_of_a_text_gan_are_those_before_the_text_joins(pack):
     d = dataclasses.replace(TEXT.method.discriminator, join="concat")
     config = dataclasses.replace(TEXT, method=dataclasses.replace(TEXT.method, discriminator=d))
     method, state = start(config, pack)
-    net = text.discriminator(d)
+    net = d.build()
     params, stats = state.params["d"], state.stats["d"]
     images = draw(1, 2, 16, 16, 3)
     told = draw(2, 2, TEXT.method.encoder.length)
@@ -131,7 +130,7 @@ def test_features_of_a_text_gan_are_those_before_the_text_joins(pack):
     _, maps = net.apply({"params": params, **stats}, images, (told,), **rest)
     assert [m.shape[1:] for m in maps[:2]] == [(8, 8, 4), (4, 4, 8)]
     want = np.concatenate([pooled(m).reshape(2, -1) for m in maps[:2]], axis=1)
-    got = method.represent(params, stats, images)
+    got = method.features(params, stats, images)
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
 
 
@@ -151,7 +150,7 @@ def test_the_spaces_are_those_of_d_now_of_d_at_the_start_and_pixels(pack):
     signed = jnp.asarray(images, jnp.float32) / 127.5 - 1
     for name, player in (("d", (params["d"], stats["d"])), ("untrained", None)):
         params_d, stats_d = player or (fresh.params["d"], fresh.stats["d"])
-        want = method.represent(params_d, stats_d, signed)
+        want = method.features(params_d, stats_d, signed)
         np.testing.assert_allclose(seen[name](images), want, rtol=1e-4, atol=1e-6)
     assert np.abs(seen["d"](images) - seen["untrained"](images)).max() > 0.1
     np.testing.assert_allclose(seen["pixels"](images), images.reshape(5, -1) / 255, rtol=1e-6)

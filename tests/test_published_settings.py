@@ -20,7 +20,7 @@ from oracles.numbers import (
 )
 from tiny import NAMES
 
-from anigan_jax import config as configs
+from anigan_jax import config_file
 from anigan_jax.sampling import grids
 
 # --- how a config is read: the one place that knows its classes
@@ -365,7 +365,7 @@ def test_every_config_has_its_row():
 
 @pytest.mark.parametrize("name", TABLE)
 def test_a_config_has_its_sources_numbers(name):
-    config = configs.load(name)
+    config = config_file.load(name)
     assert {path: setting(config, path) for path in TABLE[name]} == TABLE[name]
     assert config.seed == 0
 

@@ -44,18 +44,18 @@ def game_state(params: dict, stats: dict | None = None, extra: dict | None = Non
         opt_state={},
         ema={},
         frozen={},
-        memory=extra or {},
+        extra_state=extra or {},
     )
 
 
 def extra_of(found):
     """What the method remembers, of a state or of what a loss returns."""
-    return found.memory
+    return found.extra_state
 
 
 def sgd(rate: float):
     """The settings of plain gradient descent."""
-    return Optimizer(name="sgd", rate=rate)
+    return Optimizer(name="sgd", learning_rate=rate)
 
 
 def game_of(settings, g, d):
