@@ -9,6 +9,7 @@ import importlib.util
 import json
 import math
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -195,15 +196,33 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     ]
 
 
+RENAMED = {
+    "seed_tsinghua_dcgan": "tsinghua_dcgan",
+    "seed_cyclegan": "tsinghua_cyclegan",
+    "seed_cartoongan": "tsinghua_cartoongan",
+    "seed_text_encoder": "sjtu_text_encoder",
+    "seed_text_gan": "sjtu_text_gan",
+    "seed_text_gan_128": "sjtu_text_gan_128",
+    "seed_keras_dynamic": "csc412_keras_dcgan",
+    "seed_pytorch_dcgan": "aiub_dcgan",
+    "seed_dcgan_baseline": "ucsd_dcgan",
+    "seed_sn_dcgan": "ucsd_sn_dcgan",
+}
+"""Former names of configs -> the names that they have now."""
+
+
 def config_folder() -> Path:
-    """The project's own configs, beside the package."""
-    return Path(__file__).resolve().parent.parent / "configs"
+    """The project's own configs: in the package where it is installed, beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    installed = package / "configs"
+    return installed if installed.is_dir() else package.parent / "configs"
 
 
 def find(name: str) -> Path:
-    """A config by path or by the name of a file in `configs/`."""
+    """A config by path or by the name, also a former one, of a file in `configs/`."""
     folder = config_folder()
-    for path in (Path(name), folder / name, folder / f"{name}.py"):
+    new = RENAMED.get(name.removesuffix(".py"), name)
+    for path in (Path(name), folder / new, folder / f"{new}.py"):
         if path.is_file() and path.suffix == ".py":
             return path
     known = sorted(path.stem for path in folder.glob("*.py"))
@@ -215,7 +234,10 @@ def find(name: str) -> Path:
 def load(name: str) -> Config:
     """Executes a config file (trusted code of the user's) and returns its CONFIG."""
     path = find(name)
+    if (old := Path(name).stem) != path.stem:
+        print(f"note: the config {old} is now called {path.stem}", file=sys.stderr)
     spec = importlib.util.spec_from_file_location(f"anigan_config_{path.stem}", path)
+    assert spec and spec.loader, "the name ends in .py"
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
@@ -296,9 +318,9 @@ def check(config: Config) -> None:
     ):
         if value < low:
             faults.append(f"{path} is {value}; it must be at least {low}")
-    for path, value in _numbers("", to_dict(config)):
-        if not math.isfinite(value):
-            faults.append(f"{path} is {value}; it must be a finite number")
+    for path, number in _numbers("", to_dict(config)):
+        if not math.isfinite(number):
+            faults.append(f"{path} is {number}; it must be a finite number")
     for player in ("g", "d"):
         settings = getattr(config, player)
         for name in ("rate", "epsilon"):

@@ -124,8 +124,7 @@ class Method(NamedTuple):
     represent: Callable | None = None
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(flax.struct.PyTreeNode):
     """All that training is; a checkpoint is this tree and nothing else.
 
     Attributes:

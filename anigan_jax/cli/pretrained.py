@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 
 from anigan_jax.cli.common import arguments
@@ -11,7 +12,7 @@ from anigan_jax.perceptual import inception_weights, store, vgg_weights
 from anigan_jax.storage import safetensors
 
 # For each network: what converts a file, and what reads and checks the converted one.
-NETWORKS = {
+NETWORKS: dict[str, tuple[Callable, ...]] = {
     name: tuple(functools.partial(f, name) for f in (vgg_weights.convert, vgg_weights.find))
     for name in vgg_weights.DEPTHS
 } | {inception_weights.NAME: (inception_weights.convert, inception_weights.find)}

@@ -6,7 +6,7 @@ import itertools
 import math
 import sys
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -114,7 +114,7 @@ def prepare(config: Config, pack: Pack, frozen: PyTree, start: int = 0) -> Sessi
 
 
 def _dispatches(
-    mapped: list[Callable], shared: PyTree, over: list[int], own: np.ndarray, devices: list
+    mapped: list[Any], shared: PyTree, over: list[int], own: np.ndarray, devices: list
 ) -> tuple[Callable, Callable]:
     """`dispatch` and `ready` of a session, whose phases end at the steps `over`."""
     together, compiled = len(own) < len(devices), set()
