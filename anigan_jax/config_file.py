@@ -19,7 +19,6 @@ import tyro
 from anigan_jax.config import PACKAGE, Config
 from anigan_jax.errors import UserError
 
-
 RENAMED = {
     "seed_tsinghua_dcgan": "tsinghua_dcgan",
     "seed_cyclegan": "tsinghua_cyclegan",
