@@ -1,4 +1,4 @@
-"""What a report asks of a run's checkpoints: their fingerprints, and pictures that are missing.
+"""Examines a run's checkpoints for a report: fingerprints, and pictures that are missing.
 
 Checkpoints hold all that is needed; the run's data are not.
 """
@@ -31,16 +31,16 @@ def look(run: Path, recorded: dict, report: Callable[[str], None] = lambda text:
 
     Args:
       recorded: run.json of the folder.
-      report: is told what is being done.
+      report: called with what is being done.
 
     Returns:
-      'checked': checkpoints as `report.ledger` wants them, or None where none could be tried;
+      'checked': checkpoints as `collect.ledger` takes them, or None where none could be tried;
       'left_out': sentences.
     """
     folder = run / "checkpoints"
     steps = checkpoint.steps(folder)
     if not steps:
-        return {"checked": [], "left_out": ["no checkpoint is here: nothing is drawn or checked"]}
+        return {"checked": [], "left_out": ["there is no checkpoint: nothing is drawn or checked"]}
     try:
         config = _config(run, recorded)
         method = config.method.make(None)
@@ -50,7 +50,7 @@ def look(run: Path, recorded: dict, report: Callable[[str], None] = lambda text:
     # the package, anything may be wrong with it.
     except Exception as error:
         why = str(error) or type(error).__name__
-        text = f"the checkpoints are not looked at, their networks cannot be built here: {why}"
+        text = f"the checkpoints are not examined, their networks cannot be built here: {why}"
         return {"checked": None, "left_out": [text]}
     checked, state = [], None
     for step in steps:
@@ -72,12 +72,12 @@ def look(run: Path, recorded: dict, report: Callable[[str], None] = lambda text:
 
 def _config(run: Path, recorded: dict) -> configs.Config:
     base = configs.load(str(run / "config.py"))
-    said = io.StringIO()
+    output = io.StringIO()
     try:
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
             return override(base, recorded["overrides"], "anigan train")
     except SystemExit:
-        raise UserError("this version has no such settings as its overrides name") from None
+        raise UserError("this version does not have the settings that its overrides name") from None
 
 
 def draw(run: Path, method: Method, state: TrainState, report: Callable) -> list[str]:
