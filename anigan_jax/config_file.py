@@ -208,7 +208,7 @@ def importer(folder: Path, sha256: Mapping[str, str], trust: bool) -> Callable[[
             if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != expected:
                 raise UserError(f"{path} is absent or not the file that the run was trained with")
         known = hashlib.sha256("".join(sha256.values()).encode()).hexdigest()[:12]
-        module = f"anigan_run_{known}_{Path(file).stem}"
+        module = f"anigan_run_{known}_" + re.sub(r"\W", "_", file)
         return sys.modules.get(module) or _with_neighbors(module, folder, file, set(sha256))
 
     return own

@@ -142,7 +142,8 @@ def grid(name: str, overrides: list[str], varied: list[str], seeds: int, workdir
             folder = workdir / f"{place}_seed-{seed}"
             label = ", ".join(f"{path}={value}" for path, value in told)
             trials.append(Trial(label, seed, folder, config, flags))
-    for what in (lambda trial: trial.folder, lambda trial: configs.fingerprint(trial.config)):
+    # Not by their identity, which leaves out where data and weights lie.
+    for what in (lambda trial: trial.folder, lambda trial: str(configs.to_json(trial.config))):
         seen: dict[Any, Trial] = {}
         for trial in trials:
             other = seen.setdefault(what(trial), trial)
