@@ -200,8 +200,8 @@ def importer(folder: Path, sha256: Mapping[str, str], trust: bool) -> Callable[[
             raise UserError(f"a class of {file} was defined outside of any file; it cannot be read")
         if not trust:
             raise UserError(
-                f"this run has classes of its own, and opening it would run {folder / file}. Read "
-                "that file; if you trust it, pass --trust (in Python: trust=True)"
+                f"this run has classes of its own, and opening it would run {', '.join(sha256)} of "
+                f"{folder}. Read that code; if you trust it, pass --trust (in Python: trust=True)"
             )
         for name, expected in sha256.items():
             path = folder / name
