@@ -27,6 +27,13 @@ def cache_home() -> Path:
         raise UserError("there is no home; XDG_CACHE_HOME says where caches go instead") from None
 
 
+def config_folder() -> Path:
+    """The project's own configs: in the package where it is installed, beside it in a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    installed = package / "configs"
+    return installed if installed.is_dir() else package.parent / "configs"
+
+
 def prepare(platform: str = "auto", devices: int = 0, threads: str | None = None) -> None:
     """Sets the environment; must run before JAX starts its backend.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import itertools
+import json
 import math
 import re
 import signal
@@ -116,8 +117,7 @@ def grid(name: str, overrides: list[str], varied: list[str], seeds: int, workdir
       varied: texts as `axis` reads them; words of one value are parted by spaces.
 
     Raises:
-      UserError: a value that no run can have, or two runs of one name.
-      SystemExit: with tyro's message, where a path or a value is not the config's.
+      UserError: a path or a value that the config cannot have, or two runs of one name.
     """
     base = config_file.load(name)
     axes = [axis(text) for text in varied]
@@ -140,7 +140,7 @@ def grid(name: str, overrides: list[str], varied: list[str], seeds: int, workdir
             folder = workdir / f"{place}_seed-{seed}"
             label = ", ".join(f"{path}={value}" for path, value in told)
             trials.append(Trial(label, seed, folder, config, flags))
-    for what in (lambda trial: trial.folder, lambda trial: configs.fingerprint(trial.config)):
+    for what in (lambda trial: trial.folder, lambda trial: _settings(trial.config)):
         seen: dict[Any, Trial] = {}
         for trial in trials:
             other = seen.setdefault(what(trial), trial)
@@ -150,6 +150,11 @@ def grid(name: str, overrides: list[str], varied: list[str], seeds: int, workdir
                     "one name; vary other values"
                 )
     return trials
+
+
+def _settings(config: Config) -> str:
+    """All that a sweep can vary, where the data lie included."""
+    return json.dumps({**configs.to_json(config), "run": None})
 
 
 def without(words: Iterable[str], *names: str) -> list[str]:
