@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,9 +19,9 @@ from anigan_jax.errors import UserError
 class Images(Source):
     """A folder, zip, tar, prepared TFDS data set or pack of images, or two of them."""
 
-    path: str = field(default="", metadata={"location": True})
+    path: str = ""
     """Folder (searched through), .zip, .tar, tfds:NAME, or a pack made by `anigan import`."""
-    path_b: str = field(default="", metadata={"location": True})
+    path_b: str = ""
     """The second domain of unpaired data, where it is a source of its own."""
     size: int = 64
     """Side in pixels; one antialiased resize."""
@@ -29,11 +29,11 @@ class Images(Source):
     """Centered square; all of it on white; around its face box; auto: box where there is one."""
     box_scale: float = 1.5
     """Side of a box crop in face widths."""
-    tags: str = field(default="", metadata={"location": True})
+    tags: str = ""
     """Label file; '': tags.csv, tags_clean.csv, label.csv or labels.csv, where there is one."""
     tag_rule: labels.Rule = "max-count"
     """Which color counts where a raw tag list has several."""
-    boxes: str = field(default="", metadata={"location": True})
+    boxes: str = ""
     """File of face boxes; '': boxes.csv where there is one."""
     unlabeled: Literal["keep", "drop"] = "keep"
     """What becomes of images without both colors, where there are labels."""

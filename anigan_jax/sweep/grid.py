@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import itertools
-import json
 import math
 import re
 import signal
@@ -140,7 +139,7 @@ def grid(name: str, overrides: list[str], varied: list[str], seeds: int, workdir
             folder = workdir / f"{place}_seed-{seed}"
             label = ", ".join(f"{path}={value}" for path, value in told)
             trials.append(Trial(label, seed, folder, config, flags))
-    for what in (lambda trial: trial.folder, lambda trial: _settings(trial.config)):
+    for what in (lambda trial: trial.folder, lambda trial: configs.fingerprint(trial.config)):
         seen: dict[Any, Trial] = {}
         for trial in trials:
             other = seen.setdefault(what(trial), trial)
@@ -150,11 +149,6 @@ def grid(name: str, overrides: list[str], varied: list[str], seeds: int, workdir
                     "one name; vary other values"
                 )
     return trials
-
-
-def _settings(config: Config) -> str:
-    """All that a sweep can vary, where the data lie included."""
-    return json.dumps({**configs.to_json(config), "run": None})
 
 
 def without(words: Iterable[str], *names: str) -> list[str]:
