@@ -23,11 +23,26 @@ from anigan_jax.config import PACKAGE, Config
 from anigan_jax.errors import UserError
 from anigan_jax.runtime.environment import config_folder
 
+RENAMED = {
+    "seed_tsinghua_dcgan": "tsinghua_dcgan",
+    "seed_cyclegan": "tsinghua_cyclegan",
+    "seed_cartoongan": "tsinghua_cartoongan",
+    "seed_text_encoder": "sjtu_text_encoder",
+    "seed_text_gan": "sjtu_text_gan",
+    "seed_text_gan_128": "sjtu_text_gan_128",
+    "seed_keras_dynamic": "csc412_keras_dcgan",
+    "seed_pytorch_dcgan": "aiub_dcgan",
+    "seed_dcgan_baseline": "ucsd_dcgan",
+    "seed_sn_dcgan": "ucsd_sn_dcgan",
+}
+"""Former names of configs -> the names that they have now."""
+
 
 def find(name: str) -> Path:
-    """A config by path or by the name of a file in `configs/`."""
+    """A config by path or by the name, also a former one, of a file in `configs/`."""
     folder = config_folder()
-    for path in (Path(name), folder / name, folder / f"{name}.py"):
+    new = RENAMED.get(name.removesuffix(".py"), name)
+    for path in (Path(name), folder / new, folder / f"{new}.py"):
         if path.is_file() and path.suffix == ".py":
             return path
     known = sorted(path.stem for path in folder.glob("*.py"))
@@ -45,6 +60,8 @@ def load(name: str) -> Config:
       UserError: there is no such file, it fails, or it defines no CONFIG.
     """
     path = find(name).resolve()
+    if (old := Path(name).stem) != path.stem:
+        print(f"note: the config {old} is now called {path.stem}", file=sys.stderr)
     if str(path.parent) not in sys.path:
         # Last: a neighbor must not hide an installed package.
         sys.path.append(str(path.parent))

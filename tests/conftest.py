@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
+import shapes  # noqa: F401  (before the package, whose imports it watches)
 
 from anigan_jax.cli import main
 from anigan_jax.runtime import environment

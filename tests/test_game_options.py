@@ -26,12 +26,14 @@ from oracles.games import (
 from tiny import PLAIN
 
 from anigan_jax.methods import augment
-from anigan_jax.methods import text_gan as text_gan_module
 from anigan_jax.methods.schedule import Schedule
+from anigan_jax.methods.text_gan import TextGAN
 
 PARAMS = {"g": affine_g(), "d": quadratic_d()}
 B = 4
-STILL = dataclasses.replace(PLAIN, g=sgd(1e-3), d=sgd(1e-3), batch_size=B, ema_half_life=0)
+STILL = dataclasses.replace(
+    PLAIN, optimizers={"g": sgd(1e-3), "d": sgd(1e-3)}, batch_size=B, ema_half_life=0
+)
 
 
 def calls_of(settings, **state):
@@ -131,7 +133,7 @@ class Noise:
 @pytest.mark.parametrize("settings", [gan(), text_gan()], ids=["noise", "text"])
 def test_d_sees_reals_and_fakes_augmented(settings, monkeypatch):
     """In D's update and in G's, by one policy."""
-    monkeypatch.setattr(text_gan_module, "draw_texts", lambda *_: texts(7, B))
+    monkeypatch.setattr(TextGAN, "draw_texts", lambda *_: texts(7, B))
     seen = {}
     for policy in ((), ("color",)):
         d = QuadraticD()

@@ -212,7 +212,9 @@ def test_a_gradient_penalty_moves_d_as_by_hand():
 @pytest.mark.parametrize("s", [gan(r1=1.0, r2=2.0), gan(loss="relativistic", r1=0.5)])
 def test_a_step_of_gradient_descent(s):
     """D goes down its slope, then G down its own under the new D."""
-    config = dataclasses.replace(PLAIN, g=sgd(0.1), d=sgd(0.02), batch_size=B, ema_half_life=0)
+    config = dataclasses.replace(
+        PLAIN, optimizers={"g": sgd(0.1), "d": sgd(0.02)}, batch_size=B, ema_half_life=0
+    )
     game = game_of(s, AffineG(), QuadraticD())
     state, _, calls = train_one_step(config, game, game_state(PARAMS), game_batch(REAL))
     z = np.asarray(calls["d"][0].z, np.float64)

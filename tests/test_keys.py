@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -85,11 +86,11 @@ def test_first_weights_previews_samples_and_training_draw_apart(monkeypatch):
     method = FULL.method.make(None)
     monkeypatch.setattr(rng, "stream_key", kept)
     jax.eval_shape(lambda: init_state(FULL, method, {}))
-    artifacts.previewer(FULL, method, dict)
+    artifacts.previewer(SimpleNamespace(method=method, constants={}, config=FULL), None)
     grids.latents(method, 2, 0)
     rng.latents(RAW, jnp.int32(0), 0, 0, EXAMPLES, 2)
     update(0, 0, 0)
-    images = {"images": jnp.zeros((3, 2, 2, 3), jnp.uint8)}
+    images = {"a": {"image": jnp.zeros((3, 2, 2, 3), jnp.uint8)}}
     input.to_batch(images, RAW, jnp.int32(0), EXAMPLES, True)
     assert asked == [
         ("INIT", 0),
@@ -104,7 +105,7 @@ def test_first_weights_previews_samples_and_training_draw_apart(monkeypatch):
 
 def test_draws_of_the_data_are_their_own():
     """Two batches share no key; nor do a batch and an update."""
-    images = {"images": jnp.zeros((3, 2, 2, 3), jnp.uint8)}
+    images = {"a": {"image": jnp.zeros((3, 2, 2, 3), jnp.uint8)}}
     found = [input.to_batch(images, RAW, jnp.int32(i), EXAMPLES, False)["keys"] for i in range(3)]
     found = [row for keys in found for row in rows(keys)]
     assert len(set(found)) == 9

@@ -1,6 +1,6 @@
 """Numbers of the reports and papers, held against the configs that train them.
 
-Each row says where its numbers stand: S0 to S4 are the five reports in the order of their
+Each row says where its numbers stand: SJTU to UCSD are the five reports in the order of their
 files, the others are named. "Chosen" marks what the source leaves open and the config's
 docstring decides. Numbers of parameters are the sources' or sums by hand.
 """
@@ -21,7 +21,7 @@ from oracles.numbers import (
 from tiny import NAMES
 
 from anigan_jax import config_file
-from anigan_jax.sampling import grids
+from anigan_jax.networks import describe
 
 # --- how a config is read: the one place that knows its classes
 
@@ -29,7 +29,7 @@ from anigan_jax.sampling import grids
 def setting(config, path: str):
     """The value of a dotted path; optimizers as `adam` below gives them."""
     if path in ("g", "d"):
-        return optimizer(getattr(config, path))
+        return optimizer(config.optimizers[path])
     if path.startswith("parameters."):
         return parameters(config, path.removeprefix("parameters."))
     found = config
@@ -39,9 +39,19 @@ def setting(config, path: str):
 
 
 def optimizer(settings) -> dict:
-    names = ("b1", "b2", "epsilon", "unit", "drops", "drop_factor", "decay_from", "decay_steps")
+    names = (
+        "learning_rate",
+        "b1",
+        "b2",
+        "epsilon",
+        "unit",
+        "boundaries",
+        "gamma",
+        "decay_start",
+        "decay_steps",
+    )
     found = {name: getattr(settings, name) for name in names}
-    return {"kind": settings.name, "rate": settings.rate, **found}
+    return {"kind": settings.name, **found}
 
 
 _COUNTS = {}
@@ -50,7 +60,7 @@ _COUNTS = {}
 def parameters(config, network: str) -> int:
     """Trained numbers of a network."""
     if config.name not in _COUNTS:
-        _COUNTS[config.name] = grids.describe(config)["networks"]
+        _COUNTS[config.name] = describe.describe(config.method.networks())
     return _COUNTS[config.name][network]["parameters"]
 
 
@@ -58,7 +68,7 @@ def parameters(config, network: str) -> int:
 
 
 def sjtu_counts(t: int) -> dict:
-    """S0: k5, G 256-128-64-3 after 512 at 4x4, D 64-128-256-512, a text of 256 projected to t;
+    """SJTU: k5, G 256-128-64-3 after 512 at 4x4, D 64-128-256-512, a text of 256 projected to t;
     every layer has biases, and D a 1x1 convolution to 512 and a 4x4 one to its score."""
     text = 256 * t + t
     stem = (100 + t) * 16 * 512 + 16 * 512
@@ -76,15 +86,15 @@ def sjtu(t: int) -> dict:
         "flip": False,
         "ema_half_life": 0,
         "g": adam(),  # chosen, Reed et al. 2016
-        "d": adam(rate=4e-5),  # S0: D's learning rate is scaled by 0.2
-        **trained(epochs=40),  # S0, figure 2
+        "d": adam(learning_rate=4e-5),  # SJTU: D's learning rate is scaled by 0.2
+        **trained(epochs=40),  # SJTU, figure 2
         **noise(100),  # chosen, Reed et al. 2016
-        "method.wrong_weight": 1.0,  # S0: the three scores are added
+        "method.wrong_weight": 1.0,  # SJTU: the three scores are added
         "method.fake_weight": 1.0,
         "method.int_weight": 1.0,  # chosen
-        "method.int_beta": 0.5,  # S0, equation 5
-        "method.generator.kernel": 5,  # S0
-        "method.generator.text_dim": t,  # S0: 256, and 128 beside it
+        "method.int_beta": 0.5,  # SJTU, equation 5
+        "method.generator.kernel": 5,  # SJTU
+        "method.generator.text_dim": t,  # SJTU: 256, and 128 beside it
         "method.discriminator.kernel": 5,
         "method.discriminator.text_dim": t,
         "method.discriminator.negative_slope": 0.2,
@@ -95,10 +105,10 @@ def sjtu(t: int) -> dict:
 
 TABLE = {
     "sjtu_text_encoder": {
-        # Chosen, Reed et al. 2016 (CVPR): S0 gives the equations alone.
+        # Chosen, Reed et al. 2016 (CVPR): SJTU gives the equations alone.
         "batch_size": 64,
         "flip": True,
-        "d": adam(rate=5e-4, b1=0.9),
+        "d": adam(learning_rate=5e-4, b1=0.9),
         **trained(epochs=30),
         "method.text.widths": (64, 128, 256),
         "method.text.hidden": 256,
@@ -113,33 +123,35 @@ TABLE = {
     "sjtu_text_gan": sjtu(256),
     "sjtu_text_gan_128": sjtu(128),
     "tsinghua_dcgan": {
-        "batch_size": 128,  # S1
+        "batch_size": 128,  # Tsinghua
         "flip": False,
         "ema_half_life": 0,
-        **both(adam(rate=3e-4)),  # S1: 3e-4; Adam (0.5, 0.999) is chosen
-        **trained(epochs=100),  # S1
-        **noise(100),  # S1
-        # S1: 512 at 4x4, three doublings to 64, a size-preserving convolution to 3, one
+        **both(adam(learning_rate=3e-4)),  # Tsinghua: 3e-4; Adam (0.5, 0.999) is chosen
+        **trained(epochs=100),  # Tsinghua
+        **noise(100),  # Tsinghua
+        # Tsinghua: 512 at 4x4, three doublings to 64, a size-preserving convolution to 3, one
         # more doubling; norms after all but the last.
         "parameters.generator": kernels(4, 100, 512, 256, 128, 64)
         + (kernels(3, 64, 3) + kernels(4, 3, 3) + norms(512, 256, 128, 64, 3)),
-        # S1: the mirror, with a convolution of 512 to 512 before the score.
+        # Tsinghua: the mirror, with a convolution of 512 to 512 before the score.
         "parameters.discriminator": kernels(4, 3, 64, 128, 256, 512)
         + (kernels(3, 512, 512) + kernels(4, 512, 1) + norms(64, 128, 256, 512, 512)),
     },
     "tsinghua_cyclegan": {
-        "batch_size": 128,  # S1
+        "batch_size": 128,  # Tsinghua
         "ema_half_life": 0,
-        **both(adam(rate=3e-4, unit="epoch", drops=(120,))),  # S1: 3e-5 after epoch 120
-        **trained(epochs=300),  # S1
-        "method.loss": "least_squares",  # S1: MSE
-        "method.identity": 5.0,  # S1: 5 : 1 : 10
+        **both(
+            adam(learning_rate=3e-4, unit="epoch", boundaries=(120,))
+        ),  # Tsinghua: 3e-5 after epoch 120
+        **trained(epochs=300),  # Tsinghua
+        "method.loss": "least_squares",  # Tsinghua: MSE
+        "method.identity": 5.0,  # Tsinghua: 5 : 1 : 10
         "method.adversarial": 1.0,
         "method.cycle": 10.0,
         "method.d_scale": 0.5,  # chosen, Zhu et al. 2017
         "method.pool": 50,  # chosen, Zhu et al. 2017
         "method.generator.size": 64,  # chosen
-        "method.generator.num_downsamples": 2,  # S1: two down, four residual, two up
+        "method.generator.num_downsamples": 2,  # Tsinghua: two down, four residual, two up
         "method.generator.blocks": 4,
         # Chosen: 32 channels, no biases before norms, instance norm without gains in G.
         "parameters.generator": kernels(7, 3, 32)
@@ -148,25 +160,27 @@ TABLE = {
         + (32 + norms(64, 128, 256) + kernels(3, 256, 1) + 1),
     },
     "tsinghua_cartoongan": {
-        "batch_size": 8,  # S1
+        "batch_size": 8,  # Tsinghua
         "ema_half_life": 0,
-        **both(adam(unit="epoch", drops=(50, 75))),  # S1: 2e-4, x 0.1 at epochs 50 and 75
-        **trained(epochs=100),  # S1
-        "method.loss": "non_saturating",  # S1: BCE
+        **both(
+            adam(unit="epoch", boundaries=(50, 75))
+        ),  # Tsinghua: 2e-4, x 0.1 at epochs 50 and 75
+        **trained(epochs=100),  # Tsinghua
+        "method.loss": "non_saturating",  # Tsinghua: BCE
         "method.content_epochs": 10,  # chosen, Chen et al. 2018
         "method.content_steps": 0,
-        "method.adversarial": 1.0,  # S1: the losses are added together
+        "method.adversarial": 1.0,  # Tsinghua: the losses are added together
         "method.edge": 1.0,
         "method.content": 1.0,
         "method.style": 1.0,
-        "method.landmark": 0.0,  # S1 tried these too
+        "method.landmark": 0.0,  # Tsinghua tried these too
         "method.grayscale": 0.0,
         "method.color": 0.0,
         "method.total_variation": 0.0,
-        "method.features.network": "vgg19",  # S1
+        "method.features.network": "vgg19",  # Tsinghua
         "method.features.layer": "conv4_4",  # chosen, Chen et al. 2018
         "method.generator.size": 64,  # chosen
-        "method.generator.num_downsamples": 2,  # S1: two down, eight residual, two up
+        "method.generator.num_downsamples": 2,  # Tsinghua: two down, eight residual, two up
         "method.generator.blocks": 8,
         "parameters.generator": convolutions(
             (7, 3, 64),
@@ -177,7 +191,7 @@ TABLE = {
             (3, 128, 64),
             (7, 64, 3),
         ),
-        # S1: seven convolutions; channels of Chen et al. 2018.
+        # Tsinghua: seven convolutions; channels of Chen et al. 2018.
         "parameters.discriminator": convolutions(
             (3, 3, 32),
             (3, 32, 64),
@@ -192,14 +206,14 @@ TABLE = {
         "batch_size": 128,  # chosen
         "flip": False,
         "ema_half_life": 0,
-        **both(adam(epsilon=1e-7)),  # S2: 2e-4, 0.5; Keras's epsilon
-        **trained(steps=1400),  # S2
+        **both(adam(epsilon=1e-7)),  # CSC412: 2e-4, 0.5; Keras's epsilon
+        **trained(steps=1400),  # CSC412
         **noise(
-            100,  # S2's summary: 1,654,784 = 101 x 16,384
+            100,  # CSC412's summary: 1,654,784 = 101 x 16,384
             split_d=True,  # Keras's train_on_batch
             **{"schedule.kind": "as_printed"},
         ),
-        "method.generator.output": "sigmoid",  # S2
+        "method.generator.output": "sigmoid",  # CSC412
         "method.generator.kernel": 5,
         "method.discriminator.kernel": 5,
         "method.discriminator.dropout": 0.25,  # chosen
@@ -208,7 +222,7 @@ TABLE = {
         "method.generator.norm.epsilon": 1e-3,
         "method.discriminator.norm.momentum": 0.99,
         "method.discriminator.norm.epsilon": 1e-3,
-        # S2's two summaries print these totals with 960 and 896 statistics.
+        # CSC412's two summaries print these totals with 960 and 896 statistics.
         "parameters.generator": 2_734_531 - 960,
         "parameters.discriminator": 1_086_273 - 896,
     },
@@ -217,8 +231,8 @@ TABLE = {
         "flip": False,
         "ema_half_life": 0,
         **both(adam()),
-        **trained(epochs=25),  # S3
-        **noise(128, shared_noise=False),  # S3: G's update has noise of its own
+        **trained(epochs=25),  # AIUB
+        **noise(128, shared_noise=False),  # AIUB: G's update has noise of its own
         "parameters.generator": G64 + 16 * 28 * 512,
         "parameters.discriminator": D64,
     },
@@ -226,8 +240,8 @@ TABLE = {
         "batch_size": 128,  # chosen
         "flip": False,
         "ema_half_life": 0,
-        **both(adam()),  # S4
-        **trained(epochs=20),  # S4: samples up to epoch 20
+        **both(adam()),  # UCSD
+        **trained(epochs=20),  # UCSD: samples up to epoch 20
         **noise(100),  # chosen
         **counts(generator=G64, discriminator=D64),
     },
@@ -235,10 +249,10 @@ TABLE = {
         "batch_size": 128,  # chosen
         "flip": False,
         "ema_half_life": 0,
-        **both(adam()),  # S4
-        **trained(epochs=24),  # S4: samples up to epoch 24
+        **both(adam()),  # UCSD
+        **trained(epochs=24),  # UCSD: samples up to epoch 24
         **noise(100),  # chosen
-        "method.discriminator.spectral": True,  # S4
+        "method.discriminator.spectral": True,  # UCSD
         "parameters.generator": G64,
     },
     "ref_dcgan64": {
@@ -261,7 +275,7 @@ TABLE = {
         "flip": True,
         "ema_half_life": 0,
         # Halved each 100 epochs of 121 steps.
-        **both(adam(drops=(12_100, 24_200, 36_300, 48_400, 60_500), drop_factor=0.5)),
+        **both(adam(boundaries=(12_100, 24_200, 36_300, 48_400, 60_500), gamma=0.5)),
         **trained(epochs=600),
         **noise(100),
         "method.wrong_weight": 0.5,  # Reed et al. 2016, algorithm 1
@@ -280,7 +294,7 @@ TABLE = {
         "batch_size": 1,
         "flip": True,
         "ema_half_life": 0,
-        **both(adam(unit="epoch", decay_from=100, decay_steps=100)),
+        **both(adam(unit="epoch", decay_start=100, decay_steps=100)),
         **trained(epochs=200),
         "method.loss": "least_squares",
         "method.identity": 5.0,
@@ -321,7 +335,7 @@ TABLE = {
         "batch_size": 32,
         "flip": False,
         "ema_half_life": 5000,
-        **both(adam(rate=5e-4, drops=(8000,), drop_factor=0.2)),
+        **both(adam(learning_rate=5e-4, boundaries=(8000,), gamma=0.2)),
         **trained(steps=12_000),
         **noise(64),
         "method.wrong_text": "one_part",
@@ -341,19 +355,19 @@ TABLE = {
     "quickstart": {
         "batch_size": 32,
         "ema_half_life": 2000,
-        **both(adam(rate=5e-4)),
+        **both(adam(learning_rate=5e-4)),
         **trained(steps=1800),
         **noise(64),
     },
     "colour_classifier": {
         "batch_size": 64,
         "flip": True,
-        "d": adam(rate=1e-3, b1=0.9),
+        "d": adam(learning_rate=1e-3, b1=0.9),
         **trained(epochs=20),
     },
     "painted_classifier": {
         "batch_size": 64,
-        "d": adam(rate=1e-3, b1=0.9),
+        "d": adam(learning_rate=1e-3, b1=0.9),
         **trained(epochs=6),
     },
 }

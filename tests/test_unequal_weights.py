@@ -28,9 +28,9 @@ from oracles.games import (
     texts,
 )
 
-from anigan_jax.methods import text_gan as text_gan_module
 from anigan_jax.methods.cartoongan import CartoonGame, CartoonGAN
 from anigan_jax.methods.cyclegan import CycleGame, CycleGAN
+from anigan_jax.methods.text_gan import TextGAN
 
 B = 4
 
@@ -78,7 +78,7 @@ def text_g_by_hand(s, g):
 
 @pytest.mark.parametrize("loss", ORACLE)
 def test_terms_of_the_text_gan(loss, monkeypatch):
-    monkeypatch.setattr(text_gan_module, "draw_texts", lambda *_: TEXTS)
+    monkeypatch.setattr(TextGAN, "draw_texts", lambda *_: TEXTS)
     s = text_gan(
         loss=loss,
         wrong_weight=0.25,

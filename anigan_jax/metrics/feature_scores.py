@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Num
 
 from anigan_jax.metrics import frechet, kid, mind, prdc
 
@@ -195,7 +196,9 @@ def kid_size(*counts: int) -> int:
     return min(SIZE, *counts)
 
 
-def scores(fake: np.ndarray, real: np.ndarray, seed: int, size: int) -> Scores:
+def scores(
+    fake: Num[np.ndarray, "n d"], real: Num[np.ndarray, "m d"], seed: int, size: int
+) -> Scores:
     """All scores of two feature sets.
 
     Args:

@@ -5,6 +5,8 @@ the tests of losses.
 """
 
 import dataclasses
+import functools
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -12,12 +14,12 @@ import numpy as np
 
 from anigan_jax import rng
 from anigan_jax.core import Keys, Method, Phase, TrainState
-from anigan_jax.methods.gan import GAN, Game
+from anigan_jax.methods.gan import GAN, Networks
 from anigan_jax.methods.text_conditioning import Encoder, Texts
-from anigan_jax.methods.text_gan import TextGame, TextGAN
+from anigan_jax.methods.text_gan import TextGAN
 from anigan_jax.networks.dcgan import Discriminator, Generator
 from anigan_jax.networks.text import TextDiscriminator, TextGenerator
-from anigan_jax.optimizers import Optimizer, direction
+from anigan_jax.optimizers import Optimizer
 from anigan_jax.training import step as train_step
 
 SIDE, Z_DIM, T_DIM = 2, 3, 2
@@ -29,9 +31,12 @@ PIXELS = SIDE * SIDE * 3
 
 def game_batch(image_a, image_b=None, edges_b=None) -> dict:
     """The batch that a loss sees: images (b, H, W, 3) of one domain or of two."""
-    batch = {"real": image_a, "real_b": image_b, "edges_b": edges_b}
-    batch = {name: jnp.asarray(x, jnp.float32) for name, x in batch.items() if x is not None}
-    return {**batch, "keys": example_keys(99, len(image_a))}
+    domains = {"a": {"image": image_a}, "b": {"image": image_b, "edges": edges_b}}
+    batch = {
+        domain: {name: jnp.asarray(x, jnp.float32) for name, x in arrays.items() if x is not None}
+        for domain, arrays in domains.items()
+    }
+    return {**batch, "keys": example_keys(99, len(image_a)), "constants": {}}
 
 
 def game_state(params: dict, stats: dict | None = None, extra: dict | None = None):
@@ -43,7 +48,6 @@ def game_state(params: dict, stats: dict | None = None, extra: dict | None = Non
         stats=stats or {player: {} for player in params},
         opt_state={},
         ema={},
-        frozen={},
         extra_state=extra or {},
     )
 
@@ -60,8 +64,12 @@ def sgd(rate: float):
 
 def game_of(settings, g, d):
     """A game of any settings of the noise-to-image families between two given networks."""
-    kind = TextGame if isinstance(settings, TextGAN) else Game
-    return kind(settings, g, d, None)
+    nets = Networks(g, d, settings.generator.unit_range, None)
+    return SimpleNamespace(
+        updates=lambda: settings.updates(nets),
+        generate=nets.generate,
+        penalty=functools.partial(settings.penalty, nets),
+    )
 
 
 def train_one_step(config, game, state, batch, z_dim=Z_DIM):
@@ -84,8 +92,7 @@ def train_one_step(config, game, state, batch, z_dim=Z_DIM):
     phase = Phase("train", updates)
     method = Method(None, (phase,), None, None, z_dim)
     step = train_step.make_train_step(config, method, phase, None)
-    players = {"g": config.g, "d": config.d}
-    opt_state = {p: direction(players[p]).init(state.params[p]) for p in state.params}
+    opt_state = {p: config.optimizers[p].build().init(state.params[p]) for p in state.params}
     examples = jnp.arange(len(batch["keys"]), dtype=jnp.int32)
     run = jax.jit(lambda state: step(state, lambda *_: batch, examples))
     state, metrics = run(state.replace(opt_state=opt_state))
