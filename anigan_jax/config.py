@@ -197,17 +197,21 @@ def from_json(tree: Any, own: Callable[[str], Any] | None = None) -> Any:
     module, _, name = str(tree["class"]).partition(":")
     try:
         if module.split(".")[0] == PACKAGE:
-            found: Any = importlib.import_module(module)
+            source: Any = importlib.import_module(module)
         elif own is not None:
-            found = own(module)
+            source = own(module)
         else:
             raise UserError(
                 f"the settings name {name!r} of {module}, which is not part of {PACKAGE}"
             )
+        found = source
         for part in name.split("."):
             found = getattr(found, part)
         if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
             raise TypeError(f"{name} is not a settings class")
+        # A name may lead through what a module has imported, to classes of anybody.
+        if found.__module__ != source.__name__:
+            raise TypeError(f"{name} is defined elsewhere, in {found.__module__}")
         return found(**fields)
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise UserError(f"the settings of {module}:{name} cannot be read: {error}") from None

@@ -242,15 +242,15 @@ def importer(folder: Path, sha256: Mapping[str, str], trust: bool) -> Callable[[
             raise UserError(f"a class of {file} was defined outside of any file; it cannot be read")
         if not trust:
             raise UserError(
-                f"this run has classes of its own, and opening it would run {folder / file}. Read "
-                "that file; if you trust it, pass --trust (in Python: trust=True)"
+                f"this run has classes of its own, and opening it would run {', '.join(sha256)} of "
+                f"{folder}. Read that code; if you trust it, pass --trust (in Python: trust=True)"
             )
         for name, expected in sha256.items():
             path = folder / name
             if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != expected:
                 raise UserError(f"{path} is absent or not the file that the run was trained with")
         known = hashlib.sha256("".join(sha256.values()).encode()).hexdigest()[:12]
-        module = f"anigan_run_{known}_{Path(file).stem}"
+        module = f"anigan_run_{known}_" + re.sub(r"\W", "_", file)
         return sys.modules.get(module) or _with_neighbors(module, folder, file, set(sha256))
 
     return own

@@ -13,6 +13,7 @@ environment.prepare("cpu")
 from tiny import (  # noqa: E402
     NAMES,
     arrays,
+    constants_of,
     digests,
     packed,
     run_steps,
@@ -35,6 +36,7 @@ with tempfile.TemporaryDirectory() as folder:
             continue
         done[config] = name
         pack = packed(config, Path(folder))
-        end, _ = run_steps(config, arrays(config, pack), start(config, pack)[1], 3)
+        state, constants = start(config, pack)[1], constants_of(config, pack)
+        end, _ = run_steps(config, arrays(config, pack), state, 3, constants=constants)
         out[name] = digests(end)
 print(json.dumps(out))

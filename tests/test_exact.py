@@ -60,7 +60,9 @@ ENTRIES = {
     "optimizer of g": lambda now, new: {"opt_state": {**now.opt_state, "g": new.opt_state["g"]}},
     "optimizer of d": lambda now, new: {"opt_state": {**now.opt_state, "d": new.opt_state["d"]}},
     "average": lambda now, new: {"ema": new.ema},
-    "memory": lambda now, new: {"memory": {"correct": np.int32(16), "judged": np.int32(16)}},
+    "extra state": lambda now, new: {
+        "extra_state": {"correct": np.int32(16), "judged": np.int32(16)}
+    },
     "step": lambda now, new: {"step": new.step},
     "key": lambda now, new: {"key": np.zeros_like(new.key) + 1},
     "nothing": lambda now, new: {},
@@ -139,7 +141,7 @@ def test_kill_and_resume_equal_an_uninterrupted_run(runs):
     assert len(ledger(folder / "whole")) == 241
 
 
-def test_feed_mapper_and_dispatch_do_not_change_the_bits(runs):
+def test_input_mapper_and_dispatch_do_not_change_the_bits(runs):
     folder, config = runs
     options = ["--run.input", "host", "--run.mapper", "shard_map"]
     options += ["--run.steps-per-dispatch", "4", "--run.checkpoint-every", "8"]
@@ -163,7 +165,7 @@ def test_replay_names_the_first_step_of_another_seed(runs, tmp_path):
     run = copy(runs, tmp_path)
     path = run / "run.json"
     recorded = json.loads(path.read_text())
-    recorded["overrides"] += ["--seed", "1"]
+    recorded["config"]["seed"] = 1
     path.write_text(json.dumps(recorded))
     done = anigan("replay", run, "--until", 10)
     assert done.returncode == 1
@@ -174,7 +176,7 @@ def test_replay_names_the_first_step_of_other_data(runs, tmp_path):
     run = copy(runs, tmp_path)
     path = run / "run.json"
     recorded = json.loads(path.read_text())
-    recorded["overrides"] += ["--data.seed", "1"]
+    recorded["config"]["data"]["seed"] = 1
     path.write_text(json.dumps(recorded))
     done = anigan("replay", run, "--until", 10)
     assert done.returncode == 1
@@ -224,7 +226,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_over(runs, tmp_p
 
 def test_the_state_tree_is_the_whole_of_training():
     fields = {field.name for field in dataclasses.fields(start(FULL)[1])}
-    covered = {"params", "stats", "opt_state", "ema", "memory", "step", "key", "frozen"}
+    covered = {"params", "stats", "opt_state", "ema", "extra_state", "step", "key"}
     assert fields == covered
 
 

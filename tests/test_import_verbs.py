@@ -30,8 +30,8 @@ def test_a_script_without_a_guard_is_told_so(tmp_path):
     """Its workers run the script again and die; that is not blamed on the images."""
     path = write(tmp_path / "x", {f"{i:04}.png": files.noise_file(i % 9) for i in range(520)})
     code = (
-        "from pathlib import Path\nfrom anigan_jax.data import pack, sources\n"
-        f"pack.build(sources.Images({path!r}), Path({str(tmp_path / 'cache')!r}))\n"
+        "from pathlib import Path\nfrom anigan_jax.data import dataset, images\n"
+        f"dataset.build(images.Images({path!r}), Path({str(tmp_path / 'cache')!r}))\n"
     )
     script = tmp_path / "script.py"
     script.write_text(code)

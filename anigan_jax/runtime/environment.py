@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import functools
 import gc
 import hashlib
 import importlib.metadata
 import os
 import platform as host
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +18,7 @@ from anigan_jax.errors import UserError
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pillow")
 PLATFORMS = {"cpu": "cpu", "gpu": "cuda", "tpu": "tpu"}
+HOME = Path(__file__).resolve().parent.parent
 
 
 def cache_home() -> Path:
@@ -92,6 +96,22 @@ def start() -> None:
     self_test()
 
 
+def unused_accelerator() -> str:
+    """What to do where this machine has an accelerator that JAX does not use; '' elsewhere."""
+    import jax
+
+    # Whoever names a platform means it.
+    if jax.default_backend() != "cpu" or os.environ.get("JAX_PLATFORMS"):
+        return ""
+    for device, name, extra in (("nvidia[0-9]*", "GPU", "cuda"), ("accel*", "TPU", "tpu")):
+        if any(Path("/dev").glob(device)):
+            return (
+                f"this machine has a {name} that JAX does not use: pip install "
+                f"'anigan_jax[{extra}]', or say --run.platform cpu"
+            )
+    return ""
+
+
 def self_test() -> None:
     """Compares compiled sums of squares of odd length with NumPy (jax issue 39103)."""
     import jax
@@ -108,17 +128,78 @@ def self_test() -> None:
         )
 
 
+@functools.cache
 def sources() -> str:
-    """SHA-256 of this package's own code, shortened."""
-    folder = Path(__file__).parent.parent
+    """SHA-256 of this package's own code, as it was when it was first asked for."""
     total = hashlib.sha256()
-    for path in sorted(folder.rglob("*.py")):
-        total.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
-    return total.hexdigest()[:16]
+    for path in sorted(HOME.rglob("*.py")):
+        total.update(path.relative_to(HOME).as_posix().encode() + path.read_bytes())
+    return total.hexdigest()
+
+
+@functools.cache
+def revision() -> str:
+    """The commit of the checkout that holds this package, with '+' where files differ from it.
+
+    '' where it was installed from a wheel.
+    """
+    root = HOME.parent
+    if not (root / ".git").exists():
+        return ""
+    # Variables of a commit hook would point at another repository.
+    env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    words = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty=+"]
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        done = subprocess.run(
+            [*words, "--exclude=*"], env=env, capture_output=True, text=True, timeout=10
+        )
+        return done.stdout.strip()
+    return ""
+
+
+def flags() -> dict[str, tuple[str, str]]:
+    """XLA flags that the environment names -> (value there, value in force).
+
+    XLA reads the environment once, when JAX starts; what it does not say is '' here.
+    """
+    # No public name of JAX tells what XLA has read.
+    from jax._src import compiler
+
+    found: dict[str, list[str]] = {}
+    options = compiler.get_compile_options(1, 1)
+    # It owns the memory of what is read below.
+    build = options.executable_build_options
+    for line in repr(build.debug_options).splitlines():
+        name, _, value = line.replace(" {", ": {}").partition(":")
+        found.setdefault(name, []).append(value.strip().strip('"'))
+    words = os.environ.get("XLA_FLAGS", "").split()
+    named = [word.removeprefix("--").partition("=") for word in words]
+    return {
+        name: (value if equals else "true", ",".join(found.get(name, [])))
+        for name, equals, value in named
+    }
+
+
+def late_flags() -> list[str]:
+    """'--name=value' of XLA flags that were set after JAX had started, and are not in force."""
+
+    def plain(value: str) -> str | float:
+        value = {"": "0", "false": "0", "true": "1"}.get(value.lower(), value)
+        try:
+            return float(value)
+        except ValueError:
+            return value
+
+    return [
+        f"--{name}={wanted}"
+        for name, (wanted, now) in flags().items()
+        # Lists of names, and tables, are written otherwise than they are read.
+        if plain(wanted) != plain(now) and not (wanted and (now.isupper() or "{" in now))
+    ]
 
 
 def facts() -> dict:
-    """Versions, devices, threads and flags of this process."""
+    """Versions, devices, threads, flags in force and source of this process; JAX has started."""
     import jax
 
     devices = jax.devices()
@@ -128,5 +209,7 @@ def facts() -> dict:
         "platform": devices[0].platform,
         "device_kind": devices[0].device_kind,
         "NPROC": os.environ.get("NPROC", ""),
-        "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
+        "XLA_FLAGS": " ".join(f"--{name}={now}" for name, (_, now) in flags().items()),
+        "source_sha256": sources(),
+        "git": revision(),
     }
