@@ -37,6 +37,8 @@ _OPTIMIZER = {
 _SETTINGS = {
     "run.judge": "run.eval-network",
     "run.feed": "run.input",
+    "run.silent-after": "run.heartbeat-timeout",
+    "run.stuck-after": "run.stall-timeout",
     "lr": "optimizers.g.learning-rate",
     "learning-rate": "optimizers.g.learning-rate",
     "steps": "run.steps",

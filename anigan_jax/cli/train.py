@@ -59,7 +59,7 @@ def train(
         raise UserError("say where the run goes: --workdir RUN")
     if dry_run:
         return _dry_run(settings, workdir, json)
-    words = (f"--resume {resume}",) if resume else (config, "--workdir", str(workdir))
+    words = ("--resume", str(resume)) if resume else (config, "--workdir", str(workdir))
     try:
         with signals.caught() as stop:
             command = ("anigan", "train", *words, *overrides)
