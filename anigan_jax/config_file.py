@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import difflib
 import hashlib
 import importlib.util
+import io
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +21,7 @@ import tyro
 
 from anigan_jax.config import PACKAGE, Config
 from anigan_jax.errors import UserError
+from anigan_jax.runtime.environment import config_folder
 
 RENAMED = {
     "seed_tsinghua_dcgan": "tsinghua_dcgan",
@@ -32,13 +36,6 @@ RENAMED = {
     "seed_sn_dcgan": "ucsd_sn_dcgan",
 }
 """Former names of configs -> the names that they have now."""
-
-
-def config_folder() -> Path:
-    """The project's own configs: in the package where it is installed, beside it in a checkout."""
-    package = Path(__file__).resolve().parent
-    installed = package / "configs"
-    return installed if installed.is_dir() else package.parent / "configs"
 
 
 def find(name: str) -> Path:
@@ -119,8 +116,34 @@ def _near(name: str, known: set[str]) -> str:
 
 
 def override(config: Config, argv: list[str], prog: str) -> Config:
-    """Typed overrides; tyro prints help and errors itself, with exit code 2."""
-    return tyro.cli(type(config), args=argv, default=config, prog=prog)
+    """Typed overrides.
+
+    Raises:
+      UserError: one of them is unknown or has no such value.
+      SystemExit: 0, where help is asked for and was printed.
+    """
+    return parse(type(config), argv, prog, default=config)
+
+
+def parse(target: Any, argv: list[str], prog: str, **options: Any) -> Any:
+    """`tyro.cli`, whose refusals are UserErrors; help is printed and leaves by SystemExit."""
+    said = io.StringIO()
+    # Its boxes are as wide as the terminal; words of ours are not broken.
+    columns = {} if {"-h", "--help"} & set(argv) else {"COLUMNS": "1000"}
+    before = {name: os.environ.get(name) for name in columns}
+    os.environ.update(columns)
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(target, args=argv, prog=prog, **options)
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        lines = [line.strip(" │") for line in said.getvalue().splitlines()]
+        kept = [line for line in lines if line and line[0] not in "╭╰─"]
+        raise UserError("\n  ".join(kept)) from None
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
 def refuse_repeats(argv: list[str]) -> None:

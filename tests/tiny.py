@@ -37,12 +37,13 @@ from anigan_jax.networks.text import TextDiscriminator, TextGenerator
 from anigan_jax.optimizers import Optimizer
 from anigan_jax.perceptual import vgg
 from anigan_jax.runtime import devices as parallel
+from anigan_jax.runtime import environment
 from anigan_jax.state import init_state
 from anigan_jax.storage import checkpoint, run_dir, safetensors
 from anigan_jax.training import input, program
 from anigan_jax.training import step as train_step
 
-NAMES = sorted(path.stem for path in config_file.config_folder().glob("*.py"))
+NAMES = sorted(path.stem for path in environment.config_folder().glob("*.py"))
 
 # Everything that has state of its own: dynamic schedule, EMA, spectral and batch norm.
 FULL = Config(

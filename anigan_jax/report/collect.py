@@ -57,8 +57,8 @@ def recorded(run: Path) -> dict:
         for key in ("name", "data_sha256"):
             if not isinstance(found[key], str):
                 raise ValueError(f"{key} is not a string")
-        if not all(isinstance(word, str) for word in found["overrides"]):
-            raise ValueError("overrides are not strings")
+        if not all(isinstance(word, str) for word in found["command"]):
+            raise ValueError("the command is not of strings")
         found["config"]["run"]["log_every"] + 0
     return found
 
@@ -85,7 +85,8 @@ def collect(run: Path, label: str, looked: dict | None = None) -> dict:
         "name": about["name"],
         "schema": about.get("schema"),
         "commands": commands(run),
-        "overrides": about["overrides"],
+        # After `anigan train CONFIG --workdir RUN`.
+        "overrides": about["command"][5:],
         "seed": about["config"].get("seed"),
         "facts": about["facts"],
         "digests": {key: value for key, value in about.items() if key.endswith("_sha256")},

@@ -31,6 +31,13 @@ def cache_home() -> Path:
         raise UserError("there is no home; XDG_CACHE_HOME says where caches go instead") from None
 
 
+def config_folder() -> Path:
+    """The project's own configs: in the package where it is installed, beside it in a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    installed = package / "configs"
+    return installed if installed.is_dir() else package.parent / "configs"
+
+
 def prepare(platform: str = "auto", devices: int = 0, threads: str | None = None) -> None:
     """Sets the environment; must run before JAX starts its backend.
 
@@ -60,6 +67,19 @@ def prepare(platform: str = "auto", devices: int = 0, threads: str | None = None
     folder = cache_home() / f"xla-{host.machine()}-{host.node()}"
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+    if "jax" in sys.modules:
+        _tell_jax()
+
+
+def _tell_jax() -> None:
+    """Gives JAX what it reads from the environment once, when it is imported."""
+    import jax
+
+    for name in ("jax_platforms", "jax_compilation_cache_dir"):
+        if value := os.environ.get(name.upper()):
+            jax.config.update(name, value)
+    least = os.environ.get("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "1")
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", float(least))
 
 
 def release_host_memory() -> None:
@@ -73,12 +93,7 @@ def start() -> None:
     """Starts the backend and tests it; an absent platform is the user's error."""
     import jax
 
-    # A config may have imported JAX before its environment was set.
-    for name in ("jax_platforms", "jax_compilation_cache_dir"):
-        if value := os.environ.get(name.upper()):
-            jax.config.update(name, value)
-    least = os.environ.get("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "1")
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", float(least))
+    _tell_jax()
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:

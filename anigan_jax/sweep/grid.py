@@ -118,8 +118,7 @@ def grid(name: str, overrides: list[str], varied: list[str], seeds: int, workdir
       varied: texts as `axis` reads them; words of one value are parted by spaces.
 
     Raises:
-      UserError: a value that no run can have, or two runs of one name.
-      SystemExit: with tyro's message, where a path or a value is not the config's.
+      UserError: a path or a value that the config cannot have, or two runs of one name.
     """
     base = config_file.load(name)
     axes = [axis(text) for text in varied]

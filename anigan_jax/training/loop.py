@@ -127,6 +127,8 @@ def _header(config, shapes: TrainState, pack: Pack, workdir: Path, at: int, tota
     second = f", domain B {len(pack.part('trainB')):,}" if pack.has("trainB") else ""
     held = ", none held out" if not pack.has("test") else f", {len(pack.first('test')):,} held out"
     yield f"data        {len(pack.images):,} images of {config.data.size} px{second}{held}"
+    if small := pack.manifest.get("counts", {}).get("enlarged"):
+        yield f"note: {small:,} images are smaller than {config.data.size} px and were enlarged"
     sizes = {
         player: sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))
         for player, tree in shapes.params.items()
