@@ -3,6 +3,7 @@
 import gc
 import os
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -12,6 +13,8 @@ from anigan_jax.runtime import environment
 pytest_plugins = ["faults.table", "trained", "faults.undisturbed"]
 
 os.environ["NPROC"] = "16"
+# What one process has compiled no other compiles again, however small: they are many.
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 environment.prepare("cpu", devices=4)
 
 MAPS = Path("/proc/self/maps")
@@ -38,7 +41,8 @@ def verb(capsys):
     """Runs a verb here, which is quicker than a process: (exit code, stdout, stderr)."""
 
     def run(*args):
-        with pytest.raises(SystemExit) as stop:
+        # A verb sets the environment that its process computes in.
+        with mock.patch.dict(os.environ), pytest.raises(SystemExit) as stop:
             main.main(list(map(str, args)))
         out = capsys.readouterr()
         return stop.value.code, out.out, out.err

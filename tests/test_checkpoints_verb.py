@@ -127,7 +127,7 @@ def test_the_verb_does_not_call_damaged_what_cannot_be_read_for_now(run, verb):
 
 JAX_OF = """
 import sys
-from anigan_jax import cli
+from anigan_jax.cli import main as cli
 try:
     cli.main(sys.argv[1:])
 finally:

@@ -22,7 +22,7 @@ STEPS = FULL.run.steps
 CONFIG = f"""import dataclasses, sys
 sys.path.insert(0, {str(HERE.parent)!r})
 from tiny import FULL
-from anigan_jax.data.sources import Images
+from anigan_jax.data.images import Images
 # Letters of other locales: \u0130\u0131\u00df\U0001f600
 CONFIG = dataclasses.replace(FULL, data=Images(size=16, test=0))
 """
@@ -185,7 +185,7 @@ def test_a_run_folder_that_cannot_be_is_refused(plain, tmp_path, name):
 
 VERBS = """
 import contextlib, io, json, sys
-from anigan_jax import cli
+from anigan_jax.cli import main as cli
 
 if __name__ == "__main__":
     codes = []
