@@ -1,55 +1,52 @@
-"""Frozen dataclasses of an experiment, loading, identity; standard library only."""
+"""Frozen dataclasses of an experiment: settings, checks, identity, JSON."""
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
-import importlib.util
+import importlib
 import json
 import math
-import re
-from collections.abc import Iterator
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
-
-import tyro
 
 from anigan_jax.data.sources import Source
 from anigan_jax.errors import UserError
 from anigan_jax.optimizers import Optimizer
 
-Network = Literal["vgg16", "inception", "random"]
-"""By which images can be judged; `features` has them."""
+FeatureNetwork = Literal["vgg16", "inception", "random"]
+"""By which images can be scored; `evaluation.features` has them."""
 ComputeType = Literal["float32", "bfloat16"]
 """What networks multiply in."""
+PACKAGE = "anigan_jax"
 
 
 @dataclass(frozen=True)
 class MethodSettings:
     """Base of every family's hyper-parameters; `make(axis_name)` gives the Method."""
 
-    def make(self, axis_name: str | None) -> Any:
+    def make(self, axis_name: str | None = None) -> Any:
+        """The `core.Method`; `axis_name` is the mapped axis of devices, None on one device."""
         raise NotImplementedError
 
     def networks(self) -> dict[str, tuple[Any, tuple]]:
-        """Name -> (Flax module with `blocks`, shapes of its inputs for one image)."""
+        """Name -> (Flax module, shapes of its inputs for one image)."""
         raise NotImplementedError
 
-    def inputs(self, pack: Any, part: str = "train") -> dict[str, Any]:
-        """Arrays (N, ...) beside the images of a part, in the batch under their names.
-
-        Names that end in '_b' are rows of the second domain.
-        """
+    def inputs(self, pack: Any, part: str = "train") -> dict[str, dict[str, Any]]:
+        """Domain -> name -> array (N, ...), beside the images of domain A of a part."""
         return {}
 
-    def frozen(self, pack: Any) -> dict[str, Any]:
-        """NumPy arrays, a flat dict, that the state holds and nothing trains."""
+    def constants(self, pack: Any) -> dict[str, Any]:
+        """NumPy arrays, a flat dict, that losses read and nothing trains."""
         return {}
 
     @property
     def size(self) -> int:
+        """Image side in pixels."""
         raise NotImplementedError
 
     @property
@@ -88,9 +85,9 @@ class Run:
     evaluate_n: int = 2000
     """Images of each evaluation; as many as are held out where those are fewer, so that the
     floor has the same number."""
-    judge: Network = "vgg16"
+    eval_network: FeatureNetwork = "vgg16"
     """Feature network of the evaluations."""
-    feed: Literal["resident", "streamed"] = "resident"
+    input: Literal["device", "host"] = "device"
     """Data on the device, or sent two batches ahead; the same bits."""
     mapper: Literal["pmap", "shard_map"] = "pmap"
     """How the step is mapped over devices; the same bits. Several processes: always shard_map."""
@@ -103,6 +100,10 @@ class Run:
     stuck_after: int = 1800
     """Seconds without progress after which all processes give up; above the longest
     compilation and evaluation."""
+
+
+def _adam_for_both() -> dict[str, Optimizer]:
+    return {"g": Optimizer(), "d": Optimizer()}
 
 
 @dataclass(frozen=True)
@@ -118,51 +119,105 @@ class Config:
     """Root of all randomness."""
     flip: bool = False
     """Mirror each real image with probability 1/2."""
-    g: Optimizer = Optimizer()
-    """Optimizer of the generator."""
-    d: Optimizer = Optimizer()
-    """Optimizer of the discriminator."""
+    optimizers: dict[str, Optimizer] = field(default_factory=_adam_for_both)
+    """One for each player of the method: 'g', 'd', ..."""
     ema_half_life: int = 0
     """Half-life, in real images, of the average of G's weights; 0: none."""
     run: Run = field(default_factory=Run)
 
-
-def to_dict(value: Any) -> Any:
-    """JSON form of settings; a dataclass is tagged with its class name."""
-    if dataclasses.is_dataclass(value):
-        fields = {f.name: to_dict(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        return {"class": type(value).__name__, **fields}
-    if isinstance(value, tuple | list):
-        return [to_dict(item) for item in value]
-    return value
+    def __hash__(self) -> int:
+        return hash(fingerprint(self))
 
 
-def in_steps(config: Config, images: int) -> Config:
-    """The config with its length and rates counted in steps, not in epochs of `images` images."""
+def resolve(config: Config, images: int) -> Config:
+    """The config with its length and schedules in steps, not in epochs of `images` images."""
     per_epoch = images // config.batch_size
-
-    def player(settings: Optimizer) -> Optimizer:
-        if settings.unit == "step":
-            return settings
-        return dataclasses.replace(
-            settings,
-            unit="step",
-            drops=tuple(epoch * per_epoch for epoch in settings.drops),
-            decay_from=settings.decay_from * per_epoch,
-            decay_steps=settings.decay_steps * per_epoch,
-        )
-
     steps = config.run.steps or config.run.epochs * per_epoch
-    return dataclasses.replace(
-        config,
-        g=player(config.g),
-        d=player(config.d),
-        run=dataclasses.replace(config.run, steps=steps),
-    )
+    players = {name: o.in_steps(per_epoch) for name, o in config.optimizers.items()}
+    run = dataclasses.replace(config.run, steps=steps)
+    return dataclasses.replace(config, optimizers=players, run=run)
+
+
+def _tree(value: Any, class_name: Callable[[type], str], locations: bool = True) -> Any:
+    """JSON form of settings; each dataclass is tagged with its class.
+
+    Args:
+      locations: whether fields that only say where something lies are in it.
+    """
+
+    def walk(value: Any) -> Any:
+        if dataclasses.is_dataclass(value):
+            kept = [f for f in dataclasses.fields(value) if locations or not is_location(f)]
+            fields = {f.name: walk(getattr(value, f.name)) for f in kept}
+            return {"class": class_name(type(value)), **fields}
+        if isinstance(value, Mapping):
+            return {name: walk(item) for name, item in value.items()}
+        if isinstance(value, tuple | list):
+            return [walk(item) for item in value]
+        return value
+
+    return walk(value)
+
+
+def is_location(field: dataclasses.Field) -> bool:
+    """Whether a field says where something lies: what lies there is known by its hash."""
+    return bool(field.metadata.get("location"))
+
+
+def to_json(value: Any, files: Mapping[str, str] = types.MappingProxyType({})) -> Any:
+    """JSON form of settings that `from_json` reads back.
+
+    Args:
+      files: module name -> the file of the run's own code that holds it.
+    """
+
+    def name(cls: type) -> str:
+        return f"{files.get(cls.__module__, cls.__module__)}:{cls.__qualname__}"
+
+    return _tree(value, name)
+
+
+def from_json(tree: Any, own: Callable[[str], Any] | None = None) -> Any:
+    """Settings from their JSON form.
+
+    Only classes of this package are looked up; `own` gives a module of the run's own code by
+    the name of its file, which executes it.
+
+    Raises:
+      UserError: a class is unknown, its settings are others, or it is not of this package and
+        `own` is None.
+    """
+    if isinstance(tree, list):
+        return tuple(from_json(item, own) for item in tree)
+    if not isinstance(tree, dict):
+        return tree
+    fields = {name: from_json(item, own) for name, item in tree.items() if name != "class"}
+    if "class" not in tree:
+        return fields
+    module, _, name = str(tree["class"]).partition(":")
+    try:
+        if module.split(".")[0] == PACKAGE:
+            found: Any = importlib.import_module(module)
+        elif own is not None:
+            found = own(module)
+        else:
+            raise UserError(
+                f"the settings name {name!r} of {module}, which is not part of {PACKAGE}"
+            )
+        for part in name.split("."):
+            found = getattr(found, part)
+        if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
+            raise TypeError(f"{name} is not a settings class")
+        return found(**fields)
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise UserError(f"the settings of {module}:{name} cannot be read: {error}") from None
 
 
 def identity(config: Config) -> dict[str, Any]:
-    """The part of a config that decides the bits of a step, flat: path -> value."""
+    """The part of a config that decides the bits of a step, flat: path -> value.
+
+    Where data and weights lie is not in it: what lies there is compared by its SHA-256.
+    """
     flat: dict[str, Any] = {}
 
     def walk(path: str, value: Any) -> None:
@@ -172,7 +227,7 @@ def identity(config: Config) -> dict[str, Any]:
         else:
             flat[path] = value
 
-    tree = to_dict(config)
+    tree = _tree(config, lambda cls: cls.__name__, locations=False)
     tree.pop("run")
     walk("", tree)
     return flat
@@ -195,59 +250,6 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     ]
 
 
-def config_folder() -> Path:
-    """The project's own configs, beside the package."""
-    return Path(__file__).resolve().parent.parent / "configs"
-
-
-def find(name: str) -> Path:
-    """A config by path or by the name of a file in `configs/`."""
-    folder = config_folder()
-    for path in (Path(name), folder / name, folder / f"{name}.py"):
-        if path.is_file() and path.suffix == ".py":
-            return path
-    known = sorted(path.stem for path in folder.glob("*.py"))
-    near = difflib.get_close_matches(Path(name).stem, known, 1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise UserError(f"no config {name!r}.{hint} There are: {', '.join(known)}")
-
-
-def load(name: str) -> Config:
-    """Executes a config file (trusted code of the user's) and returns its CONFIG."""
-    path = find(name)
-    spec = importlib.util.spec_from_file_location(f"anigan_config_{path.stem}", path)
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(_fault_of(error, path, vars(module))) from None
-    config = getattr(module, "CONFIG", None)
-    if not isinstance(config, Config):
-        raise UserError(f"{path} defines no CONFIG of type anigan_jax.config.Config")
-    return config
-
-
-def _fault_of(error: Exception, path: Path, names: dict[str, Any]) -> str:
-    """What a config file does wrong, in one line: where, what, and the field that was meant."""
-    line, text = None, str(error)
-    if isinstance(error, SyntaxError) and error.filename == str(path):
-        line, text = error.lineno, error.msg
-    at = error.__traceback__
-    while at:
-        if at.tb_frame.f_code.co_filename == str(path):
-            line = at.tb_lineno
-        at = at.tb_next
-    where, hint = f"{path}, line {line}" if line else str(path), ""
-    if unknown := re.search(r"unexpected keyword argument '(\w+)'", text):
-        classes = [c for c in names.values() if dataclasses.is_dataclass(c)]
-        known = sorted({f.name for c in classes for f in dataclasses.fields(c)})
-        near = difflib.get_close_matches(unknown[1], known, 1)
-        hint = f". Did you mean {near[0]!r}?" if near else ""
-    return f"{where}: {type(error).__name__}: {text}{hint}"
-
-
 def _numbers(path: str, value: Any) -> Iterator[tuple[str, float]]:
     """Path and value of every float of settings in their JSON form."""
     if isinstance(value, float):
@@ -258,24 +260,58 @@ def _numbers(path: str, value: Any) -> Iterator[tuple[str, float]]:
             yield from _numbers(f"{path}.{name}".removeprefix("."), part)
 
 
-def refuse_repeats(argv: list[str]) -> None:
-    """Refuses a flag that is given twice: which one was meant cannot be known."""
-    seen: dict[str, str] = {}
-    for word in argv:
-        flag = word.partition("=")[0]
-        if not flag.startswith("--") or flag == "--":
-            continue
-        # '--a.no-b' and '--a.b', '--a-b' and '--a_b' are the same setting.
-        setting = re.sub(r"(--|\.)no-", r"\1", flag.replace("_", "-"))
-        if setting in seen:
-            also = "" if seen[setting] == flag else f", once as {seen[setting]}"
-            raise UserError(f"{flag} is given twice{also}; give it once")
-        seen[setting] = flag
+def type_faults(path: str, value: Any) -> Iterator[str]:
+    """What of settings is not of its declared type, as the command line would refuse it."""
+    hints = typing.get_type_hints(type(value))
+    for f in dataclasses.fields(value):
+        yield from _type_fault(
+            f"{path}.{f.name}".removeprefix("."), getattr(value, f.name), hints[f.name]
+        )
+
+
+def _type_fault(path: str, value: Any, hint: Any) -> Iterator[str]:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        if value not in args:
+            yield f"{path} is {value!r}; allowed are {', '.join(map(str, args))}"
+    elif origin in (typing.Union, types.UnionType):
+        if all(list(_type_fault(path, value, arg)) for arg in args):
+            yield f"{path} is {value!r}; it must be {hint}"
+    elif origin is tuple:
+        items = (args[0],) * len(value) if isinstance(value, tuple) and Ellipsis in args else args
+        if not isinstance(value, tuple) or len(value) != len(items):
+            yield f"{path} is {value!r}; it must be a tuple"
+        else:
+            for i, (item, arg) in enumerate(zip(value, items, strict=True)):
+                yield from _type_fault(f"{path}.{i}", item, arg)
+    elif origin is dict:
+        if not isinstance(value, dict):
+            yield f"{path} is {value!r}; it must be a dict"
+        else:
+            for name, item in value.items():
+                yield from _type_fault(f"{path}.{name}", item, args[1])
+    elif isinstance(hint, type) and hint is not type(None):
+        number = hint is float and isinstance(value, int) and not isinstance(value, bool)
+        wrong_bool = isinstance(value, bool) and hint is not bool
+        if not (isinstance(value, hint) or number) or wrong_bool:
+            yield f"{path} is {value!r}; it must be {hint.__name__}"
+        elif dataclasses.is_dataclass(value):
+            yield from type_faults(path, value)
+    elif hint is type(None) and value is not None:
+        yield f"{path} is {value!r}; it must be None"
 
 
 def check(config: Config) -> None:
-    """Refuses values that no run can have, all named at once."""
-    run, faults = config.run, []
+    """Refuses values that no run can have, all named at once.
+
+    Raises:
+      UserError: with every fault.
+    """
+    faults = list(type_faults("", config))
+    if faults:
+        # What follows compares numbers.
+        raise UserError("; ".join(faults))
+    run = config.run
     for path, value, low in (
         ("batch_size", config.batch_size, 1),
         ("seed", config.seed, 0),
@@ -296,21 +332,15 @@ def check(config: Config) -> None:
     ):
         if value < low:
             faults.append(f"{path} is {value}; it must be at least {low}")
-    for path, value in _numbers("", to_dict(config)):
+    for path, value in _numbers("", to_json(config)):
         if not math.isfinite(value):
             faults.append(f"{path} is {value}; it must be a finite number")
-    for player in ("g", "d"):
-        settings = getattr(config, player)
-        for name in ("rate", "epsilon"):
-            if (value := getattr(settings, name)) <= 0:
-                faults.append(f"{player}.{name} is {value}; it must be above 0")
-        for name in ("b1", "b2"):
-            if not 0 <= (value := getattr(settings, name)) < 1:
-                faults.append(f"{player}.{name} is {value}; it must be at least 0 and below 1")
+    for player, settings in config.optimizers.items():
+        faults += _optimizer_faults(f"optimizers.{player}", settings)
     if run.evaluate_every > 0 and run.evaluate_every % max(run.checkpoint_every, 1):
         faults.append(
             f"run.evaluate_every {run.evaluate_every} is not a multiple of "
-            f"run.checkpoint_every {run.checkpoint_every}; checkpoints are judged"
+            f"run.checkpoint_every {run.checkpoint_every}; checkpoints are evaluated"
         )
     if run.steps == 0 and run.epochs == 0:
         faults.append("run.steps and run.epochs are both 0; set one")
@@ -324,6 +354,12 @@ def check(config: Config) -> None:
         raise UserError("; ".join(faults))
 
 
-def override(config: Config, argv: list[str], prog: str) -> Config:
-    """Typed overrides; tyro prints help and errors itself, with exit code 2."""
-    return tyro.cli(type(config), args=argv, default=config, prog=prog)
+def _optimizer_faults(path: str, settings: Optimizer) -> Iterator[str]:
+    for name in ("learning_rate", "epsilon"):
+        if (value := getattr(settings, name)) <= 0:
+            yield f"{path}.{name} is {value}; it must be above 0"
+    for name in ("b1", "b2", "decay", "momentum"):
+        if not 0 <= (value := getattr(settings, name)) < 1:
+            yield f"{path}.{name} is {value}; it must be at least 0 and below 1"
+    if settings.weight_decay < 0:
+        yield f"{path}.weight_decay is {settings.weight_decay}; it must be at least 0"

@@ -14,7 +14,10 @@ import jax
 
 Array = jax.Array
 PyTree = Any
-Batch = dict[str, Array]
+# {"a": {"image": (b, H, W, 3), ...}, "b": {...}, "keys": (b,), "constants": {...}}: the rows of
+# each domain (most families have "a" alone), the examples' own keys in this draw, and the
+# arrays that are never trained. Images are float32 in [-1, 1].
+Batch = dict[str, Any]
 
 
 class Keys(NamedTuple):
@@ -39,18 +42,18 @@ class Aux(NamedTuple):
     Attributes:
       metrics: name -> () float32; averaged over devices by the step builder.
       stats: new mutable collections of the player that is updated.
-      memory: new method memory.
+      extra_state: new extra state of the method.
     """
 
     metrics: dict[str, Array]
     stats: PyTree
-    memory: PyTree
+    extra_state: PyTree
 
 
 # loss(params of the player, state, batch, keys) -> (scalar, Aux). Gradient flows to
 # the first argument only: the opponent, read from `state`, is a constant.
 Loss = Callable[[PyTree, "TrainState", Batch, Keys], tuple[Array, Aux]]
-# repeats(memory, step) -> () int32, the same on every device; may be 0.
+# repeats(extra_state, step) -> () int32, the same on every device; may be 0.
 Repeats = Callable[[PyTree, Array], Array]
 
 
@@ -58,11 +61,12 @@ class Update(NamedTuple):
     """One entry of a phase: who is updated, by which losses, how often.
 
     Attributes:
-      player: 'g' or 'd'; a family of one network (a classifier) has 'd' alone.
+      player: a key of `TrainState.params`: 'g' or 'd'; a family of one network (a
+        classifier) has 'd' alone.
       losses: applied in turn, an optimizer step each (most updates have one; Keras
         style training steps D on the real and on the fake batch separately).
-      repeats: a constant, or a function of (memory, step), read before the step's
-        first update.
+      repeats: a constant, or a function of (extra_state, step), read before the
+        step's first update.
       max_repeats: upper bound of `repeats`; a step reserves that many real batches.
       noise_stream: updates with the same number draw the same latents.
       fresh_noise: whether each repeat draws new latents.
@@ -88,28 +92,43 @@ class Phase(NamedTuple):
     epochs: int | None = None
 
 
-class Method(NamedTuple):
-    """A GAN family as pure functions; the driver and the step builder know no more.
+class Texts(NamedTuple):
+    """What a generator that reads texts can be asked for.
 
     Attributes:
-      init: (key, frozen) -> (params, stats, memory), dicts over players (memory: any tree).
+      encode: n `captions.Prompt`s with both colors -> (n, T) float32.
+      frequencies: (P,) how many training images each pair of colors has.
+      wordings: (P,) how many texts each pair has; 0: it cannot be asked for.
+    """
+
+    encode: Callable
+    frequencies: Any
+    wordings: Any
+
+
+class Method(NamedTuple):
+    """A GAN family as pure functions; the loop and the step builder know no more.
+
+    `constants` are the method's arrays that are never trained (`MethodSettings.constants`).
+    `data` are rows of each domain as they are stored: {"a": {"image": (n, H, W, 3) uint8, ...}}.
+
+    Attributes:
+      init: (key, constants) -> (params, stats, extra_state): dicts over players; any tree.
       phases: in order of training.
-      preview: (state, keys (n,), shown) -> {panel name: (m, H, W, 3) in [-1, 1]}; `shown`
-        are n rows of the data at most, uint8 images and inputs; {} where nothing is translated.
+      preview: (state, constants, keys (n,), data) -> {name: (m, H, W, 3) in [-1, 1]}; `data`
+        are n rows at most, {} where nothing is translated.
       generate: (params of g, stats of g, z (n, Z), text (n, T) or None) -> (n, H, W, 3)
         in [-1, 1]; None where nothing is generated.
       z_dim: length of the latent; 0 where there is none.
-      encode: (frozen, prompts) -> (n, T) float32 texts of n `captions.Prompt`s with both
-        colors; None where G takes no text. `frozen['counts']` (132,) is then how often
-        the training data has each pair.
-      evaluate: (state, held-out images (n, H, W, 3) uint8, their inputs) -> {name: float},
-        on the host; None where there is nothing to judge.
+      texts: constants -> `Texts`, on the host; None where G reads no text.
+      evaluate: (state, constants, held-out data) -> {name: float}, on the host; None where
+        there is nothing to evaluate.
       translate: direction ('ab', 'ba') -> (params of g, stats of g, images (n, H, W, 3) in
         [-1, 1]) -> the same in the other domain; None where nothing is translated.
       classify: (params of d, stats of d, images (n, H, W, 3) uint8) -> (n, 2) class
-        indices of hair and eyes, on the host; None where D is no classifier.
-      represent: (params of d, stats of d, images (n, H, W, 3) in [-1, 1]) -> (n, F) D's
-        features of them, with running statistics; None where D is no judge of whole images.
+        indices of hair and eyes, on the host; None where D is not a classifier.
+      features: (params of d, stats of d, images (n, H, W, 3) in [-1, 1]) -> (n, F) D's
+        features of them, with running statistics; None where D does not judge whole images.
     """
 
     init: Callable
@@ -117,11 +136,31 @@ class Method(NamedTuple):
     preview: Callable
     generate: Callable | None
     z_dim: int
-    encode: Callable | None = None
+    texts: Callable[[dict], Texts] | None = None
     evaluate: Callable | None = None
     classify: Callable | None = None
     translate: dict[str, Callable] | None = None
-    represent: Callable | None = None
+    features: Callable | None = None
+
+    @property
+    def players(self) -> tuple[str, ...]:
+        """Who is updated, in the order of the first updates."""
+        updates = (update for phase in self.phases for update in phase.updates)
+        return tuple(dict.fromkeys(update.player for update in updates))
+
+
+class Health(NamedTuple):
+    """What the loop asks about the state after a dispatch, beside its metrics.
+
+    Attributes:
+      first_nonfinite: () int32 index of the first leaf with NaN or Inf; -1: there is none.
+      replicated: () bool, whether all devices hold the same bits.
+      stop: () int32, the largest signal that a process got; 0: none.
+    """
+
+    first_nonfinite: Array
+    replicated: Array
+    stop: Array
 
 
 @flax.struct.dataclass
@@ -131,11 +170,9 @@ class TrainState:
     Attributes:
       step: () int32, completed steps over all phases.
       key: (2,) uint32 raw root key; never consumed, only folded.
-      params, stats, opt_state: {'g': tree, 'd': tree}.
-      ema: shadow of params['g']; {} where the method has none.
-      frozen: arrays that are never trained; {} for most. The run folder holds them once:
-        checkpoints and fingerprints leave them out.
-      memory: method memory; {} for most.
+      params, stats, opt_state: player -> tree.
+      ema: shadow of params['g']; {} where the run averages nothing.
+      extra_state: what else the method carries (an image pool, counts); {} for most.
     """
 
     step: Array
@@ -144,8 +181,7 @@ class TrainState:
     stats: dict
     opt_state: dict
     ema: PyTree
-    frozen: PyTree
-    memory: PyTree
+    extra_state: PyTree
 
 
 def generator_of(state: TrainState) -> tuple[PyTree, PyTree]:

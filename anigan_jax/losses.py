@@ -6,7 +6,7 @@ Logits are (B,); computed in float32 at least. Weights belong to the caller.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -90,10 +90,17 @@ def relativistic_g(fake: Array, real: Array, real_label=1.0):
 
 
 class Adversarial(NamedTuple):
-    """d(real, fake, real_label, fake_label) -> two terms; g(fake, real, real_label)."""
+    """The losses of both players, of logits (B,).
+
+    Attributes:
+      d: (real, fake, real_label, fake_label) -> two terms (B,).
+      g: (fake, real, real_label) -> (B,).
+      pairs: whether G's loss reads the logits of reals; else they may be anything.
+    """
 
     d: Callable
     g: Callable
+    pairs: bool = False
 
 
 ADVERSARIAL = {
@@ -102,8 +109,10 @@ ADVERSARIAL = {
     "least_squares": Adversarial(least_squares_d, least_squares_g),
     "hinge": Adversarial(hinge_d, wasserstein_g),
     "wasserstein": Adversarial(wasserstein_d, wasserstein_g),
-    "relativistic": Adversarial(relativistic_d, relativistic_g),
+    "relativistic": Adversarial(relativistic_d, relativistic_g, pairs=True),
 }
+AdversarialName = Literal[tuple(ADVERSARIAL)]  # type: ignore[valid-type]
+"""A key of `ADVERSARIAL`: what settings may name."""
 
 
 def matching_aware_d(

@@ -8,34 +8,41 @@ import jax.numpy as jnp
 from anigan_jax import rng
 from anigan_jax.config import Config
 from anigan_jax.core import Array, Method, PyTree, TrainState
-from anigan_jax.optimizers import direction
+from anigan_jax.errors import UserError
 
 
-def abstract_state(config: Config, method: Method, frozen: PyTree) -> TrainState:
-    """Shapes of a checkpoint: the state without its frozen arrays."""
-    state = jax.eval_shape(lambda held: init_state(config, method, held), frozen)
-    return state.replace(frozen={})
+def init_state(config: Config, method: Method, constants: PyTree) -> TrainState:
+    """The state before the first step, a pure function of the seed and the constants.
 
-
-def init_state(config: Config, method: Method, frozen: PyTree) -> TrainState:
-    """The state before the first step, a pure function of the seed and the frozen arrays."""
+    Raises:
+      UserError: a player has no optimizer.
+    """
+    absent = [player for player in method.players if player not in config.optimizers]
+    if absent:
+        raise UserError(
+            f"optimizers has no entry for {', '.join(map(repr, absent))}; the method's players "
+            f"are {', '.join(method.players)}"
+        )
     raw = rng.root_key(config.seed)
-    params, stats, memory = method.init(rng.stream_key(raw, rng.Stream.INIT), frozen)
-    players = {"g": config.g, "d": config.d}
+    params, stats, extra_state = method.init(rng.stream_key(raw, rng.Stream.INIT), constants)
     return TrainState(
         step=jnp.int32(0),
         key=raw,
         params=params,
         stats=stats,
-        opt_state={p: direction(players[p]).init(params[p]) for p in params},
+        opt_state={p: config.optimizers[p].build().init(params[p]) for p in params},
         # A copy: an alias of params['g'] could not be donated twice.
         ema=jax.tree.map(jnp.copy, params["g"]) if config.ema_half_life else {},
-        frozen=frozen,
-        memory=memory,
+        extra_state=extra_state,
     )
 
 
-def first_bad(tree: PyTree) -> Array:
+def abstract_state(config: Config, method: Method, constants: PyTree) -> TrainState:
+    """Shapes and types of the state, without computing it."""
+    return jax.eval_shape(lambda held: init_state(config, method, held), constants)
+
+
+def first_nonfinite(tree: PyTree) -> Array:
     """() int32 index of the first leaf with NaN or Inf; -1: there is none."""
     bad = jnp.stack(
         [

@@ -20,6 +20,6 @@ CONFIG = Config(
     data=Images(path="data/faces.zip", unlabeled="drop"),
     batch_size=64,
     flip=True,
-    d=Optimizer(rate=1e-3, b1=0.9),
+    optimizers={"d": Optimizer(learning_rate=1e-3, b1=0.9)},
     run=Run(epochs=20),
 )

@@ -53,7 +53,6 @@ CONFIG = Config(
     ),
     data=Images(path="data/faces.zip"),
     batch_size=128,
-    g=Optimizer(epsilon=1e-7),
-    d=Optimizer(epsilon=1e-7),
+    optimizers={"g": Optimizer(epsilon=1e-7), "d": Optimizer(epsilon=1e-7)},
     run=Run(steps=1400, sample_every=100, checkpoint_every=100),
 )

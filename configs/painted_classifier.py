@@ -15,6 +15,6 @@ CONFIG = Config(
     # Other faces than those of `painted_text_gan`, by the seed.
     data=PaintedFaces(count=8192, seed=1, test=0.1),
     batch_size=64,
-    d=Optimizer(rate=1e-3, b1=0.9),
+    optimizers={"d": Optimizer(learning_rate=1e-3, b1=0.9)},
     run=Run(epochs=6),
 )

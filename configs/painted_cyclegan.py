@@ -23,8 +23,7 @@ CONFIG = Config(
     ),
     data=PaintedPairs(count=4096, pairs=256),
     batch_size=4,
-    g=Optimizer(),
-    d=Optimizer(),
+    optimizers={"g": Optimizer(), "d": Optimizer()},
     ema_half_life=2000,
     run=Run(steps=4000, sample_every=500, checkpoint_every=500),
 )

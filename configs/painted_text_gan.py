@@ -35,8 +35,10 @@ CONFIG = Config(
     ),
     data=PaintedFaces(count=8192),
     batch_size=32,
-    g=Optimizer(rate=5e-4, drops=(8000,), drop_factor=0.2),
-    d=Optimizer(rate=5e-4, drops=(8000,), drop_factor=0.2),
+    optimizers={
+        "g": Optimizer(learning_rate=5e-4, boundaries=(8000,), gamma=0.2),
+        "d": Optimizer(learning_rate=5e-4, boundaries=(8000,), gamma=0.2),
+    },
     ema_half_life=5000,
     run=Run(steps=12_000, sample_every=1000, checkpoint_every=1000, keep_every=1000),
 )

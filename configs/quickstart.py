@@ -17,8 +17,7 @@ CONFIG = Config(
     ),
     data=PaintedFaces(count=4096),
     batch_size=32,
-    g=Optimizer(rate=5e-4),
-    d=Optimizer(rate=5e-4),
+    optimizers={"g": Optimizer(learning_rate=5e-4), "d": Optimizer(learning_rate=5e-4)},
     ema_half_life=2000,
     run=Run(steps=1800, sample_every=200, checkpoint_every=600),
 )

@@ -16,7 +16,7 @@ from anigan_jax.methods.cyclegan import CycleGAN
 from anigan_jax.networks.resnet import PatchDiscriminator, ResnetGenerator
 from anigan_jax.optimizers import Optimizer
 
-RATE = Optimizer(rate=2e-4, unit="epoch", decay_from=100, decay_steps=100)
+RATE = Optimizer(learning_rate=2e-4, unit="epoch", decay_start=100, decay_steps=100)
 
 CONFIG = Config(
     name="ref_cyclegan",
@@ -27,7 +27,6 @@ CONFIG = Config(
     data=Images(path="data/horse2zebra", size=256),
     batch_size=1,
     flip=True,
-    g=RATE,
-    d=RATE,
+    optimizers={"g": RATE, "d": RATE},
     run=Run(epochs=200, sample_every=1000, checkpoint_every=1000),
 )

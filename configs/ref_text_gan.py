@@ -22,7 +22,7 @@ from anigan_jax.methods.text_gan import TextGAN
 from anigan_jax.networks.text import TextDiscriminator, TextGenerator
 from anigan_jax.optimizers import Optimizer
 
-RATE = Optimizer(drops=(12_100, 24_200, 36_300, 48_400, 60_500), drop_factor=0.5)
+RATE = Optimizer(boundaries=(12_100, 24_200, 36_300, 48_400, 60_500), gamma=0.5)
 
 CONFIG = Config(
     name="ref_text_gan",
@@ -37,7 +37,6 @@ CONFIG = Config(
     data=Images(path="data/faces.zip", unlabeled="drop"),
     batch_size=64,
     flip=True,
-    g=RATE,
-    d=RATE,
+    optimizers={"g": RATE, "d": RATE},
     run=Run(epochs=600, keep_every=2000),
 )

@@ -22,6 +22,6 @@ CONFIG = Config(
     data=Images(path="data/faces.zip", unlabeled="drop"),
     batch_size=64,
     flip=True,
-    d=Optimizer(rate=5e-4, b1=0.9),
+    optimizers={"d": Optimizer(learning_rate=5e-4, b1=0.9)},
     run=Run(epochs=30, checkpoint_every=500),
 )

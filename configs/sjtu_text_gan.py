@@ -5,7 +5,7 @@ anigan train sjtu_text_gan --workdir runs/s0 --data.path FACES.zip
 ... --method.encoder.kind tags              (a learned embedding, no text encoder needed)
 ... --method.schedule.g 2                   (2:1 steps of G; the report also tried 5:1)
 ... --method.wrong-weight 0.5 --method.fake-weight 0.5      (the halves of Reed et al.)
-... --d.rate 2e-4                           (without the factor of D's learning rate)
+... --optimizers.d.learning-rate 2e-4    (no factor of its own for D)
 
 Numbers of the report: k5, G 256-128-64-3, D 64-128-256-512, text projected to 256 with
 leaky ReLU 0.2 and repeated at 4x4, the plain sum of D's three terms, beta 0.5, D's
@@ -30,6 +30,6 @@ CONFIG = Config(
     ),
     data=Images(path="data/faces.zip", unlabeled="drop"),
     batch_size=64,
-    d=Optimizer(rate=0.2 * 2e-4),
+    optimizers={"g": Optimizer(), "d": Optimizer(learning_rate=0.2 * 2e-4)},
     run=Run(epochs=40, keep_every=2000),
 )

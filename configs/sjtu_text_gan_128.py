@@ -22,6 +22,6 @@ CONFIG = Config(
     ),
     data=Images(path="data/faces.zip", unlabeled="drop"),
     batch_size=64,
-    d=Optimizer(rate=0.2 * 2e-4),
+    optimizers={"g": Optimizer(), "d": Optimizer(learning_rate=0.2 * 2e-4)},
     run=Run(epochs=40, keep_every=2000),
 )

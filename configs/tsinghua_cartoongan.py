@@ -28,14 +28,13 @@ from anigan_jax.methods.cartoongan import CartoonGAN
 from anigan_jax.networks.cartoon import CartoonGenerator
 from anigan_jax.optimizers import Optimizer
 
-RATE = Optimizer(rate=2e-4, unit="epoch", drops=(50, 75))
+RATE = Optimizer(learning_rate=2e-4, unit="epoch", boundaries=(50, 75))
 
 CONFIG = Config(
     name="tsinghua_cartoongan",
     method=CartoonGAN(generator=CartoonGenerator(flat=False), content=1.0, style=1.0),
     data=Images(path="data/photo2anime", edges=True),
     batch_size=8,
-    g=RATE,
-    d=RATE,
+    optimizers={"g": RATE, "d": RATE},
     run=Run(epochs=100),
 )

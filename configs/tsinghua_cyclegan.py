@@ -19,7 +19,7 @@ from anigan_jax.methods.cyclegan import CycleGAN
 from anigan_jax.networks.resnet import PatchDiscriminator, ResnetGenerator
 from anigan_jax.optimizers import Optimizer
 
-RATE = Optimizer(rate=3e-4, unit="epoch", drops=(120,))
+RATE = Optimizer(learning_rate=3e-4, unit="epoch", boundaries=(120,))
 
 CONFIG = Config(
     name="tsinghua_cyclegan",
@@ -36,7 +36,6 @@ CONFIG = Config(
     ),
     data=Images(path="data/photo2anime"),
     batch_size=128,
-    g=RATE,
-    d=RATE,
+    optimizers={"g": RATE, "d": RATE},
     run=Run(epochs=300),
 )

@@ -22,7 +22,6 @@ CONFIG = Config(
     ),
     data=Images(path="data/faces.zip"),
     batch_size=128,
-    g=Optimizer(rate=3e-4),
-    d=Optimizer(rate=3e-4),
+    optimizers={"g": Optimizer(learning_rate=3e-4), "d": Optimizer(learning_rate=3e-4)},
     run=Run(epochs=100),
 )

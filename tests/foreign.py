@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from oracles.vgg import thin
 
-from anigan_jax.perceptual import vgg_weights
+from anigan_jax.perceptual import vgg
 
 # torchvision's numbering, written out: a convolution, its ReLU, and five poolings.
 FEATURES = {
@@ -19,7 +19,7 @@ FEATURES = {
 
 def torchvisions(depth: int) -> dict[str, np.ndarray]:
     flat, found = thin(depth), {}
-    for at, name in zip(FEATURES[depth], vgg_weights.convolutions(depth), strict=True):
+    for at, name in zip(FEATURES[depth], vgg.convolutions(depth), strict=True):
         kernel = flat[f"{name}/kernel"].transpose(3, 2, 0, 1)
         found[f"features.{at}.weight"] = np.ascontiguousarray(kernel)
         found[f"features.{at}.bias"] = flat[f"{name}/bias"]
@@ -46,6 +46,6 @@ class Payload:
 
 def zipped(path: Path, records: dict[str, bytes], compression=zipfile.ZIP_STORED) -> Path:
     with zipfile.ZipFile(path, "w", compression) as archive:
-        for name, data in records.items():
+        for name, data in ({"version": b"3\n"} | records).items():
             archive.writestr(f"archive/{name}", data)
     return path

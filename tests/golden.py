@@ -47,7 +47,7 @@ def alike(names) -> list[list[str]]:
 def prints(name: str, counts: tuple[int, ...], folder: Path) -> dict[str, list[str]]:
     """'NAME/DEVICES' -> fingerprints of the state after each of 12 steps from the seed."""
     import numpy as np
-    from tiny import arrays, packed, run_steps, shrunk, start, with_features
+    from tiny import arrays, constants_of, packed, run_steps, shrunk, start, with_features
 
     config = with_features(shrunk(name), folder)
     method, parts = config.method, [STEPS]
@@ -56,11 +56,12 @@ def prints(name: str, counts: tuple[int, ...], folder: Path) -> dict[str, list[s
         config = dataclasses.replace(config, method=dataclasses.replace(method, content_steps=4))
         parts = [4, STEPS - 4]
     pack = packed(config, folder)
-    data, (_, first), found = arrays(config, pack), start(config, pack), {}
+    constants, (_, first), found = constants_of(config, pack), start(config, pack), {}
     for devices in counts:
         state, said = first, []
         for steps in parts:
-            state, metrics = run_steps(config, data, state, steps, devices=devices)
+            rest = {"constants": constants, "devices": devices}
+            state, metrics = run_steps(config, arrays(config, pack), state, steps, **rest)
             said += [f"{int(x):08x}" for x in np.asarray(metrics["fingerprint"])]
         found[f"{name}/{devices}"] = said
     return found

@@ -8,11 +8,12 @@ import pytest
 from PIL import Image
 from tiny import CARTOON, CYCLE, FULL, PLAIN, TEXT, anigan
 
-from anigan_jax import config as configs
+from anigan_jax import config_file
 from anigan_jax.bench import cases, flops, layers, runner, table
 from anigan_jax.methods.cyclegan import CycleGAN
 from anigan_jax.methods.schedule import Schedule
 from anigan_jax.networks.resnet import PatchDiscriminator, ResnetGenerator
+from anigan_jax.report.table import as_text
 
 NARROW = ("--method.generator.base-channels", "4", "--method.discriminator.base-channels", "4")
 
@@ -31,10 +32,10 @@ def test_work_of_published_models():
     """GFLOP an image, counted by hand: k4 DCGAN with and without shared latents, CycleGAN."""
     known = {"ref_dcgan64": 2.28, "aiub_dcgan": 2.48}
     for name, want in known.items():
-        assert abs(flops.per_image(configs.load(name)) / 1e9 - want) < 0.01
+        assert abs(flops.per_image(config_file.load(name)) / 1e9 - want) < 0.01
     generator = ResnetGenerator(base_channels=64, blocks=4)
     method = CycleGAN(generator=generator, discriminator=PatchDiscriminator())
-    config = dataclasses.replace(configs.load("ref_cyclegan"), method=method)
+    config = dataclasses.replace(config_file.load("ref_cyclegan"), method=method)
     assert abs(flops.per_image(config) / 1e9 / 62.7 - 1) < 0.02
 
 
@@ -52,7 +53,7 @@ def test_work_of_schedules():
     assert abs(2 * flops.per_image(turns) - (one + fake)) / one < 0.2
     told = flops.per_image(with_schedule(PLAIN, kind="as_printed"), {"d": 1.0, "g": 1.0})
     assert abs(told - one) < 1
-    assert np.isnan(flops.per_image(configs.load("sjtu_text_encoder")))
+    assert np.isnan(flops.per_image(config_file.load("sjtu_text_encoder")))
 
 
 def test_xla_counts_about_the_same_work(tmp_path):
@@ -103,7 +104,7 @@ def test_each_convolution_in_both_forms():
     for row in rows:
         assert set(row["gflops_per_sec"]) == {"blocks", "native"}
         assert all(rate > 0 for rate in row["gflops_per_sec"].values())
-    assert "*" in layers.as_text(rows)
+    assert "*" in as_text(layers.tables(rows))
 
 
 def worker(label: str, side: str, speeds, **facts):
@@ -140,13 +141,13 @@ def test_rows_follow_from_the_medians(tmp_path):
     # A peer that could not be built is told of, and leaves the others as they are.
     failed = {"side": "compiled", **about, "failed": "out of memory"}
     rows = [peak, mine, bare, torch, failed]
-    text = table.as_text("x", "here", rows)
+    text = as_text(table.tables(rows))
     assert "PyTorch" in text and "33.3%" in text and "out of memory" in text
     # Nor are numbers made up where the work of a network is unknown.
     workers[1].facts["flops"] = float("nan")
     unknown = [{**row, **about} for row in runner._rows(wanted, workers, 4, run, again)]
     assert not any("of_peak" in row for row in unknown[1:]) and "nan" not in str(unknown)
-    assert "nan" not in table.as_text("x", "here", unknown)
+    assert "nan" not in as_text(table.tables(unknown))
     table.picture("x", "here", unknown, tmp_path / "unknown.png")
     path = tmp_path / "deep" / "bars.png"
     table.picture("x", "here", rows, path)

@@ -46,7 +46,7 @@ PLANS = (
     "tsinghua_cartoongan",
 )
 # Adam's epsilon is large, so that its update follows small gradients as smoothly as others.
-SMOOTH = Optimizer(rate=1e-3, epsilon=1e-3)
+SMOOTH = Optimizer(learning_rate=1e-3, epsilon=1e-3)
 
 
 @pytest.fixture(autouse=True)
@@ -353,13 +353,13 @@ def test_batches():
     batch = peer.batch()
     rows = {tuple(x.ravel().tolist()) for x in peer.data["images"]}
     mirrored = 0
-    for image in ((batch["real"] + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1):
+    for image in ((batch["a"]["image"] + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1):
         flipped = tuple(image.ravel().tolist()) not in rows
         mirrored += flipped
         assert not flipped or tuple(image.flip(1).ravel().tolist()) in rows
     assert 0 < mirrored < config.batch_size
     # The same rows of the second domain, mirrored alike.
-    torch.testing.assert_close(batch["edges_b"], -batch["real_b"])
+    torch.testing.assert_close(batch["b"]["edges"], -batch["b"]["image"])
 
 
 def test_pool_shows_former_fakes_after_it_is_full():

@@ -175,10 +175,12 @@ def test_an_identity_map_keeps_everything(folder, pack, first):
     d, g = jax.device_get(identity(state, batch, keys_at(state)))
     for name in ("landmark", "content", "grayscale", "color"):
         assert g[f"loss/{name}"] == 0
-    photo = np.asarray(batch["real"], np.float64)
+    photo = np.asarray(batch["a"]["image"], np.float64)
     terms = {
-        "gan": cross_entropy(np.asarray(D(state.params["d"], batch["real"]), np.float64), True),
-        "style": np.abs(gram(maps(state, photo)) - gram(maps(state, batch["real_b"]))).mean(),
+        "gan": cross_entropy(
+            np.asarray(D(state.params["d"], batch["a"]["image"]), np.float64), True
+        ),
+        "style": np.abs(gram(maps(state, photo)) - gram(maps(state, batch["b"]["image"]))).mean(),
         "total_variation": total_variation(photo),
     }
     same_metrics(g, {f"loss/{name}": value for name, value in terms.items()})
@@ -187,7 +189,7 @@ def test_an_identity_map_keeps_everything(folder, pack, first):
     # D's edges count by their weight.
     logits = [np.asarray(D(state.params["d"], batch[n]), np.float64) for n in ("real_b", "edges_b")]
     want = cross_entropy(logits[0], True) + 0.25 * cross_entropy(logits[1], False)
-    fakes = cross_entropy(np.asarray(D(state.params["d"], batch["real"]), np.float64), False)
+    fakes = cross_entropy(np.asarray(D(state.params["d"], batch["a"]["image"]), np.float64), False)
     same_metrics(d, {"loss/d": want + fakes})
 
 
@@ -206,8 +208,8 @@ def test_the_landmark_term_by_hand(folder, pack, first):
     got = run(state, batch, keys_at(state))["loss/landmark"]
     net, params = Landmarks(), landmarks.face_landmarks()
     points = jax.jit(lambda x: net.apply({"params": params}, x))
-    here = np.asarray(points((batch["real"] + 1) / 2 * 255), np.float64) / 16
-    there = np.asarray(points((batch["real"][:, :, ::-1] + 1) / 2 * 255), np.float64) / 16
+    here = np.asarray(points((batch["a"]["image"] + 1) / 2 * 255), np.float64) / 16
+    there = np.asarray(points((batch["a"]["image"][:, :, ::-1] + 1) / 2 * 255), np.float64) / 16
     assert here.shape == (8, 68, 2)
     np.testing.assert_allclose(got, np.abs(here - there).mean(), rtol=1e-4)
     assert got > 0.01
@@ -251,7 +253,7 @@ def test_style_compares_g_of_a_with_cartoons(config, pack, first):
         values.append(float(run(moved, batch)[0][0]))
     np.testing.assert_allclose((values[0] - values[1]) / 2e-3, size, rtol=5e-2)
     # Other cartoons are another style.
-    other = run(state, {**batch, "real_b": -batch["real_b"]})[0][0]
+    other = run(state, {**batch, "real_b": -batch["b"]["image"]})[0][0]
     assert abs(other - total) > 0.1 * total
 
 
@@ -337,7 +339,7 @@ def test_edges_are_those_of_their_cartoons(pack):
         }
         np.testing.assert_array_equal(turned["real_b"], turned["edges_b"])
         for i in np.flatnonzero(turned["edges_b"]):
-            np.testing.assert_array_equal(batch["edges_b"][i], straight["edges_b"][i][:, ::-1])
+            np.testing.assert_array_equal(batch["b"]["edges"][i], straight["edges_b"][i][:, ::-1])
         assert turned["real_b"].any()
         assert not turned["real_b"].all()
     assert changed > 25

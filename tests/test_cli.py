@@ -102,7 +102,10 @@ BAD = {
     "value": (["train", "quickstart", "--workdir", "x", "--run.steps", "many"], "many"),
     "choice": (["train", "quickstart", "--workdir", "x", "--method.loss", "hing"], "hinge"),
     "negative": (["train", "quickstart", "--workdir", "x", "--batch-size", "-4"], "batch_size"),
-    "rate": (["train", "quickstart", "--workdir", "x", "--g.rate", "nan"], "g.rate"),
+    "rate": (
+        ["train", "quickstart", "--workdir", "x", "--optimizers.g.learning-rate", "nan"],
+        "g.rate",
+    ),
     "workdir": (["train", "quickstart"], "--workdir"),
     "devices": (
         ["train", "quickstart", "--workdir", "x", "--run.devices", "3"],
@@ -144,9 +147,10 @@ def test_bad_input_of_a_process():
 def test_a_folder_of_another_run_is_refused_and_kept(run, verb):
     config, folder, _ = run
     before = (folder / "run.json").read_bytes()
-    code, _, err = verb("train", config, "--workdir", folder, "--g.rate", "0.1")
+    rate = "--optimizers.g.learning-rate"
+    code, _, err = verb("train", config, "--workdir", folder, rate, "0.1")
     assert code == 2
-    assert "g.rate" in err
+    assert "g.learning_rate" in err
     assert (folder / "run.json").read_bytes() == before
 
 
@@ -189,7 +193,13 @@ def test_help_does_not_start_jax():
 
 def test_help_lists_every_field_with_type_and_default(verb):
     text = verb("train", "quickstart", "--help")[1]
-    for part in ("--batch-size", "--method.generator.z-dim", "--g.rate", "--ema-half-life", "INT"):
+    for part in (
+        "--batch-size",
+        "--method.generator.z-dim",
+        "--optimizers.g.learning-rate",
+        "--ema-half-life",
+        "INT",
+    ):
         assert part in text
 
 

@@ -174,7 +174,7 @@ def test_a_text_run_resumes_and_replays(gan, tmp_path):
 
 def test_the_streamed_feed_carries_the_labels(gan, tmp_path):
     """Texts are drawn from labels that travel with the images: the same bits."""
-    rest = ["--run.feed", "streamed", "--run.mapper", "shard_map", *OPTIONS]
+    rest = ["--run.input", "host", "--run.mapper", "shard_map", *OPTIONS]
     done = anigan("train", gan.config, "--workdir", tmp_path / "run", *rest)
     assert done.returncode == 0, done.stderr
     assert prints(tmp_path / "run") == prints(gan.run)

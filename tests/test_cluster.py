@@ -65,7 +65,7 @@ def test_only_the_first_process_writes_and_tells(trained):
 
 def test_the_same_processes_again_give_the_same_bits_by_the_other_mapper_and_feed(trained):
     folder, config, _ = trained
-    options = ("--run.mapper", "shard_map", "--run.feed", "streamed")
+    options = ("--run.mapper", "shard_map", "--run.input", "host")
     again = ranks(folder, 2, *train(config, folder / "again"), *options, name="again")
     assert [rank.ended(300) for rank in again] == [0, 0], again[0].said()
     same_end(folder / "again", folder / "two")

@@ -6,12 +6,13 @@ import pytest
 from tiny import FULL, NAMES
 
 from anigan_jax import config as configs
+from anigan_jax import config_file
 from anigan_jax.errors import UserError
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_config_loads_and_checks(name):
-    config = configs.load(name)
+    config = config_file.load(name)
     assert config.name == name
     configs.check(config)
 
@@ -30,9 +31,9 @@ def test_a_path_or_a_name_or_a_suggestion(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text("x = 1\n")
     with pytest.raises(UserError, match="CONFIG"):
-        configs.load(str(path))
+        config_file.load(str(path))
     with pytest.raises(UserError, match="'ref_dcgan64'"):
-        configs.find("ref_dcgan46")
+        config_file.find("ref_dcgan46")
 
 
 @pytest.mark.fault(21)

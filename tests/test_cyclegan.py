@@ -82,8 +82,10 @@ def test_metrics_of_the_first_steps_equal_their_losses_by_hand(data, path):
             shown[name] = np.stack(pools[name].query(fakes, *draws_at(step, now, name)))
             swapped += (shown[name] != fakes).any((1, 2, 3)).sum()
             held = len(pools[name].images)
-            assert after.memory["held"] == held == min(8 * (step + 1), 20)
-            np.testing.assert_allclose(after.memory[name][:held], pools[name].images, atol=1e-5)
+            assert after.extra_state["held"] == held == min(8 * (step + 1), 20)
+            np.testing.assert_allclose(
+                after.extra_state[name][:held], pools[name].images, atol=1e-5
+            )
         want = d_by_hand(now.params["d"], real, shown)
         want |= g_by_hand(now.params["g"], after.params["d"], real)
         same_metrics(lines[step], want)
@@ -117,7 +119,7 @@ def test_cross_entropy_and_other_weights(data, path):
         d_scale=1.0,
         pool=0,
     )
-    d, g = loss_metrics(settings, state.replace(memory={}), batch)
+    d, g = loss_metrics(settings, state.replace(extra_state={}), batch)
     real, p = reals(batch), state.params
     shown = {n: forward(NETWORKS[0], p["g"][WAYS[n]], real[OTHER[n]]) for n in "ab"}
     same_metrics(d, d_by_hand(p["d"], real, shown, cross_entropy, 1.0))
@@ -152,7 +154,7 @@ def test_swapping_the_domains_swaps_the_metrics(data, path):
     """While the pool fills, when chance decides nothing yet."""
     state = path[0][1]
     batch = batch_at(CYCLE, data, 1, state)
-    mirrored = {**batch, "real": batch["real_b"], "real_b": batch["real"]}
+    mirrored = {**batch, "real": batch["b"]["image"], "real_b": batch["a"]["image"]}
     one = loss_metrics(CYCLE.method, state, batch)
     two = loss_metrics(CYCLE.method, swap_domains(state), mirrored)
     for got, want in zip(two, one, strict=True):
@@ -192,7 +194,7 @@ def test_fakes_are_constants_to_d(data, path):
     @jax.jit
     def gradient(g):
         def loss(g):
-            seen = state.replace(params={**state.params, "g": g}, memory={})
+            seen = state.replace(params={**state.params, "g": g}, extra_state={})
             return game.d_loss(state.params["d"], seen, batch, keys)[0]
 
         return jax.grad(loss)(g)
@@ -223,11 +225,11 @@ def test_without_a_pool_there_is_no_memory(path):
     config = dataclasses.replace(CYCLE, method=dataclasses.replace(CYCLE.method, pool=0))
     method, image = config.method.make(None), jax.ShapeDtypeStruct((8, 16, 16, 3), jnp.float32)
     state = jax.eval_shape(lambda: init_state(config, method, {}))
-    assert state.memory == {}
-    assert path[0][0].memory["a"].shape == (20, 16, 16, 3)
+    assert state.extra_state == {}
+    assert path[0][0].extra_state["a"].shape == (20, 16, 16, 3)
     loss = method.phases[0].updates[0].losses[0]
     keys = keys_at(0, path[0][0], 0)
-    run = lambda s, b: loss(s.params["d"], s, b, keys)[1].memory  # noqa: E731
+    run = lambda s, b: loss(s.params["d"], s, b, keys)[1].extra_state  # noqa: E731
     assert jax.eval_shape(run, state, {"real": image, "real_b": image}) == {}
 
 
@@ -265,7 +267,7 @@ def test_first_steps_equal_pytorch(data, path):
             for optimizer in adam.values():
                 optimizer.param_groups[0]["lr"] = 2e-5
         batch = batch_at(CYCLE, data, step, states[0])
-        real = {"a": nchw(batch["real"]), "b": nchw(batch["real_b"])}
+        real = {"a": nchw(batch["a"]["image"]), "b": nchw(batch["b"]["image"])}
         fakes = {n: nets["g"][WAYS[n]](real[OTHER[n]]) for n in "ab"}
         loss = 0.0
         for name in "ab":
@@ -300,7 +302,7 @@ def test_first_steps_equal_pytorch(data, path):
     assert all(np.abs(value - first[name]).max() > 2e-4 for name, value in ours.items())
     for name in "ab":
         stored = nhwc(torch.stack(pools[name].images))
-        np.testing.assert_allclose(states[6].memory[name], stored, rtol=0, atol=1e-4)
+        np.testing.assert_allclose(states[6].extra_state[name], stored, rtol=0, atol=1e-4)
 
 
 # --- bits
@@ -319,7 +321,7 @@ def test_a_rerun_gives_the_same_bits(data, path):
 def test_a_resumed_run_gives_the_same_bits(data, path, tmp_path, at):
     """With 8 and 16 of 20 in the pool, with a full one, and at the drop of the rate."""
     states, _ = path
-    assert states[at].memory["held"] == min(8 * at, 20)
+    assert states[at].extra_state["held"] == min(8 * at, 20)
     checkpoint.save(tmp_path, at, states[at], {})
     found = checkpoint.restore(tmp_path, states[0])
     end, _ = run_steps(CYCLE, data, found.state, STEPS - at)
@@ -338,7 +340,7 @@ FORGOTTEN = {
 def test_the_pool_is_needed_to_resume(data, path, what):
     """Negative controls: what D is shown later hangs on every part of the memory."""
     states, _ = path
-    state = states[2].replace(memory=FORGOTTEN[what](states[2].memory))
+    state = states[2].replace(extra_state=FORGOTTEN[what](states[2].extra_state))
     end, _ = run_steps(CYCLE, data, state, STEPS - 2)
     assert (digests(end.params) == digests(states[-1].params)) == (what == "nothing")
 
@@ -356,9 +358,11 @@ def test_four_devices_agree_with_one(data, path):
     """Each image is normalized alone, so only the order of the gradients' sums differs."""
     states, lines = path
     end, metrics = run_steps(CYCLE, data, states[0], 4, devices=4)
-    assert end.memory["held"] == states[4].memory["held"] == 20
+    assert end.extra_state["held"] == states[4].extra_state["held"] == 20
     for name in "ab":
-        np.testing.assert_allclose(end.memory[name], states[4].memory[name], rtol=0, atol=1e-5)
+        np.testing.assert_allclose(
+            end.extra_state[name], states[4].extra_state[name], rtol=0, atol=1e-5
+        )
     for name, values in metrics.items():
         if name != "fingerprint":
             want = [line[name] for line in lines[:4]]

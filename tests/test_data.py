@@ -68,7 +68,7 @@ def test_uint8_becomes_minus_one_to_one_exactly():
         {"images": raw}, jnp.zeros(2, jnp.uint32), jnp.int32(0), jnp.arange(1), False
     )
     np.testing.assert_allclose(
-        batch["real"].ravel(), [-1, 127 / 127.5 - 1, 128 / 127.5 - 1, 1], atol=1e-7
+        batch["a"]["image"].ravel(), [-1, 127 / 127.5 - 1, 128 / 127.5 - 1, 1], atol=1e-7
     )
 
 

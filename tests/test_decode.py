@@ -183,6 +183,18 @@ def test_crops(crop, want):
         np.testing.assert_allclose(pixels[4, 4], LIME, atol=8)
 
 
+@pytest.mark.parametrize(("long", "first"), [(9, 2), (7, 1), (5, 0), (8, 2)])
+def test_a_center_crop_leaves_the_odd_pixel_on_the_right_and_below(long, first):
+    """4 of 9, 7 or 5 pixels: half of the margin, rounded down, is left out before them."""
+    ramp = np.zeros((4, long, 3), np.uint8)
+    ramp[..., 0] = 20 * np.arange(long)
+    want = 20 * np.arange(first, first + 4)
+    wide, _ = decode(files.encode(Image.fromarray(ramp)), Crop(4))
+    assert (wide[..., 0] == want).all()
+    high, _ = decode(files.encode(Image.fromarray(ramp.transpose(1, 0, 2).copy())), Crop(4))
+    assert (high[..., 0] == want[:, None]).all()
+
+
 @pytest.mark.parametrize("box", [(30, 2, 4, 4), (-9, 0, 4, 4), (2, 2, 0, 4), (2, 2, 4, -1)])
 def test_boxes_outside_are_refused(box):
     with pytest.raises(Refusal) as error:

@@ -21,7 +21,7 @@ HELD = ("--data.test", "0.2", "--data.count", "60")
 def own_home(tmp_path_factory, monkeypatch):
     base = tmp_path_factory.getbasetemp()
     monkeypatch.setattr(features, "cache_home", lambda: base / "home")
-    monkeypatch.setattr(store, "weights_home", lambda: base / "none")
+    monkeypatch.setattr(store, "cache_dir", lambda: base / "none")
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def judged(verb, run, *args):
 
 def test_the_verb(verb, run):
     report = judged(verb, run, "--n", "100")
-    assert report == json.loads((run / "evaluate" / "step_000000000.json").read_text())
+    assert report == json.loads((run / "out/evaluate" / "step_000000000.json").read_text())
     (told,) = report["sets"].values()
     assert (told["n"], told["train"] + told["held_out"]) == (100, 60)
     assert report["protocols"]["random"]["n"] == {"generated": 100}
@@ -56,7 +56,7 @@ def test_the_verb(verb, run):
     for near in told["memorization"].values():
         assert near["ratio"] == pytest.approx(near["fake"] / near["held_out"])
         assert near["ratio"] > 1.2
-    assert (run / "evaluate" / "step_000000000_closest.png").stat().st_size > 1000
+    assert (run / "out/evaluate" / "step_000000000_closest.png").stat().st_size > 1000
     assert report["averaged"]
     assert 100 < report["peak_memory_mb"] < 20_000
     again = judged(verb, run, "--n", "100")
@@ -72,9 +72,9 @@ def test_the_text_names_everything_that_a_comparison_needs(verb, run):
     code, out, _ = verb("evaluate", run, "--judge", "random", "--n", "60")
     assert code == 0
     for part in (
-        "KID-random",
-        "FD-random",
-        "coverage",
+        "KID (random)",
+        "Fréchet distance (random)",
+        "Coverage",
         NETWORK.sha256[:12],
         "antialiased",
         "seed 0",
@@ -209,7 +209,7 @@ def test_translations_have_a_panel_for_each_direction(verb, tmp_path):
     assert report["sets"]["ab"]["n"] == 12
     assert {"identity", "truth"} <= report["ab"].keys()
     assert all(value > 0 for value in report["l1"].values())
-    assert (run / "evaluate" / "step_000000000_ab_closest.png").exists()
+    assert (run / "out/evaluate" / "step_000000000_ab_closest.png").exists()
     code, _, error = verb("evaluate", run, "--judge", "random", "--n", "5")
     assert code == 2
     assert "leave --n out" in error

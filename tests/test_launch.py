@@ -15,8 +15,8 @@ import pytest
 import yaml
 from kubeflow_trainer_api import models
 
-from anigan_jax import config as configs
-from anigan_jax.config import override
+from anigan_jax import config_file
+from anigan_jax.config_file import override
 
 ROOT = Path(__file__).resolve().parent.parent
 LAUNCH = ROOT / "launch"
@@ -142,7 +142,7 @@ def test_local_processes_find_each_other(shell):
     assert re.fullmatch(r"127\.0\.0\.1:\d{4,5}", address)
     assert {tuple(one["argv"][:4]) for one in said.values()} == {("train", "cfg", "--name", "a b")}
     # What it appends are settings, over all processes.
-    config = override(configs.load("quickstart"), said["0"]["argv"][4:], "test")
+    config = override(config_file.load("quickstart"), said["0"]["argv"][4:], "test")
     assert (config.run.platform, config.run.devices) == ("cpu", 6)
 
 
@@ -158,7 +158,7 @@ def test_each_local_process_gets_a_gpu(shell, tmp_path):
     )
     said = told(output)
     assert [said[rank]["env"]["CUDA_VISIBLE_DEVICES"] for rank in "01"] == ["2", "0"]
-    config = override(configs.load("quickstart"), said["1"]["argv"][2:], "test")
+    config = override(config_file.load("quickstart"), said["1"]["argv"][2:], "test")
     assert (config.run.platform, config.run.devices) == ("gpu", 2)
     process = shell("local_multiprocess.sh", "4", "cfg")
     assert "3 GPU" in process.communicate(timeout=20)[0]
@@ -178,7 +178,7 @@ def test_gpus_that_are_hidden_or_not_wanted_are_left_alone(shell, tmp_path, opti
     put(tmp_path / "bin", "nvidia-smi", "#!/bin/sh\nprintf '0\\n1\\n'\n")
     process = shell("local_multiprocess.sh", "2", "cfg", *options, **environment)
     said = told(process.communicate(timeout=20)[0])["1"]
-    config = override(configs.load("quickstart"), said["argv"][2:], "test")
+    config = override(config_file.load("quickstart"), said["argv"][2:], "test")
     assert (config.run.platform, config.run.devices) == ("cpu", 2)
     assert "JAX_LOCAL_DEVICE_IDS" not in said["env"]
 
@@ -233,7 +233,7 @@ def test_multi_gpu_is_one_process(shell):
     assert process.returncode == 7
     (said,) = told(output).values()
     assert "JAX_NUM_PROCESSES" not in said["env"]
-    config = override(configs.load("quickstart"), said["argv"][4:], "test")
+    config = override(config_file.load("quickstart"), said["argv"][4:], "test")
     assert config.run.platform == "gpu"
 
 
@@ -250,7 +250,7 @@ def test_what_the_user_says_is_not_said_again(shell, words, given):
     """A flag given twice would be refused."""
     output, _ = shell(*words, *given, PROCESS_DEVICES="1").communicate(timeout=20)
     (said,) = told(output).values()
-    configs.refuse_repeats(said["argv"])
+    config_file.refuse_repeats(said["argv"])
     assert " ".join(given) in " ".join(said["argv"])
 
 
@@ -462,5 +462,5 @@ def test_the_jobset_fits_together():
     places = dict(zip(container["args"][::2], container["args"][1::2], strict=False))
     folders = {mount["mountPath"] for mount in container["volumeMounts"]}
     assert {str(Path(places[k]).parent) for k in ("--workdir", "--data.path")} <= folders
-    config = override(configs.load(name), container["args"][2:], "test")
+    config = override(config_file.load(name), container["args"][2:], "test")
     assert verb == "train" and config.flip and str(config.data.path) == places["--data.path"]

@@ -19,7 +19,7 @@ def test_every_loss_has_an_oracle():
 
 
 @pytest.mark.parametrize("jit", [False, True])
-@pytest.mark.parametrize("labels", [(1.0, 0.0), (0.9, 0.1)])
+@pytest.mark.parametrize("labels", [(1.0, 0.0), (0.9, 0.1), (0.9, 0.0), (0.8, 0.3)])
 @pytest.mark.parametrize("name", ORACLE)
 def test_against_float64(name, labels, jit):
     pair = losses.ADVERSARIAL[name]

@@ -9,6 +9,7 @@ from scipy.spatial.distance import cdist
 
 from anigan_jax.metrics import distances as arrays
 from anigan_jax.metrics import prdc
+from anigan_jax.metrics.feature_scores import NEIGHBORS, scores
 
 
 def normal(n, d, seed):
@@ -100,6 +101,17 @@ def test_a_narrow_cluster_inside_is_precise_and_recalls_little():
     other = prdc.prdc(3 * normal(200, 16, 2), 0.1 * normal(200, 16, 1), k=3)
     assert other.precision < 0.3
     assert other.recall > 0.8
+
+
+def test_the_panel_calls_the_fakes_fakes():
+    """Precision is the fakes' share among reals, recall the reals' among fakes, and so on."""
+    fake, real = 0.1 * normal(200, 16, 1), 3 * normal(150, 16, 2)
+    for one, other, precise in ((fake, real, True), (real, fake, False)):
+        got = scores(one, other, 0, 100).values
+        assert (got["precision"] > 0.8) == (got["recall"] < 0.3) == precise
+        by_definition = definition(one, other, NEIGHBORS)
+        names = ("precision", "recall", "density", "coverage")
+        np.testing.assert_allclose([got[name] for name in names], by_definition, rtol=1e-12)
 
 
 def test_equal_distributions_have_the_expected_density_and_coverage():

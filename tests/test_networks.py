@@ -3,18 +3,18 @@
 import dataclasses
 import itertools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from tiny import NAMES, shrunk
 
-from anigan_jax import config as configs
+from anigan_jax import config_file
 from anigan_jax.errors import UserError
 from anigan_jax.methods.translation import Translation
-from anigan_jax.networks import dcgan
 from anigan_jax.networks import dcgan as specs
-from anigan_jax.sampling import grids
+from anigan_jax.networks import describe
 
 # Total and statistics of each network; CSC412's are the report's, the others follow from
 # sum(k k in out) + biases + gains by hand.
@@ -26,7 +26,7 @@ COUNTS = {
 
 @pytest.mark.parametrize("name", COUNTS)
 def test_parameter_counts(name):
-    nets = grids.describe(configs.load(name))["networks"]
+    nets = describe.describe(config_file.load(name).method.networks())
     for player, (total, statistics) in zip(
         ("generator", "discriminator"), COUNTS[name], strict=True
     ):
@@ -35,11 +35,45 @@ def test_parameter_counts(name):
 
 
 def test_flops_of_the_reference():
-    nets = grids.describe(configs.load("ref_dcgan64"))["networks"]
+    nets = describe.describe(config_file.load("ref_dcgan64").method.networks())
     # Two per multiplication: 4x4 stem, three doublings of 16 k k-taps, RGB.
     stem = 100 * 512 * 16
     ups = sum(16 * 16 * 4**i * (512 >> i) * (256 >> i) for i in range(3))
     assert nets["generator"]["flops"] == 2 * (stem + ups + 16 * 32 * 32 * 64 * 3)
+
+
+class Plain(nn.Module):
+    """A user's own network, with a layer of its own, a nested one, and no `train`."""
+
+    @nn.compact
+    def __call__(self, z):
+        x = nn.Dense(4 * 4 * 8)(z.reshape(-1, 5)).reshape(-1, 4, 4, 8)
+        x = nn.Sequential([nn.ConvTranspose(6, (4, 4), (2, 2)), nn.GroupNorm(2)])(x)
+        return nn.tanh(nn.Conv(3, (3, 3))(x) * self.param("gain", nn.initializers.ones, (3,)))
+
+
+class Trained(nn.Module):
+    @nn.compact
+    def __call__(self, x, train: bool):
+        return nn.BatchNorm(use_running_average=not train)(nn.Conv(2, (3, 3), (2, 2))(x))
+
+
+def test_any_flax_module_is_described():
+    found = describe.network(Plain(), ((1, 1, 1, 5),))
+    assert [(r["layer"], r["kind"], r["shape"], r["parameters"]) for r in found["layers"]] == [
+        ("(itself)", "Plain", [8, 8, 3], 3),
+        ("Dense_0", "Dense", [128], 6 * 128),
+        ("ConvTranspose_0", "ConvTranspose", [8, 8, 6], 16 * 8 * 6 + 6),
+        ("GroupNorm_0", "GroupNorm", [8, 8, 6], 12),
+        ("Conv_0", "Conv", [8, 8, 3], 9 * 6 * 3 + 3),
+    ]
+    want = [0, 5 * 128, 16 * 16 * 8 * 6, 0, 64 * 9 * 6 * 3]
+    assert [row["flops"] for row in found["layers"]] == [2 * n for n in want]
+    variables = jax.eval_shape(Plain().init, jax.random.key(0), jnp.zeros((1, 1, 1, 5)))
+    assert found["parameters"] == sum(x.size for x in jax.tree.leaves(variables))
+    found = describe.network(Trained(), ((1, 8, 8, 3),))
+    assert (found["parameters"], found["statistics"]) == (54 + 2 + 4, 4)
+    assert found["flops"] == 2 * 16 * 54
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -63,7 +97,7 @@ def test_shapes_and_ranges(name):
 
 
 def test_initial_values():
-    config = configs.load("ref_dcgan64")
+    config = config_file.load("ref_dcgan64")
     method = config.method.make(None)
     params, _, _ = jax.jit(method.init)(jax.random.key(0), {})
     kernel = params["d"]["down4"]["weight"]["kernel"]
@@ -74,7 +108,7 @@ def test_initial_values():
 
 
 def test_keras_initial_values():
-    params, _, _ = jax.jit(configs.load("csc412_keras_dcgan").method.make(None).init)(
+    params, _, _ = jax.jit(config_file.load("csc412_keras_dcgan").method.make(None).init)(
         jax.random.key(0), {}
     )
     kernel = params["d"]["down4"]["weight"]["kernel"]
@@ -105,7 +139,7 @@ def test_the_reference_equals_pytorch():
     torch = pytest.importorskip("torch")
     base, z = 4, 8
     nets = torch_reference(base, z)
-    config = configs.load("ref_dcgan64")
+    config = config_file.load("ref_dcgan64")
     method = dataclasses.replace(
         config.method,
         generator=specs.Generator(z_dim=z, base_channels=base),
@@ -113,8 +147,8 @@ def test_the_reference_equals_pytorch():
     ).make(None)
     params, stats, _ = method.init(jax.random.key(0), {})
     plans = (
-        dcgan.generator(specs.Generator(z_dim=z, base_channels=base)),
-        dcgan.discriminator(specs.Discriminator(base_channels=base)),
+        specs.Generator(z_dim=z, base_channels=base).build(),
+        specs.Discriminator(base_channels=base).build(),
     )
     x = np.random.default_rng(0).normal(size=(3, 1, 1, z)).astype("f")
     for player, net, plan in zip("gd", nets, plans, strict=True):

@@ -13,13 +13,14 @@ from tiny import CYCLE, JUDGE, PLAIN, TEXT, draw, packed, start, untrained
 from anigan_jax.data.labels import HAIR
 from anigan_jax.data.synthetic.sources import PaintedFaces
 from anigan_jax.errors import UserError
-from anigan_jax.evaluation import linear_probe
+from anigan_jax.evaluation import linear_probe, prompt_accuracy
 from anigan_jax.methods import gan
 from anigan_jax.metrics import attributes
-from anigan_jax.networks import text
 from anigan_jax.networks.blocks import Norm
 from anigan_jax.networks.dcgan import Discriminator
 from anigan_jax.networks.stack import grid_max
+from anigan_jax.report import tables
+from anigan_jax.report.table import as_text
 
 HELD = PaintedFaces(count=150, size=16, test=0.3)
 
@@ -92,7 +93,7 @@ def test_features_are_all_maps_before_the_logit_pooled_by_hand(output):
     params, stats = state.params["d"], shaken(state.stats["d"], 7)
     images = jnp.tanh(draw(0, 3, 16, 16, 3))
     represent = jax.jit(method.represent)
-    got = represent(params, stats, images)
+    got = features(params, stats, images)
 
     kernels = [params[f"down{i}"]["weight"]["kernel"] for i in (1, 2, 3)]
     x = np.asarray(images, np.float64)
@@ -108,7 +109,7 @@ def test_features_are_all_maps_before_the_logit_pooled_by_hand(output):
     assert got.shape == (3, 16 * (4 + 8 + 16))
     np.testing.assert_allclose(got, want, rtol=2e-4, atol=2e-5)
     # An image's features do not depend on its neighbors in the batch.
-    turned = represent(params, stats, images.at[0].set(-1))
+    turned = features(params, stats, images.at[0].set(-1))
     np.testing.assert_allclose(turned[1:], got[1:], atol=1e-5)
 
 
@@ -121,7 +122,7 @@ def test_features_of_a_text_gan_are_those_before_the_text_joins(pack):
     d = dataclasses.replace(TEXT.method.discriminator, join="concat")
     config = dataclasses.replace(TEXT, method=dataclasses.replace(TEXT.method, discriminator=d))
     method, state = start(config, pack)
-    net = text.discriminator(d)
+    net = d.build()
     params, stats = state.params["d"], state.stats["d"]
     images = draw(1, 2, 16, 16, 3)
     told = draw(2, 2, TEXT.method.encoder.length)
@@ -129,7 +130,7 @@ def test_features_of_a_text_gan_are_those_before_the_text_joins(pack):
     _, maps = net.apply({"params": params, **stats}, images, (told,), **rest)
     assert [m.shape[1:] for m in maps[:2]] == [(8, 8, 4), (4, 4, 8)]
     want = np.concatenate([pooled(m).reshape(2, -1) for m in maps[:2]], axis=1)
-    got = method.represent(params, stats, images)
+    got = method.features(params, stats, images)
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
 
 
@@ -149,7 +150,7 @@ def test_the_spaces_are_those_of_d_now_of_d_at_the_start_and_pixels(pack):
     signed = jnp.asarray(images, jnp.float32) / 127.5 - 1
     for name, player in (("d", (params["d"], stats["d"])), ("untrained", None)):
         params_d, stats_d = player or (fresh.params["d"], fresh.stats["d"])
-        want = method.represent(params_d, stats_d, signed)
+        want = method.features(params_d, stats_d, signed)
         np.testing.assert_allclose(seen[name](images), want, rtol=1e-4, atol=1e-6)
     assert np.abs(seen["d"](images) - seen["untrained"](images)).max() > 0.1
     np.testing.assert_allclose(seen["pixels"](images), images.reshape(5, -1) / 255, rtol=1e-6)
@@ -283,8 +284,8 @@ def test_the_majority_and_the_mean_of_the_classes_are_what_they_say(monkeypatch)
     hair = report["tasks"]["hair"]
     assert hair["classes"] == {"a": (6, 2), "b": (3, 6)}
     assert (hair["chance"].right, hair["chance"].n) == (2, 8)
-    text = linear_probe.as_text(report)
-    for part in ("on 9 images", "on 8 others", "25.0 %", "mean 50.0 %", "c (4 and 1)", "no labels"):
+    text = as_text(tables.probe(prompt_accuracy.as_json(report)))
+    for part in ("on 9 images", "on 8 others", "25.0 %", "50.0 %", "c (4 and 1)", "no labels"):
         assert part in text
 
 
@@ -297,9 +298,9 @@ def run(tmp_path_factory):
 def test_the_verb_writes_a_table_and_json(run, verb):
     code, out, err = verb("probe", run, "--n", 60)
     assert code == 0, err
-    for part in ("real or generated", "hair color", "D before training", "nearest neighbors"):
+    for part in ("Real or generated", "Hair color", "D before training", "nearest neighbors"):
         assert part in out
-    path = run / "probe" / "step_000000000.json"
+    path = run / "out/probe" / "step_000000000.json"
     assert str(path) in out
     report = json.loads(path.read_text())
     task = report["tasks"]["real"]

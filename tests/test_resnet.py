@@ -115,25 +115,25 @@ def shape_of(module, side):
 
 def test_the_reference_networks_have_the_references_parameters():
     """junyanz/pytorch-CycleGAN prints 11.378 M and 2.765 M."""
-    assert counted(resnet.generator(ResnetGenerator(size=256)), 256) == 11_378_179
-    assert counted(resnet.discriminator(PatchDiscriminator(size=256)), 256) == 2_764_737
+    assert counted(ResnetGenerator(size=256).build(), 256) == 11_378_179
+    assert counted(PatchDiscriminator(size=256).build(), 256) == 2_764_737
     # 6 blocks at 128 px: 3 blocks of 2 (9 256^2 + 256) fewer.
-    six = counted(resnet.generator(ResnetGenerator(size=128, blocks=6)), 128)
+    six = counted(ResnetGenerator(size=128, blocks=6).build(), 128)
     assert six == 11_378_179 - 3 * 2 * (9 * 256**2 + 256)
 
 
 def test_sides_of_the_maps():
-    net = resnet.discriminator(PatchDiscriminator())
+    net = PatchDiscriminator().build()
     assert {side: shape_of(net, side) for side in (256, 128, 64)} == {
         256: (2, 30, 30, 1),
         128: (2, 14, 14, 1),
         64: (2, 6, 6, 1),
     }
     # A 3x3 head keeps the side of the map.
-    assert shape_of(resnet.discriminator(PatchDiscriminator(head_kernel=3)), 64) == (2, 7, 7, 1)
-    assert shape_of(cartoon.discriminator(CartoonDiscriminator()), 64) == (2, 16, 16, 1)
-    assert shape_of(resnet.generator(ResnetGenerator(blocks=1)), 64) == (2, 64, 64, 3)
-    assert shape_of(resnet.generator(CartoonGenerator(blocks=1)), 64) == (2, 64, 64, 3)
+    assert shape_of(PatchDiscriminator(head_kernel=3).build(), 64) == (2, 7, 7, 1)
+    assert shape_of(CartoonDiscriminator().build(), 64) == (2, 16, 16, 1)
+    assert shape_of(ResnetGenerator(blocks=1).build(), 64) == (2, 64, 64, 3)
+    assert shape_of(CartoonGenerator(blocks=1).build(), 64) == (2, 64, 64, 3)
 
 
 def test_widths_double_at_most_three_times():
@@ -261,7 +261,7 @@ def test_networks_equal_pytorch(name, norm):
 def test_batch_norm_equals_pytorch_and_keeps_statistics():
     pytest.importorskip("torch")
     settings = ResnetGenerator(size=16, base_channels=4, blocks=1, norm="batch")
-    net, plan = resnet.generator(settings), resnet.generator_plan(settings)
+    net, plan = settings.build(), resnet.generator_plan(settings)
     x = draw(0, 3, 16, 16, 3)
     variables = net.init(jax.random.key(0), x, train=False)
     names = {f"{block.name}_norm" for block in plan if block.norm}
@@ -286,9 +286,9 @@ def test_batch_norm_equals_pytorch_and_keeps_statistics():
 @pytest.mark.parametrize("norm", ["instance", "batch"])
 def test_an_image_does_not_depend_on_its_batch(norm):
     """Batch norm alone mixes images; training and evaluation are one function without it."""
-    net = resnet.discriminator(
-        PatchDiscriminator(size=16, base_channels=4, num_downsamples=2, num_flat_convs=0, norm=norm)
-    )
+    net = PatchDiscriminator(
+        size=16, base_channels=4, num_downsamples=2, num_flat_convs=0, norm=norm
+    ).build()
     x = draw(0, 3, 16, 16, 3)
     variables = net.init(jax.random.key(0), x, train=False)
     variables = {**variables, "params": lively(variables["params"])}
@@ -322,7 +322,7 @@ def test_sizes_that_do_not_come_back_are_refused_with_a_near_one(make, size):
 def test_sizes_that_are_taken_work(size):
     settings = ResnetGenerator(size=size, base_channels=1, blocks=1)
     settings.check("method.generator")
-    assert shape_of(resnet.generator(settings), size) == (2, size, size, 3)
+    assert shape_of(settings.build(), size) == (2, size, size, 3)
 
 
 def test_a_generator_without_downs_or_channels_is_refused():
@@ -352,7 +352,7 @@ def test_the_smallest_patch_discriminator_is_where_the_check_says(downs, flats, 
         if works:
             settings.check("method.discriminator")
             side = before_head - (head == 4)
-            assert shape_of(resnet.discriminator(settings), size) == (2, side, side, 1)
+            assert shape_of(settings.build(), size) == (2, side, side, 1)
         else:
             with pytest.raises(UserError, match=r"leave a map of .* fewer of them"):
                 settings.check("method.discriminator")

@@ -53,7 +53,7 @@ def test_bfloat16_products_and_float32_logits():
     x = draw(0, 2, 16, 16, 3)
 
     def score(params, x):
-        return method.represent(params, state.stats["d"], x)
+        return method.features(params, state.stats["d"], x)
 
     text = str(jax.make_jaxpr(score)(state.params["d"], x))
     convolutions = [line for line in text.splitlines() if "conv_general_dilated" in line]

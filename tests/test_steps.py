@@ -75,13 +75,13 @@ def test_the_dynamic_rules(kind, correct, want):
 def test_the_dynamic_schedule_runs_as_its_counts_say(images):
     _, state = start(FULL)
     for _ in range(3):
-        right = 10 * int(state.memory["correct"]) // int(state.memory["judged"])
-        judged, correct = int(state.memory["judged"]), int(state.memory["correct"])
+        right = 10 * int(state.extra_state["correct"]) // int(state.extra_state["judged"])
+        judged, correct = int(state.extra_state["judged"]), int(state.extra_state["correct"])
         wrong = 10 * (judged - correct) // judged
         state, metrics = run_steps(FULL, images, state, 1)
         assert float(metrics["repeats/d"][0]) == max(right, 1)
         assert float(metrics["repeats/g"][0]) == max(wrong, 3)
-        assert 0 <= int(state.memory["correct"]) <= int(state.memory["judged"]) == 16
+        assert 0 <= int(state.extra_state["correct"]) <= int(state.extra_state["judged"]) == 16
 
 
 def test_an_alternation_without_lengths_is_refused():
@@ -95,7 +95,7 @@ def test_spectral_norm_moves_only_in_d_updates(images):
     _, state = start(config)
     end, _ = run_steps(config, images, state, 1)
     assert digests(end.stats["d"]) == digests(jax.tree.map(np.asarray, state.stats["d"]))
-    full, _ = run_steps(FULL, images, state.replace(memory=start(FULL)[1].memory), 1)
+    full, _ = run_steps(FULL, images, state.replace(extra_state=start(FULL)[1].extra_state), 1)
     assert digests(full.stats["d"]) != digests(end.stats["d"])
 
 
@@ -122,7 +122,7 @@ def test_first_steps_equal_pytorch():
     torch = pytest.importorskip("torch")
 
     def d_loss(w, state, batch, keys):
-        real = batch["real"].reshape(4, -1) @ w
+        real = batch["a"]["image"].reshape(4, -1) @ w
         fake = (keys.z @ state.params["g"]) @ w
         loss = jnp.mean(jax.nn.softplus(-real)) + jnp.mean(jax.nn.softplus(fake))
         return loss, Aux({"loss/d": loss}, {}, {})
@@ -178,7 +178,7 @@ def test_first_steps_equal_pytorch():
 @pytest.mark.parametrize("name", ["adam", "rmsprop", "sgd"])
 def test_optimizers_equal_pytorch(name):
     torch = pytest.importorskip("torch")
-    settings = Optimizer(name=name, rate=1e-2, b1=0.5, b2=0.9, epsilon=1e-6)
+    settings = Optimizer(name=name, learning_rate=1e-2, b1=0.5, b2=0.9, epsilon=1e-6)
     w = np.random.default_rng(0).normal(size=7).astype("f")
     peer = torch.tensor(w, requires_grad=True)
     make = {
@@ -198,7 +198,7 @@ def test_optimizers_equal_pytorch(name):
 
 
 def test_learning_rate_schedule():
-    settings = Optimizer(rate=1.0, drops=(10, 20), decay_from=30, decay_steps=10)
+    settings = Optimizer(learning_rate=1.0, boundaries=(10, 20), decay_start=30, decay_steps=10)
     got = [float(optimizers.learning_rate(settings, jnp.int32(s))) for s in (0, 10, 20, 30, 35, 50)]
     np.testing.assert_allclose(got, [1, 0.1, 0.01, 0.01, 0.005, 0], rtol=1e-5, atol=1e-9)
 

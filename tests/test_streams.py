@@ -91,7 +91,7 @@ top = libc.malloc(100_000)
 for block in blocks:
     libc.free(block)
 held = resident()
-runtime.give_back()
+runtime.release_host_memory()
 print(held - resident())
 """
     if platform.libc_ver()[0] != "glibc":

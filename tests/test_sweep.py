@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 from tiny import FULL, PLAIN, process_env, write_config
 
-from anigan_jax import config as configs
-from anigan_jax.config import override
+from anigan_jax import config_file
+from anigan_jax.config_file import override
 from anigan_jax.errors import UserError
 from anigan_jax.storage import metrics_file
 from anigan_jax.sweep import grid
@@ -29,7 +29,7 @@ def test_axes():
 def test_switches_become_flags():
     assert grid.option("flip", "true") == ["--flip"]
     assert grid.option("method.split-d", "False") == ["--method.no-split-d"]
-    assert grid.option("g.rate", "1e-3") == ["--g.rate", "1e-3"]
+    assert grid.option("g.rate", "1e-3") == ["--optimizers.g.learning-rate", "1e-3"]
 
 
 def test_the_grid_is_every_combination_with_every_seed(tmp_path):
@@ -50,7 +50,15 @@ def test_the_grid_is_every_combination_with_every_seed(tmp_path):
 def test_what_varies_may_be_given_for_all_runs_too(tmp_path):
     """And a flag in either spelling: nothing is said twice to a run."""
     name = str(write_config(tmp_path, "PLAIN"))
-    given = ["--g.name", "adam", "--flip", "--run.steps_per_dispatch", "10", "--batch_size", "4"]
+    given = [
+        "--optimizers.g.name",
+        "adam",
+        "--flip",
+        "--run.steps_per_dispatch",
+        "10",
+        "--batch_size",
+        "4",
+    ]
     given += ["--run.steps", "7", "--seed", "5"]
     varied = ["g.name=adam,rmsprop", "flip=true,false", "batch-size=4,8"]
     trials = grid.grid(name, given, varied, 1, tmp_path)
@@ -59,13 +67,13 @@ def test_what_varies_may_be_given_for_all_runs_too(tmp_path):
     assert {seed for *_, seed in found} == {5}
     for trial in trials:
         words = grid.command(name, trial, grid.Leg(20, 10), judged=True)
-        configs.refuse_repeats(words)
-        config = override(configs.load(name), words[4:], "test")
+        config_file.refuse_repeats(words)
+        config = override(config_file.load(name), words[4:], "test")
         assert (config.run.steps, config.run.steps_per_dispatch) == (20, 10)
     # Where the user does not say, a sweep does.
     (trial,) = grid.grid(name, [], ["flip=true"], 1, tmp_path)
     words = grid.command(name, trial, grid.Leg(20, 10), judged=True)
-    config = override(configs.load(name), words[4:], "test")
+    config = override(config_file.load(name), words[4:], "test")
     assert config.run.steps_per_dispatch == grid.DISPATCH
 
 
@@ -116,7 +124,7 @@ def test_a_killed_sweep_goes_on_and_compares(tmp_path):
     """Two schedules at equal updates, in processes, one stopped by a signal."""
     words = ["sweep", str(write_config(tmp_path)), "--workdir", str(tmp_path / "s"), "--seeds", "1"]
     words += ["--vary", "method.schedule.kind=fixed,as_printed", "--updates", "40"]
-    words += ["--points", "2", "--run.judge", "random", "--run.evaluate-n", "40"]
+    words += ["--points", "2", "--run.eval-network", "random", "--run.evaluate-n", "40"]
     command = [sys.executable, "-m", "anigan_jax", *words]
     options = {"env": process_env(), "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     first = subprocess.Popen(command, text=True, **options)

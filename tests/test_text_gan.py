@@ -14,7 +14,6 @@ from anigan_jax.errors import UserError
 from anigan_jax.methods import text_conditioning, text_gan
 from anigan_jax.methods.text_conditioning import PAIRS, Encoder, tables
 from anigan_jax.methods.text_gan import TextGAN
-from anigan_jax.networks import text
 from anigan_jax.networks import text as specs
 from anigan_jax.training import input
 
@@ -157,7 +156,7 @@ def test_the_first_step_equals_its_losses_by_hand(pack):
     batch = input.to_batch(rows, state.key, jnp.int32(0), examples, config.flip)
     texts = text_gan.draw_texts(config.method, state.frozen, batch)
     z = rng.latents(state.key, state.step, 0, 0, examples, 4)
-    g, d = text.generator(config.method.generator), text.discriminator(config.method.discriminator)
+    g, d = config.method.generator.build(), config.method.discriminator.build()
 
     def generate(words):
         variables = {"params": state.params["g"], **state.stats["g"]}
@@ -172,8 +171,8 @@ def test_the_first_step_equals_its_losses_by_hand(pack):
     fake = generate(texts.right)
     before = state.params["d"]
     bce = losses.bce
-    real_term = bce(judge(before, batch["real"], texts.right), 1.0).mean()
-    wrong_term = bce(judge(before, batch["real"], texts.wrong), 0.0).mean()
+    real_term = bce(judge(before, batch["a"]["image"], texts.right), 1.0).mean()
+    wrong_term = bce(judge(before, batch["a"]["image"], texts.wrong), 0.0).mean()
     fake_term = bce(judge(before, fake, texts.right), 0.0).mean()
     end, metrics = run_steps(config, arrays(config, pack), state, 1)
     got = {name: float(value[0]) for name, value in metrics.items()}
@@ -221,7 +220,7 @@ def test_bits_do_not_depend_on_dispatch_or_mapper_and_repeat(pack):
 
 def test_four_devices_agree_with_one(pack):
     """SGD: the same texts, noise and images, so only the order of sums differs."""
-    sgd = optimizers.Optimizer(name="sgd", rate=1e-3)
+    sgd = optimizers.Optimizer(name="sgd", learning_rate=1e-3)
     config = dataclasses.replace(PLAIN_TEXT, g=sgd, d=sgd)
     _, state = start(config, pack)
     data = arrays(config, pack)

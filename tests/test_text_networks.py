@@ -7,16 +7,15 @@ import numpy as np
 import pytest
 from tiny import TEXT, digests
 
-from anigan_jax import config as configs
+from anigan_jax import config_file
 from anigan_jax.methods.text_gan import TextGAN
-from anigan_jax.networks import text
 from anigan_jax.networks import text as specs
 from anigan_jax.sampling import grids
 
 
 def test_layers_of_the_seed():
     """k5, filters 256-128-64-3 and 64-128-256-512, a projection to 256, 1x1 then 4x4."""
-    nets = grids.describe(configs.load("sjtu_text_gan"))["networks"]
+    nets = grids.describe(config_file.load("sjtu_text_gan"))["networks"]
     g = {row["layer"]: row for row in nets["generator"]["layers"]}
     assert [row["shape"] for row in g.values()] == [
         [256],
@@ -39,7 +38,7 @@ def test_layers_of_the_seed():
     # The map and the repeated text meet in the 1x1 convolution.
     assert d["joint"]["parameters"] == (512 + 256) * 512 + 3 * 512
     assert d["logit"]["parameters"] == 16 * 512 + 1
-    narrow = grids.describe(configs.load("sjtu_text_gan_128"))["networks"]
+    narrow = grids.describe(config_file.load("sjtu_text_gan_128"))["networks"]
     assert narrow["generator"]["layers"][0]["shape"] == [128]
 
 
@@ -76,8 +75,8 @@ def test_the_seeds_networks_equal_pytorch():
     z, words, images = (
         values.normal(size=shape).astype("f") for shape in ((b, z_dim), (b, length), (b, 64, 64, 3))
     )
-    g = text.generator(specs.TextGenerator(z_dim=z_dim, base_channels=base, text_dim=dim))
-    d = text.discriminator(specs.TextDiscriminator(base_channels=base, text_dim=dim))
+    g = specs.TextGenerator(z_dim=z_dim, base_channels=base, text_dim=dim).build()
+    d = specs.TextDiscriminator(base_channels=base, text_dim=dim).build()
     made = g.init(jax.random.key(0), z[:, None, None], (words,), train=False)
     (got,), _ = g.apply(made, z[:, None, None], (words,), train=True, mutable=["batch_stats"])
     t, tw = made["params"], torch.tensor(words)
@@ -122,7 +121,7 @@ def test_several_texts_equal_one_at_a_time(join):
         batch_norm=False,
         first_norm=False,
     )
-    net = text.discriminator(settings)
+    net = settings.build()
     values = np.random.default_rng(0)
     images, one, other = (
         values.normal(size=s).astype("f") for s in ((2, 16, 16, 3), (2, 5), (2, 5))
@@ -141,11 +140,9 @@ def test_several_texts_equal_one_at_a_time(join):
 
 def test_the_product_is_miyatos_projection():
     """f(x, t) = psi(phi(x)) + <V t, phi(x)>, phi summed over places."""
-    net = text.discriminator(
-        specs.TextDiscriminator(
-            size=8, base_channels=2, text_dim=3, join="product", batch_norm=False, first_norm=False
-        )
-    )
+    net = specs.TextDiscriminator(
+        size=8, base_channels=2, text_dim=3, join="product", batch_norm=False, first_norm=False
+    ).build()
     values = np.random.default_rng(0)
     x, t = values.normal(size=(2, 8, 8, 3)).astype("f"), values.normal(size=(2, 5)).astype("f")
     variables = net.init(jax.random.key(0), x, (t,), train=False)
@@ -161,7 +158,7 @@ def test_the_product_is_miyatos_projection():
 def test_norms_that_follow_the_text():
     """Gains times 1 + gain and biases plus bias, linear in the text; z alone before."""
     settings = specs.TextGenerator(z_dim=3, size=8, base_channels=2, text_dim=4, join="norm")
-    net = text.generator(settings)
+    net = settings.build()
     values = np.random.default_rng(0)
     z, words = values.normal(size=(2, 1, 1, 3)).astype("f"), values.normal(size=(2, 5)).astype("f")
     variables = net.init(jax.random.key(0), z, (words,), train=False)

@@ -128,7 +128,7 @@ def test_a_trained_encoder_reads_prompts_as_its_own_network_does(pack, tmp_path)
     own = net.apply({"params": state.params["d"]["text"]}, captions.codes([text]))
     np.testing.assert_allclose(made["texts"][40, 3], own[0] * made["scale"], rtol=1e-4, atol=1e-5)
     # Another wording is another vector; the run folder is not needed any more.
-    (tmp_path / safetensors.OF_A_RUN).unlink()
+    (tmp_path / safetensors.WEIGHTS).unlink()
     got = text_conditioning.encode(encoder, made, [Prompt(text, PAIRS[40])])
     np.testing.assert_allclose(got[0], made["texts"][40, 3], rtol=1e-4, atol=1e-5)
 
@@ -138,14 +138,14 @@ def test_an_encoder_of_other_settings_is_refused(pack, tmp_path):
     artifacts._export(ENCODER, tmp_path, jax.tree.map(np.asarray, state))
     with pytest.raises(UserError, match=r"method\.encoder\.char"):
         text_conditioning.tables(Encoder(kind="char_cnn_rnn", path=str(tmp_path)), FOUND)
-    about = safetensors.metadata(tmp_path / safetensors.OF_A_RUN)
+    about = safetensors.metadata(tmp_path / safetensors.WEIGHTS)
     assert about == {"step": 0, "method": to_dict(ENCODER.method)}
 
 
 def test_exported_weights_are_those_of_the_state(pack, tmp_path):
     _, state = start(ENCODER, pack)
     artifacts._export(ENCODER, tmp_path, state)
-    tree = safetensors.unflatten(safetensors.read(tmp_path / safetensors.OF_A_RUN))
+    tree = safetensors.unflatten(safetensors.read(tmp_path / safetensors.WEIGHTS))
     assert digests(tree["params"]) == digests(jax.tree.map(np.asarray, state.params))
     assert digests(tree["stats"]) == digests(jax.tree.map(np.asarray, state.stats))
 

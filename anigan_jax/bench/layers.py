@@ -10,33 +10,34 @@ import jax.numpy as jnp
 
 from anigan_jax.bench.cases import convolutions_as
 from anigan_jax.config import Config
+from anigan_jax.networks import describe
 from anigan_jax.networks.blocks import Block
 from anigan_jax.networks.layers import Layer
 from anigan_jax.networks.ops import conv
-from anigan_jax.sampling import grids
+from anigan_jax.report.table import Table
 
 FORMS = ("blocks", "native")
 REPEATS = 4
 
 
 def measure(config: Config, batch: int, dtype: str, windows: int) -> list[dict]:
-    """A row for each different layer that is no dense one.
+    """A row for each different layer that is not dense.
 
     Rows hold 'network', 'layer', 'input' (H, W, C), 'gflop' (a batch, forward and both
     gradients) and GFLOP/s by form.
     """
     rows, seen = [], set()
     for name, (net, shapes) in config.method.networks().items():
-        described = grids.describe_network(name, net, shapes)["layers"]
-        before = shapes[0][1:]
-        for block, row in zip(getattr(net, "blocks", ()), described, strict=False):
-            about = (block.op, block.kernel, block.stride, block.features, tuple(before))
+        described = {row["layer"]: row for row in describe.network(net, shapes)["layers"]}
+        for block in getattr(net, "blocks", ()):
+            row = described[block.name]
+            before = tuple(row["input"])
+            about = (block.op, block.kernel, block.stride, block.features, before)
             if block.op != "dense" and len(before) == 3 and about not in seen:
                 seen.add(about)
                 speeds = _speeds(block, before, batch, dtype, windows, 3 * row["flops"] * batch)
-                told = {"network": name, "layer": block.name, "input": tuple(before)}
-                rows.append({**told, "batch": batch, "dtype": dtype, "gflops_per_sec": speeds})
-            before = tuple(row["shape"])
+                place = {"network": name, "layer": block.name, "input": before}
+                rows.append({**place, "batch": batch, "dtype": dtype, "gflops_per_sec": speeds})
     return rows
 
 
@@ -81,15 +82,21 @@ def _compiled(block: Block, before, batch: int, dtype: str, form: str):
     return run
 
 
-def as_text(rows: list[dict]) -> str:
-    """The table as a person reads it; the form that a training would take has a star."""
-    lines = [f"{'layer':28}{'input':>14}{'batch':>7}{'type':>10}  GFLOP/s, forward and gradients"]
-    for row in rows:
-        told = "  ".join(
-            f"{form} {rate:,.0f}{'*' if form == conv.lowering() else ''}"
-            for form, rate in row["gflops_per_sec"].items()
+def tables(rows: list[dict]) -> list[Table]:
+    """The rows as a table; the form that a training would take has a star."""
+    columns = ("layer", "input", "batch", "type", *FORMS)
+    cells = [
+        (
+            f"{row['network']} {row['layer']}",
+            "x".join(map(str, row["input"])),
+            row["batch"],
+            row["dtype"],
+            *(
+                f"{row['gflops_per_sec'][form]:,.0f}{'*' if form == conv.lowering() else ''}"
+                for form in FORMS
+            ),
         )
-        side = "x".join(map(str, row["input"]))
-        name = f"{row['network']} {row['layer']}"
-        lines.append(f"{name:28}{side:>14}{row['batch']:>7}{row['dtype']:>10}  {told}")
-    return "\n".join(lines)
+        for row in rows
+    ]
+    note = "* The form that a training on this machine takes."
+    return [Table("GFLOP/s, forward and gradients", columns, cells, [note])]

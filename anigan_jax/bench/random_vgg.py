@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from anigan_jax.perceptual.vgg_weights import WIDTHS, convolutions
+from anigan_jax.perceptual.vgg import WIDTHS, convolutions
 
 
 def random_vgg(depth: int) -> dict[str, np.ndarray]:
-    """Arrays of full width, as `foreign_weights.find` reads them, drawn after He et al. 2015."""
+    """Arrays of full width, as `convert.load` reads them, drawn after He et al. 2015."""
     draws, arrays, below = np.random.default_rng(0), {}, 3
     for name in convolutions(depth):
         width = WIDTHS[int(name[4]) - 1]

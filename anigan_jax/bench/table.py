@@ -1,4 +1,4 @@
-"""What was measured, as text and as a picture."""
+"""Measured speeds, as tables and as a picture."""
 
 from __future__ import annotations
 
@@ -6,21 +6,26 @@ from pathlib import Path
 
 import matplotlib
 
+from anigan_jax.report.table import Table
+
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 HEAD = ("side", "images/s", "ours is", "GFLOP/s", "of peak", "MB", "compile s")
 
 
-def as_text(config: str, machine: str, rows: list[dict]) -> str:
-    """The tables as a person reads them, one for each batch and type."""
-    lines = [f"{config} on {machine}"]
-    for title, some in groups(rows).items():
-        done = [row for row in some if "failed" not in row]
-        lines += ["", f"{title}; a whole step", *_table(done)]
-        lines += [row["failed"] for row in some if "failed" in row]
-        lines += _remarks(next(row for row in some if row["side"] == "ours"))
-    return "\n".join(lines)
+def tables(rows: list[dict]) -> list[Table]:
+    """A table of whole steps for each batch and type."""
+    return [
+        Table(
+            f"{title}; a whole step",
+            HEAD,
+            [_cells(row) for row in some if "failed" not in row],
+            [row["failed"] for row in some if "failed" in row]
+            + _remarks(next(row for row in some if row["side"] == "ours")),
+        )
+        for title, some in groups(rows).items()
+    ]
 
 
 def groups(rows: list[dict]) -> dict[str, list[dict]]:
@@ -32,42 +37,30 @@ def groups(rows: list[dict]) -> dict[str, list[dict]]:
     return found
 
 
-def _table(rows: list[dict]) -> list[str]:
-    cells = [HEAD, *map(_cells, rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(HEAD))]
-    return [
-        "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in cells
-    ]
-
-
 def _cells(row: dict) -> tuple[str, ...]:
-    def told(name: str, form: str) -> str:
+    def shown(name: str, form: str) -> str:
         return format(row[name], form) if name in row else ""
 
-    ratio = "" if row["side"] == "ours" else told("ours_is", ".2f")
-    compiled = told("compile_s", ".1f")
+    ratio = "" if row["side"] == "ours" else shown("ours_is", ".2f")
+    compiled = shown("compile_s", ".1f")
     if "compile_cached_s" in row:
         compiled += f" ({row['compile_cached_s']:.1f} cached)"
     return (
         row["side"],
-        told("images_per_sec", ",.1f"),
+        shown("images_per_sec", ",.1f"),
         f"{ratio}x" if ratio else "",
-        told("gflops_per_sec", ",.0f"),
-        told("of_peak", ".0%"),
-        told("memory_mb", ",d"),
+        shown("gflops_per_sec", ",.0f"),
+        shown("of_peak", ".0%"),
+        shown("memory_mb", ",d"),
         compiled,
     )
 
 
 def _remarks(mine: dict) -> list[str]:
     counts = (("flops", "the layers"), ("xla_flops", "XLA"))
-    told = [f"{mine[k] / 1e9:.3f} GFLOP an image by {who}" for k, who in counts if k in mine]
+    work = [f"{mine[k] / 1e9:.3f} GFLOP an image by {who}" for k, who in counts if k in mine]
     lines = [
-        f"{', '.join(told)}; windows spread by {mine['spread']:.0%}",
+        f"{', '.join(work)}; windows spread by {mine['spread']:.0%}",
         f"end to end (data, every step logged): {mine['end_to_end']:,.1f} images/s; previews and "
         f"a checkpoint {mine['event_s']:.2f} s",
         f"logging, previews and checkpoints take {mine['overhead']:.1%} of the time, the resident "

@@ -15,8 +15,7 @@ import time
 import traceback
 from pathlib import Path
 
-from anigan_jax import config as configs
-from anigan_jax.config import override
+from anigan_jax import config_file
 from anigan_jax.runtime import environment
 
 
@@ -43,8 +42,8 @@ def main() -> None:
 def _serve(spec: dict, answer) -> None:
     config = None
     if spec.get("config"):
-        base = configs.load(spec["config"])
-        config = override(base, spec["overrides"], f"anigan bench {spec['config']}")
+        base = config_file.load(spec["config"])
+        config = config_file.override(base, spec["overrides"], f"anigan bench {spec['config']}")
     from anigan_jax.bench import cases
 
     if spec["side"] != "torch":

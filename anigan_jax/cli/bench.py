@@ -7,10 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from anigan_jax import config as configs
+from anigan_jax import config_file
 from anigan_jax.cli.common import parser_of
-from anigan_jax.config import override
 from anigan_jax.errors import UserError
+from anigan_jax.report.table import as_text
 
 DTYPES = ("float32", "bfloat16")
 PEERS = ("torch", "lax")
@@ -41,7 +41,7 @@ def bench(argv: list[str]) -> int:
     )
     # What is left are settings of the config; the worker's parser judges them.
     args, overrides = parser.parse_known_args(argv)
-    config = override(configs.load(name), overrides, f"anigan bench {name}")
+    config = config_file.override(config_file.load(name), overrides, f"anigan bench {name}")
     batches = args.batch or [config.batch_size]
     if min(batches) < 1 or args.windows < 1:
         raise UserError("--batch and --windows must be 1 or more")
@@ -77,7 +77,7 @@ def bench(argv: list[str]) -> int:
     if args.json:
         print(json.dumps({"config": name, "machine": machine, "rows": rows}, indent=1))
     else:
-        print(table.as_text(name, machine, rows))
+        print(f"{name} on {machine}\n\n{as_text(table.tables(rows))}")
     return 0
 
 
@@ -97,7 +97,7 @@ def _layers(name: str, args, config, batches: list[int], machine: str) -> int:
     if args.json:
         print(json.dumps({"config": name, "machine": machine, "rows": rows}, indent=1))
     else:
-        print(f"{name} on {machine}\n{layers.as_text(rows)}")
+        print(f"{name} on {machine}\n\n{as_text(layers.tables(rows))}")
     return 0
 
 
@@ -107,8 +107,8 @@ def _machine(platform: str) -> tuple[str, str]:
     Asked in another process: one that has started JAX would hold memory of the accelerator.
     """
     code = (
-        "import json, os; from anigan_jax import runtime; "
-        f"runtime.prepare({platform!r}); runtime.start(); facts = runtime.facts(); "
+        "import json, os; from anigan_jax.runtime import environment; "
+        f"environment.prepare({platform!r}); environment.start(); facts = environment.facts(); "
         "import jax; print(json.dumps([jax.default_backend(), facts]))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -27,7 +27,7 @@ def checkpoints(argv: list[str]) -> int:
         json={"action": "store_true", "help": "for programs"},
     )
     if not (args.run / "run.json").exists():
-        raise UserError(f"{args.run} is no run folder: it has no run.json")
+        raise UserError(f"{args.run} is not a run directory (no run.json)")
     if args.prune is not None and args.prune < 1:
         raise UserError(f"--prune {args.prune}: at least 1 checkpoint stays")
     if args.verify or args.prune is not None:

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import tyro
 
-from anigan_jax import config
+from anigan_jax import config_file
 from anigan_jax.data import dataset, ingest
 from anigan_jax.data.images import Images
 from anigan_jax.errors import UserError
 from anigan_jax.report import data
+from anigan_jax.report.table import as_text
 
 
 def progress(what: str):
@@ -38,7 +39,7 @@ def _parse(verb: str, argv: list[str], flags) -> tuple[argparse.Namespace, Image
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for name, options in flags.items():
         parser.add_argument(name, **options)
-    config.refuse_repeats(argv)
+    config_file.refuse_repeats(argv)
     known, rest = parser.parse_known_args(argv)
     usage = f"anigan {verb} SOURCE [SOURCE_B] " + " ".join(
         f"[{name}]" if o.get("action") else f"[{name} {o['metavar']}]" for name, o in flags.items()
@@ -116,7 +117,7 @@ def check(argv: list[str]) -> int:
                 data.write_page(report, found, known.html)
             except OSError as error:
                 raise UserError(f"{known.html} cannot be written: {error.strerror}") from None
-    print(json.dumps(report, indent=1) if known.json else data.as_text(report))
+    print(json.dumps(report, indent=1) if known.json else as_text(data.tables(report)))
     if known.html and not known.json:
         print(f"\npage: {known.html}")
     return 1 if not found.order or (found.faults and source.policy == "error") else 0

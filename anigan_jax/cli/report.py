@@ -28,9 +28,9 @@ def report(argv: list[str]) -> int:
         },
         no_draw={
             "action": "store_true",
-            "help": "show what is there: checkpoints are not read, nothing is drawn, and no code "
-            "of the run folder (its config.py) is run",
+            "help": "show what is there: checkpoints are not read and nothing is drawn",
         },
+        trust={"action": "store_true", "help": "run the code of the run directory"},
     )
     from anigan_jax.report import collect, page, tensorboard
 
@@ -41,7 +41,7 @@ def report(argv: list[str]) -> int:
     if args.tensorboard:
         tensorboard.check(args.tensorboard, names)
     if not args.no_draw:
-        looked = map(_look, args.runs)
+        looked = [_look(run, args.trust) for run in args.runs]
         runs = [collect.collect(*one) for one in zip(args.runs, names, looked, strict=True)]
     missing = page.write(runs, out)
     for run in runs:
@@ -55,7 +55,7 @@ def report(argv: list[str]) -> int:
     return 0
 
 
-def _look(run: Path) -> dict:
+def _look(run: Path, trust: bool) -> dict:
     # A run that is still training may hold the accelerator; one batch needs none.
     environment.prepare("cpu")
     from anigan_jax.report import collect, draw
@@ -63,7 +63,8 @@ def _look(run: Path) -> dict:
     def told(text: str) -> None:
         print(f"{printable(run)}: {text}", file=sys.stderr, flush=True)
 
-    return draw.look(run, collect.recorded(run), told if sys.stderr.isatty() else lambda text: None)
+    report = told if sys.stderr.isatty() else lambda text: None
+    return draw.look(run, collect.recorded(run), report, trust)
 
 
 def _tell(run: dict) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
 
-from anigan_jax.cli.common import arguments, open_run
-from anigan_jax.config import Config
+from anigan_jax import api
+from anigan_jax.cli.common import arguments
 from anigan_jax.data import captions
+from anigan_jax.data.dataset import Pack
 from anigan_jax.errors import UserError
+from anigan_jax.report import tables
+from anigan_jax.report.table import as_text
 
 
 def whole_number(text: str) -> int:
@@ -26,45 +27,7 @@ CHECKPOINT = {"default": "latest", "metavar": "best|latest|STEP", "help": "which
 PROMPT = {"action": "append", "default": [], "metavar": "TEXT", "help": "blue hair red eyes"}
 
 
-class Opened(NamedTuple):
-    """A run folder: what is recorded, its config and pack, its method, its newest state."""
-
-    recorded: dict
-    config: Config
-    pack: Any
-    method: Any
-    state: Any
-    at: Callable[[int], Any]
-    """step -> the state of that checkpoint"""
-
-
-def opened(run: Path) -> Opened:
-    """Opens a run folder; JAX starts here."""
-    recorded, config, pack = open_run(run)
-    from anigan_jax.sampling import grids
-
-    method, state = grids.state_of(config, run)
-
-    def at(step: int):
-        return grids.state_of(config, run, step)[1]
-
-    return Opened(recorded, config, pack, method, state, at)
-
-
-def chosen(run: Opened, folder: Path, text: str) -> Any:
-    """The state of a run's checkpoint 'latest', 'best' (by KID, see `judge`), or of a step."""
-    if text == "latest":
-        return run.state
-    if text == "best":
-        try:
-            return run.at(json.loads((folder / "best.json").read_text())["step"])
-        except OSError:
-            raise UserError(
-                f"{folder} knows no best checkpoint; --run.evaluate-every in training finds it"
-            ) from None
-    if not text.isdigit():
-        raise UserError(f"--checkpoint {text!r} is neither 'best', 'latest' nor a step")
-    return run.at(int(text))
+TRUST = {"action": "store_true", "help": "run the code of the run directory"}
 
 
 def _prompts(given: list[str], file: Path | None = None) -> list[captions.Prompt]:
@@ -93,6 +56,8 @@ def sample(argv: list[str]) -> int:
         "sample",
         argv,
         run=RUN,
+        checkpoint=CHECKPOINT,
+        trust=TRUST,
         n={"type": int, "help": "images (64), or images for each prompt (8)"},
         seed=SEED,
         prompt=PROMPT,
@@ -101,15 +66,15 @@ def sample(argv: list[str]) -> int:
     prompts = _prompts(args.prompt, args.prompts)
     n = args.n if args.n is not None else 8 if prompts else 64
     at_least("--n", n, 1)
-    run = opened(args.run)
+    run = api.load(args.run, args.checkpoint, trust=args.trust)
     from anigan_jax.sampling import grids
     from anigan_jax.sampling import prompts as show_text
 
     if prompts:
-        path = show_text.sample(run.method, run.state, args.run, prompts, n, args.seed)
+        path = show_text.sample(run.model, args.run, prompts, n, args.seed)
     else:
-        texts = show_text.texts_of_data(run.method, run.state, n, args.seed)
-        path = grids.sample(run.method, run.state, args.run, n, args.seed, texts)
+        texts = show_text.texts_of_data(run.model, n, args.seed)
+        path = grids.sample(run.model, args.run, n, args.seed, texts)
     print(path)
     return 0
 
@@ -120,6 +85,8 @@ def interpolate(argv: list[str]) -> int:
         "interpolate",
         argv,
         run=RUN,
+        checkpoint=CHECKPOINT,
+        trust=TRUST,
         frames={"type": int, "default": 60, "help": "frames of the GIF"},
         stops={"type": int, "default": 5, "help": "latents on the path, or shown for a path"},
         seed=SEED,
@@ -130,17 +97,17 @@ def interpolate(argv: list[str]) -> int:
     prompts = _prompts(args.prompt)
     if len(prompts) > 2:
         raise UserError(f"--prompt is given {len(prompts)} times; once or twice is allowed")
-    run = opened(args.run)
+    run = api.load(args.run, args.checkpoint, trust=args.trust)
     from anigan_jax.sampling import grids
     from anigan_jax.sampling import prompts as show_text
 
     if len(prompts) == 2:
         rest = (prompts, args.stops, args.frames, args.seed)
-        written = show_text.between(run.method, run.state, args.run, *rest)
+        written = show_text.between(run.model, args.run, *rest)
     else:
-        text = show_text.one_text(run.method, run.state, prompts, args.seed)
+        text = show_text.one_text(run.model, prompts, args.seed)
         rest = (args.frames, args.stops, args.seed, text, show_text.suffix(prompts))
-        written = grids.interpolate(run.method, run.state, args.run, *rest)
+        written = grids.interpolate(run.model, args.run, *rest)
     for path in written:
         print(path)
     return 0
@@ -148,11 +115,11 @@ def interpolate(argv: list[str]) -> int:
 
 def table(argv: list[str]) -> int:
     """Every hair color with every eye color as one picture."""
-    args = arguments("table", argv, run=RUN, seed=SEED)
-    run = opened(args.run)
+    args = arguments("table", argv, run=RUN, checkpoint=CHECKPOINT, trust=TRUST, seed=SEED)
+    run = api.load(args.run, args.checkpoint, trust=args.trust)
     from anigan_jax.sampling import prompts as show_text
 
-    print(show_text.colors(run.method, run.state, args.run, args.seed))
+    print(show_text.colors(run.model, args.run, args.seed))
     return 0
 
 
@@ -162,6 +129,8 @@ def history(argv: list[str]) -> int:
         "history",
         argv,
         run=RUN,
+        checkpoint=CHECKPOINT,
+        trust=TRUST,
         prompt={"required": True, "metavar": "TEXT", "help": "blue hair red eyes"},
         n={"type": int, "default": 4, "help": "latents"},
         columns={"type": int, "default": 10, "help": "at most this many checkpoints"},
@@ -170,11 +139,11 @@ def history(argv: list[str]) -> int:
     at_least("--n", args.n, 1)
     at_least("--columns", args.columns, 2)
     (prompt,) = _prompts([args.prompt])
-    run = opened(args.run)
+    run = api.load(args.run, args.checkpoint, trust=args.trust)
     from anigan_jax.sampling import prompts as show_text
 
-    states = (run.at(step) for step in show_text.pick_steps(args.run, args.columns))
-    print(show_text.history(states, run.method, args.run, prompt, args.n, args.seed))
+    models = (run.at(step).model for step in show_text.pick_steps(args.run, args.columns))
+    print(show_text.history(models, args.run, prompt, args.n, args.seed))
     return 0
 
 
@@ -184,53 +153,52 @@ def accuracy(argv: list[str]) -> int:
         "accuracy",
         argv,
         run=RUN,
+        checkpoint=CHECKPOINT,
+        trust=TRUST,
         classifier={"required": True, "type": Path, "metavar": "RUN"},
         n={"type": int, "default": 8, "help": "images for each pair of colors"},
         seed=SEED,
         json={"action": "store_true"},
     )
     at_least("--n", args.n, 1)
-    judge, run = opened(args.classifier), opened(args.run)
-    refuse_judge(args.classifier, judge, run)
+    classifier = api.load(args.classifier, "latest", trust=args.trust)
+    run = api.load(args.run, args.checkpoint, trust=args.trust)
+    held_out = refuse_classifier(args.classifier, classifier, run)
     from anigan_jax.evaluation import prompt_accuracy
-    from anigan_jax.storage import atomic
+    from anigan_jax.storage import atomic, run_dir
 
-    report = prompt_accuracy.measure(
-        run.method, run.state, judge.method, judge.state, args.n, args.seed
-    )
-    images, labels = judge.pack.part("test"), judge.pack.labels("test")
-    report["ceiling"] = prompt_accuracy.ceiling(judge.method, judge.state, images, labels)
+    report = prompt_accuracy.measure(run.model, classifier.model, args.n, args.seed)
+    images, labels = held_out.part("test"), held_out.labels("test")
+    report["ceiling"] = prompt_accuracy.ceiling(classifier.model, images, labels)
     report["classifier"] = str(args.classifier)
-    report["same_data"] = judge.recorded["data_sha256"] == run.recorded["data_sha256"]
-    path = args.run / "accuracy" / f"step_{report['step']:09d}_seed_{args.seed}.json"
-    atomic.save_text(json.dumps(prompt_accuracy.as_json(report), indent=1), path)
-    if args.json:
-        print(json.dumps(prompt_accuracy.as_json(report), indent=1))
-        return 0
-    print(prompt_accuracy.as_text(report))
-    if not report["same_data"]:
-        print("note: the classifier learned from other images than this run")
-    print(path)
+    report["same_data"] = classifier.recorded["data_sha256"] == run.recorded["data_sha256"]
+    path = run_dir.out_dir(args.run, "accuracy")
+    path /= f"step_{report['step']:09d}_seed_{args.seed}.json"
+    text = json.dumps(prompt_accuracy.as_json(report), indent=1)
+    atomic.save_text(text, path)
+    print(text if args.json else f"{as_text(tables.accuracy(json.loads(text)))}\n\n{path}")
     return 0
 
 
-def refuse_judge(name: Path, judge: Opened, run: Opened) -> None:
-    """Refuses a classifier that cannot judge a run, with the reason."""
-    if judge.method.classify is None:
-        raise UserError(f"{name} is no run of a classifier; train colour_classifier")
-    if "test" not in judge.pack.manifest["parts"]:
+def refuse_classifier(name: Path, classifier: api.Trained, run: api.Trained) -> Pack:
+    """The held-out data of a classifier; refuses one that cannot judge a run."""
+    if classifier.method.classify is None:
+        raise UserError(f"{name} is not a run of a classifier; train colour_classifier")
+    pack = api.data_of(classifier.config)
+    if "test" not in pack.manifest["parts"]:
         raise UserError(f"{name} held no images out (--data.test); no ceiling is known")
-    if judge.pack.manifest["sha256"] != judge.recorded["data_sha256"]:
+    if pack.manifest["sha256"] != classifier.recorded["data_sha256"]:
         raise UserError(f"the data of {name} changed since it was trained; train it anew")
-    sizes = judge.config.method.size, run.config.method.size
+    sizes = classifier.config.method.size, run.config.method.size
     if sizes[0] != sizes[1]:
         raise UserError(f"{name} judges images of {sizes[0]} px, but the run makes {sizes[1]} px")
+    return pack
 
 
 def kernels(argv: list[str]) -> int:
     """D's first layer as a picture."""
-    args = arguments("kernels", argv, run=RUN)
-    state = opened(args.run).state
+    args = arguments("kernels", argv, run=RUN, checkpoint=CHECKPOINT, trust=TRUST)
+    state = api.load(args.run, args.checkpoint, trust=args.trust).state
     from anigan_jax.sampling import grids
 
     print(grids.kernels(state, args.run))

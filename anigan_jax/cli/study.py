@@ -7,9 +7,12 @@ import json
 import sys
 from pathlib import Path
 
-from anigan_jax.cli import sample
-from anigan_jax.cli.common import arguments, pack_of
+from anigan_jax import api
+from anigan_jax.cli import data, sample
+from anigan_jax.cli.common import arguments
 from anigan_jax.errors import UserError
+from anigan_jax.report import tables
+from anigan_jax.report.table import as_text
 
 
 def probe(argv: list[str]) -> int:
@@ -19,21 +22,23 @@ def probe(argv: list[str]) -> int:
         argv,
         run=sample.RUN,
         checkpoint=sample.CHECKPOINT,
+        trust=sample.TRUST,
         n={"type": int, "default": 2000, "help": "images to fit on in each task (2000)"},
         seed=sample.SEED,
         json={"action": "store_true"},
     )
     sample.at_least("--n", args.n, 20)
-    run = sample.opened(args.run)
-    state = sample.chosen(run, args.run, args.checkpoint)
+    run = api.load(args.run, args.checkpoint, trust=args.trust)
+    pack = api.data_of(run.config)
     from anigan_jax.evaluation import linear_probe, prompt_accuracy
     from anigan_jax.storage import atomic
+    from anigan_jax.storage.run_dir import out_dir
 
-    report = linear_probe.measure(run.config, run.method, state, run.pack, args.n, args.seed)
-    path = args.run / "probe" / f"step_{report['step']:09d}.json"
+    report = linear_probe.measure(run.config, run.model, pack, args.n, args.seed)
+    path = out_dir(args.run, "probe") / f"step_{report['step']:09d}.json"
     text = json.dumps(prompt_accuracy.as_json(report), indent=1)
     atomic.save_text(text, path)
-    print(text if args.json else f"{linear_probe.as_text(report)}\n{path}")
+    print(text if args.json else f"{as_text(tables.probe(json.loads(text)))}\n\n{path}")
     return 0
 
 
@@ -42,13 +47,13 @@ SWEEP = """usage: anigan sweep CONFIG --workdir DIR --vary PATH=V1,V2,... [--var
 Trains every combination with every seed, each as `anigan train` in a folder of its own in DIR,
 and compares them. The same command resumes a sweep that was stopped.
 
-  --vary PATH=V1,V2   a setting as in `anigan train CONFIG --help`: g.name=adam,rmsprop;
-                      a value of several words: "g.drops=3 5,10 20"
+  --vary PATH=V1,V2   a setting as in `anigan train CONFIG --help`: optimizers.g.name=adam,rmsprop;
+                      a value of several words: "optimizers.g.boundaries=3 5,10 20"
   --seeds N           runs of each variant, from the config's seed on (3)
   --updates N         equal updates of G and D together; else as many steps as the config says
   --points N          judged checkpoints of each run, about (10); 0: none, losses only
   --jobs N            runs at a time (1)
-  overrides           for all runs: --batch-size 32 --run.judge random"""
+  overrides           for all runs: --batch-size 32 --run.eval-network random"""
 
 
 def sweep(argv: list[str]) -> int:
@@ -83,7 +88,9 @@ def _refuse(args: argparse.Namespace, overrides: list[str]) -> None:
     if args.workdir is None:
         raise UserError("say where the runs go: --workdir DIR")
     if not args.vary:
-        raise UserError("say what varies: --vary PATH=V1,V2, such as --vary g.name=adam,rmsprop")
+        raise UserError(
+            "say what varies: --vary PATH=V1,V2, such as --vary optimizers.g.name=adam,rmsprop"
+        )
     if (args.workdir / "run.json").exists():
         raise UserError(f"{args.workdir} is a run; a sweep needs a folder for several")
     for name, low in (("seeds", 1), ("updates", 0), ("points", 0), ("jobs", 1)):
@@ -104,7 +111,7 @@ def _sweep(name: str, args: argparse.Namespace, trials: list, goal) -> int:
     images, paces = {}, {}
     for trial in trials:
         if trial.variant not in paces:
-            count = len(pack_of(trial.config).images)
+            count = len(api.data_of(trial.config, data.progress("packing")).images)
             paces[trial.variant] = grid.pace(trial.config, trial.config.method.make(None), count)
             images[trial.variant] = count
     code, message = grid.train(
@@ -120,7 +127,7 @@ def _sweep(name: str, args: argparse.Namespace, trials: list, goal) -> int:
     asked = {"config": name, "varied": args.vary, "updates": args.updates}
     seeds = sorted({trial.seed for trial in trials})
     found = compare.compare(runs, goal, {**asked, "seeds": seeds})
-    text = compare.as_markdown(found)
+    text = as_text(compare.tables(found))
     written = [
         atomic.save_text(json.dumps(found, indent=1) + "\n", args.workdir / "sweep.json"),
         atomic.save_text(text + "\n", args.workdir / "sweep.md"),

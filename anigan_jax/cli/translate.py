@@ -10,14 +10,16 @@ from pathlib import Path
 
 from PIL import Image
 
+from anigan_jax import api
 from anigan_jax.cli.common import arguments
-from anigan_jax.cli.sample import RUN, opened
+from anigan_jax.cli.sample import CHECKPOINT, RUN, TRUST
 from anigan_jax.errors import UserError
-from anigan_jax.networks.resnet import whole
+from anigan_jax.networks.resnet import check_divisible
 from anigan_jax.report import collect
 from anigan_jax.sampling import photos
 from anigan_jax.sampling.photos import Cropping, Gathered
 from anigan_jax.storage import images
+from anigan_jax.storage.run_dir import out_dir
 
 
 def _box(text: str) -> photos.Box:
@@ -59,20 +61,22 @@ def translate(argv: list[str]) -> int:
         "translate",
         argv,
         run=RUN,
+        checkpoint=CHECKPOINT,
+        trust=TRUST,
         **GIVEN,
-        out={"type": Path, "metavar": "DIR", "help": "without: RUN/translate/step_NNN_ab"},
+        out={"type": Path, "metavar": "DIR", "help": "without: RUN/out/translate/step_NNN_ab"},
         size={"type": int, "help": "side in pixels; without: that of the training"},
     )
     cropping = _cropping(args)
-    run = opened(args.run)
+    run = api.load(args.run, args.checkpoint, trust=args.trust)
     photos.need_direction(run.method, args.direction)
     size = run.config.method.size if args.size is None else args.size
-    whole(size, run.config.method.generator.num_downsamples, "--size")
+    check_divisible(size, run.config.method.generator.num_downsamples, "--size")
     found = photos.gather(args.photos, cropping, size)
     before = found.images[size]
-    after = photos.translated(run.method, run.state, args.direction, before)
+    after = photos.translated(run.model, args.direction, before)
     step = f"step_{int(run.state.step):09d}_{args.direction}"
-    out = args.out or args.run / "translate" / step
+    out = args.out or out_dir(args.run, "translate") / step
     with _written(out):
         for name, image in zip(photos.files(found.names), after, strict=True):
             images.save_image(Image.fromarray(image), out / "images" / name)
@@ -95,7 +99,7 @@ def _columns(run, direction: str, before, after) -> list:
     back = direction[::-1]
     if back in run.method.translate:
         # Of the written images: what translating them would give.
-        again = photos.translated(run.method, run.state, back, after)
+        again = photos.translated(run.model, back, after)
         columns.append((f"back to {here}", again))
     return columns
 
@@ -107,15 +111,17 @@ def compare(argv: list[str]) -> int:
         argv,
         run=RUN,
         run2=RUN,
+        checkpoint=CHECKPOINT,
+        trust=TRUST,
         **GIVEN,
-        out={"type": Path, "metavar": "FILE.png", "help": "without: in RUN/compare"},
+        out={"type": Path, "metavar": "FILE.png", "help": "without: in RUN/out/compare"},
     )
     if args.out and args.out.suffix.lower() != ".png":
         raise UserError(f"--out {args.out} must end in .png")
     cropping = _cropping(args)
     paths = (args.run, args.run2)
     labels = collect.labels(paths)
-    runs = [opened(path) for path in paths]
+    runs = [api.load(path, args.checkpoint, trust=args.trust) for path in paths]
     for run in runs:
         photos.need_direction(run.method, args.direction)
     sizes = [run.config.method.size for run in runs]
@@ -123,11 +129,11 @@ def compare(argv: list[str]) -> int:
     n = photos.shown(len(found.names), side)
     columns = [(args.direction[0].upper(), found.images[side][:n])]
     for label, run, size in zip(labels, runs, sizes, strict=True):
-        made = photos.translated(run.method, run.state, args.direction, found.images[size][:n])
+        made = photos.translated(run.model, args.direction, found.images[size][:n])
         columns.append((label, photos.enlarged(made, side)))
     steps = "_".join(f"{int(run.state.step):09d}" for run in runs)
     name = f"{paths[1].resolve().name}_step_{steps}_{args.direction}.png"
-    out = args.out or args.run / "compare" / name
+    out = args.out or out_dir(args.run, "compare") / name
     with _written(out):
         images.save_image(photos.rows(columns), out)
     some = f"  (the first {n} of {len(found.names)})" if n < len(found.names) else ""

@@ -1,4 +1,4 @@
-"""What `anigan evaluate` does: the panel of a checkpoint, as numbers, words and pictures."""
+"""What `anigan evaluate` does: the quality of a checkpoint, as numbers and pictures."""
 
 from __future__ import annotations
 
@@ -7,21 +7,23 @@ import resource
 import sys
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from anigan_jax.core import TrainState
+from anigan_jax.config import Config
+from anigan_jax.data.dataset import Pack
 from anigan_jax.data.labels import COLORS
 from anigan_jax.errors import UserError
 from anigan_jax.evaluation import prompt_accuracy, sample_quality, translation_quality
 from anigan_jax.evaluation.features import Network
 from anigan_jax.metrics import diversity
-from anigan_jax.metrics.feature_scores import BETTER, COLUMNS
 from anigan_jax.perceptual import store
+from anigan_jax.sampling.grids import Model
 from anigan_jax.storage import atomic
 from anigan_jax.storage import images as record
+from anigan_jax.storage.run_dir import out_dir
 
 N = 10_000
 
@@ -34,18 +36,23 @@ class Wanted(NamedTuple):
       seed: of latents, subsets and pairs.
       networks: by which images are judged.
       vgg: weights of LPIPS, or None to leave it out.
-      classifier: an opened run that tells colors, or None.
+      classifier: a model that tells colors, or None.
     """
 
     n: int | None
     seed: int
     networks: list[Network]
     vgg: dict | None
-    classifier: Any = None
+    classifier: Model | None = None
 
 
-def measure(run: Any, state: TrainState, wanted: Wanted) -> tuple[dict, dict[str, Image.Image]]:
-    """Judges an opened run's checkpoint.
+def measure(
+    model: Model, config: Config, pack: Pack, data: dict, wanted: Wanted
+) -> tuple[dict, dict[str, Image.Image]]:
+    """Evaluates a checkpoint.
+
+    Args:
+      data: the held-out rows, domain -> name -> array.
 
     Returns:
       The report, and pictures by the end of their names.
@@ -54,11 +61,11 @@ def measure(run: Any, state: TrainState, wanted: Wanted) -> tuple[dict, dict[str
       UserError: the run makes no images, or fewer are asked for than a score needs.
     """
     clock = time.monotonic()
-    pack, method, config = run.pack, run.method, run.config
+    method, state = model.method, model.state
     targets = sample_quality.targets(method, pack)
     counts = _counts(method, pack, targets, wanted)
     images = {
-        name: sample_quality.made(method, state, pack, name, target, counts[name], wanted.seed)
+        name: sample_quality.made(model, pack, name, target, counts[name], wanted.seed)
         for name, target in targets.items()
     }
     report = {
@@ -72,14 +79,13 @@ def measure(run: Any, state: TrainState, wanted: Wanted) -> tuple[dict, dict[str
     }
     pictures = {}
     for name, target in targets.items():
-        told, sheet = _of_target(run, target, images[name], wanted)
+        told, sheet = _of_target(config, pack, target, images[name], wanted)
         report["sets"][name] = told
         if sheet:
             pictures["closest" if name == sample_quality.GENERATED else f"{name}_closest"] = sheet
     if method.translate:
-        inputs = config.method.inputs(pack, "test")
         made = images if pack.paired else {}
-        report |= translation_quality.measure(method, state, pack, inputs, made, wanted.vgg)
+        report |= translation_quality.measure(model, pack, data, made, wanted.vgg)
         for direction, pixels in made.items():
             pictures[direction] = translation_quality.sheet(pixels, pack, direction)
     if wanted.vgg:
@@ -104,9 +110,11 @@ def _counts(method, pack, targets, wanted: Wanted) -> dict[str, int]:
     return dict.fromkeys(targets, n)
 
 
-def _of_target(run, target: sample_quality.Target, images: np.ndarray, wanted: Wanted):
+def _of_target(
+    config: Config, pack: Pack, target: sample_quality.Target, images: np.ndarray, wanted: Wanted
+):
     """The panel of one set of images, and its closest pairs as a picture or None."""
-    pack, train = run.pack, run.pack.part(target.train)
+    train = pack.part(target.train)
     held = len(pack.part(target.held_out)) if target.held_out else 0
     told: dict = {"n": len(images), "train": len(train), "held_out": held}
     told |= {"scores": {}, "refused": {}, "memorization": {}}
@@ -117,7 +125,7 @@ def _of_target(run, target: sample_quality.Target, images: np.ndarray, wanted: W
         told["scores"] |= scores
         told["refused"] |= refused
     if seen:
-        near, sheet = sample_quality.memorization(seen, images, pack, target, run.config.flip)
+        near, sheet = sample_quality.memorization(seen, images, pack, target, config.flip)
         told["memorization"] = near
     if wanted.vgg and min(len(images), len(train)) >= 4:
         told["lpips"] = sample_quality.perceptual_diversity(images, train, wanted.vgg, wanted.seed)
@@ -126,11 +134,11 @@ def _of_target(run, target: sample_quality.Target, images: np.ndarray, wanted: W
     return told, sheet
 
 
-def _modes(judge: Any, images: np.ndarray, train: np.ndarray) -> dict:
+def _modes(classifier: Model, images: np.ndarray, train: np.ndarray) -> dict:
     """Which pairs of colors a classifier finds in images, beside the training images."""
 
     def found(pixels: np.ndarray) -> np.ndarray:
-        return judge.method.classify(judge.state.params["d"], judge.state.stats["d"], pixels)
+        return prompt_accuracy.classify(classifier, pixels)
 
     sizes = tuple(len(names) for names in COLORS.values())
     return diversity.modes(found(images), found(train), sizes)._asdict()
@@ -143,62 +151,8 @@ def _peak_memory() -> int:
 
 
 def write(report: dict, pictures: dict[str, Image.Image], run: Path) -> list[Path]:
-    """RUN/evaluate/step_....json and the pictures beside it."""
-    path = run / "evaluate" / f"step_{report['step']:09d}.json"
+    """The report as step_....json in the verb's folder, and the pictures next to it."""
+    path = out_dir(run, "evaluate") / f"step_{report['step']:09d}.json"
     atomic.save_text(json.dumps(prompt_accuracy.as_json(report), indent=1), path)
     places = {end: path.with_name(f"{path.stem}_{end}.png") for end in pictures}
     return [path, *(record.save_image(pictures[end], place) for end, place in places.items())]
-
-
-def as_text(report: dict) -> str:
-    """The report as a person reads it."""
-    weights = "averaged weights" if report["averaged"] else "weights as trained"
-    lines = [f"step {report['step']:,}, {weights}"]
-    for name, told in report["sets"].items():
-        lines += ["", *_set_as_text(name, told)]
-    for name, used in report["protocols"].items():
-        lines += ["", f"{name}: {used['features']}; weights SHA-256 {used['sha256'][:12]}"]
-        lines.append(f"  images resized: {used['resize']}; seed {used['seed']}")
-    if "l1" in report:
-        lines += ["", translation_quality.as_text(report)]
-    lines += ["", f"{report['seconds']:.0f} s, peak memory {report['peak_memory_mb']:,} MB"]
-    return "\n".join(lines)
-
-
-def _set_as_text(name: str, told: dict) -> list[str]:
-    held = told["held_out"]
-    columns = [f"{name}, {told['n']:,}", f"the first {held:,}", f"real held-out, {held:,}"]
-    lines = [f"against {told['train']:,} training images"]
-    lines.append(f"{'':22}" + "".join(f"{c:>22}" for c in (columns if held else columns[:1])))
-    for score, row in told["scores"].items():
-        kind, by = score.split("-", 1)
-        better = BETTER[kind]
-        title = kind.upper() if better == "lower" else kind
-        cells = [row[column] for column in COLUMNS][: 3 if held else 1]
-        shown = "".join(f"{_number(cell):>22}" for cell in cells)
-        lines.append(f"{title + '-' + by:22}{shown}   {better} is better")
-    for score, why in told["refused"].items():
-        lines.append(f"  {score} is left out where it would mean nothing: {why}")
-    if not held:
-        lines.append("  no floor: the run held no images out (--data.test)")
-    for by, near in told["memorization"].items():
-        lines.append(
-            f"nearest training image by {by:8}: median {near['fake']:.3f}, of real held-out images "
-            f"{near['held_out']:.3f}; ratio {near['ratio']:.2f} (towards 0: copies)"
-        )
-    for which, found in told.get("lpips", {}).items():
-        lines.append(
-            f"LPIPS of {found['pairs']} random pairs, {which:9}: {found['mean']:.4f} "
-            f"± {found['error']:.4f}"
-        )
-    if "modes" in told:
-        modes = told["modes"]
-        lines.append(
-            f"pairs of colors: {modes['hit']} of the {modes['held']} that training images show; "
-            f"total variation {modes['tv']:.3f}, KL {modes['kl']:.3f} nats"
-        )
-    return lines
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}" if abs(value) < 10 else f"{value:.2f}"

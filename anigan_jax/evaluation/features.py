@@ -20,8 +20,8 @@ from anigan_jax.data.dataset import Pack
 from anigan_jax.errors import UserError
 from anigan_jax.methods.augment import signed
 from anigan_jax.networks.ops.conv import conv
+from anigan_jax.perceptual import convert, store
 from anigan_jax.perceptual import inception as inception_net
-from anigan_jax.perceptual import inception_weights, store, vgg_weights
 from anigan_jax.perceptual.vgg import VGG
 from anigan_jax.runtime.batching import in_batches
 from anigan_jax.runtime.environment import cache_home, facts
@@ -78,12 +78,12 @@ def vgg16(path: str = "") -> Network:
     """VGG16 trained on ImageNet, the mean over space of its deepest map; 512 numbers.
 
     Args:
-      path: a file made by `anigan weights vgg16`; '' is the one at home.
+      path: a file made by `anigan weights vgg16`; '' for the one in the cache.
 
     Raises:
-      UserError: it is absent, with what brings it.
+      UserError: it is missing; the message says how to get it.
     """
-    arrays = vgg_weights.find("vgg16", path, taps=(VGG_TAP,))
+    arrays = convert.load("vgg16", path, taps=(VGG_TAP,))
     net = VGG(16, (VGG_TAP,), "imagenet")
 
     def run(params, images):
@@ -100,14 +100,14 @@ def inception(path: str = "") -> Network:
     """Inception-v3 as FID has it: pool3, 2048 numbers.
 
     Args:
-      path: a file made by `anigan weights inception`; '' is the one at home.
+      path: a file made by `anigan weights inception`; '' for the one in the cache.
 
     Departs: the published FID resizes inside the network by TensorFlow's bilinear rule without
     antialiasing; here as all networks' images.
     """
-    arrays = inception_weights.find(path)
+    arrays = convert.load("inception", path)
     sha256, run = store.content_sha256(arrays), inception_net.features
-    side, dimensions = inception_weights.SIDE, inception_weights.FEATURES
+    side, dimensions = inception_net.SIDE, inception_net.FEATURES
     return _network("inception", "pool3", side, dimensions, sha256, run, arrays)
 
 

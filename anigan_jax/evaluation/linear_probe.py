@@ -14,16 +14,14 @@ import jax
 import numpy as np
 
 from anigan_jax.config import Config
-from anigan_jax.core import Method, TrainState
 from anigan_jax.data.dataset import Pack
 from anigan_jax.data.labels import COLORS
 from anigan_jax.errors import UserError
 from anigan_jax.methods.augment import signed
 from anigan_jax.metrics import attributes
-from anigan_jax.metrics.attributes import Share
-from anigan_jax.report.tables import SPACES, TASKS
 from anigan_jax.runtime.batching import in_batches
 from anigan_jax.sampling import grids, prompts
+from anigan_jax.sampling.grids import Model
 from anigan_jax.state import init_state
 
 NEIGHBORS = 5
@@ -34,7 +32,7 @@ ITERATIONS = 2000
 # Classes with fewer images, to fit on or to score on, are left out.
 FEWEST = 5
 BATCH = 64
-CLASSIFIERS = {"logistic": "logistic regression", "neighbors": f"{NEIGHBORS} nearest neighbors"}
+CLASSIFIERS = ("logistic", "neighbors")
 
 
 class Images(NamedTuple):
@@ -56,7 +54,7 @@ class Task(NamedTuple):
     left_out: dict[str, tuple[int, int]]
 
 
-def tasks(method: Method, state: TrainState, pack: Pack, n: int, seed: int):
+def tasks(model: Model, pack: Pack, n: int, seed: int):
     """Real against generated; hair and eye color where the pack has labels.
 
     Fitted on training images, scored on held-out ones, with generated images of different
@@ -73,7 +71,7 @@ def tasks(method: Method, state: TrainState, pack: Pack, n: int, seed: int):
     """
     if not pack.has("test"):
         raise UserError("this run held no images out (--data.test); nothing to score on")
-    found, refused = {"real": real_or_generated(method, state, pack, n, seed)}, {}
+    found, refused = {"real": real_or_generated(model, pack, n, seed)}, {}
     for column, (part, names) in enumerate(COLORS.items()):
         try:
             found[part] = colors(pack, column, names, n, seed)
@@ -82,12 +80,12 @@ def tasks(method: Method, state: TrainState, pack: Pack, n: int, seed: int):
     return found, refused
 
 
-def real_or_generated(method: Method, state: TrainState, pack: Pack, n: int, seed: int) -> Task:
+def real_or_generated(model: Model, pack: Pack, n: int, seed: int) -> Task:
     """As many real as generated images, to fit on and to score on."""
     train, held = pack.first("train"), pack.first("test")
     counts = min(n // 2, len(train)), min(n // 2, len(held))
-    texts = prompts.texts_of_data(method, state, sum(counts), seed)
-    fakes = grids.generated(method, state, grids.latents(method, sum(counts), seed), texts)
+    texts = prompts.texts_of_data(model, sum(counts), seed)
+    fakes = grids.generated(model, grids.latents(model.method, sum(counts), seed), texts)
     parts = []
     for real, made in ((train, fakes[: counts[0]]), (held, fakes[counts[0] :])):
         images = np.concatenate([made, real[_some(len(real), len(made), seed)]])
@@ -123,30 +121,31 @@ def _some(total: int, most: int, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).permutation(total)[:most])
 
 
-def spaces(config: Config, method: Method, state: TrainState) -> dict[str, Callable]:
-    """Name -> images (n, H, W, 3) uint8 -> numbers (n, F) float32; names as in `SPACES`.
+def spaces(config: Config, model: Model) -> dict[str, Callable]:
+    """Name -> images (n, H, W, 3) uint8 -> numbers (n, F) float32.
 
     Raises:
       UserError: the run's D has no features of whole images.
     """
-    if method.represent is None:
+    method, state = model.method, model.state
+    if method.features is None:
         raise UserError("this run has no D that judges whole images; probe a GAN or a text GAN")
 
     @jax.jit
-    def represent(params, stats, images):
-        return method.represent(params, stats, signed(images))
+    def d_features(params, stats, images):
+        return method.features(params, stats, signed(images))
 
     @jax.jit
-    def untrained(frozen):
-        start = init_state(config, method, frozen)
+    def untrained(constants):
+        start = init_state(config, method, constants)
         return start.params["d"], start.stats["d"]
 
     def features(params, stats) -> Callable:
-        return lambda images: in_batches(lambda x: represent(params, stats, x), images, BATCH)
+        return lambda images: in_batches(lambda x: d_features(params, stats, x), images, BATCH)
 
     return {
         "d": features(state.params["d"], state.stats["d"]),
-        "untrained": features(*untrained(state.frozen)),
+        "untrained": features(*untrained(model.constants)),
         "pixels": lambda images: images.reshape(len(images), -1).astype(np.float32) / 255,
     }
 
@@ -192,20 +191,21 @@ def judge(task: Task, space: Callable) -> dict:
     return found
 
 
-def measure(config: Config, method: Method, state: TrainState, pack: Pack, n: int, seed: int):
+def measure(config: Config, model: Model, pack: Pack, n: int, seed: int):
     """The whole report: each task in each space.
 
     Returns:
       {'step', 'n', 'seed', 'tasks': {name: {'classes': {name: (to fit on, to score on)},
       'left_out', 'chance': share of the class most frequent in the fit, 'spaces': {name:
-      `judge`}}}, 'refused'}.
+      `judge`}}}, 'refused', 'protocol'}.
 
     Raises:
       UserError: the run has no such D, or held nothing out.
     """
-    seen = spaces(config, method, state)
-    found, refused = tasks(method, state, pack, n, seed)
-    report = {"step": int(state.step), "n": n, "seed": seed, "tasks": {}, "refused": refused}
+    seen = spaces(config, model)
+    found, refused = tasks(model, pack, n, seed)
+    report = {"step": int(model.state.step), "n": n, "seed": seed, "tasks": {}, "refused": refused}
+    report["protocol"] = {"neighbors": NEIGHBORS, "iterations": ITERATIONS, "fewest_images": FEWEST}
     for name, task in found.items():
         counts = [np.bincount(x.classes, minlength=len(task.names)) for x in (task.fit, task.score)]
         report["tasks"][name] = {
@@ -218,37 +218,3 @@ def measure(config: Config, method: Method, state: TrainState, pack: Pack, n: in
             "spaces": {space: judge(task, see) for space, see in seen.items()},
         }
     return report
-
-
-def as_text(report: dict) -> str:
-    """The report as a person reads it."""
-    lines = [f"D of step {report['step']:,} as a feature extractor: right on held-out images"]
-    for name, task in report["tasks"].items():
-        fit, score = (sum(both[i] for both in task["classes"].values()) for i in (0, 1))
-        lines += [
-            "",
-            f"{TASKS[name]}: {len(task['classes'])} classes, fitted on {fit:,} images, "
-            f"scored on {score:,} others",
-            f"  always the class most frequent in the fit: {attributes.as_percent(task['chance'])}",
-            f"  {'':20}{'numbers':>8}" + "".join(f"{x:>40}" for x in CLASSIFIERS.values()),
-        ]
-        for space, found in task["spaces"].items():
-            cells = "".join(f"{_cell(name, found[kind]):>40}" for kind in CLASSIFIERS)
-            lines.append(f"  {SPACES[space]:20}{found['numbers']:8,}{cells}")
-        if task["left_out"]:
-            few = ", ".join(f"{c} ({a} and {b})" for c, (a, b) in task["left_out"].items())
-            lines.append(f"  left out, with fewer than {FEWEST} images to fit or score: {few}")
-        late = [
-            SPACES[s] for s, found in task["spaces"].items() if not found["logistic"]["converged"]
-        ]
-        if late:
-            lines.append(f"  not converged after {ITERATIONS} iterations: {', '.join(late)}")
-    lines += [f"\n{TASKS[name]} is left out: {why}" for name, why in report["refused"].items()]
-    return "\n".join(lines)
-
-
-def _cell(name: str, found: dict) -> str:
-    share: Share = found["accuracy"]
-    # Equally many real and generated images: both numbers are the same.
-    also = "" if name == "real" else f"  mean {100 * found['balanced']:.1f} %"
-    return attributes.as_percent(share) + also

@@ -8,23 +8,23 @@ from __future__ import annotations
 
 import numpy as np
 
-from anigan_jax.core import Method, TrainState
 from anigan_jax.data import captions
 from anigan_jax.data.captions import Prompt
 from anigan_jax.data.labels import COLORS, EYES, HAIR
 from anigan_jax.metrics import attributes
-from anigan_jax.metrics.attributes import PARTS, Share
-from anigan_jax.sampling import prompts as show_text
+from anigan_jax.metrics.attributes import Share
+from anigan_jax.sampling import prompts
+from anigan_jax.sampling.grids import Model
 
 
-def ceiling(judge: Method, state: TrainState, images, labels) -> dict:
+def ceiling(classifier: Model, images, labels) -> dict:
     """What the classifier tells of held-out real images (n, H, W, 3) with labels (n, 2).
 
     Returns:
       'prompts': shares by part; 'mean_over_colors': by part of hair and eyes, since the
       prompts of `measure` name each color equally often and real images do not.
     """
-    found = judge.classify(state.params["d"], state.stats["d"], images)
+    found = classify(classifier, images)
     mean = {
         part: float(np.mean([share.value for share in classes.values()]))
         for part, classes in _by_class(found, labels).items()
@@ -46,9 +46,13 @@ def groups(counts: np.ndarray, wordings: np.ndarray) -> dict[str, list[Prompt]]:
     return {name: [pairs[i] for i in np.flatnonzero(cell)] for name, cell in cells.items()}
 
 
-def measure(
-    method: Method, state: TrainState, judge: Method, judge_state: TrainState, n: int, seed: int
-) -> dict:
+def classify(classifier: Model, images: np.ndarray) -> np.ndarray:
+    """(n, 2) class indices of hair and eyes of images (n, H, W, 3) uint8."""
+    state = classifier.state
+    return classifier.method.classify(state.params["d"], state.stats["d"], images)
+
+
+def measure(model: Model, classifier: Model, n: int, seed: int) -> dict:
     """Asks for `n` images of every pair and lets the classifier say what they show.
 
     Returns:
@@ -56,18 +60,17 @@ def measure(
       shares right by part; 'shuffled', the same against prompts in another order (the
       control); 'chance', what that would give an obedient G; 'by_class', shares by color.
     """
-    show_text.need_texts(method)
-    report = {"step": int(state.step), "n": n, "seed": seed}
-    known = (np.asarray(state.frozen[name]) for name in ("counts", "wordings"))
-    for name, prompts in groups(*known).items():
-        if not prompts:
+    texts = prompts.need_texts(model)
+    report = {"step": int(model.state.step), "n": n, "seed": seed}
+    for name, asked_for in groups(texts.frequencies, texts.wordings).items():
+        if not asked_for:
             continue
         # Latents of their own: the intervals count on independent images.
-        images, asked = show_text.ask(method, state, prompts, n, seed, same=False)
+        images, asked = prompts.ask(model, asked_for, n, seed, same=False)
         images = images.reshape(-1, *images.shape[2:])
-        found = judge.classify(judge_state.params["d"], judge_state.stats["d"], images)
+        found = classify(classifier, images)
         report[name] = {
-            "pairs": len(prompts),
+            "pairs": len(asked_for),
             "prompts": attributes.shares(found, asked),
             "shuffled": attributes.shuffled(found, asked, seed),
             "chance": _chance(asked),
@@ -97,39 +100,3 @@ def as_json(value):
     if isinstance(value, dict):
         return {key: as_json(item) for key, item in value.items()}
     return value
-
-
-def as_text(report: dict) -> str:
-    """The report as a person reads it."""
-    top, mean = report["ceiling"]["prompts"], report["ceiling"]["mean_over_colors"]
-    lines = [f"{'':38}{'hair':>22}{'eyes':>22}{'both':>22}"]
-
-    def row(name: str, shares: dict[str, Share]) -> None:
-        cells = [attributes.as_percent(shares[part]) for part in PARTS]
-        lines.append(f"{name:38}" + "".join(f"{cell:>22}" for cell in cells))
-
-    def plain(name: str, values) -> None:
-        cells = ["-" if v is None else f"{100 * v:.1f} %" for v in values]
-        lines.append(f"{name:38}" + "".join(f"{cell:>22}" for cell in cells))
-
-    row(f"ceiling: {top['hair'].n} held-out real images", top)
-    plain("  mean over colors", [mean["hair"], mean["eyes"], None])
-    for name in ("seen", "unseen"):
-        if name not in report:
-            continue
-        group = report[name]
-        images = group["prompts"]["hair"].n
-        row(f"{name}: {group['pairs']} pairs, {images} images", group["prompts"])
-        got = group["prompts"]
-        share = [got[p].value / top[p].value if top[p].right else None for p in PARTS]
-        plain("  of the ceiling", share)
-        if group["pairs"] > 1:
-            # The prompts of one pair cannot be shuffled.
-            row("  shuffled prompts", group["shuffled"])
-            plain("  chance", [group["chance"][p] for p in PARTS])
-    for part, classes in report["seen"]["by_class"].items():
-        worst = sorted(classes.items(), key=lambda item: item[1].value)[:3]
-        listed = [f"{name} {100 * s.value:.0f} %" for name, s in worst if s.right < s.n]
-        if listed:
-            lines.append(f"least obeyed {part}: {', '.join(listed)}")
-    return "\n".join(lines)

@@ -11,16 +11,17 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from anigan_jax.core import Method, TrainState
+from anigan_jax.core import Method
 from anigan_jax.data import dedup
 from anigan_jax.data.dataset import Pack
 from anigan_jax.errors import UserError
 from anigan_jax.evaluation import features
 from anigan_jax.evaluation.features import Network
 from anigan_jax.metrics import diversity, prdc
-from anigan_jax.metrics.feature_scores import COLUMNS, NEIGHBORS, SUBSETS, kid_size, scores
+from anigan_jax.metrics.feature_scores import COLUMNS, OF_FEATURES, kid_size, scores
 from anigan_jax.perceptual import lpips
 from anigan_jax.sampling import grids, photos, prompts
+from anigan_jax.sampling.grids import Model
 from anigan_jax.storage import images as record
 
 GENERATED = "generated"
@@ -61,9 +62,7 @@ def targets(method: Method, pack: Pack) -> dict[str, Target]:
     return found
 
 
-def made(
-    method: Method, state: TrainState, pack: Pack, name: str, target: Target, n: int, seed: int
-) -> np.ndarray:
+def made(model: Model, pack: Pack, name: str, target: Target, n: int, seed: int) -> np.ndarray:
     """Images of a target, (n, H, W, 3) uint8; translations are of the first n held-out images.
 
     A text GAN is asked for what the training images show, as often as they do.
@@ -72,9 +71,9 @@ def made(
       name: of the target in `targets`.
     """
     if target.source:
-        return photos.translated(method, state, name, pack.part(target.source)[:n])
-    texts = prompts.texts_of_data(method, state, n, seed)
-    return grids.generated(method, state, grids.latents(method, n, seed), texts)
+        return photos.translated(model, name, pack.part(target.source)[:n])
+    texts = prompts.texts_of_data(model, n, seed)
+    return grids.generated(model, grids.latents(model.method, n, seed), texts)
 
 
 def most(pack: Pack, target: Target, n: int) -> int:
@@ -177,5 +176,7 @@ def protocol(network: Network, pack: Pack, counts: dict[str, int], seed: int) ->
     Args:
       counts: how many images of each target.
     """
-    rest = {"seed": seed, "kid_subsets": SUBSETS, "k": NEIGHBORS}
+    rest = {"seed": seed}
+    for metric in OF_FEATURES.values():
+        rest |= metric.protocol
     return {**network.protocol(), **rest, "n": counts, "data_sha256": pack.manifest["sha256"]}

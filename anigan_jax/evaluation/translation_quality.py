@@ -5,27 +5,25 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from anigan_jax.core import Method, TrainState
 from anigan_jax.data import labels
 from anigan_jax.data.dataset import Pack
 from anigan_jax.data.synthetic import painted
 from anigan_jax.metrics import paired
-from anigan_jax.metrics.attributes import Share, as_percent
+from anigan_jax.metrics.attributes import Share
 from anigan_jax.perceptual import lpips
 from anigan_jax.sampling import photos
+from anigan_jax.sampling.grids import Model
 
 PARTS = {"a": "testA", "b": "testB"}
 SHOWN = 36
 TRAINED = {"a": "trainA", "b": "trainB"}
 
 
-def measure(
-    method: Method, state: TrainState, pack: Pack, inputs: dict, made: dict[str, np.ndarray], vgg
-) -> dict:
+def measure(model: Model, pack: Pack, data: dict, made: dict[str, np.ndarray], vgg) -> dict:
     """Judges a run on the held-out images.
 
     Args:
-      inputs: the method's inputs of the part 'test'.
+      data: the held-out rows, domain -> name -> array.
       made: direction -> what the held-out images become (n, H, W, 3) uint8; {} where they
         are no pairs.
       vgg: weights of `networks.lpips.distances`; None leaves LPIPS out.
@@ -35,7 +33,7 @@ def measure(
       each direction the rows of `against_partners`.
     """
     images = pack.first("test")
-    report = {"step": int(state.step), "l1": method.evaluate(state, images, inputs)}
+    report = {"step": int(model.state.step), "l1": model.method.evaluate(model.state, {}, data)}
     if made:
         report["pairs"] = len(images)
     for direction, pictures in made.items():
@@ -78,23 +76,3 @@ def _hair(images: np.ndarray, pack: Pack) -> Share:
     """How often the pixels show the hair color that the face has."""
     palette = np.array([painted.HAIR[name] for name in labels.HAIR])
     return paired.agreement(paired.hair(images, palette), pack.labels("testB")[:, 0])
-
-
-def as_text(report: dict) -> str:
-    """The report as a person reads it."""
-    lines = []
-    for direction in ("ab", "ba"):
-        if direction not in report:
-            continue
-        lines.append(f"{direction[0].upper()} to {direction[1].upper()}: {report['pairs']} pairs")
-        lines.append(f"{'':18}{'PSNR, dB':>10}{'LPIPS':>10}{'hair right':>26}")
-        for name, row in report[direction].items():
-            psnr = "-" if row["psnr"] is None else f"{row['psnr']:.2f}"
-            distance = "-" if row["lpips"] is None else f"{row['lpips']:.4f}"
-            told = "-" if row["hair"] is None else as_percent(row["hair"])
-            lines.append(f"{name:18}{psnr:>10}{distance:>10}{told:>26}")
-        lines.append("")
-    lines.append("mean absolute differences on held-out images, values in [-1, 1]")
-    for name, value in sorted(report["l1"].items()):
-        lines.append(f"  {name:16}{value:.4f}")
-    return "\n".join(lines)

@@ -6,7 +6,7 @@ Source: Chen et al. 2018 (CartoonGAN), eq. 1 to 4 and section 3.3; Tsinghua's re
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -14,16 +14,15 @@ import jax.numpy as jnp
 from anigan_jax import losses
 from anigan_jax.core import Array, Aux, Batch, Keys, Method, Phase, Update
 from anigan_jax.errors import UserError
+from anigan_jax.losses import AdversarialName
 from anigan_jax.methods import translation
 from anigan_jax.methods.translation import Network, Translation, domain_b
-from anigan_jax.networks import cartoon, resnet
 from anigan_jax.networks.cartoon import CartoonDiscriminator, CartoonGenerator
 from anigan_jax.networks.layers import to_compute, to_float32
-from anigan_jax.perceptual import vgg_weights
+from anigan_jax.perceptual import convert
 from anigan_jax.perceptual.landmarks import Landmarks
-from anigan_jax.perceptual.vgg import VGG
-from anigan_jax.perceptual.vgg_weights import depth_of
-from anigan_jax.storage.safetensors import unflatten
+from anigan_jax.perceptual.vgg import VGG, depth_of, needed
+from anigan_jax.storage.safetensors import flatten, unflatten
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class Features:
     """The frozen network whose maps content and style are compared in."""
 
     network: Literal["vgg16", "vgg19"] = "vgg19"
-    path: str = ""
+    path: str = field(default="", metadata={"location": True})
     """Its weights (safetensors); '': where `anigan weights` puts them."""
     layer: str = "conv4_4"
     """convN_M: before ReLU; reluN_M: after it. VGG16 has no conv4_4; its last is conv4_3."""
@@ -46,7 +45,7 @@ class CartoonGAN(Translation):
     generator: CartoonGenerator = field(default_factory=CartoonGenerator)
     discriminator: CartoonDiscriminator = field(default_factory=CartoonDiscriminator)
     features: Features = Features()
-    loss: Literal["non_saturating", "least_squares"] = "non_saturating"
+    loss: AdversarialName = "non_saturating"
     """non_saturating: BCE (the paper, Tsinghua); least_squares: the authors' code."""
     content_epochs: int = 10
     """Length of the first phase, in which G learns the content loss alone."""
@@ -71,29 +70,28 @@ class CartoonGAN(Translation):
 
     def inputs(self, pack, part: str = "train"):
         """The cartoons, and the same with smoothed edges."""
-        found = {"images_b": domain_b(pack, part)}
+        cartoons = {"image": domain_b(pack, part)}
         if self.edge:
-            found["edges_b"] = domain_b(pack, part, "edges")
-        return found
+            cartoons["edges"] = domain_b(pack, part, "edges")
+        return {"b": cartoons}
 
-    def frozen(self, pack):
+    def constants(self, pack: Any) -> dict[str, Any]:
         """Weights of the feature network, and of the landmark network where it is used."""
         from anigan_jax.perceptual import landmarks
-        from anigan_jax.storage import safetensors
 
         found, f = {}, self.features
         if self.content or self.style:
-            vgg = vgg_weights.find(f.network, f.path, taps=(f.layer,))
+            vgg = convert.load(f.network, f.path, taps=(f.layer,))
             found |= {f"vgg/{name}": array for name, array in vgg.items()}
         if self.landmark:
-            found |= safetensors.flatten(landmarks.face_landmarks(), "landmarks/")
+            found |= flatten(landmarks.face_landmarks(), "landmarks/")
         return found
 
     def check(self) -> None:
         """Refuses what cannot be trained."""
         super().check()
         f = self.features
-        vgg_weights.needed(vgg_weights.depth_of(f.network), [f.layer])
+        needed(depth_of(f.network), [f.layer])
         if self.content_epochs < 0 or self.content_steps < 0:
             raise UserError("method.content_epochs and content_steps must be 0 or more")
         if not self.content and (self.content_epochs or self.content_steps):
@@ -102,31 +100,21 @@ class CartoonGAN(Translation):
                 "set method.content_epochs 0 as well"
             )
 
-    def networks(self):
-        """Name -> (module, shapes of its inputs for one image)."""
-        image = ((1, self.size, self.size, 3),)
-        return {
-            "generator": (resnet.generator(self.generator), image),
-            "discriminator": (cartoon.discriminator(self.discriminator), image),
-        }
+    def make(self, axis_name: str | None = None) -> Method:
+        """The Method: G on the content alone, then both players.
 
-    def make(self, axis_name: str | None):
-        """The Method; `axis_name` is the mapped axis of devices or None."""
-
+        Args:
+          axis_name: the mapped axis of devices, None on one device.
+        """
         self.check()
-        return make(self, axis_name)
-
-
-def make(settings: CartoonGAN, axis_name: str | None) -> Method:
-    """The Method of the family: G on the content alone, then both players."""
-    game = CartoonGame(settings, axis_name)
-    both = (Update("d", (game.d_loss,)), Update("g", (game.g_loss,)))
-    phases = [Phase("train", both)]
-    steps, epochs = settings.content_steps or None, settings.content_epochs
-    if steps or epochs:
-        content = Phase("content", (Update("g", (game.content_loss,)),), steps, epochs)
-        phases.insert(0, content)
-    return translation.method_of(game.init, tuple(phases), {"ab": game.translate})
+        game = CartoonGame(self, axis_name)
+        both = (Update("d", (game.d_loss,)), Update("g", (game.g_loss,)))
+        phases = [Phase("train", both)]
+        steps, epochs = self.content_steps or None, self.content_epochs
+        if steps or epochs:
+            content = Phase("content", (Update("g", (game.content_loss,)),), steps, epochs)
+            phases.insert(0, content)
+        return translation.method_of(game.init, tuple(phases), {"ab": game.translate})
 
 
 class CartoonGame:
@@ -135,65 +123,64 @@ class CartoonGame:
     def __init__(self, settings: CartoonGAN, axis_name: str | None):
         s = settings
         self.settings = s
-        g = resnet.generator(s.generator, axis_name, s.dtype)
-        self.g = Network(g, s.size, s.remat)
-        self.d = Network(cartoon.discriminator(s.discriminator, axis_name, s.dtype), s.size)
+        self.g = Network(s.generator.build(axis_name, s.dtype), s.size, s.remat)
+        self.d = Network(s.discriminator.build(axis_name, s.dtype), s.size)
         f = s.features
         self.features = VGG(depth_of(f.network), (f.layer,), f.convention)
 
-    def init(self, key: Array, frozen):
-        """() key -> (params, stats, memory)."""
+    def init(self, key: Array, constants: dict):
+        """() key -> (params, stats, extra_state)."""
         return *translation.init_all({"g": self.g, "d": self.d}, key), {}
 
     def translate(self, params, stats, images: Array) -> Array:
         """(params of g, stats of g, images (n, H, W, 3)) -> cartoons, both in [-1, 1]."""
         return self.g(params, stats, images, train=False)[0]
 
-    def maps(self, state, images: Array) -> Array:
+    def maps(self, batch: Batch, images: Array) -> Array:
         """The feature network's map (b, h, w, C) of images."""
         dtype = self.settings.dtype
-        vgg = jax.tree.map(lambda x: to_compute(x, dtype), unflatten(state.frozen)["vgg"])
+        vgg = jax.tree.map(lambda x: to_compute(x, dtype), unflatten(batch["constants"])["vgg"])
         return to_float32(self.features.apply({"params": vgg}, images)[0])
 
     def content_loss(self, params, state, batch: Batch, keys: Keys):
         """The first phase: G learns to keep what is in the photo."""
-        made, stats = self.g(params, state.stats["g"], batch["real"])
-        distance = losses.l1(self.maps(state, made), self.maps(state, batch["real"]))
+        made, stats = self.g(params, state.stats["g"], batch["a"]["image"])
+        distance = losses.l1(self.maps(batch, made), self.maps(batch, batch["a"]["image"]))
         content = jnp.mean(distance)
         loss = self.settings.content * content
-        return loss, Aux({"loss/g": loss, "loss/content": content}, stats, state.memory)
+        return loss, Aux({"loss/g": loss, "loss/content": content}, stats, state.extra_state)
 
     def d_loss(self, params, state, batch: Batch, keys: Keys):
         """Cartoons are real; G's images, and cartoons with smoothed edges, are fakes."""
         s = self.settings
-        made, _ = self.g(state.params["g"], state.stats["g"], batch["real"])
+        made, _ = self.g(state.params["g"], state.stats["g"], batch["a"]["image"])
         made = jax.lax.stop_gradient(made)
-        real, stats = self.d(params, state.stats["d"], batch["real_b"])
+        real, stats = self.d(params, state.stats["d"], batch["b"]["image"])
         fake, stats = self.d(params, stats, made)
         loss, metrics = translation.judge(s.loss, real, fake)
         if s.edge:
-            smooth, stats = self.d(params, stats, batch["edges_b"])
+            smooth, stats = self.d(params, stats, batch["b"]["edges"])
             smooth = smooth.reshape(-1)
             _, term = losses.ADVERSARIAL[s.loss].d(smooth, smooth)
             loss += s.edge * jnp.mean(term)
             metrics["score/edges"] = translation.opinion(s.loss, smooth, smooth)["score/fake"]
-        return loss, Aux({"loss/d": loss, **metrics}, stats, state.memory)
+        return loss, Aux({"loss/d": loss, **metrics}, stats, state.extra_state)
 
     def g_loss(self, params, state, batch: Batch, keys: Keys):
         """G's loss under the D of the state, and the distances that have a weight."""
-        s, photo = self.settings, batch["real"]
+        s, photo = self.settings, batch["a"]["image"]
         made, stats = self.g(params, state.stats["g"], photo)
         logits, _ = self.d(state.params["d"], state.stats["d"], made)
         weighted = {"gan": (s.adversarial, translation.fooled(s.loss, logits))}
         if s.content or s.style:
-            maps = self.maps(state, made)
+            maps = self.maps(batch, made)
         if s.content:
-            weighted["content"] = s.content, losses.l1(maps, self.maps(state, photo))
+            weighted["content"] = s.content, losses.l1(maps, self.maps(batch, photo))
         if s.style:
-            wanted = losses.gram(self.maps(state, batch["real_b"]))
+            wanted = losses.gram(self.maps(batch, batch["b"]["image"]))
             weighted["style"] = s.style, losses.l1(losses.gram(maps), wanted)
         if s.landmark:
-            places = self.landmarks(state, made), self.landmarks(state, photo)
+            places = self.landmarks(batch, made), self.landmarks(batch, photo)
             weighted["landmark"] = s.landmark, losses.l1(*places)
         if s.grayscale:
             weighted["grayscale"] = s.grayscale, losses.grayscale(made, photo)
@@ -202,14 +189,14 @@ class CartoonGame:
         if s.total_variation:
             weighted["total_variation"] = s.total_variation, losses.total_variation(made)
         total, parts = translation.weighted_sum(weighted)
-        return total, Aux({"loss/g": total, **parts}, stats, state.memory)
+        return total, Aux({"loss/g": total, **parts}, stats, state.extra_state)
 
-    def landmarks(self, state, images: Array) -> Array:
+    def landmarks(self, batch: Batch, images: Array) -> Array:
         """68 points (b, 68, 2) of images in [-1, 1], in units of the side.
 
         Source: Wu et al. 2019 (Landmark Assisted CycleGAN), eq. 4. Departs: the points of
         the photo are the same network's, and the distance is L1 as the other terms'.
         """
-        params = unflatten(state.frozen)["landmarks"]
+        params = unflatten(batch["constants"])["landmarks"]
         found = Landmarks().apply({"params": params}, (images + 1) * 127.5)
         return found / images.shape[1]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -19,7 +20,6 @@ from anigan_jax.methods import text_conditioning
 from anigan_jax.methods.augment import diff_augment, signed
 from anigan_jax.methods.gan import split_variables
 from anigan_jax.metrics import attributes
-from anigan_jax.networks import classifier as text
 from anigan_jax.networks.classifier import Classifier
 from anigan_jax.runtime.batching import in_batches
 
@@ -44,63 +44,53 @@ class ColorClassifier(MethodSettings):
     def has_generator(self) -> bool:
         return False
 
-    def networks(self):
+    def networks(self) -> dict[str, tuple[nn.Module, tuple]]:
         """Name -> (module, shapes of its inputs for one image)."""
-        from anigan_jax.networks import classifier
-
         shape = (1, self.size, self.size, 3)
-        return {"classifier": (classifier.image_encoder(self.network, CLASSES), (shape,))}
+        return {"classifier": (self.network.build_for(CLASSES), (shape,))}
 
-    def make(self, axis_name: str | None):
-        """The Method; `axis_name` is the mapped axis of devices or None."""
-
+    def make(self, axis_name: str | None = None) -> Method:
+        """The Method, of one player, 'd'; `axis_name` is the mapped axis of devices or None."""
         self.network.check("method.network")
-        return make(self, axis_name)
+        net, side = self.network.build_for(CLASSES, axis_name), self.size
+        policy = ("translation",) if self.shift else ()
 
+        def init(key: Array, constants: dict):
+            images = jnp.zeros((1, side, side, 3))
+            return *split_variables({"d": net.init(key, images, train=False)}), {}
 
-def make(settings: ColorClassifier, axis_name: str | None) -> Method:
-    """The Method of the family: one player, 'd'."""
-    net = text.image_encoder(settings.network, CLASSES, axis_name)
-    side = settings.size
-    policy = ("translation",) if settings.shift else ()
+        def loss(params, state, batch: Batch, keys: Keys):
+            own, label = rng.children(keys.example, 0), batch["a"]["label"]
+            images = diff_augment(batch["a"]["image"], own, policy)
+            variables = {"params": params, **state.stats["d"]}
+            rest = {"train": True, "keys": rng.children(keys.example, 1)}
+            logits, stats = net.apply(variables, images, mutable=list(state.stats["d"]), **rest)
+            hair, eyes = split_logits(logits)
+            total = jnp.mean(losses.cross_entropy(hair, label[:, 0]))
+            total += jnp.mean(losses.cross_entropy(eyes, label[:, 1]))
+            metrics = {
+                "loss/d": total,
+                "accuracy/hair": jnp.mean(hair.argmax(1) == label[:, 0]),
+                "accuracy/eyes": jnp.mean(eyes.argmax(1) == label[:, 1]),
+            }
+            return total, Aux(metrics, stats, state.extra_state)
 
-    def init(key: Array, frozen):
-        images = jnp.zeros((1, side, side, 3))
-        return *split_variables({"d": net.init(key, images, train=False)}), {}
+        classify = classifier(self)
 
-    def loss(params, state, batch: Batch, keys: Keys):
-        own = rng.children(keys.example, 0)
-        images = diff_augment(batch["real"], own, policy)
-        variables = {"params": params, **state.stats["d"]}
-        rest = {"train": True, "keys": rng.children(keys.example, 1)}
-        logits, stats = net.apply(variables, images, mutable=list(state.stats["d"]), **rest)
-        hair, eyes = split_logits(logits)
-        label = batch["label"]
-        total = jnp.mean(losses.cross_entropy(hair, label[:, 0]))
-        total += jnp.mean(losses.cross_entropy(eyes, label[:, 1]))
-        metrics = {
-            "loss/d": total,
-            "accuracy/hair": jnp.mean(hair.argmax(1) == label[:, 0]),
-            "accuracy/eyes": jnp.mean(eyes.argmax(1) == label[:, 1]),
-        }
-        return total, Aux(metrics, stats, state.memory)
+        def evaluate(state, constants, data):
+            found = classify(state.params["d"], state.stats["d"], data["a"]["image"])
+            shares = attributes.shares(found, data["a"]["label"])
+            return {f"accuracy/{part}": share.value for part, share in shares.items()}
 
-    classify = classifier(settings)
-
-    def evaluate(state, images, inputs):
-        found = classify(state.params["d"], state.stats["d"], images)
-        shares = attributes.shares(found, inputs["label"])
-        return {f"accuracy/{part}": share.value for part, share in shares.items()}
-
-    return Method(
-        init=init,
-        phases=(Phase("train", (Update("d", (loss,)),)),),
-        preview=lambda state, keys, shown: {},
-        generate=None,
-        z_dim=0,
-        evaluate=evaluate,
-        classify=classify,
-    )
+        return Method(
+            init=init,
+            phases=(Phase("train", (Update("d", (loss,)),)),),
+            preview=lambda state, constants, keys, data: {},
+            generate=None,
+            z_dim=0,
+            evaluate=evaluate,
+            classify=classify,
+        )
 
 
 def split_logits(logits: Array) -> tuple[Array, Array]:
@@ -110,7 +100,7 @@ def split_logits(logits: Array) -> tuple[Array, Array]:
 
 def classifier(settings: ColorClassifier) -> Callable:
     """classify(params, stats, images (n, H, W, 3) uint8) -> (n, 2) class indices."""
-    net = text.image_encoder(settings.network, CLASSES)
+    net = settings.network.build_for(CLASSES)
 
     @jax.jit
     def one_batch(params, stats, images):

@@ -8,7 +8,6 @@ Source: Zhu et al. 2017 (CycleGAN), eq. 1 to 3 and section 5.2; Tsinghua's repor
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +15,9 @@ import jax.numpy as jnp
 from anigan_jax import losses
 from anigan_jax.core import Array, Aux, Batch, Keys, Method, Phase, Update
 from anigan_jax.errors import UserError
+from anigan_jax.losses import AdversarialName
 from anigan_jax.methods import image_pool, translation
 from anigan_jax.methods.translation import Network, Translation
-from anigan_jax.networks import resnet
 from anigan_jax.networks.resnet import PatchDiscriminator, ResnetGenerator
 
 
@@ -28,7 +27,7 @@ class CycleGAN(Translation):
 
     generator: ResnetGenerator = field(default_factory=ResnetGenerator)
     discriminator: PatchDiscriminator = field(default_factory=PatchDiscriminator)
-    loss: Literal["least_squares", "non_saturating"] = "least_squares"
+    loss: AdversarialName = "least_squares"
     """least_squares: MSE of D's map to its labels; non_saturating: BCE."""
     identity: float = 5.0
     """Weight of |G(b) - b| for images that are in G's target domain already; 0: left out."""
@@ -47,29 +46,15 @@ class CycleGAN(Translation):
         if self.pool < 0:
             raise UserError(f"method.pool is {self.pool}; it must be 0 or more")
 
-    def networks(self):
-        """Name -> (module, shapes of its inputs for one image)."""
-        image = ((1, self.size, self.size, 3),)
-        return {
-            "generator": (resnet.generator(self.generator), image),
-            "discriminator": (resnet.discriminator(self.discriminator), image),
-        }
-
-    def make(self, axis_name: str | None):
-        """The Method; `axis_name` is the mapped axis of devices or None."""
-
+    def make(self, axis_name: str | None = None) -> Method:
+        """The Method; `axis_name` is the mapped axis of devices, None on one device."""
         self.check()
-        return make(self, axis_name)
-
-
-def make(settings: CycleGAN, axis_name: str | None) -> Method:
-    """The Method of the family."""
-    game = CycleGame(settings, axis_name)
-    translate = {"ab": game.translator("ab"), "ba": game.translator("ba")}
-    # Departs: D learns first, as in every family here. So D and G see the same fakes, and
-    # one forward pass makes them for both; the PyTorch code updates both on the former G.
-    updates = (Update("d", (game.d_loss,)), Update("g", (game.g_loss,)))
-    return translation.method_of(game.init, (Phase("train", updates),), translate)
+        game = CycleGame(self, axis_name)
+        translate = {"ab": game.translator("ab"), "ba": game.translator("ba")}
+        # Departs: D learns first, as in every family here. So D and G see the same fakes, and
+        # one forward pass makes them for both; the PyTorch code updates both on the former G.
+        updates = (Update("d", (game.d_loss,)), Update("g", (game.g_loss,)))
+        return translation.method_of(game.init, (Phase("train", updates),), translate)
 
 
 class CycleGame:
@@ -82,26 +67,24 @@ class CycleGame:
     def __init__(self, settings: CycleGAN, axis_name: str | None):
         s = settings
         self.settings, self.axis_name = s, axis_name
-        generator = resnet.generator(s.generator, axis_name, s.dtype)
-        generator = Network(generator, s.size, s.remat)
-        discriminator = resnet.discriminator(s.discriminator, axis_name, s.dtype)
-        discriminator = Network(discriminator, s.size)
+        generator = Network(s.generator.build(axis_name, s.dtype), s.size, s.remat)
+        discriminator = Network(s.discriminator.build(axis_name, s.dtype), s.size)
         self.g = {"ab": generator, "ba": generator}
         self.d = {"a": discriminator, "b": discriminator}
 
-    def init(self, key: Array, frozen):
-        """() key -> (params, stats, memory)."""
+    def init(self, key: Array, constants: dict):
+        """() key -> (params, stats, extra_state)."""
         s = self.settings
         key_g, key_d = jax.random.split(key)
         params, stats = {}, {}
         params["g"], stats["g"] = translation.init_all(self.g, key_g)
         params["d"], stats["d"] = translation.init_all(self.d, key_d)
-        memory = {}
+        pools: dict = {}
         if s.pool:
             # Both domains fill alike, so one count serves both.
-            memory = {name: image_pool.empty(s.pool, s.size) for name in self.d}
-            memory["held"] = jnp.int32(0)
-        return params, stats, memory
+            pools = {name: image_pool.empty(s.pool, s.size) for name in self.d}
+            pools["held"] = jnp.int32(0)
+        return params, stats, pools
 
     def translator(self, direction: str):
         """(params of g, stats of g, images (n, H, W, 3)) -> the same in the other domain."""
@@ -114,16 +97,16 @@ class CycleGame:
 
     def d_loss(self, params, state, batch: Batch, keys: Keys):
         """Both discriminators' losses, on reals and on fakes that came through the pool."""
-        s, real = self.settings, {"a": batch["real"], "b": batch["real_b"]}
+        s, real = self.settings, {name: batch[name]["image"] for name in "ab"}
         params_g, stats_g = state.params["g"], state.stats["g"]
-        memory, stats, metrics, total = dict(state.memory), {}, {}, 0.0
+        pools, stats, metrics, total = dict(state.extra_state), {}, {}, 0.0
         for i, (name, source) in enumerate((("a", "b"), ("b", "a"))):
             way = source + name
             fake, _ = self.g[way](params_g[way], stats_g[way], real[source])
             fake = jax.lax.stop_gradient(fake)
             if s.pool:
                 key = jax.random.fold_in(keys.shared, i)
-                fake, memory[name], held = self.pooled(fake, name, state.memory, key)
+                fake, pools[name], held = self.query_pool(fake, name, state.extra_state, key)
             logits, after = self.d[name](params[name], state.stats["d"][name], real[name])
             judged, stats[name] = self.d[name](params[name], after, fake)
             loss, opinion = translation.judge(s.loss, logits, judged)
@@ -131,19 +114,19 @@ class CycleGame:
             metrics[f"loss/d_{name}"] = s.d_scale * loss
             metrics |= {k: metrics.get(k, 0.0) + v / 2 for k, v in opinion.items()}
         if s.pool:
-            memory["held"] = held
-        return total, Aux({"loss/d": total, **metrics}, stats, memory)
+            pools["held"] = held
+        return total, Aux({"loss/d": total, **metrics}, stats, pools)
 
-    def pooled(self, fake: Array, name: str, memory: dict, key: Array):
+    def query_pool(self, fake: Array, name: str, pools: dict, key: Array):
         """What D sees of fakes (b, S, S, 3), and the pool and its count with them taken in."""
         everyone = image_pool.everywhere(fake, self.axis_name)
         drawn = image_pool.draws(key, len(everyone), self.settings.pool)
-        shown, pool, held = image_pool.exchange(memory[name], memory["held"], everyone, drawn)
+        shown, pool, held = image_pool.exchange(pools[name], pools["held"], everyone, drawn)
         return image_pool.own(shown, len(fake), self.axis_name), pool, held
 
     def g_loss(self, params, state, batch: Batch, keys: Keys):
         """Both generators' losses under the discriminators of the state."""
-        s, real = self.settings, {"a": batch["real"], "b": batch["real_b"]}
+        s, real = self.settings, {name: batch[name]["image"] for name in "ab"}
         stats, terms = dict(state.stats["g"]), {}
 
         def change(way: str, images: Array) -> Array:
@@ -161,4 +144,4 @@ class CycleGame:
                 same = change(other + name, real[name])
                 terms[f"identity_{name}"] = s.identity, losses.l1(same, real[name])
         total, parts = translation.weighted_sum(terms)
-        return total, Aux({"loss/g": total, **parts}, stats, state.memory)
+        return total, Aux({"loss/g": total, **parts}, stats, state.extra_state)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -14,21 +16,26 @@ from anigan_jax import losses, rng
 from anigan_jax.config import ComputeType, MethodSettings
 from anigan_jax.core import Array, Aux, Batch, Keys, Method, Phase, Update, sum_over
 from anigan_jax.errors import UserError
+from anigan_jax.losses import Adversarial, AdversarialName
 from anigan_jax.methods.augment import diff_augment
 from anigan_jax.methods.schedule import Schedule, schedule_repeats
-from anigan_jax.networks import dcgan, stack
+from anigan_jax.networks.blocks import GeneratorSettings, NetworkSettings
 from anigan_jax.networks.dcgan import Discriminator, Generator
+from anigan_jax.networks.stack import grid_max
 
 
 @dataclass(frozen=True)
 class GAN(MethodSettings):
-    """A DCGAN with any adversarial loss, penalties, schedule and augmentation."""
+    """A DCGAN with any adversarial loss, penalties, schedule and augmentation.
 
-    generator: Generator = field(default_factory=Generator)
-    discriminator: Discriminator = field(default_factory=Discriminator)
-    loss: Literal[
-        "non_saturating", "minimax", "least_squares", "hinge", "wasserstein", "relativistic"
-    ] = "non_saturating"
+    A family of the user's own is a subclass: each loss is a method, pure in its arguments, and
+    `adversarial` gives the pair of loss functions.
+    """
+
+    generator: GeneratorSettings = field(default_factory=Generator)
+    discriminator: NetworkSettings = field(default_factory=Discriminator)
+    loss: AdversarialName = "non_saturating"
+    """Adversarial loss of both players."""
     real_label: float = 1.0
     """D's target for real images; below 1: one-sided label smoothing."""
     fake_label: float = 0.0
@@ -60,159 +67,134 @@ class GAN(MethodSettings):
     def next_verbs(self) -> tuple[tuple[str, str], ...]:
         return ("sample RUN", "a grid of new faces"), ("interpolate RUN", "a GIF between faces")
 
-    def networks(self):
-        """Name -> (module, shapes of its inputs for one image)."""
-        from anigan_jax.networks import dcgan
+    @property
+    def adversarial(self) -> Adversarial:
+        """The losses of both players."""
+        return losses.ADVERSARIAL[self.loss]
 
+    def networks(self) -> dict[str, tuple[nn.Module, tuple]]:
+        """Name -> (module, shapes of its inputs for one image)."""
         g, d = self.generator, self.discriminator
         return {
-            "generator": (dcgan.generator(g), ((1, 1, 1, g.z_dim),)),
-            "discriminator": (dcgan.discriminator(d), ((1, d.size, d.size, 3),)),
+            "generator": (g.build(), ((1, 1, 1, g.z_dim),)),
+            "discriminator": (d.build(), ((1, d.size, d.size, 3),)),
         }
 
-    def make(self, axis_name: str | None):
-        """The Method; `axis_name` is the mapped axis of devices or None."""
+    def make(self, axis_name: str | None = None) -> Method:
+        """The Method; `axis_name` is the mapped axis of devices, None on one device.
 
-        return make(self, axis_name)
-
-
-def make(settings: GAN, axis_name: str | None) -> Method:
-    """The Method of the family."""
-    g = dcgan.generator(settings.generator, axis_name, settings.dtype)
-    d = dcgan.discriminator(settings.discriminator, axis_name, settings.dtype)
-    return method_of(Game(settings, g, d, axis_name), preview)
-
-
-def method_of(game: Game, draw: Callable) -> Method:
-    """The Method of a game; draw(game, state, keys) gives the previews."""
-    return Method(
-        init=game.init,
-        phases=(Phase("train", game.updates()),),
-        preview=lambda state, keys, shown: draw(game, state, keys),
-        generate=game.generate,
-        z_dim=game.settings.generator.z_dim,
-        represent=game.represent,
-    )
-
-
-class Game:
-    """Two networks and their losses; holds static choices only, no arrays.
-
-    A text of G is (n, T); those of D are a tuple, a logit each. Both are absent here and
-    there in `text_gan`.
-    """
-
-    def __init__(self, settings: GAN, generator, discriminator, axis_name):
-        g, d = settings.generator, settings.discriminator
+        Raises:
+          UserError: the networks make and take images of different sizes.
+        """
+        g, d = self.generator, self.discriminator
         if g.size != d.size:
             raise UserError(f"generator.size {g.size} differs from discriminator.size {d.size}")
-        self.settings = settings
-        self.g, self.d = generator, discriminator
-        self.axis_name = axis_name
-        self.adversarial = losses.ADVERSARIAL[settings.loss]
-        self.sigmoid_images = settings.generator.output == "sigmoid"
-
-    def init(self, key: Array, frozen, *texts):
-        """() key -> (params, stats, memory); `texts`: the networks' further arguments."""
-        key_g, key_d = jax.random.split(key)
-        s = self.settings.generator
-        z = jnp.zeros((1, 1, 1, s.z_dim))
-        images = jnp.zeros((1, s.size, s.size, 3))
-        variables = {
-            # Evaluation mode: training mode would need the mapped axis.
-            "g": self.g.init(key_g, z, *texts, train=False),
-            "d": self.d.init(key_d, images, *texts, train=False),
-        }
-        params, stats = split_variables(variables)
-        # The first step's accuracy is not stated in CSC412: one half.
-        memory = {}
-        if self.settings.schedule.kind in ("as_printed", "as_argued"):
-            memory = {"correct": jnp.int32(1), "judged": jnp.int32(2)}
-        return params, stats, memory
-
-    def updates(self) -> tuple[Update, ...]:
-        """D, then G, with the repeats of the schedule."""
-        d_repeats, g_repeats, most_d, most_g = schedule_repeats(self.settings.schedule)
-        dynamic = bool(self.settings.schedule.kind.startswith("as_"))
-        parts = ("real", "fake") if self.settings.split_d else ("both",)
-        d_losses = tuple(functools.partial(self.d_loss, part) for part in parts)
-        shared = self.settings.shared_noise
-        return (
-            # CSC412: one batch of fakes for all repeats of D, fresh noise for each of G.
-            Update("d", d_losses, d_repeats, most_d, 0, fresh_noise=not dynamic),
-            Update("g", (self.g_loss,), g_repeats, most_g, 0 if shared else 1, True),
+        nets = Networks(
+            g.build(axis_name, self.dtype), d.build(axis_name, self.dtype), g.unit_range, axis_name
+        )
+        return Method(
+            init=functools.partial(self.init, nets),
+            phases=(Phase("train", self.updates(nets)),),
+            preview=functools.partial(self.preview, nets),
+            generate=nets.generate,
+            z_dim=g.z_dim,
+            features=self.features(nets),
         )
 
-    def generate(self, params, stats, z: Array, text: Array | None = None) -> Array:
-        """z (n, Z) -> images (n, H, W, 3) in [-1, 1], with running statistics."""
-        x, _ = self.fake(params, stats, z, text, train=False)
-        return 2 * x - 1 if self.sigmoid_images else x
+    def texts_of_nothing(self, n: int) -> tuple:
+        """Further inputs of both networks for n images where no text matters; () without texts."""
+        return ()
 
-    def fake(self, params, stats, z: Array, text: Array | None = None, *, train=True):
-        """Images of z (n, Z) in G's own range, and G's new statistics."""
-        variables, rest = {"params": params, **stats}, {"train": train, "mutable": list(stats)}
-        z = z[:, None, None, :]
-        if text is None:
-            return self.g.apply(variables, z, **rest)
-        (images,), new = self.g.apply(variables, z, (text,), **rest)
-        return images, new
+    def init(self, nets: Networks, key: Array, constants: dict) -> tuple:
+        """() key -> (params, stats, extra_state)."""
+        key_g, key_d = jax.random.split(key)
+        g = self.generator
+        z, images = jnp.zeros((1, 1, 1, g.z_dim)), jnp.zeros((1, g.size, g.size, 3))
+        texts = self.texts_of_nothing(1)
+        variables = {
+            # Evaluation mode: training mode would need the mapped axis.
+            "g": call(nets.g, "init", key_g, z, *texts, train=False),
+            "d": call(nets.d, "init", key_d, images, *texts, train=False),
+        }
+        params, stats = split_variables(variables)
+        # The first step's accuracy is not stated in CSC412's report: one half.
+        extra_state = {}
+        if self.schedule.by_accuracy:
+            extra_state = {"correct": jnp.int32(1), "judged": jnp.int32(2)}
+        return params, stats, extra_state
 
-    def logits(self, params, stats, images, texts: tuple = (), **rest):
-        """D's logits, one (b,) for each text (one where there is none), and new statistics."""
-        variables, more = {"params": params, **stats}, (texts,) if texts else ()
-        out, new = self.d.apply(variables, images, *more, mutable=list(stats), **rest)
-        each = out if texts else (out,)
-        return tuple(x.reshape(x.shape[0], -1).mean(-1) for x in each), new
+    def updates(self, nets: Networks) -> tuple[Update, ...]:
+        """D, then G, with the repeats of the schedule."""
+        d_repeats, g_repeats, most_d, most_g = schedule_repeats(self.schedule)
+        parts = ("real", "fake") if self.split_d else ("both",)
+        d_losses = tuple(functools.partial(self.d_loss, nets, part) for part in parts)
+        g_loss = functools.partial(self.g_loss, nets)
+        fresh = not self.schedule.by_accuracy
+        return (
+            # CSC412's rule: one batch of fakes for all repeats of D, fresh noise for each of G.
+            Update("d", d_losses, d_repeats, most_d, 0, fresh_noise=fresh),
+            Update("g", (g_loss,), g_repeats, most_g, 0 if self.shared_noise else 1, True),
+        )
 
-    def represent(self, params, stats, images: Array) -> Array:
-        """D's features (n, F) of images (n, H, W, 3) in [-1, 1], with running statistics.
+    def preview(self, nets: Networks, state, constants, keys: Array, data) -> dict[str, Array]:
+        """Images of fixed latents, (n,) keys: with the trained weights and their average."""
+        z = rng.normal(keys, (self.generator.z_dim,))
+        panels = {"samples": nets.generate(state.params["g"], state.stats["g"], z)}
+        if state.ema:
+            panels["ema"] = nets.generate(state.ema, state.stats["g"], z)
+        return panels
+
+    def features(self, nets: Networks) -> Callable | None:
+        """(params of d, stats of d, images (n, H, W, 3) in [-1, 1]) -> D's features (n, F).
 
         The map of every convolution before the logit, and before a text joins, as the
-        next layer sees it: max-pooled to 4x4, flattened, one after the other.
+        next layer sees it: max-pooled to 4x4, flattened, one after the other. None where D is
+        not a stack of blocks.
 
         Source: Radford et al. 2016, section 5.1.
         """
-        variables, images = {"params": params, **stats}, self.real({"real": images})
-        told = self.no_texts(len(images))
-        _, maps = self.d.apply(variables, images, *told, train=False, features=True)
-        trunk = list(zip(self.d.blocks, maps, strict=True))[: self.d.trunk]
-        pooled = [stack.grid_max(x, 4) for block, x in trunk if block.op == "conv"]
-        rows = [x.reshape(len(x), -1) for x in pooled]
-        return jnp.concatenate(rows, axis=1).astype(jnp.float32)
+        if not hasattr(nets.d, "trunk"):
+            return None
 
-    def no_texts(self, n: int) -> tuple:
-        """D's further arguments for n images where no text matters."""
-        return ()
+        def features(params, stats, images: Array) -> Array:
+            variables, texts = {"params": params, **stats}, self.texts_of_nothing(len(images))
+            images = nets.in_range(images)
+            _, maps = nets.d.apply(variables, images, *texts, train=False, features=True)
+            trunk = list(zip(nets.d.blocks, maps, strict=True))[: nets.d.trunk]
+            pooled = [grid_max(x, 4) for block, x in trunk if block.op == "conv"]
+            rows = [x.reshape(len(x), -1) for x in pooled]
+            return jnp.concatenate(rows, axis=1).astype(jnp.float32)
 
-    def score(self, params, stats, images, texts, keys: Keys, salt: int, *, iterate: bool):
-        """`logits` in training, of augmented images; `salt` keeps draws apart."""
+        return features
+
+    def score(
+        self, nets: Networks, params, stats, images, texts, keys: Keys, salt: int, *, iterate: bool
+    ):
+        """D's logits in training, of augmented images; `salt` keeps draws apart."""
         own = rng.children(keys.example, salt)
-        images = diff_augment(images, own, self.settings.augment)
+        images = diff_augment(images, own, self.augment)
         rest = {"train": True, "power_iterate": iterate, "keys": own}
-        return self.logits(params, stats, images, texts, **rest)
+        return nets.logits(params, stats, images, texts, **rest)
 
-    def real(self, batch: Batch) -> Array:
-        """The batch in the generator's range."""
-        return (batch["real"] + 1) / 2 if self.sigmoid_images else batch["real"]
-
-    def d_loss(self, part: str, params, state, batch: Batch, keys: Keys):
+    def d_loss(self, nets: Networks, part: str, params, state, batch: Batch, keys: Keys):
         """D's loss on reals and fakes ('both') or on one of them."""
-        s = self.settings
-        images = self.real(batch)
-        fake, _ = self.fake(state.params["g"], state.stats["g"], keys.z)
+        images = nets.in_range(batch["a"]["image"])
+        fake, _ = nets.fake(state.params["g"], state.stats["g"], keys.z)
         fake = jax.lax.stop_gradient(fake)
+        score = functools.partial(self.score, nets)
         # Separate passes: each has its own batch statistics, as in the references.
-        (real,), stats = self.score(params, state.stats["d"], images, (), keys, 0, iterate=True)
-        (made,), stats = self.score(params, stats, fake, (), keys, 1, iterate=False)
-        terms = self.adversarial.d(real, made, s.real_label, s.fake_label)
+        (real,), stats = score(params, state.stats["d"], images, (), keys, 0, iterate=True)
+        (made,), stats = score(params, stats, fake, (), keys, 1, iterate=False)
+        terms = self.adversarial.d(real, made, self.real_label, self.fake_label)
         weights = {"both": (1, 1), "real": (1, 0), "fake": (0, 1)}[part]
         total = sum(w * jnp.mean(term) for w, term in zip(weights, terms, strict=True))
-        loss = s.d_scale * total + self.penalty(params, stats, images, fake, (), keys)
-        metrics, memory = self.judged(state, real, made)
-        return loss, Aux({"loss/d": loss, **metrics}, stats, memory)
+        penalty = self.penalty(nets, params, stats, images, fake, (), keys)
+        loss = self.d_scale * total + penalty
+        metrics, extra_state = self.judged(nets, state, real, made)
+        return loss, Aux({"loss/d": loss, **metrics}, stats, extra_state)
 
-    def judged(self, state, real: Array, fake: Array):
-        """Metrics and new memory from D's logits of reals and fakes (b,)."""
+    def judged(self, nets: Networks, state, real: Array, fake: Array):
+        """Metrics and new extra state from D's logits of reals and fakes (b,)."""
         correct = jnp.sum(real > 0) + jnp.sum(fake < 0)
         judged = jnp.int32(2 * real.shape[0])
         metrics = {
@@ -220,49 +202,101 @@ class Game:
             "score/fake": jnp.mean(jax.nn.sigmoid(fake)),
             "accuracy/d": correct / judged,
         }
-        if not state.memory:
-            return metrics, state.memory
+        if not state.extra_state:
+            return metrics, state.extra_state
         counts = {"correct": correct.astype(jnp.int32), "judged": judged}
-        return metrics, {name: sum_over(self.axis_name, n) for name, n in counts.items()}
+        return metrics, {name: sum_over(nets.axis_name, n) for name, n in counts.items()}
 
-    def penalty(self, params, stats, real, fake, texts: tuple, keys: Keys) -> Array:
+    def penalty(self, nets: Networks, params, stats, real, fake, texts: tuple, keys: Keys) -> Array:
         """Weighted gradient penalties of D; 0 where none is set.
 
         Departs: D sees the images unaugmented and with running statistics, so that an
         image's gradient does not depend on its neighbors in the batch.
         """
-        s = self.settings
 
         def discriminate(images):
-            (logits,), _ = self.logits(params, stats, images, texts, train=False)
+            (logits,), _ = nets.logits(params, stats, images, texts, train=False)
             return logits
 
         total = jnp.float32(0)
-        if s.r1:
-            total += s.r1 / 2 * jnp.mean(losses.r1(discriminate, real))
-        if s.r2:
-            total += s.r2 / 2 * jnp.mean(losses.r2(discriminate, fake))
-        if s.gradient_penalty:
+        if self.r1:
+            total += self.r1 / 2 * jnp.mean(losses.r1(discriminate, real))
+        if self.r2:
+            total += self.r2 / 2 * jnp.mean(losses.r2(discriminate, fake))
+        if self.gradient_penalty:
             mix = jax.vmap(jax.random.uniform)(rng.children(keys.example, 2))
             value = losses.gradient_penalty(discriminate, real, fake, mix)
-            total += s.gradient_penalty * jnp.mean(value)
+            total += self.gradient_penalty * jnp.mean(value)
         return total
 
-    def g_loss(self, params, state, batch: Batch, keys: Keys):
+    def g_loss(self, nets: Networks, params, state, batch: Batch, keys: Keys):
         """G's loss under the D of the state; D's statistics stay as they are."""
-        fake, stats = self.fake(params, state.stats["g"], keys.z)
-        loss = self.fooled(state, batch, fake, (), keys)
-        return loss, Aux({"loss/g": loss}, stats, state.memory)
+        fake, stats = nets.fake(params, state.stats["g"], keys.z)
+        loss = self.generator_loss(nets, state, batch, fake, (), keys)
+        return loss, Aux({"loss/g": loss}, stats, state.extra_state)
 
-    def fooled(self, state, batch: Batch, fake: Array, texts: tuple, keys: Keys, salt=0) -> Array:
+    def generator_loss(
+        self, nets: Networks, state, batch: Batch, fake: Array, texts: tuple, keys: Keys, salt=0
+    ) -> Array:
         """() G's loss for generated images and their text; draws of `salt` and the next."""
         d = state.params["d"], state.stats["d"]
-        (made,), _ = self.score(*d, fake, texts, keys, salt, iterate=False)
+        (made,), _ = self.score(nets, *d, fake, texts, keys, salt, iterate=False)
         real = jnp.zeros_like(made)
-        if self.settings.loss == "relativistic":
-            images = self.real(batch)
-            (real,), _ = self.score(*d, images, texts, keys, salt + 1, iterate=False)
-        return jnp.mean(self.adversarial.g(made, real, self.settings.real_label))
+        if self.adversarial.pairs:
+            images = nets.in_range(batch["a"]["image"])
+            (real,), _ = self.score(nets, *d, images, texts, keys, salt + 1, iterate=False)
+        return jnp.mean(self.adversarial.g(made, real, self.real_label))
+
+
+class Networks(NamedTuple):
+    """Both players' modules as pure functions; no arrays.
+
+    A text of G is (n, T); those of D are a tuple, a logit each. Both are absent in games
+    without texts.
+    """
+
+    g: nn.Module
+    d: nn.Module
+    unit_range: bool
+    axis_name: str | None
+
+    def in_range(self, images: Array) -> Array:
+        """Images in [-1, 1] in the generator's range."""
+        return (images + 1) / 2 if self.unit_range else images
+
+    def generate(self, params, stats, z: Array, text: Array | None = None) -> Array:
+        """z (n, Z) -> images (n, H, W, 3) in [-1, 1], with running statistics."""
+        x, _ = self.fake(params, stats, z, text, train=False)
+        return 2 * x - 1 if self.unit_range else x
+
+    def fake(self, params, stats, z: Array, text: Array | None = None, *, train: bool = True):
+        """Images of z (n, Z) in G's own range, and G's new statistics."""
+        variables, rest = {"params": params, **stats}, {"train": train, "mutable": list(stats)}
+        z = z[:, None, None, :]
+        if text is None:
+            return call(self.g, "apply", variables, z, **rest)
+        (images,), new = call(self.g, "apply", variables, z, (text,), **rest)
+        return images, new
+
+    def logits(self, params, stats, images: Array, texts: tuple = (), **rest):
+        """D's logits, one (b,) for each text (one where there is none), and new statistics."""
+        variables, more = {"params": params, **stats}, (texts,) if texts else ()
+        out, new = call(self.d, "apply", variables, images, *more, mutable=list(stats), **rest)
+        each = out if texts else (out,)
+        return tuple(x.reshape(x.shape[0], -1).mean(-1) for x in each), new
+
+
+def call(module: nn.Module, how: str, *args, mutable: list[str] | None = None, **options) -> Any:
+    """`module.init` or `module.apply` with those options that its `__call__` takes.
+
+    So a plain module of the user's needs no `train`, `power_iterate` or `keys`.
+    """
+    taken = inspect.signature(type(module).__call__).parameters
+    if not any(p.kind is p.VAR_KEYWORD for p in taken.values()):
+        options = {name: value for name, value in options.items() if name in taken}
+    if how == "apply":
+        options["mutable"] = mutable
+    return getattr(module, how)(*args, **options)
 
 
 def split_variables(variables: dict) -> tuple[dict, dict]:
@@ -273,12 +307,3 @@ def split_variables(variables: dict) -> tuple[dict, dict]:
         for player, tree in variables.items()
     }
     return params, stats
-
-
-def preview(game: Game, state, keys: Array) -> dict[str, Array]:
-    """Images of fixed latents, (n,) keys: with the trained weights and their average."""
-    z = rng.normal(keys, (game.settings.generator.z_dim,))
-    panels = {"samples": game.generate(state.params["g"], state.stats["g"], z)}
-    if state.ema:
-        panels["ema"] = game.generate(state.ema, state.stats["g"], z)
-    return panels

@@ -27,6 +27,11 @@ class Schedule:
     g_steps: int = 0
     """alternate: steps in which only G learns."""
 
+    @property
+    def by_accuracy(self) -> bool:
+        """Whether D's accuracy in the step before decides the repeats."""
+        return self.kind in ("as_printed", "as_argued")
+
 
 # CSC412's rule gives at most this many repeats of a player.
 MAX_DYNAMIC = 10
@@ -45,29 +50,29 @@ def schedule_repeats(schedule: Schedule):
         if schedule.d_steps < 1 or schedule.g_steps < 1:
             raise UserError("schedule 'alternate' needs d_steps and g_steps of 1 or more")
 
-        def d_turn(memory, step):
+        def d_turn(extra_state, step):
             return jnp.where(step % period < schedule.d_steps, schedule.d, 0)
 
-        def g_turn(memory, step):
+        def g_turn(extra_state, step):
             return jnp.where(step % period < schedule.d_steps, 0, schedule.g)
 
         return d_turn, g_turn, schedule.d, schedule.g
 
-    def right(memory, step):
-        return MAX_DYNAMIC * memory["correct"] // memory["judged"]
+    def right(extra_state, step):
+        return MAX_DYNAMIC * extra_state["correct"] // extra_state["judged"]
 
-    def wrong(memory, step):
-        missed = memory["judged"] - memory["correct"]
-        return MAX_DYNAMIC * missed // memory["judged"]
+    def wrong(extra_state, step):
+        missed = extra_state["judged"] - extra_state["correct"]
+        return MAX_DYNAMIC * missed // extra_state["judged"]
 
     d_count, g_count = right, wrong
     if schedule.kind == "as_argued":
         d_count, g_count = wrong, right
 
-    def d_repeats(memory, step):
-        return jnp.maximum(d_count(memory, step), 1)
+    def d_repeats(extra_state, step):
+        return jnp.maximum(d_count(extra_state, step), 1)
 
-    def g_repeats(memory, step):
-        return jnp.maximum(g_count(memory, step), 3)
+    def g_repeats(extra_state, step):
+        return jnp.maximum(g_count(extra_state, step), 3)
 
     return d_repeats, g_repeats, MAX_DYNAMIC, MAX_DYNAMIC

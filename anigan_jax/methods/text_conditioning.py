@@ -1,7 +1,7 @@
-"""Text encoders behind one interface: every pair of colors -> vectors; on the host.
+"""What a text GAN is conditioned on: every pair of colors -> vectors, and their draws.
 
-A frozen table holds the vectors that training needs, so that a text costs a look-up and
-a run folder needs nothing beside itself. No JAX at import.
+A constant table holds the vectors that training needs, so that a text costs a look-up and
+a run directory needs nothing beside itself.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from anigan_jax import rng
-from anigan_jax.config import to_dict
+from anigan_jax.config import to_json
 from anigan_jax.core import Array
 from anigan_jax.data import captions
 from anigan_jax.data.captions import Prompt
 from anigan_jax.data.labels import EYES, HAIR, known_colors
 from anigan_jax.errors import UserError
-from anigan_jax.networks.char_cnn_rnn import CharEncoder
+from anigan_jax.networks.char_cnn_rnn import CharCNNRNN, CharEncoder
 from anigan_jax.storage import safetensors
 
 PREVIEW_TEXTS = 8
@@ -35,7 +35,7 @@ class Encoder:
     kind: Literal["tags", "char_cnn_rnn", "precomputed"] = "tags"
     """tags: ones for the colors, embedded by the networks themselves; char_cnn_rnn: a run
     of `sjtu_text_encoder`; precomputed: vectors of a file."""
-    path: str = ""
+    path: str = field(default="", metadata={"location": True})
     """char_cnn_rnn: the run folder; precomputed: a safetensors file, caption -> (T,)."""
     dim: int = 256
     """Length of a precomputed vector."""
@@ -65,13 +65,13 @@ def labels(pack, part: str) -> np.ndarray:
     return found
 
 
-def inputs(_settings, pack, part: str = "train") -> dict[str, np.ndarray]:
-    """A method's `inputs`: 'label' (N, 2) int32, hair and eye color of each image."""
-    return {"label": labels(pack, part)}
+def inputs(_settings, pack, part: str = "train") -> dict[str, dict[str, np.ndarray]]:
+    """A method's `inputs`: 'label' (N, 2) int32, hair and eye color of each image of A."""
+    return {"a": {"label": labels(pack, part)}}
 
 
 def tables(encoder: Encoder, found: np.ndarray) -> dict[str, np.ndarray]:
-    """The frozen arrays of a text GAN.
+    """The constants of a text GAN.
 
     Args:
       found: (N, 2) int32 labels of the training images.
@@ -96,19 +96,19 @@ def tables(encoder: Encoder, found: np.ndarray) -> dict[str, np.ndarray]:
     return {**made, "counts": counts, "preview": _preview(counts)}
 
 
-def encode(encoder: Encoder, frozen: dict, prompts: list[Prompt]) -> np.ndarray:
+def encode(encoder: Encoder, constants: dict, prompts: list[Prompt]) -> np.ndarray:
     """Prompts with both colors -> (n, T) float32.
 
     Raises:
       UserError: a precomputed file has no vector for one of them.
     """
     if encoder.kind == "char_cnn_rnn":
-        own = {name[8:]: value for name, value in frozen.items() if name.startswith("encoder/")}
+        own = {name[8:]: value for name, value in constants.items() if name.startswith("encoder/")}
         # A batch of prompts repeats few texts.
         texts, place = np.unique([_readable(p) for p in prompts], return_inverse=True)
-        return _scaled(_run(encoder.char, own, list(texts)), frozen["scale"])[place]
+        return _scaled(_run(encoder.char, own, list(texts)), constants["scale"])[place]
     index = np.array([PAIRS.index(prompt.label) for prompt in prompts])
-    texts, wordings = np.asarray(frozen["texts"]), np.asarray(frozen["wordings"])
+    texts, wordings = np.asarray(constants["texts"]), np.asarray(constants["wordings"])
     mute = [prompts[i].text for i in np.flatnonzero(wordings[index] == 0)]
     if mute:
         raise UserError(f"{encoder.path} has no caption for {', '.join(map(repr, mute))}")
@@ -159,7 +159,7 @@ def _scaled(vectors: np.ndarray, scale) -> np.ndarray:
 
 
 def _char(encoder: Encoder) -> dict[str, np.ndarray]:
-    path = Path(encoder.path) / safetensors.OF_A_RUN
+    path = Path(encoder.path) / safetensors.WEIGHTS
     if not encoder.path or not path.is_file():
         where = encoder.path or "runs/text_encoder"
         raise UserError(
@@ -168,9 +168,9 @@ def _char(encoder: Encoder) -> dict[str, np.ndarray]:
             "--method.encoder.kind tags"
         )
     arrays = safetensors.read(path)
-    settings = safetensors.metadata(path).get("method", {}).get("text")
-    if settings != to_dict(encoder.char):
-        raise UserError(f"{path} is no text encoder of the settings in method.encoder.char")
+    config = safetensors.metadata(path).get("config", {})
+    if config.get("method", {}).get("text") != to_json(encoder.char):
+        raise UserError(f"{path} is not a text encoder of the settings in method.encoder.char")
     prefix = "params/d/text/"
     own = {k[len(prefix) :]: v for k, v in arrays.items() if k.startswith(prefix)}
     lines = [text for label in PAIRS for text in captions.captions(label)]
@@ -187,10 +187,6 @@ def _char(encoder: Encoder) -> dict[str, np.ndarray]:
 
 def _run(settings: CharEncoder, arrays: dict, lines: list[str]) -> np.ndarray:
     """Vectors (n, T) of texts by a trained encoder."""
-    import jax
-
-    from anigan_jax.networks.char_cnn_rnn import CharCNNRNN
-
     net, params = CharCNNRNN(settings, len(captions.ALPHABET)), safetensors.unflatten(arrays)
     return np.asarray(jax.jit(net.apply)({"params": params}, captions.codes(lines)))
 
@@ -261,6 +257,6 @@ def any_pairs(counts: Array, keys: Array) -> Array:
     return jax.vmap(lambda key: jax.random.categorical(key, jnp.log(counts)))(keys)
 
 
-def vectors(frozen, pair: Array, keys: Array) -> Array:
+def vectors(constants: dict, pair: Array, keys: Array) -> Array:
     """One of the wordings of each pair, (b,) -> (b, T)."""
-    return frozen["texts"][pair, rng.below(keys, frozen["wordings"][pair])]
+    return constants["texts"][pair, rng.below(keys, constants["wordings"][pair])]

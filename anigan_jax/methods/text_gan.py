@@ -1,21 +1,26 @@
-"""Words to image: the matching-aware GAN of SJTU's report (GAN-CLS and GAN-INT)."""
+"""Words to image: the matching-aware GAN of SJTU's report (GAN-CLS and GAN-INT).
+
+Source: Reed et al. 2016, algorithm 1.
+"""
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from anigan_jax import losses, rng
+from anigan_jax import core, losses, rng
 from anigan_jax.core import Array, Aux, Batch, Keys, Method
 from anigan_jax.data import captions
 from anigan_jax.errors import UserError
 from anigan_jax.methods import text_conditioning
-from anigan_jax.methods.gan import GAN, Game, method_of
+from anigan_jax.methods.gan import GAN, Networks
 from anigan_jax.methods.text_conditioning import Encoder, Texts, any_pairs, vectors, wrong_pairs
-from anigan_jax.networks import text
 from anigan_jax.networks.text import TextDiscriminator, TextGenerator
 from anigan_jax.rng import Salt
 
@@ -41,87 +46,68 @@ class TextGAN(GAN):
 
     inputs = text_conditioning.inputs
 
-    def frozen(self, pack):
+    def constants(self, pack: Any) -> dict[str, np.ndarray]:
         """The texts of every pair of colors, and how often the data has the pair."""
         return text_conditioning.tables(self.encoder, text_conditioning.labels(pack, "train"))
 
-    def networks(self):
+    def networks(self) -> dict[str, tuple[nn.Module, tuple]]:
         """Name -> (module, shapes of its inputs for one image)."""
-        from anigan_jax.networks import text
-
-        g, d = self.generator, self.discriminator
         texts = ((1, self.encoder.length),)
-        return {
-            "generator": (text.generator(g), ((1, 1, 1, g.z_dim), texts)),
-            "discriminator": (text.discriminator(d), ((1, d.size, d.size, 3), texts)),
-        }
+        return {name: (net, (*shapes, texts)) for name, (net, shapes) in super().networks().items()}
 
-    def make(self, axis_name: str | None):
-        """The Method; `axis_name` is the mapped axis of devices or None."""
-
+    def make(self, axis_name: str | None = None) -> Method:
+        """The Method; `axis_name` is the mapped axis of devices, None on one device."""
         if self.split_d:
             raise UserError("method.split_d has no meaning with texts; D learns all terms at once")
         if not 0 <= self.int_beta <= 1:
             raise UserError(f"method.int_beta is {self.int_beta}; it must be in 0 to 1")
-        return make(self, axis_name)
+        return super().make(axis_name)._replace(texts=self.texts)
 
+    def texts(self, constants: dict) -> core.Texts:
+        """What the generator can be asked for."""
+        encode = functools.partial(text_conditioning.encode, self.encoder, constants)
+        return core.Texts(encode, *(np.asarray(constants[n]) for n in ("counts", "wordings")))
 
-def make(settings: TextGAN, axis_name: str | None) -> Method:
-    """The Method of the family."""
-    g = text.generator(settings.generator, axis_name, settings.dtype)
-    d = text.discriminator(settings.discriminator, axis_name, settings.dtype)
-    method = method_of(TextGame(settings, g, d, axis_name), preview)
-    return method._replace(
-        encode=lambda frozen, prompts: text_conditioning.encode(settings.encoder, frozen, prompts)
-    )
+    def texts_of_nothing(self, n: int) -> tuple:
+        return ((jnp.zeros((n, self.encoder.length)),),)
 
+    def draw_texts(self, batch: Batch) -> Texts:
+        """The texts of a batch, by the examples' own keys: the same in D's and G's update."""
 
-def draw_texts(settings: TextGAN, frozen, batch: Batch) -> Texts:
-    """The texts of a batch, by the examples' own keys: the same in D's and G's update."""
+        def keys(salt: Salt) -> Array:
+            return rng.children(batch["keys"], salt)
 
-    def keys(salt: Salt) -> Array:
-        return rng.children(batch["keys"], salt)
+        constants = batch["constants"]
+        counts, pair = constants["counts"], captions.pair(*batch["a"]["label"].T)
+        right = vectors(constants, pair, keys(Salt.WORDING))
+        other = wrong_pairs(counts, pair, keys(Salt.WRONG), self.wrong_text)
+        any_pair = any_pairs(counts, keys(Salt.OTHER))
+        second = vectors(constants, any_pair, keys(Salt.OTHER_WORDING))
+        return Texts(
+            right,
+            vectors(constants, other, keys(Salt.WRONG_WORDING)),
+            losses.interpolate_texts(right, second, self.int_beta),
+        )
 
-    counts, pair = frozen["counts"], captions.pair(*batch["label"].T)
-    right = vectors(frozen, pair, keys(Salt.WORDING))
-    other = wrong_pairs(counts, pair, keys(Salt.WRONG), settings.wrong_text)
-    second = vectors(frozen, any_pairs(counts, keys(Salt.OTHER)), keys(Salt.OTHER_WORDING))
-    return Texts(
-        right,
-        vectors(frozen, other, keys(Salt.WRONG_WORDING)),
-        losses.interpolate_texts(right, second, settings.int_beta),
-    )
-
-
-class TextGame(Game):
-    """A game in which both players see a text. Source: Reed et al. 2016, algorithm 1."""
-
-    settings: TextGAN
-
-    def init(self, key: Array, frozen):
-        """() key -> (params, stats, memory)."""
-        return super().init(key, frozen, (jnp.zeros((1, self.settings.encoder.length)),))
-
-    def no_texts(self, n: int) -> tuple:
-        return ((jnp.zeros((n, self.settings.encoder.length)),),)
-
-    def d_loss(self, part: str, params, state, batch: Batch, keys: Keys):
+    def d_loss(self, nets: Networks, part: str, params, state, batch: Batch, keys: Keys):
         """D's loss on (real, right text), (real, wrong text) and (fake, right text)."""
-        s, images = self.settings, self.real(batch)
-        texts = draw_texts(s, state.frozen, batch)
-        fake, _ = self.fake(state.params["g"], state.stats["g"], keys.z, texts.right)
+        images = nets.in_range(batch["a"]["image"])
+        texts = self.draw_texts(batch)
+        fake, _ = nets.fake(state.params["g"], state.stats["g"], keys.z, texts.right)
         fake = jax.lax.stop_gradient(fake)
         both, own = (texts.right, texts.wrong), (texts.right,)
-        logits, stats = self.score(params, state.stats["d"], images, both, keys, 0, iterate=True)
-        (made,), stats = self.score(params, stats, fake, own, keys, 1, iterate=False)
+        score = functools.partial(self.score, nets)
+        logits, stats = score(params, state.stats["d"], images, both, keys, 0, iterate=True)
+        (made,), stats = score(params, stats, fake, own, keys, 1, iterate=False)
         right, wrong = logits
         terms = losses.matching_aware_d(
-            self.adversarial.d, right, wrong, made, s.real_label, s.fake_label
+            self.adversarial.d, right, wrong, made, self.real_label, self.fake_label
         )
         real_term, wrong_term, fake_term = (jnp.mean(term) for term in terms)
-        total = real_term + s.wrong_weight * wrong_term + s.fake_weight * fake_term
-        loss = s.d_scale * total + self.penalty(params, stats, images, fake, own, keys)
-        metrics, memory = self.judged(state, right, made)
+        total = real_term + self.wrong_weight * wrong_term + self.fake_weight * fake_term
+        penalty = self.penalty(nets, params, stats, images, fake, own, keys)
+        loss = self.d_scale * total + penalty
+        metrics, extra_state = self.judged(nets, state, right, made)
         metrics |= {
             "loss/d": loss,
             "loss/d_real": real_term,
@@ -129,31 +115,30 @@ class TextGame(Game):
             "loss/d_fake": fake_term,
             "score/wrong": jnp.mean(jax.nn.sigmoid(wrong)),
         }
-        return loss, Aux(metrics, stats, memory)
+        return loss, Aux(metrics, stats, extra_state)
 
-    def g_loss(self, params, state, batch: Batch, keys: Keys):
+    def g_loss(self, nets: Networks, params, state, batch: Batch, keys: Keys):
         """G's loss for the images' texts and, with GAN-INT, for texts between two."""
-        s = self.settings
-        texts = draw_texts(s, state.frozen, batch)
-        fake, stats = self.fake(params, state.stats["g"], keys.z, texts.right)
-        loss = self.fooled(state, batch, fake, (texts.right,), keys)
+        texts = self.draw_texts(batch)
+        fake, stats = nets.fake(params, state.stats["g"], keys.z, texts.right)
+        loss = self.generator_loss(nets, state, batch, fake, (texts.right,), keys)
         metrics = {}
-        if s.int_weight:
+        if self.int_weight:
             # A pass of its own, so that the first is the one that D's update has made.
-            between, _ = self.fake(params, state.stats["g"], keys.z, texts.between)
-            term = self.fooled(state, batch, between, (texts.between,), keys, salt=2)
+            between, _ = nets.fake(params, state.stats["g"], keys.z, texts.between)
+            told = (texts.between,)
+            term = self.generator_loss(nets, state, batch, between, told, keys, salt=2)
             metrics["loss/g_between"] = term
-            loss = loss + s.int_weight * term
-        return loss, Aux({"loss/g": loss, **metrics}, stats, state.memory)
+            loss = loss + self.int_weight * term
+        return loss, Aux({"loss/g": loss, **metrics}, stats, state.extra_state)
 
-
-def preview(game: TextGame, state, keys: Array) -> dict[str, Array]:
-    """Rows of fixed texts, columns of fixed latents: trained weights and their average."""
-    rows = text_conditioning.PREVIEW_TEXTS
-    columns = keys.shape[0] // rows
-    z = rng.normal(keys[:columns], (game.settings.generator.z_dim,))
-    shown = state.frozen["texts"][state.frozen["preview"], 0]
-    z, shown = jnp.tile(z, (rows, 1)), jnp.repeat(shown, columns, axis=0)
-    weights = {"samples": state.params["g"], **({"ema": state.ema} if state.ema else {})}
-    stats = state.stats["g"]
-    return {name: game.generate(tree, stats, z, shown) for name, tree in weights.items()}
+    def preview(self, nets: Networks, state, constants, keys: Array, data) -> dict[str, Array]:
+        """Rows of fixed texts, columns of fixed latents: trained weights and their average."""
+        rows = text_conditioning.PREVIEW_TEXTS
+        columns = keys.shape[0] // rows
+        z = rng.normal(keys[:columns], (self.generator.z_dim,))
+        shown = constants["texts"][constants["preview"], 0]
+        z, shown = jnp.tile(z, (rows, 1)), jnp.repeat(shown, columns, axis=0)
+        weights = {"samples": state.params["g"], **({"ema": state.ema} if state.ema else {})}
+        stats = state.stats["g"]
+        return {name: nets.generate(tree, stats, z, shown) for name, tree in weights.items()}

@@ -42,10 +42,18 @@ class Translation(MethodSettings):
 
     def inputs(self, pack, part: str = "train"):
         """The images of domain B."""
-        return {"images_b": domain_b(pack, part)}
+        return {"b": {"image": domain_b(pack, part)}}
+
+    def networks(self) -> dict[str, tuple[nn.Module, tuple]]:
+        """Name -> (module, shapes of its inputs for one image)."""
+        image = ((1, self.size, self.size, 3),)
+        modules = {"generator": self.generator, "discriminator": self.discriminator}
+        return {name: (settings.build(), image) for name, settings in modules.items()}
 
     def check(self) -> None:
-        """Refuses networks whose sizes are wrong."""
+        """Refuses networks whose sizes are wrong, and losses of pairs."""
+        if losses.ADVERSARIAL[self.loss].pairs:
+            raise UserError(f"method.loss {self.loss!r} compares pairs; maps of logits have none")
         self.generator.check("method.generator")
         self.discriminator.check("method.discriminator")
         if self.generator.size != self.discriminator.size:
@@ -69,8 +77,6 @@ def domain_b(pack, part: str, what: str = "pixels"):
 SHOWN = 36
 # Images at a time in evaluation: at 256 px one activation map of 32 takes 0.5 GB.
 BATCH = 32
-# The images that a direction starts from.
-SOURCE = {"ab": "images", "ba": "images_b"}
 
 
 class Network:
@@ -146,7 +152,7 @@ def method_of(init: Callable, phases: tuple[Phase, ...], translate: dict[str, Ca
     return Method(
         init=init,
         phases=phases,
-        preview=lambda state, keys, shown: preview(translate, state, shown),
+        preview=lambda state, constants, keys, data: preview(translate, state, data),
         generate=None,
         z_dim=0,
         evaluate=evaluator(translate),
@@ -154,13 +160,13 @@ def method_of(init: Callable, phases: tuple[Phase, ...], translate: dict[str, Ca
     )
 
 
-def preview(translate: dict[str, Callable], state: TrainState, shown: dict) -> dict:
+def preview(translate: dict[str, Callable], state: TrainState, data: dict) -> dict:
     """Images of A, what they become in B, and back in A where there is a way; same from B."""
     params, stats = generator_of(state)
     panels = {}
     for direction, change in translate.items():
         back = translate.get(direction[::-1])
-        images = signed(shown[SOURCE[direction]][: SHOWN // (3 if back else 2)])
+        images = signed(data[direction[0]]["image"][: SHOWN // (3 if back else 2)])
         columns = [images, change(params, stats, images)]
         if back:
             columns.append(back(params, stats, columns[-1]))
@@ -170,7 +176,7 @@ def preview(translate: dict[str, Callable], state: TrainState, shown: dict) -> d
 
 
 def evaluator(translate: dict[str, Callable]) -> Callable[..., dict[str, float]]:
-    """evaluate(state, images, inputs) of `Method`: L1 distances on held-out images.
+    """`Method.evaluate`: L1 distances on held-out images.
 
     'cycle/a' is |F(G(a)) - a|, 'identity/a' |F(a) - a| and 'change/a' |G(a) - a|, where G
     leads to B and F back; over values in [-1, 1], means over all images; the same of B.
@@ -189,11 +195,11 @@ def evaluator(translate: dict[str, Callable]) -> Callable[..., dict[str, float]]
 
     compiled = jax.jit(distances, static_argnums=0)
 
-    def evaluate(state: TrainState, images: np.ndarray, inputs: dict) -> dict[str, float]:
+    def evaluate(state: TrainState, constants: dict, data: dict) -> dict[str, float]:
         params, stats = generator_of(state)
         found = {}
         for direction in translate:
-            rows = {"images": images, **inputs}[SOURCE[direction]]
+            rows = data[direction[0]]["image"]
             run = functools.partial(compiled, direction, params, stats)
             for name, values in in_batches(run, rows, BATCH).items():
                 found[name] = float(np.mean(values, dtype=np.float64))

@@ -27,11 +27,6 @@ def share(right: np.ndarray) -> Share:
     return Share(count / n, float(interval.low), float(interval.high), count, n)
 
 
-def as_percent(one: Share) -> str:
-    """'98.4 % [96.1, 99.4]'."""
-    return f"{100 * one.value:.1f} % [{100 * one.low:.1f}, {100 * one.high:.1f}]"
-
-
 def shares(found: np.ndarray, asked: np.ndarray) -> dict[str, Share]:
     """Shares of 'hair', 'eyes' and 'both' right.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Activation = Literal["none", "relu", "leaky_relu", "tanh", "sigmoid"]
 
@@ -38,6 +38,36 @@ class Block:
     activation: Activation = "none"
     dropout: float = 0.0
     stddev: float | None = None
+
+
+@dataclass(frozen=True)
+class NetworkSettings:
+    """Base of every network's settings: a network is chosen by naming its settings in a config."""
+
+    size: int = 64
+    """Image side in pixels."""
+
+    def build(self, axis_name: str | None = None, dtype: str = "float32") -> Any:
+        """The Flax module.
+
+        Args:
+          axis_name: the mapped axis of devices, over which batch norms average; or None.
+          dtype: what products are computed in.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class GeneratorSettings(NetworkSettings):
+    """Base of generators from noise: the module takes z (b, 1, 1, Z) and gives (b, H, W, 3)."""
+
+    z_dim: int = 100
+    """Length of the latent."""
+
+    @property
+    def unit_range(self) -> bool:
+        """Whether images are in [0, 1]; else in [-1, 1]."""
+        return False
 
 
 @dataclass(frozen=True)

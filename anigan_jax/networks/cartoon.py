@@ -1,4 +1,4 @@
-"""CartoonGAN's networks: settings and layer plans, free of JAX until they are made.
+"""CartoonGAN's networks.
 
 Source: Chen et al. 2018 (CartoonGAN), figure 2 and section 3.1; Tsinghua.
 """
@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from anigan_jax.errors import UserError
 from anigan_jax.networks import resnet
-from anigan_jax.networks.blocks import Block
+from anigan_jax.networks.blocks import Block, NetworkSettings
 from anigan_jax.networks.resnet import NormKind, ResnetGenerator
+from anigan_jax.networks.stack import Stack
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class CartoonGenerator(ResnetGenerator):
 
 
 @dataclass(frozen=True)
-class CartoonDiscriminator:
+class CartoonDiscriminator(NetworkSettings):
     """Seven convolutions, two of them down: a map of logits at a quarter of the side."""
 
     size: int = 64
@@ -42,7 +43,11 @@ class CartoonDiscriminator:
         """Refuses sides that two halvings do not divide."""
         if self.base_channels < 1:
             raise UserError(f"{field}.base_channels is {self.base_channels}; it must be at least 1")
-        resnet.whole(self.size, 2, f"{field}.size")
+        resnet.check_divisible(self.size, 2, f"{field}.size")
+
+    def build(self, axis_name: str | None = None, dtype: str = "float32") -> Stack:
+        """The module: images (b, S, S, 3) -> logits (b, S/4, S/4, 1)."""
+        return resnet.stack(self, discriminator_plan(self), axis_name, dtype)
 
 
 def discriminator_plan(d: CartoonDiscriminator) -> tuple[Block, ...]:
@@ -59,11 +64,3 @@ def discriminator_plan(d: CartoonDiscriminator) -> tuple[Block, ...]:
         Block("flat4", "conv", 8 * d.base_channels, 3, 1, 1, **hidden),
         Block("logit", "conv", 1, 3, 1, 1, bias=True),
     )
-
-
-def discriminator(
-    settings: CartoonDiscriminator, axis_name: str | None = None, dtype: str = "float32"
-):
-    """The discriminator of the settings: images (b, S, S, 3) -> logits (b, S/4, S/4, 1)."""
-    s = settings
-    return resnet.stack(discriminator_plan(s), s.norm, s.negative_slope, s.stddev, axis_name, dtype)

@@ -23,14 +23,13 @@ class Classifier(Discriminator):
         if self.spectral:
             raise UserError(f"{field}.spectral is for discriminators; a classifier is not normed")
 
+    def build_for(self, outputs: int, axis_name: str | None = None) -> Stack:
+        """The module: images (b, H, W, 3) -> vectors or logits (b, outputs)."""
+        plan = classifier_plan(self, outputs)
+        return Stack(plan, self.norm, self.negative_slope, self.stddev, axis_name, name="image")
+
 
 def classifier_plan(c: Classifier, classes: int) -> tuple[Block, ...]:
     """The layers of a classifier: a discriminator's, with `classes` logits."""
     *trunk, _ = discriminator_plan(c)
     return (*trunk, Block("logits", "dense", classes, bias=True))
-
-
-def image_encoder(s: Classifier, dim: int, axis_name: str | None = None) -> Stack:
-    """A convolutional network from images (b, H, W, 3) to vectors or logits (b, dim)."""
-    plan = classifier_plan(s, dim)
-    return Stack(plan, s.norm, s.negative_slope, s.stddev, axis_name, name="image")

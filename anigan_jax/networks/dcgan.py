@@ -1,6 +1,7 @@
 """DCGAN: settings, layer plans, modules.
 
-Source: Radford et al. 2016; every DCGAN of the reports is a plan of blocks."""
+Source: Radford et al. 2016; every DCGAN of the reports is a plan of blocks.
+"""
 
 from __future__ import annotations
 
@@ -8,27 +9,21 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import flax.linen as nn
+
 from anigan_jax.errors import UserError
-from anigan_jax.networks.blocks import Activation, Block, Norm
+from anigan_jax.networks.blocks import (
+    Activation,
+    Block,
+    GeneratorSettings,
+    NetworkSettings,
+    Norm,
+)
 from anigan_jax.networks.stack import Stack
 
 
-def generator(settings: Generator, axis_name: str | None = None, dtype="float32") -> Stack:
-    """The generator of the settings; its input is (b, 1, 1, Z)."""
-    plan = generator_plan(settings)
-    s = settings
-    return Stack(plan, s.norm, s.negative_slope, s.stddev, axis_name, dtype, name="generator")
-
-
-def discriminator(settings: Discriminator, axis_name: str | None = None, dtype="float32") -> Stack:
-    """The discriminator of the settings; its output is (b, 1, 1, 1) or (b, 1)."""
-    plan = discriminator_plan(settings)
-    s = settings
-    return Stack(plan, s.norm, s.negative_slope, s.stddev, axis_name, dtype, name="discriminator")
-
-
 @dataclass(frozen=True)
-class Generator:
+class Generator(GeneratorSettings):
     """A DCGAN generator: from z to (size, size, 3)."""
 
     z_dim: int = 100
@@ -59,9 +54,18 @@ class Generator:
     stddev: float = 0.02
     """Kernels start at N(0, this); 0 for Glorot uniform, as Keras does."""
 
+    @property
+    def unit_range(self) -> bool:
+        return self.output == "sigmoid"
+
+    def build(self, axis_name: str | None = None, dtype: str = "float32") -> Stack:
+        """The module: z (b, 1, 1, Z) -> images (b, size, size, 3)."""
+        rest = (self.norm, self.negative_slope, self.stddev, axis_name, dtype)
+        return Stack(generator_plan(self), *rest, name="generator")
+
 
 @dataclass(frozen=True)
-class Discriminator:
+class Discriminator(NetworkSettings):
     """A DCGAN discriminator: from (size, size, 3) to one logit."""
 
     size: int = 64
@@ -91,6 +95,11 @@ class Discriminator:
     norm: Norm = Norm()
     stddev: float = 0.02
     """Kernels start at N(0, this); 0 for Glorot uniform, as Keras does."""
+
+    def build(self, axis_name: str | None = None, dtype: str = "float32") -> nn.Module:
+        """The module: images (b, size, size, 3) -> logits (b, 1, 1, 1) or (b, 1)."""
+        rest = (self.norm, self.negative_slope, self.stddev, axis_name, dtype)
+        return Stack(discriminator_plan(self), *rest, name="discriminator")
 
 
 def doublings(size: int, small: int, field: str) -> int:

@@ -1,8 +1,5 @@
 """Image-to-image generators with residual blocks, and discriminators with a map of logits.
 
-Settings and layer plans, free of JAX until `generator` and `discriminator`; the plans are
-executed by `dcgan.Stack`.
-
 Source: Johnson et al. 2016 and Zhu et al. 2017 (CycleGAN), appendix 7.2.
 """
 
@@ -12,13 +9,14 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from anigan_jax.errors import UserError
-from anigan_jax.networks.blocks import Block, InstanceNorm, Norm
+from anigan_jax.networks.blocks import Block, InstanceNorm, NetworkSettings, Norm
+from anigan_jax.networks.stack import Stack
 
 NormKind = Literal["instance", "batch", "none"]
 
 
 @dataclass(frozen=True)
-class ResnetGenerator:
+class ResnetGenerator(NetworkSettings):
     """From an image to an image: c7, n down, `blocks` residual, n up, c7, tanh."""
 
     size: int = 64
@@ -47,11 +45,19 @@ class ResnetGenerator:
                 f"{field} needs num_downsamples and base_channels of at least 1, and "
                 "blocks of 0 or more"
             )
-        whole(self.size, self.num_downsamples, f"{field}.size")
+        check_divisible(self.size, self.num_downsamples, f"{field}.size")
+
+    @property
+    def negative_slope(self) -> float:
+        return 0.0
+
+    def build(self, axis_name: str | None = None, dtype: str = "float32") -> Stack:
+        """The module: images (b, S, S, 3) in [-1, 1] -> the same."""
+        return stack(self, generator_plan(self), axis_name, dtype)
 
 
 @dataclass(frozen=True)
-class PatchDiscriminator:
+class PatchDiscriminator(NetworkSettings):
     """From an image to a map of logits, each of which judges a patch (PatchGAN)."""
 
     size: int = 64
@@ -80,7 +86,7 @@ class PatchDiscriminator:
                 f"{field} needs num_downsamples and base_channels of at least 1, and "
                 "num_flat_convs of 0 or more"
             )
-        whole(self.size, self.num_downsamples, f"{field}.size")
+        check_divisible(self.size, self.num_downsamples, f"{field}.size")
         side = (self.size >> self.num_downsamples) - self.num_flat_convs
         if side - (self.head_kernel == 4) < 1 or (self.norm == "instance" and side < 2):
             raise UserError(
@@ -90,8 +96,12 @@ class PatchDiscriminator:
                 "num_flat_convs)"
             )
 
+    def build(self, axis_name: str | None = None, dtype: str = "float32") -> Stack:
+        """The module: images (b, S, S, 3) -> logits (b, s, s, 1)."""
+        return stack(self, discriminator_plan(self), axis_name, dtype)
 
-def whole(size: int, downs: int, field: str) -> None:
+
+def check_divisible(size: int, downs: int, field: str) -> None:
     """Refuses a side that `downs` halvings and doublings would change."""
     step = 2**downs
     if size < 2 * step or size % step:
@@ -140,22 +150,7 @@ def discriminator_plan(d: PatchDiscriminator) -> tuple[Block, ...]:
     return (*blocks, Block("logit", "conv", 1, d.head_kernel, 1, 1, bias=True))
 
 
-def generator(settings, axis_name: str | None = None, dtype: str = "float32"):
-    """The generator of the settings: images (b, S, S, 3) in [-1, 1] -> the same."""
-    return stack(generator_plan(settings), settings.norm, 0.0, settings.stddev, axis_name, dtype)
-
-
-def discriminator(settings, axis_name: str | None = None, dtype: str = "float32"):
-    """The discriminator of the settings: images (b, S, S, 3) -> logits (b, s, s, 1)."""
-    plan = discriminator_plan(settings)
-    return stack(plan, settings.norm, settings.negative_slope, settings.stddev, axis_name, dtype)
-
-
-def stack(
-    plan: tuple[Block, ...], norm: NormKind, leak: float, stddev: float, axis_name, dtype: str
-):
-    """The module that executes a plan."""
-    from anigan_jax.networks.stack import Stack
-
-    constants = Norm() if norm == "batch" else InstanceNorm()
-    return Stack(plan, constants, leak, stddev, axis_name, dtype)
+def stack(settings, plan: tuple[Block, ...], axis_name: str | None, dtype: str) -> Stack:
+    """The module that executes a plan under the norm and constants of its settings."""
+    norm = Norm() if settings.norm == "batch" else InstanceNorm()
+    return Stack(plan, norm, settings.negative_slope, settings.stddev, axis_name, dtype)

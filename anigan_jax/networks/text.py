@@ -1,4 +1,4 @@
-"""Networks that see or read a text: SJTU's players and its encoder, after Reed et al. 2016."""
+"""Networks that see a text: SJTU's generator and discriminator, after Reed et al. 2016."""
 
 from __future__ import annotations
 
@@ -13,6 +13,77 @@ from anigan_jax.networks.blocks import Activation, Block, Norm
 from anigan_jax.networks.dcgan import Discriminator, Generator, discriminator_plan, generator_plan
 from anigan_jax.networks.layers import to_float32
 from anigan_jax.networks.stack import make_layers, run_layers
+
+
+@dataclass(frozen=True)
+class TextGenerator(Generator):
+    """A generator that sees a text beside z (SJTU, after Reed et al. 2016)."""
+
+    kernel: int = 5
+    stem: Literal["conv", "dense"] = "dense"
+    bias: bool = True
+    text_dim: int = 256
+    """Length of the projected text."""
+    embed: int = 0
+    """Length of a learned embedding of the tags before the projection; 0: none."""
+    join: Literal["concat", "norm"] = "concat"
+    """concat: the text beside z (SJTU); norm: gains and biases of every batch norm
+    follow the text, so that z alone makes the first map (de Vries et al. 2017)."""
+
+    def build(self, axis_name: str | None = None, dtype: str = "float32") -> TextStack:
+        """The module: z (b, 1, 1, Z) and texts, a tuple of (b, T) -> a tuple of images."""
+        plans = text_plan(self, self.text_dim, "leaky_relu"), (), generator_plan(self)
+        rest = (self.norm, self.negative_slope, self.stddev, axis_name, dtype)
+        return TextStack(*plans, self.join, *rest, name="generator")
+
+
+@dataclass(frozen=True)
+class TextDiscriminator(Discriminator):
+    """A discriminator that sees a text at its last map (SJTU)."""
+
+    kernel: int = 5
+    bias: bool = True
+    first_norm: bool = True
+    text_dim: int = 256
+    """Length of the projected text (join 'concat'; 'product' needs that of the last map)."""
+    embed: int = 0
+    """Length of a learned embedding of the tags before the projection; 0: none."""
+    join: Literal["concat", "product"] = "concat"
+    """concat: the text repeated over the last map, a 1x1 convolution, the logit; product:
+    a logit, plus the inner product of the text and the map summed over its places
+    (projection discriminator, Miyato and Koyama 2018)."""
+
+    def build(self, axis_name: str | None = None, dtype: str = "float32") -> TextStack:
+        """The module: images and texts, a tuple of (b, T) -> a tuple of logits, one per text."""
+        before, after = joint_plan(self)
+        product = self.join == "product"
+        width = before[-1].features if product else self.text_dim
+        text = text_plan(self, width, "none" if product else "leaky_relu")
+        rest = (self.norm, self.negative_slope, self.stddev, axis_name, dtype)
+        return TextStack(text, before, after, self.join, *rest, name="discriminator")
+
+
+def text_plan(s: TextGenerator | TextDiscriminator, features: int, activation: Activation):
+    """Layers of a text: learned embedding, where there is one, and projection."""
+    plan = (Block("text", "dense", features, bias=True, activation=activation),)
+    if s.embed:
+        # Like any embedding it starts at N(0, 1), or z would drown it.
+        embedding = Block("embedding", "dense", s.embed, stddev=1.0)
+        plan = (embedding, *plan)
+    if isinstance(s, TextDiscriminator):
+        plan = tuple(replace(block, spectral=s.spectral) for block in plan)
+    return plan
+
+
+def joint_plan(d: TextDiscriminator) -> tuple[tuple[Block, ...], tuple[Block, ...]]:
+    """(layers before the text joins, layers after)."""
+    *trunk, logit = discriminator_plan(d)
+    if d.join == "product":
+        pooled = replace(logit, op="dense", kernel=0, padding=0)
+        return tuple(trunk), (pooled,)
+    joint = Block("joint", "conv", trunk[-1].features, 1, 1, 0, activation="leaky_relu")
+    joint = replace(joint, norm=d.batch_norm, bias=d.bias, spectral=d.spectral)
+    return tuple(trunk), (joint, logit)
 
 
 class TextStack(nn.Module):
@@ -91,76 +162,3 @@ def concatenate(x: jax.Array, text: jax.Array) -> jax.Array:
     """(b, H, W, C), (b, E) -> (b, H, W, C + E): the text repeated over space."""
     text = jnp.broadcast_to(text[:, None, None, :], (*x.shape[:3], text.shape[-1]))
     return jnp.concatenate([x, text], axis=-1)
-
-
-def generator(s: TextGenerator, axis_name: str | None = None, dtype="float32") -> TextStack:
-    """The generator of the settings; x is z as (b, 1, 1, Z)."""
-    plans = text_plan(s, s.text_dim, "leaky_relu"), (), generator_plan(s)
-    rest = (s.norm, s.negative_slope, s.stddev, axis_name, dtype)
-    return TextStack(*plans, s.join, *rest, name="generator")
-
-
-def discriminator(s: TextDiscriminator, axis_name: str | None = None, dtype="float32") -> TextStack:
-    """The discriminator of the settings; its outputs are (b, 1, 1, 1) or (b, 1)."""
-    before, after = joint_plan(s)
-    product = s.join == "product"
-    width = before[-1].features if product else s.text_dim
-    told = text_plan(s, width, "none" if product else "leaky_relu")
-    rest = (s.norm, s.negative_slope, s.stddev, axis_name, dtype)
-    return TextStack(told, before, after, s.join, *rest, name="discriminator")
-
-
-@dataclass(frozen=True)
-class TextGenerator(Generator):
-    """A generator that sees a text beside z (SJTU, after Reed et al. 2016)."""
-
-    kernel: int = 5
-    stem: Literal["conv", "dense"] = "dense"
-    bias: bool = True
-    text_dim: int = 256
-    """Length of the projected text."""
-    embed: int = 0
-    """Length of a learned embedding of the tags before the projection; 0: none."""
-    join: Literal["concat", "norm"] = "concat"
-    """concat: the text beside z (SJTU); norm: gains and biases of every batch norm
-    follow the text, so that z alone makes the first map (de Vries et al. 2017)."""
-
-
-@dataclass(frozen=True)
-class TextDiscriminator(Discriminator):
-    """A discriminator that sees a text at its last map (SJTU)."""
-
-    kernel: int = 5
-    bias: bool = True
-    first_norm: bool = True
-    text_dim: int = 256
-    """Length of the projected text (join 'concat'; 'product' needs that of the last map)."""
-    embed: int = 0
-    """Length of a learned embedding of the tags before the projection; 0: none."""
-    join: Literal["concat", "product"] = "concat"
-    """concat: the text repeated over the last map, a 1x1 convolution, the logit; product:
-    a logit, plus the inner product of the text and the map summed over its places
-    (projection discriminator, Miyato and Koyama 2018)."""
-
-
-def text_plan(s: TextGenerator | TextDiscriminator, features: int, activation: Activation):
-    """Layers of a text: learned embedding, where there is one, and projection."""
-    plan = (Block("text", "dense", features, bias=True, activation=activation),)
-    if s.embed:
-        # Like any embedding it starts at N(0, 1), or z would drown it.
-        embedding = Block("embedding", "dense", s.embed, stddev=1.0)
-        plan = (embedding, *plan)
-    if isinstance(s, TextDiscriminator):
-        plan = tuple(replace(block, spectral=s.spectral) for block in plan)
-    return plan
-
-
-def joint_plan(d: TextDiscriminator) -> tuple[tuple[Block, ...], tuple[Block, ...]]:
-    """(layers before the text joins, layers after)."""
-    *trunk, logit = discriminator_plan(d)
-    if d.join == "product":
-        pooled = replace(logit, op="dense", kernel=0, padding=0)
-        return tuple(trunk), (pooled,)
-    joint = Block("joint", "conv", trunk[-1].features, 1, 1, 0, activation="leaky_relu")
-    joint = replace(joint, norm=d.batch_norm, bias=d.bias, spectral=d.spectral)
-    return tuple(trunk), (joint, logit)

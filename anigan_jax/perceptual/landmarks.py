@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import functools
-import json
 from pathlib import Path
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors.numpy import save
 
-from anigan_jax.errors import UserError
 from anigan_jax.storage.safetensors import read
 
 SIDE = 112
@@ -100,41 +97,11 @@ ASSETS = Path(__file__).parent / "assets"
 LANDMARKS = ASSETS / "face_landmarks_68.safetensors"
 
 
-def from_face_api(folder: Path) -> bytes:
-    """The 68-point landmark network of face-api.js as safetensors, still quantized.
-
-    Each tensor NAME is uint8 with NAME/scale and NAME/min: value = byte * scale + min.
-
-    Args:
-      folder: holds face_landmark_68_model.bin and its -weights_manifest.json.
-
-    Raises:
-      UserError: the files are absent or do not fit together.
-    """
-    stem = "face_landmark_68_model"
-    try:
-        groups = json.loads((folder / f"{stem}-weights_manifest.json").read_text())
-        data = (folder / f"{stem}.bin").read_bytes()
-        arrays, at = {}, 0
-        for entry in groups[0]["weights"]:
-            count = int(np.prod(entry["shape"]))
-            quantized = entry["quantization"]
-            if quantized["dtype"] != "uint8":
-                raise ValueError(f"{entry['name']} is {quantized['dtype']}, not uint8")
-            values = np.frombuffer(data, np.uint8, count, at).reshape(entry["shape"])
-            arrays[entry["name"]] = values
-            arrays[f"{entry['name']}/scale"] = np.array([quantized["scale"]])
-            arrays[f"{entry['name']}/min"] = np.array([quantized["min"]])
-            at += count
-        if at != len(data):
-            raise ValueError(f"{len(data) - at} bytes are left over")
-    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
-        raise UserError(f"{folder} holds no {stem} of face-api: {error}") from None
-    return save(arrays)
-
-
 def face_landmarks() -> dict:
-    """Parameters of `networks.landmarks.Landmarks` (MIT, beside the file), dequantized."""
+    """Parameters of `Landmarks` (MIT; the license is beside the file), dequantized.
+
+    In the file each tensor NAME is uint8 with NAME/scale and NAME/min: value = byte * scale + min.
+    """
     arrays, tree = read(LANDMARKS), {}
     for name, values in arrays.items():
         if name.endswith(("/scale", "/min")):

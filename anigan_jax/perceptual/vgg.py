@@ -2,25 +2,89 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from anigan_jax.errors import UserError
 from anigan_jax.networks.ops.conv import correlate
-from anigan_jax.perceptual.vgg_weights import TORCH_MEAN as MEAN
-from anigan_jax.perceptual.vgg_weights import TORCH_STD as STD
-from anigan_jax.perceptual.vgg_weights import needed
 
+DEPTHS = {"vgg16": 16, "vgg19": 19}
+WIDTHS = (64, 128, 256, 512, 512)
+"""Channels of each block."""
+COUNTS = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
+"""Convolutions of each block."""
+# torchvision's, of RGB in [0, 1].
+MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 CONVENTIONS = ("imagenet", "unit", "signed")
 PADS = ((1, 1), (1, 1))
+
+
+def depth_of(name: str) -> int:
+    """'vgg16' -> 16."""
+    if name not in DEPTHS:
+        raise UserError(f"no network {name!r}; there are {', '.join(DEPTHS)}")
+    return DEPTHS[name]
+
+
+def convolutions(depth: int) -> tuple[str, ...]:
+    """'conv1_1', ... in their order.
+
+    Raises:
+      UserError: `depth` is neither 16 nor 19.
+    """
+    if depth not in COUNTS:
+        raise UserError(f"no VGG of depth {depth}; there are 16 and 19")
+    return tuple(
+        f"conv{block}_{i}" for block, n in enumerate(COUNTS[depth], 1) for i in range(1, n + 1)
+    )
+
+
+def needed(depth: int, taps: Iterable[str]) -> tuple[str, ...]:
+    """The convolutions up to the deepest tap.
+
+    Args:
+      taps: 'conv4_4' (before the ReLU), 'relu4_4' (behind it), ...
+
+    Raises:
+      UserError: a tap is unknown, or there is none.
+    """
+    names, taps = convolutions(depth), tuple(taps)
+    for tap in taps:
+        if tap.replace("relu", "conv", 1) not in names:
+            raise UserError(f"VGG{depth} has no map {tap!r}; it has {_pairs(names)}")
+    if not taps:
+        raise UserError(f"no map of VGG{depth} is given; it has {_pairs(names)}")
+    return names[: 1 + max(names.index(tap.replace("relu", "conv", 1)) for tap in taps)]
+
+
+def _pairs(names: tuple[str, ...]) -> str:
+    numbers = ", ".join(name.removeprefix("conv") for name in names)
+    return f"convN (before its ReLU) and reluN (behind it), N in {numbers}"
+
+
+def shapes(depth: int, widths: dict[str, int] | None = None) -> dict[str, tuple[int, ...]]:
+    """'conv1_1/kernel' -> (3, 3, Cin, Cout), 'conv1_1/bias' -> (Cout,), ...
+
+    Args:
+      widths: channels of each convolution; None for the published ones.
+    """
+    found, channels = {}, 3
+    for name in convolutions(depth):
+        width = widths[name] if widths else WIDTHS[int(name[4]) - 1]
+        found |= {f"{name}/kernel": (3, 3, channels, width), f"{name}/bias": (width,)}
+        channels = width
+    return found
 
 
 class VGG(nn.Module):
     """Named maps of VGG16 or VGG19 (configurations D and E).
 
     Parameters are {'conv1_1': {'kernel': (3, 3, Cin, Cout), 'bias': (Cout,)}, ...}, at least
-    those that `foreign_weights.needed` names. They are always given, never initialized, and
+    those that `needed` names. They are always given, never initialized, and
     the widths are theirs.
 
     Attributes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import math
@@ -13,7 +12,6 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from anigan_jax import config as configs
 from anigan_jax.errors import UserError
 from anigan_jax.report import files, tables
 from anigan_jax.report.files import read_json, reading
@@ -86,13 +84,13 @@ def collect(run: Path, label: str, looked: dict | None = None) -> dict:
         "label": label,
         "name": about["name"],
         "schema": about.get("schema"),
-        "commands": commands(run, about),
+        "commands": commands(run),
         "overrides": about["overrides"],
         "seed": about["config"].get("seed"),
         "facts": about["facts"],
         "digests": {key: value for key, value in about.items() if key.endswith("_sha256")},
         "settings": flat(about["config"]),
-        "parameters": parameters(run / safetensors.OF_A_RUN),
+        "parameters": parameters(run / safetensors.WEIGHTS),
         "step": last["step"],
         "of": steps if steps and steps >= last["step"] else None,
         "images_seen": last.get("images_seen"),
@@ -101,11 +99,12 @@ def collect(run: Path, label: str, looked: dict | None = None) -> dict:
         "curves": curves(lines),
         "warnings": _warnings(lines) + _warnings(judged),
         "scores": scores(run, judged),
-        "panel": tables.panel(run),
         "slides": files.slides(run),
         "real": files.real(run),
-        "pictures": files.pictures(run),
-        "tables": tables.tables(run),
+        "outputs": {
+            verb: {"pictures": files.pictures(run, verb), "tables": tables.newest(run, verb)}
+            for verb in files.verbs(run)
+        },
         "ledger": ledger(lines, about["config"]["run"]["log_every"], looked["checked"]),
         "left_out": looked["left_out"] + ([] if lines else ["no step has been logged yet"]),
     }
@@ -127,16 +126,12 @@ def lines_of(path: Path) -> list[dict]:
     return lines
 
 
-def commands(run: Path, about: dict) -> dict[str, list[str]]:
-    """What starts (and resumes) the run, and what proves that it repeats, as quoted words."""
-    source = run / "config.py"
-    config = str(source)
-    with contextlib.suppress(UserError, OSError, ValueError):
-        # A config of the project by its name, where the run's copy is still the same.
-        if configs.find(about["name"]).read_text() == source.read_text():
-            config = about["name"]
-    words = ["anigan", "train", config, "--workdir", str(run), *about["overrides"]]
-    both = {"train": words, "replay": ["anigan", "replay", str(run)]}
+def commands(run: Path) -> dict[str, list[str]]:
+    """What resumes the run, and what proves that it repeats, as quoted words."""
+    both = {
+        "train": ["anigan", "train", "--resume", str(run)],
+        "replay": ["anigan", "replay", str(run)],
+    }
     return {name: [shlex.quote(word) for word in each] for name, each in both.items()}
 
 

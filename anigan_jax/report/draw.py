@@ -5,18 +5,14 @@ Checkpoints hold all that is needed; the run's data are not.
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Callable
 from pathlib import Path
 
 import jax
 
-from anigan_jax import config as configs
-from anigan_jax.config import override
-from anigan_jax.core import Method, TrainState
 from anigan_jax.errors import UserError
 from anigan_jax.sampling import grids, prompts
+from anigan_jax.sampling.grids import Model
 from anigan_jax.state import abstract_state, fingerprint
 from anigan_jax.storage import checkpoint, run_dir
 
@@ -26,12 +22,18 @@ FRAMES, STOPS = 60, 5
 _fingerprint = jax.jit(fingerprint)
 
 
-def look(run: Path, recorded: dict, report: Callable[[str], None] = lambda text: None) -> dict:
+def look(
+    run: Path,
+    recorded: dict,
+    report: Callable[[str], None] = lambda text: None,
+    trust: bool = False,
+) -> dict:
     """Checks every kept checkpoint and draws what is cheap and not there.
 
     Args:
       recorded: run.json of the folder.
-      report: is told what is being done.
+      report: is given what is being done.
+      trust: whether classes of the run's own may be executed.
 
     Returns:
       'checked': checkpoints as `report.ledger` wants them, or None where none could be tried;
@@ -42,12 +44,11 @@ def look(run: Path, recorded: dict, report: Callable[[str], None] = lambda text:
     if not steps:
         return {"checked": [], "left_out": ["no checkpoint is here: nothing is drawn or checked"]}
     try:
-        config = _config(run, recorded)
-        method = config.method.make(None)
-        frozen = run_dir.frozen_of(run)
-        like = abstract_state(config, method, frozen)
-    # A config file is the user's code: here, on another machine or under another version of
-    # the package, anything may be wrong with it.
+        config = run_dir.config_of(run, recorded, trust)
+        method = config.method.make()
+        constants = run_dir.constants_of(run)
+        shapes = abstract_state(config, method, constants)
+    # Under another version of the package, or with code of its own, anything may be wrong.
     except Exception as error:
         why = str(error) or type(error).__name__
         text = f"the checkpoints are not looked at, their networks cannot be built here: {why}"
@@ -57,7 +58,7 @@ def look(run: Path, recorded: dict, report: Callable[[str], None] = lambda text:
         report(f"checkpoint {step}")
         fault, printed = None, None
         try:
-            state = checkpoint.restore(folder, like, at=step).state
+            state = checkpoint.restore(folder, shapes, at=step, repair=False).state
             printed = f"{int(_fingerprint(state)):08x}"
         except (UserError, OSError) as error:
             if not (folder / f"step_{step:09d}").exists():
@@ -67,41 +68,33 @@ def look(run: Path, recorded: dict, report: Callable[[str], None] = lambda text:
         checked.append({"step": step, "computed": printed, "fault": fault})
     if state is None:
         return {"checked": checked, "left_out": ["no checkpoint can be read: nothing is drawn"]}
-    return {"checked": checked, "left_out": draw(run, method, state.replace(frozen=frozen), report)}
+    model = grids.model_of(method, state, constants)
+    return {"checked": checked, "left_out": draw(run, model, report)}
 
 
-def _config(run: Path, recorded: dict) -> configs.Config:
-    base = configs.load(str(run / "config.py"))
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-            return override(base, recorded["overrides"], "anigan train")
-    except SystemExit:
-        raise UserError("this version has no such settings as its overrides name") from None
-
-
-def draw(run: Path, method: Method, state: TrainState, report: Callable) -> list[str]:
-    """Draws the pictures of a state that the folder lacks; says which ones it could not."""
+def draw(run: Path, model: Model, report: Callable) -> list[str]:
+    """Draws the pictures of a model that the folder lacks; says which ones it could not."""
+    method, state = model.method, model.state
     step, left_out = int(state.step), []
     from_noise = method.generate is not None and not method.translate
 
     def between() -> None:
-        text = prompts.one_text(method, state, [], SEED)
-        grids.interpolate(method, state, run, FRAMES, STOPS, SEED, text)
+        text = prompts.one_text(model, [], SEED)
+        grids.interpolate(model, run, FRAMES, STOPS, SEED, text)
 
     def table() -> None:
-        prompts.colors(method, state, run, SEED)
+        prompts.colors(model, run, SEED)
 
     def kernels() -> None:
         grids.kernels(state, run)
 
     wanted = (
         ("interpolate", "the way between latents", from_noise, between),
-        ("table", "the table of colors", method.encode is not None and from_noise, table),
+        ("table", "the table of colors", model.texts is not None and from_noise, table),
         ("kernels", "the first layer of D", "g" in state.params, kernels),
     )
-    for folder, what, possible, make in wanted:
-        if not possible or list((run / folder).glob(f"step_{step:09d}*")):
+    for verb, what, possible, make in wanted:
+        if not possible or list(run_dir.out_dir(run, verb).glob(f"step_{step:09d}*")):
             continue
         report(what)
         try:

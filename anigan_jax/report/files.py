@@ -1,4 +1,4 @@
-"""The files that verbs have left in a run folder, for a page; no JAX."""
+"""The files that training and verbs have left in a run directory, for a page; no JAX."""
 
 from __future__ import annotations
 
@@ -10,29 +10,27 @@ from pathlib import Path
 
 from anigan_jax.errors import UserError
 from anigan_jax.storage.metrics_file import spaced
+from anigan_jax.storage.run_dir import out_dir, previews_dir
 
 SLIDES = 24
 NEWEST = 4
 """Pictures of one verb that a page shows."""
 
-# What verbs write: folder, what its newest pictures are called.
-VERBS = {
-    "interpolate": "Between latents",
-    "table": "Every hair color with every eye color",
-    "history": "One prompt over the training",
-    "sample": "New images",
-    "translate": "Translated photos",
-    "compare": "The same photos by two runs",
-    "evaluate": "Held-out images and what they become",
-    "kernels": "First layer of D",
+# Of previews: what their names stand for.
+TITLES = {
+    "ema": "Averaged weights",
+    "samples": "Current weights",
+    "ab": "A to B",
+    "ba": "B to A",
+    "a_to_b": "A to B",
+    "b_to_a": "B to A",
 }
-NO_PANEL = {*VERBS, "accuracy", "probe", "curves", "checkpoints"}
 STEP = re.compile(r"step_(\d+)")
 
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """What a file of a run does not hold as it should, as an error for people."""
+    """Errors of a damaged file of a run, as one sentence that names it."""
     try:
         yield
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
@@ -42,38 +40,43 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def read_json(path: Path) -> dict:
-    """A JSON object of a run folder."""
+    """A JSON object of a run directory."""
     with reading(path):
         found = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(found, dict):
-            raise ValueError("it holds no JSON object")
+            raise ValueError("it is not a JSON object")
         return found
 
 
 def step_of(path: Path) -> int:
     """The step in a file's or folder's name; -1 where there is none."""
-    found = STEP.search(path.name)
+    return _step(path.name)
+
+
+def _step(name: str) -> int:
+    found = STEP.search(name)
     return int(found[1]) if found else -1
 
 
-def direction(name: str) -> str:
-    """'ab' or 'a_to_b' -> 'A to B'; other names with spaces."""
-    if name in ("ab", "ba"):
-        return f"{name[0].upper()} to {name[1].upper()}"
-    if re.fullmatch(r"[ab]_to_[ab]", name):
-        return f"{name[0].upper()} to {name[-1].upper()}"
-    return name.replace("_", " ")
+def title(name: str) -> str:
+    """What a preview, a direction or a verb is called."""
+    words = name.replace("_", " ")
+    return TITLES.get(name, words[:1].upper() + words[1:])
+
+
+def previews(run: Path) -> dict[str, dict[int, Path]]:
+    """Previews by name, then by step; averaged weights first, since the verbs draw with them."""
+    found = {}
+    for folder in sorted(previews_dir(run).glob("*/"), key=lambda p: (p.name != "ema", p.name)):
+        steps = {step_of(path): path for path in sorted(folder.glob("step_*.png"))}
+        if steps:
+            found[folder.name] = steps
+    return found
 
 
 def slides(run: Path) -> dict:
     """Previews over the training: {'steps', 'panels': name -> {step: path}}, evenly spaced."""
-    panels = {}
-    for folder in sorted(path for path in run.iterdir() if path.is_dir()):
-        found = {step_of(p): p for p in sorted(folder.glob("step_*.png"))}
-        if found and folder.name not in NO_PANEL:
-            panels[folder.name] = found
-    # Averaged weights first: they are what the verbs draw with.
-    panels = dict(sorted(panels.items(), key=lambda item: (item[0] != "ema", item[0])))
+    panels = previews(run)
     every = sorted({step for found in panels.values() for step in found})
     steps = [every[i] for i in spaced(len(every), SLIDES)]
     kept = {n: {s: found[s] for s in steps if s in found} for n, found in panels.items()}
@@ -92,41 +95,38 @@ def real(run: Path) -> list[dict]:
     ]
 
 
-def pictures(run: Path) -> list[dict]:
-    """The newest pictures of each verb: 'verb', 'title', 'step', 'caption', 'path', and 'moving',
-    the path of a GIF of the same, or None."""
+def verbs(run: Path) -> list[str]:
+    """The verbs that have left something in a run directory."""
+    return sorted(path.name for path in out_dir(run, "").glob("*/"))
+
+
+def pictures(run: Path, verb: str) -> list[dict]:
+    """The newest pictures of a verb: 'step', 'caption', 'path', and 'moving', the path of a GIF
+    of the same, or None."""
+    folder = out_dir(run, verb)
+    # A translation of many photos has a folder for each step, with all of them in rows.png.
+    named = {path: path.stem for path in folder.glob("*.png")}
+    named |= {path: path.parent.name for path in folder.glob("step_*/rows.png")}
+    steps = {path: _step(name) for path, name in named.items()}
+    last = max(steps.values(), default=-1)
     found = []
-    for verb, title in VERBS.items():
-        paths = [*(run / verb).glob("*.png"), *(run / verb).glob("step_*/rows.png")]
-        steps = {path: step_of(path if path.parent.name == verb else path.parent) for path in paths}
-        newest = max(steps.values(), default=-1)
-        paths = sorted(path for path, step in steps.items() if step == newest)
-        if verb == "evaluate":
-            paths = [path for path in paths if not path.stem.endswith("closest")]
-        for path in paths[:NEWEST]:
-            gif = path.with_suffix(".gif")
-            found.append(
-                {
-                    "verb": verb,
-                    "title": title,
-                    "step": newest,
-                    "caption": _caption(path if path.parent.name == verb else path.parent, newest),
-                    "path": path,
-                    "moving": gif if gif.exists() else None,
-                }
-            )
+    for path in sorted(path for path, step in steps.items() if step == last)[:NEWEST]:
+        gif = path.with_suffix(".gif")
+        moving = gif if gif.exists() else None
+        caption = _caption(named[path], last)
+        found.append({"step": last, "caption": caption, "path": path, "moving": moving})
     return found
 
 
-def _caption(path: Path, step: int) -> str:
+def _caption(name: str, step: int) -> str:
     """'step 6,560, seed 0' of a picture's name; its end, where that says more."""
-    stem = path.stem if path.suffix else path.name
-    told = re.fullmatch(r"step_\d+(?:_seed_(\d+))?(?:_([0-9a-f]{8}))?(?:_(\w+))?", stem)
-    if not told:
-        return stem
-    seed, _, rest = told.groups()
-    parts = [f"step {step:,}", f"seed {seed}" if seed else "", direction(rest) if rest else ""]
-    return ", ".join(part for part in parts if part)
+    parts = re.fullmatch(r"step_\d+(?:_seed_(\d+))?(?:_([0-9a-f]{8}))?(?:_(\w+))?", name)
+    if not parts:
+        return name
+    seed, _, rest = parts.groups()
+    end, _, more = (rest or "").partition("_") if rest not in TITLES else (rest, "", "")
+    words = [f"step {step:,}", f"seed {seed}" if seed else "", TITLES.get(end, end)]
+    return ", ".join(word for word in [*words, more.replace("_", " ")] if word)
 
 
 def newest(folder: Path, pattern: str) -> Path | None:

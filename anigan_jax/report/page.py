@@ -13,8 +13,9 @@ from pathlib import Path
 from PIL import Image, ImageSequence
 
 from anigan_jax.errors import UserError
+from anigan_jax.metrics.feature_scores import label
 from anigan_jax.report import collect, files
-from anigan_jax.report import tables as report_tables
+from anigan_jax.report.table import cell, environment
 from anigan_jax.storage.metrics_file import spaced
 
 ASSETS = Path(__file__).parent / "assets"
@@ -42,8 +43,6 @@ def write(runs: list[dict], path: Path) -> list[str]:
     Returns:
       What could not be shown, a sentence each.
     """
-    import jinja2  # only pages need it
-
     missing: list[str] = []
     share = SLIDES_BYTES // len(runs)
     views = [{**_view(run, share, missing), "index": i} for i, run in enumerate(runs)]
@@ -55,35 +54,26 @@ def write(runs: list[dict], path: Path) -> list[str]:
         "charts": charts(runs),
     }
     scripts = [_asset("uplot/uPlot.iife.min.js"), _asset("report.js")]
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(ASSETS),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "cell": report_tables.cell,
-        "short": short,
-        "duration": duration,
-        "breakable": breakable,
-    }
-    page = environment.get_template("report.html").render(
-        runs=views,
-        many=len(runs) > 1,
-        charts=data["charts"],
-        sections=sections(views, data["charts"]),
-        rows=setting_rows(runs),
-        facts=fact_rows(runs),
-        verbs=[{"name": name, "title": title} for name, title in files.VERBS.items()],
-        missing=missing,
-        made=time.strftime("%Y-%m-%d %H:%M"),
-        styles=[_asset("uplot/uPlot.min.css"), _asset("report.css")],
-        scripts=scripts,
-        license=_asset("uplot/LICENSE"),
-        # Nothing runs but these scripts, whatever a name or a number may hold.
-        allowed=" ".join(_source(text) for text in scripts),
-        data=_json(data),
+    environment().filters |= {"short": short, "duration": duration, "breakable": breakable}
+    page = (
+        environment()
+        .get_template("report.html")
+        .render(
+            runs=views,
+            many=len(runs) > 1,
+            charts=data["charts"],
+            sections=sections(views, data["charts"]),
+            rows=setting_rows(runs),
+            facts=fact_rows(runs),
+            missing=missing,
+            made=time.strftime("%Y-%m-%d %H:%M"),
+            styles=[_asset("uplot/uPlot.min.css"), _asset("report.css")],
+            scripts=scripts,
+            license=_asset("uplot/LICENSE"),
+            # Nothing runs but these scripts, whatever a name or a number may hold.
+            allowed=" ".join(_source(text) for text in scripts),
+            data=_json(data),
+        )
     )
     # Names of files need not be text.
     content = page.encode("utf-8", "backslashreplace")
@@ -172,9 +162,8 @@ def charts(runs: list[dict]) -> list[dict]:
         for key in keys:
             add("curves", key, of_runs("curves", key))
     for key in names("scores"):
-        told = report_tables.score(key)
-        rest = {"better": told["better"], "says": told["says"]}
-        add("scores", told["title"], of_runs("scores", key), **rest)
+        of = label(key)
+        add("scores", of.title, of_runs("scores", key), better=of.better, says=of.says)
     for chart in found:
         chart["aria"] = "; ".join(_told(runs, chart["section"], line) for line in chart["series"])
     return found
@@ -207,6 +196,8 @@ def sections(views: list[dict], drawn: list[dict]) -> list[tuple[str, str]]:
     def some(key) -> bool:
         return any(key(view) for view in views)
 
+    verbs = sorted({verb for view in views for verb in view["outputs"]})
+    outputs = [(f"out-{verb}", files.title(verb), True) for verb in verbs]
     return [
         (name, title)
         for name, title, there in (
@@ -214,9 +205,7 @@ def sections(views: list[dict], drawn: list[dict]) -> list[tuple[str, str]]:
             ("curves", "Curves", any(c["section"] == "curves" for c in drawn)),
             ("scores", "Judged checkpoints", any(c["section"] == "scores" for c in drawn)),
             ("warnings", "Warnings", some(lambda v: v["warnings"])),
-            ("panel", "Evaluation", some(lambda v: v["panel"])),
-            ("pictures", "Pictures", some(lambda v: v["pictures"])),
-            ("tables", "Tables", some(lambda v: v["tables"])),
+            *outputs,
             ("ledger", "Ledger", True),
             ("again", "Run it again", True),
         )
@@ -240,10 +229,7 @@ def setting_rows(runs: list[dict]) -> list[dict]:
 def fact_rows(runs: list[dict]) -> list[dict]:
     """The same for versions, devices, flags and digests."""
     return _rows(
-        [
-            {**{k: report_tables.cell(v) for k, v in run["facts"].items()}, **run["digests"]}
-            for run in runs
-        ]
+        [{**{k: cell(v) for k, v in run["facts"].items()}, **run["digests"]} for run in runs]
     )
 
 
@@ -272,16 +258,14 @@ def _view(run: dict, budget: int, missing: list[str]) -> dict:
                 view["moving"] = embedded_moving(one["moving"])
         return view
 
-    pictures = [view for one in run["pictures"] if (view := drawn(one))]
-    panel = run["panel"]
-    if panel:
-        closest = [view for one in panel["closest"] if (view := shown(one))]
-        panel = {**panel, "closest": closest}
+    outputs = {}
+    for verb, left in run["outputs"].items():
+        pictures = [view for one in left["pictures"] if (view := drawn(one))]
+        outputs[verb] = {**left, "pictures": pictures}
     good, sentence = collect.verdict(run["ledger"])
     return {
         **run,
-        "panel": panel,
-        "pictures": pictures,
+        "outputs": outputs,
         "real": [view for one in run["real"] if (view := shown(one))],
         "slides": _slides(run["slides"], budget, missing),
         "verdict": {"good": good, "text": sentence},
@@ -344,13 +328,9 @@ def _slides(slides: dict, budget: int, missing: list[str]) -> dict:
         if at:
             newest = at[max(at)]
             size = {"width": newest["width"], "height": newest["height"]}
-            title = PANELS.get(name, files.direction(name))
             sources = {step: picture["src"] for step, picture in at.items()}
-            panels.append({"name": name, "title": title, "at": sources, **size})
+            panels.append({"name": name, "title": files.title(name), "at": sources, **size})
     return {"steps": steps, "panels": panels}
-
-
-PANELS = {"samples": "Current weights", "ema": "Averaged weights"}
 
 
 def _bytes(made: dict, steps: list[int]) -> int:

@@ -1,217 +1,225 @@
-"""The numbers that verbs have left in a run folder, as tables for a page; no JAX."""
+"""The JSON that verbs leave in a run directory, as tables for their own print and for a page."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
-from anigan_jax.metrics.feature_scores import BETTER, COLUMNS
-from anigan_jax.report.files import direction, newest, read_json, reading
+from anigan_jax.metrics.feature_scores import COLUMNS, label
+from anigan_jax.report import files
+from anigan_jax.report.table import Table, percent
 
-# Of a score's name: how it is called, and what it says.
-_PANEL = {
-    "kid": ("KID", "squared distance of the two sets' features by a kernel; 0 is alike"),
-    "fd": ("Fréchet distance", "distance of two normal laws fitted to the features"),
-    "mind": ("MIND", "distance of the features along random directions"),
-    "precision": ("Precision", "share of generated images that lie among real ones"),
-    "recall": ("Recall", "share of real images that lie among generated ones"),
-    "density": ("Density", "how many real neighborhoods hold a generated image"),
-    "coverage": ("Coverage", "share of real images with a generated one close by"),
-}
-# Of a score's name: how it is called, what is better, what it says.
-SCORES = {
-    **{name: (title, BETTER[name], says) for name, (title, says) in _PANEL.items()},
-    "change": ("Change", "", "mean absolute difference of a photo and its translation"),
-    "cycle": ("Cycle", "lower", "mean absolute difference of an image and its way there and back"),
-    "identity": ("Identity", "lower", "what the translation changes in an image of its target"),
-    "accuracy": ("Accuracy", "higher", "share of held-out images told right"),
-    "psnr": ("PSNR, dB", "higher", "peak signal to noise against the true partner"),
-    "lpips": ("LPIPS", "", "perceptual distance"),
-}
+FLOOR = (
+    "Like the floor: only as many generated images as there are held-out ones. Floor: the "
+    "held-out images themselves; no generator can be told from perfect beyond it."
+)
+COPIES = (
+    "Median distances. A ratio far below 1: generated images lie closer to training images than "
+    "unseen real ones do. The closest pairs are in the picture whose name ends in closest.png."
+)
+L1 = "Mean absolute differences on held-out images, values in [-1, 1]"
+PARTS = ("hair", "eyes", "both")
+# Of an evaluation: what has a table or a place of its own.
+SHOWN = ("step", "averaged", "sets", "protocols", "l1", "ab", "ba", "pairs")
+OF_A_SET = ("n", "train", "held_out", "scores", "refused", "memorization", "lpips", "modes")
 
 
-def score(name: str) -> dict[str, str]:
-    """How a score is called: 'ab/kid-vgg16' -> title, 'better', 'says'."""
-    front, _, rest = name.rpartition("/")
-    base, _, network = rest.partition("-")
-    if base not in SCORES and front in SCORES:
-        # 'accuracy/hair', 'cycle/a'
-        title, better, says = SCORES[front]
-        return {"name": name, "title": f"{title}: {rest}", "better": better, "says": says}
-    title, better, says = SCORES.get(base, (name, "", ""))
-    if network and base in SCORES:
-        title += f" ({network})"
-    if front and base in SCORES:
-        title += f", {direction(front)}"
-    return {"name": name, "title": title, "better": better, "says": says}
-
-
-def panel(run: Path) -> dict | None:
-    """The newest evaluate/step_*.json: 'step', 'about', 'protocols' by network, 'sets', 'tables',
-    'closest'; None where there is none."""
-    path = newest(run / "evaluate", "step_*.json")
-    if path is None:
-        return None
-    found = read_json(path)
-    with reading(path):
-        step = int(found.pop("step"))
-        averaged = found.pop("averaged", None)
-        weights = {True: ", averaged weights", False: ", weights as trained"}.get(averaged, "")
-        if isinstance(found.get("l1"), dict):
-            found["l1"] = {score(name)["title"]: value for name, value in found["l1"].items()}
-        closest = sorted(path.parent.glob(f"{path.stem}*closest.png"))
-        return {
-            "step": step,
-            "about": f"Checkpoint of step {step:,}{weights}",
-            "protocols": {name: dict(one) for name, one in found.pop("protocols", {}).items()},
-            "sets": [_set(name, one) for name, one in found.pop("sets", {}).items()],
-            "tables": [
-                table
-                for name, value in found.items()
-                if isinstance(value, dict)
-                for table in tables_of(TABLES.get(name, direction(name)), value)
-            ],
-            "closest": [{"path": p, "caption": _closest(p)} for p in closest],
-        }
-
-
-TABLES = {
-    "l1": "Mean absolute differences on held-out images, values in [-1, 1]",
-    "ab": "A to B against the true partners",
-    "ba": "B to A against the true partners",
-}
-
-
-def _closest(path: Path) -> str:
-    which = re.sub(r"^step_\d+_?|_?closest$", "", path.stem)
-    rest = f" ({direction(which)})" if which else ""
-    return f"The images closest to a training image, and that one{rest}"
-
-
-def _set(name: str, one: dict) -> dict:
-    """A set of a panel, its rows in order of the scores."""
-    refused = dict(one.get("refused", {}))
-    rows = [
-        {**score(key), **{column: values.get(column) for column in COLUMNS}}
-        for key, values in one["scores"].items()
+def quality(report: dict) -> list[Table]:
+    """Tables of `anigan evaluate`: a set's scores, translations, protocols, what scores say."""
+    weights = {True: ", averaged weights", False: ", weights as trained"}
+    about = [
+        [key.replace("_", " "), item]
+        for key, item in report.items()
+        if key not in SHOWN and not isinstance(item, dict)
     ]
-    rest = {k: v for k, v in one.items() if k not in _SHOWN and isinstance(v, dict)}
-    tables = [table for key, value in rest.items() for table in tables_of(key, value)]
-    return {
-        "title": "Generated images" if name == "generated" else direction(name),
-        "n": one["n"],
-        "train": one["train"],
-        "held_out": one.get("held_out"),
-        "rows": rows,
-        "refused": [{**score(key), "why": str(why)} for key, why in refused.items()],
-        "memorization": _columns(one.get("memorization"), ("fake", "held_out", "ratio")),
-        "lpips": _columns(one.get("lpips"), ("mean", "error", "pairs")),
-        "tables": ([_modes(one["modes"])] if one.get("modes") else []) + tables,
-    }
+    title = f"Checkpoint of step {report['step']:,}{weights.get(report.get('averaged'), '')}"
+    found = [Table(title, rows=about)]
+    names = list(report.get("l1", ()))
+    for name, one in report.get("sets", {}).items():
+        found += _of_set("Generated images" if name == "generated" else files.title(name), one)
+        names += one["scores"]
+    for way in ("ab", "ba"):
+        if way in report:
+            found.append(_translation(way, report[way], report.get("pairs")))
+    if report.get("l1"):
+        rows = [[label(name).title, value] for name, value in sorted(report["l1"].items())]
+        found.append(Table(L1, rows=rows))
+    for key, item in report.items():
+        if key not in SHOWN and isinstance(item, dict):
+            found += of_json(key, item)
+    for name, protocol in report.get("protocols", {}).items():
+        rows = [[key.replace("_", " "), value] for key, value in protocol.items()]
+        found.append(Table(f"Protocol: {name}", rows=rows, folded=True))
+    said = {label(name).title.split(" (")[0].split(",")[0]: label(name).says for name in names}
+    rows = [[title, says] for title, says in said.items() if says]
+    return [*found, Table("What the scores say", rows=rows, folded=True)] if rows else found
 
 
-def _columns(found: dict | None, names: tuple[str, ...]) -> dict[str, dict]:
-    return {key: {name: one[name] for name in names} for key, one in (found or {}).items()}
-
-
-def _modes(found: dict) -> dict:
+def _of_set(title: str, one: dict) -> list[Table]:
+    """Tables of one set of generated images."""
+    held = one.get("held_out")
+    notes = [FLOOR if held else "No image was held out (--data.test), so there is no floor."]
+    for name, why in one.get("refused", {}).items():
+        notes.append(f"{label(name).title} is left out where it would mean nothing: {why}.")
+    shown = COLUMNS if held else COLUMNS[:1]
     rows = [
-        ["pairs that the training images show", cell(found["held"])],
-        ["of them among the generated images", cell(found["both"])],
-        ["only among the generated images", cell(found["hit"] - found["both"])],
-        ["total variation of the shares (0: alike)", cell(found["tv"])],
-        ["KL divergence, nats", cell(found["kl"])],
+        [label(name).title, *(values.get(column) for column in shown), label(name).better]
+        for name, values in one["scores"].items()
     ]
-    title = "Pairs of colors that a classifier finds"
-    return {"title": title, "columns": [], "rows": rows, "folded": False}
-
-
-_SHOWN = ("n", "train", "held_out", "scores", "refused", "memorization", "lpips", "modes")
-
-
-def tables(run: Path) -> list[dict]:
-    """The newest accuracy and probe as tables: 'section', 'title', 'columns', 'rows', 'folded'."""
-    found = []
-    for section, make in (("accuracy", _accuracy), ("probe", _probe)):
-        path = newest(run / section, "*.json")
-        if path:
-            report = read_json(path)
-            with reading(path):
-                found += [{"section": section, **table} for table in make(report)]
+    counts = f"{one['n']:,} against {one['train']:,} training images"
+    counts += f", {held:,} held out" if held else ""
+    columns = ["score", *(column.replace("_", " the ") for column in shown), "better"]
+    found = [Table(f"{title}: {counts}", columns, rows, notes)]
+    if one.get("memorization"):
+        columns = ["nearest training image by", "generated", "held out", "ratio"]
+        rows = _rows(one["memorization"], "fake", "held_out", "ratio")
+        found.append(Table("Copies of training images?", columns, rows, [COPIES]))
+    if one.get("lpips"):
+        columns = ["pairs of", "mean", "standard error", "pairs"]
+        rows = _rows(one["lpips"], "mean", "error", "pairs")
+        found.append(Table("Variety (LPIPS between random pairs)", columns, rows))
+    if one.get("modes"):
+        found.append(_modes(one["modes"]))
+    for key, item in one.items():
+        if key not in OF_A_SET and isinstance(item, dict):
+            found += of_json(key, item)
     return found
 
 
-TASKS = {"real": "real or generated", "hair": "hair color", "eyes": "eye color"}
+def _rows(found: dict, *names: str) -> list[list]:
+    return [[key, *(one[name] for name in names)] for key, one in found.items()]
+
+
+def _modes(found: dict) -> Table:
+    rows = [
+        ["pairs that the training images show", found["held"]],
+        ["of them among the generated images", found["both"]],
+        ["only among the generated images", found["hit"] - found["both"]],
+        ["total variation of the shares (0: equal)", found["tv"]],
+        ["KL divergence, nats", found["kl"]],
+    ]
+    return Table("Pairs of colors that a classifier finds", rows=rows)
+
+
+def _translation(way: str, rows: dict, pairs: int | None) -> Table:
+    columns = ["", label("psnr").title, label("lpips").title, "hair color right"]
+    counts = f" of {pairs:,} pairs" if pairs else ""
+    title = f"{files.title(way)} against the true partners{counts}"
+    return Table(title, columns, _rows(rows, "psnr", "lpips", "hair"))
+
+
+TASKS = {"real": "Real or generated", "hair": "Hair color", "eyes": "Eye color"}
 SPACES = {"d": "D's features", "untrained": "D before training", "pixels": "pixels"}
 
 
-def _probe(report: dict) -> list[dict]:
-    columns = ["", "numbers", "logistic regression", "nearest neighbors"]
+def probe(report: dict) -> list[Table]:
+    """Tables of `anigan probe`: one for each task, a row for each space."""
     found = []
+    kinds = {"logistic": "logistic regression", "neighbors": "nearest neighbors"}
     for name, task in report["tasks"].items():
-        rows = [
-            [
-                SPACES.get(space, space),
-                cell(one["numbers"]),
-                cell(one["logistic"]["accuracy"]),
-                cell(one["neighbors"]["accuracy"]),
-            ]
-            for space, one in task["spaces"].items()
-        ]
-        rows.append(["always the most frequent class", "-", *2 * [cell(task["chance"])]])
-        title = f"{TASKS.get(name, name)}: {len(task['classes'])} classes, step {report['step']:,}"
-        found.append({"title": title, "columns": columns, "rows": rows, "folded": False})
-    for name, why in report["refused"].items():
-        title = f"{TASKS.get(name, name)} is left out: {why}"
-        found.append({"title": title, "columns": [], "rows": [], "folded": False})
-    return found
+        fit, score = (sum(both[i] for both in task["classes"].values()) for i in (0, 1))
+        columns = ["", "numbers"]
+        for kind in kinds.values():
+            # Equally many real and generated images: both numbers are the same.
+            columns += [kind] if name == "real" else [kind, "mean of classes"]
+        rows = []
+        for space, one in task["spaces"].items():
+            row = [SPACES.get(space, space), one["numbers"]]
+            for kind in kinds:
+                mean = [] if name == "real" else [percent(one[kind].get("balanced"))]
+                row += [one[kind]["accuracy"], *mean]
+            rows.append(row)
+        chance = "always the class most frequent in the fit"
+        rows.append([chance, *["" if x else task["chance"] for x in map(_is_mean, columns[1:])]])
+        title = (
+            f"{TASKS.get(name, name)}, D of step {report['step']:,}: {len(task['classes'])} "
+            f"classes, fitted on {fit:,} images, scored on {score:,} others"
+        )
+        found.append(Table(title, columns, rows, _probe_notes(task, report.get("protocol", {}))))
+    refused = [[TASKS.get(name, name), why] for name, why in report["refused"].items()]
+    return [*found, Table("Left out", rows=refused)] if refused else found
 
 
-def _accuracy(report: dict) -> list[dict]:
-    parts = ("hair", "eyes", "both")
+def _is_mean(column: str) -> bool:
+    return column in ("numbers", "mean of classes")
 
-    def row(name: str, values: dict) -> list[str]:
-        return [name, *(cell(values.get(p), percent=True) for p in parts)]
 
+def _probe_notes(task: dict, protocol: dict) -> list[str]:
+    notes = []
+    if task.get("left_out"):
+        few = ", ".join(f"{c} ({a} and {b})" for c, (a, b) in task["left_out"].items())
+        fewest = protocol.get("fewest_images", "too few")
+        notes.append(f"Left out, with fewer than {fewest} images to fit or score: {few}.")
+    late = [
+        SPACES.get(space, space)
+        for space, one in task["spaces"].items()
+        if not one["logistic"].get("converged", True)
+    ]
+    if late:
+        most = protocol.get("iterations", "all")
+        notes.append(f"Not converged after {most} iterations: {', '.join(late)}.")
+    if "neighbors" in protocol:
+        notes.append(f"Nearest neighbors: {protocol['neighbors']}.")
+    return notes
+
+
+def accuracy(report: dict) -> list[Table]:
+    """Tables of `anigan accuracy`: shares of prompts that are followed; by color, folded."""
     top = report["ceiling"]["prompts"]
-    rows = [row(f"ceiling: classifier on {top['hair']['n']:,} held-out real images", top)]
-    by_class = []
+    mean = report["ceiling"].get("mean_over_colors", {})
+    rows = [[f"ceiling: {top['hair']['n']:,} held-out real images", *(top[p] for p in PARTS)]]
+    rows.append(["  mean over colors", *(percent(mean.get(p)) for p in PARTS)])
+    notes, by_class = [], []
     for name in ("seen", "unseen"):
-        group = report.get(name)
-        if not group:
+        if not report.get(name):
             continue
-        rows.append(row(f"{name}: {group['prompts']['hair']['n']:,} prompts", group["prompts"]))
+        group = report[name]
+        got = group["prompts"]
+        pairs = f"{name}: {group['pairs']:,} pairs, {got['hair']['n']:,} images"
+        rows.append([pairs, *(got[p] for p in PARTS)])
+        share = [got[p]["value"] / top[p]["value"] if top[p]["value"] else None for p in PARTS]
+        rows.append(["  of the ceiling", *map(percent, share)])
         if group["pairs"] > 1:
-            rows.append(row(f"{name}, prompts shuffled", group["shuffled"]))
-            rows.append(row(f"{name}, chance", group["chance"]))
-        by_class += [
-            {"columns": [part, "right"], "rows": [[c, cell(v)] for c, v in classes.items()]}
-            | {"title": f"{name}, {part} by color", "folded": True}
-            for part, classes in group["by_class"].items()
-        ]
-    title = f"step {report['step']:,}, {report['n']} images a pair, seed {report['seed']}"
-    main = {"title": title, "columns": ["", *parts], "rows": rows, "folded": False}
-    return [main, *by_class]
+            # The prompts of one pair cannot be shuffled.
+            rows.append(["  shuffled prompts", *(group["shuffled"][p] for p in PARTS)])
+            rows.append(["  chance", *(percent(group["chance"][p]) for p in PARTS)])
+        for part, classes in group["by_class"].items():
+            worst = sorted(classes.items(), key=lambda item: item[1]["value"])[:3]
+            listed = [f"{c} {percent(s['value'])}" for c, s in worst if s["value"] < 1]
+            if listed:
+                notes.append(f"Least often right among {name}, {part}: {', '.join(listed)}.")
+            title = f"{name}, {part} by color"
+            by_class.append(Table(title, [part, "right"], [*classes.items()], folded=True))
+    if "classifier" in report:
+        notes.append(f"Classifier: {report['classifier']}.")
+    if report.get("same_data") is False:
+        notes.append("note: the classifier learned from other images than this run.")
+    title = (
+        f"Prompts followed, as a classifier of real images sees it: step {report['step']:,}, "
+        f"{report['n']} images a pair, seed {report['seed']}"
+    )
+    return [Table(title, ["", *PARTS], rows, notes), *by_class]
 
 
-def cell(value, percent: bool = False) -> str:
-    """A value as a table shows it; shares with their interval."""
-    if isinstance(value, dict) and "value" in value:
-        share = f"{100 * value['value']:.1f} %"
-        if value.get("low") is None or value.get("high") is None:
-            return share
-        return f"{share} [{100 * value['low']:.1f}, {100 * value['high']:.1f}]"
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{100 * value:.1f} %" if percent else f"{value:.4g}"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, list):
-        return ", ".join(map(cell, value))
-    return str(value)
+MEASURES = {"evaluate": quality, "accuracy": accuracy, "probe": probe}
+
+
+def of_verb(verb: str, report: dict) -> list[Table]:
+    """Tables of the JSON that a verb has written; any verb's, in a general layout."""
+    return MEASURES[verb](report) if verb in MEASURES else of_json(verb, report)
+
+
+def newest(run: Path, verb: str) -> list[Table]:
+    """Tables of the newest JSON of a verb; [] where it has written none.
+
+    Raises:
+      UserError: the file is damaged.
+    """
+    path = files.newest(files.out_dir(run, verb), "*.json")
+    if path is None:
+        return []
+    report = files.read_json(path)
+    with files.reading(path):
+        return of_verb(verb, report)
 
 
 def _single(value) -> bool:
@@ -220,7 +228,7 @@ def _single(value) -> bool:
     return not isinstance(value, list) or not any(isinstance(x, dict | list) for x in value)
 
 
-def tables_of(title: str, value) -> list[dict]:
+def of_json(title: str, value) -> list[Table]:
     """Any JSON as tables: single values as a list, objects of objects as rows and columns."""
     if isinstance(value, list):
         value = dict(enumerate(value)) if not _single(value) else {"": value}
@@ -230,21 +238,17 @@ def tables_of(title: str, value) -> list[dict]:
     rest = {key: item for key, item in value.items() if key not in singles}
     found = []
     if singles:
-        rows = [[str(key), cell(item)] for key, item in singles.items()]
-        found.append({"title": title, "columns": [], "rows": rows, "folded": False})
+        found.append(Table(title, rows=[[str(key), item] for key, item in singles.items()]))
     level = {
         key: item
         for key, item in rest.items()
         if isinstance(item, dict) and item and all(map(_single, item.values()))
     }
     if level:
-        columns = list(dict.fromkeys(str(name) for item in level.values() for name in item))
-        rows = [
-            [str(key), *(cell({str(k): v for k, v in item.items()}.get(name)) for name in columns)]
-            for key, item in level.items()
-        ]
-        found.append({"title": title, "columns": ["", *columns], "rows": rows, "folded": False})
+        columns = list(dict.fromkeys(name for item in level.values() for name in item))
+        rows = [[str(key), *map(item.get, columns)] for key, item in level.items()]
+        found.append(Table(title, ["", *map(str, columns)], rows))
     for key, item in rest.items():
         if key not in level:
-            found += tables_of(f"{title}: {key}", item)
+            found += of_json(f"{title}: {key}", item)
     return found

@@ -58,7 +58,7 @@ def prepare(platform: str = "auto", devices: int = 0, threads: str | None = None
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 
-def give_back() -> None:
+def release_host_memory() -> None:
     """Gives the system back what compiling took: hundreds of MB that a run never needs."""
     gc.collect()
     if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):

@@ -86,6 +86,12 @@ def place(environment: Mapping[str, str], forced: bool = False) -> Place | None:
     return Place(None, None, given[0]) if forced else None
 
 
+def is_first(environment: Mapping[str, str]) -> bool:
+    """Whether this process is alone, or the first of several, as the environment says."""
+    found = place(environment)
+    return found is None or found.rank in (None, 0)
+
+
 def _explicit(names: tuple[str, ...], given: list[str | None]) -> Place:
     missing = [name for name, value in zip(names, given, strict=True) if not value]
     if missing:

@@ -1,149 +1,51 @@
-"""What the picture and table verbs do: describe, sample, interpolate, kernels."""
+"""What the picture verbs do: sample, interpolate, kernels."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
 from anigan_jax import rng
-from anigan_jax.config import Config
-from anigan_jax.core import Method, TrainState, generator_of
+from anigan_jax.core import Method, Texts, TrainState, generator_of
 from anigan_jax.errors import UserError
-from anigan_jax.state import abstract_state
-from anigan_jax.storage import checkpoint, run_dir
 from anigan_jax.storage import images as record
+from anigan_jax.storage.run_dir import out_dir
 
 BATCH = 64
 
 
-def describe(config: Config) -> dict:
-    """Layers, parameters, statistics and FLOPs of a config's networks.
+class Model(NamedTuple):
+    """Trained networks, opened to be asked for images.
 
-    FLOPs are two per multiplication of the forward pass of one image, without the
-    taps that fall on padding's zeros being left out; 0 where a network is no stack of
-    blocks (a text encoder).
+    Attributes:
+      method: of one device.
+      state: with the weights and statistics of both players; the rest may be empty.
+      texts: what G can be asked for; None where it reads no text.
+      constants: the method's arrays that nothing trains.
     """
-    networks = config.method.networks()
-    return {
-        "name": config.name,
-        "networks": {name: describe_network(name, *each) for name, each in networks.items()},
-    }
+
+    method: Method
+    state: TrainState
+    texts: Texts | None
+    constants: dict
 
 
-def describe_network(name: str, net, shapes: tuple) -> dict:
-    """One network of `describe`; `shapes` are those of its inputs for one image."""
-    is_shape = lambda s: isinstance(s[0], int)  # noqa: E731
-    xs = jax.tree.map(jnp.zeros, shapes, is_leaf=is_shape)
-    stack = hasattr(net, "blocks")
-    mode = {"train": False} if stack else {}
-    key = jax.random.key(0)
-    variables = jax.eval_shape(lambda: net.init(key, *xs, **mode))
-    if stack:
-        _, maps = jax.eval_shape(lambda v: net.apply(v, *xs, train=False, features=True), variables)
-        rows = _blocks(net, variables, maps, shapes[0])
-    else:
-        rows = [_layer(name, "flax", tree) for name, tree in variables["params"].items()]
-    totals = ("parameters", "statistics", "spectral", "flops")
-    return {"layers": rows, **{total: sum(row[total] for row in rows) for total in totals}}
+def model_of(method: Method, state: TrainState, constants: dict) -> Model:
+    """A model; the constants may be {} where G reads no text."""
+    return Model(method, state, method.texts(constants) if method.texts else None, constants)
 
 
-def _layer(name: str, kind: str, tree, shape=(), statistics=None, spectral=None, flops=0) -> dict:
-    return {
-        "layer": name,
-        "kind": kind,
-        "shape": list(shape),
-        "parameters": _count(tree),
-        "statistics": _count(statistics),
-        "spectral": _count(spectral),
-        "flops": flops,
-    }
-
-
-def _blocks(net, variables, maps, before) -> list[dict]:
-    from anigan_jax.networks.layers import SPECTRAL
-
-    rows, params = [], variables["params"]
-    for block, out in zip(net.blocks, maps, strict=True):
-        norm = f"{block.name}_norm"
-        kernel = params[block.name]["weight"]["kernel"].shape
-        # Windows per image: output pixels, or input pixels where each is spread out.
-        spread = block.op == "conv_transpose"
-        places = int(np.prod((before if spread else out.shape)[1:-1]))
-        if block.op == "dense":
-            places = 1
-        rows.append(
-            _layer(
-                block.name,
-                block.op,
-                [params[block.name], params.get(norm)],
-                out.shape[1:],
-                variables.get("batch_stats", {}).get(norm),
-                variables.get(SPECTRAL, {}).get(block.name),
-                2 * places * int(np.prod(kernel)),
-            )
-        )
-        before = out.shape
-    return rows
-
-
-def _count(tree) -> int:
-    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree or {}))
-
-
-def as_text(table: dict) -> str:
-    """The table of `describe` as a person reads it."""
-    lines = [table["name"]]
-    for name, net in table["networks"].items():
-        lines += ["", name]
-        head = ("layer", "kind", "output", "parameters", "statistics", "MFLOP")
-        rows = [
-            (
-                r["layer"],
-                r["kind"],
-                "x".join(map(str, r["shape"])),
-                f"{r['parameters']:,}",
-                f"{r['statistics']:,}",
-                f"{r['flops'] / 1e6:.1f}",
-            )
-            for r in net["layers"]
-        ]
-        both = net["parameters"] + net["statistics"]
-        width = max(8, *(len(row[0]) for row in rows))
-        for row in (head, *rows):
-            line = "  {:{width}} {:15} {:>12} {:>12} {:>11} {:>8}"
-            lines.append(line.format(*row, width=width))
-        lines.append(
-            f"  total {both:,} = {net['parameters']:,} trained + {net['statistics']:,} "
-            f"statistics; {net['flops'] / 1e6:.1f} MFLOP per image forward"
-        )
-    return "\n".join(lines)
-
-
-def state_of(config: Config, run: Path, at: int | None = None):
-    """The method, and the state of a run's newest whole checkpoint, or of that of a step."""
-    method = config.method.make(None)
-    frozen = run_dir.frozen_of(run)
-    folder = run / "checkpoints"
-    if at is not None and at not in checkpoint.steps(folder):
-        have = ", ".join(map(str, checkpoint.steps(folder)))
-        raise UserError(f"{run} has no checkpoint of step {at}; it has {have or 'none'}")
-    found = checkpoint.restore(folder, abstract_state(config, method, frozen), at=at)
-    if found is None:
-        raise UserError(f"{run} holds no checkpoint yet")
-    return method, found.state.replace(frozen=frozen)
-
-
-def generated(method: Method, state: TrainState, z, text=None) -> np.ndarray:
+def generated(model: Model, z, text=None) -> np.ndarray:
     """Images of latents (n, Z) and texts (n, T) or None, (n, H, W, 3) uint8.
 
     With the averaged weights where the run has them.
     """
-    params, stats = generator_of(state)
-    draw = jax.jit(method.generate)
+    params, stats = generator_of(model.state)
+    draw = jax.jit(model.method.generate)
     out = []
     for at in range(0, len(z), BATCH):
         part = slice(at, at + BATCH)
@@ -170,10 +72,10 @@ def latents(method: Method, n: int, seed: int) -> np.ndarray:
     return np.asarray(rng.normal(rng.example_keys(key, np.arange(n)), (method.z_dim,)))
 
 
-def sample(method: Method, state: TrainState, run: Path, n: int, seed: int, texts=None) -> Path:
+def sample(model: Model, run: Path, n: int, seed: int, texts=None) -> Path:
     """A grid of `n` new images, of texts (n, T) where the run has them."""
-    images = generated(method, state, latents(method, n, seed), texts)
-    path = run / "sample" / f"{stem(state, seed)}.png"
+    images = generated(model, latents(model.method, n, seed), texts)
+    path = out_dir(run, "sample") / f"{stem(model.state, seed)}.png"
     return record.save_image(record.grid(images), path)
 
 
@@ -192,13 +94,13 @@ def slerp(a: np.ndarray, b: np.ndarray, t: float) -> np.ndarray:
 
 
 def interpolate(
-    method, state, run: Path, frames: int, stops: int, seed: int, text=None, suffix=""
+    model: Model, run: Path, frames: int, stops: int, seed: int, text=None, suffix=""
 ) -> list[Path]:
     """A closed path through `stops` latents: a GIF of `frames`, a grid of ten a leg.
 
     `text`: (T,) of all images, where the run has texts; `suffix` of the files' names.
     """
-    ends = latents(method, stops, seed)
+    ends = latents(model.method, stops, seed)
 
     def path_of(steps: int) -> np.ndarray:
         rows = []
@@ -210,9 +112,9 @@ def interpolate(
     def draw(steps: int) -> np.ndarray:
         z = path_of(steps)
         texts = None if text is None else np.tile(text, (steps, 1))
-        return generated(method, state, z, texts)
+        return generated(model, z, texts)
 
-    folder, name = run / "interpolate", stem(state, seed) + suffix
+    folder, name = out_dir(run, "interpolate"), stem(model.state, seed) + suffix
     pictures = [record.grid(p[None], pad=0) for p in draw(frames)]
     gif = record.save_gif(pictures, folder / f"{name}.gif")
     sheet = record.grid(draw(10 * stops), columns=10)
@@ -227,7 +129,7 @@ def kernels(state: TrainState, run: Path) -> Path:
     page = Image.new("RGB", (pictures[0].width, sum(p.height for p in pictures)), "white")
     for i, picture in enumerate(pictures):
         page.paste(picture, (0, i * picture.height))
-    return record.save_image(page, run / "kernels" / f"step_{int(state.step):09d}.png")
+    return record.save_image(page, out_dir(run, "kernels") / f"step_{int(state.step):09d}.png")
 
 
 def _first_kernel(params) -> np.ndarray:

@@ -8,15 +8,19 @@ from collections import Counter
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
 
+import jax
 import numpy as np
 from PIL import Image, ImageFont
 
+from anigan_jax.core import generator_of
 from anigan_jax.data import archives, discover
 from anigan_jax.data.decode import REFUSED, Finding, Refusal
 from anigan_jax.data.discover import Catalogue, Item
 from anigan_jax.data.images import Images
 from anigan_jax.errors import UserError, printable
+from anigan_jax.methods.augment import signed
 from anigan_jax.runtime.batching import in_batches
+from anigan_jax.sampling.grids import Model
 from anigan_jax.storage import images as record
 
 # A sheet has at most so many rows in a group of columns, and so many photos.
@@ -195,7 +199,7 @@ def need_direction(method: Any, direction: str) -> None:
         raise UserError(f"this run has no way {direction!r}; it has {have} (--direction)")
 
 
-def translated(method: Any, state: Any, direction: str, images: np.ndarray) -> np.ndarray:
+def translated(model: Model, direction: str, images: np.ndarray) -> np.ndarray:
     """Images in the other domain, both (n, S, S, 3) uint8; S need not be that of the training.
 
     With the averaged weights where the run has them.
@@ -203,15 +207,9 @@ def translated(method: Any, state: Any, direction: str, images: np.ndarray) -> n
     Raises:
       UserError: the run translates nothing, or not in this direction.
     """
-    need_direction(method, direction)
-    # Imported here: photos are gathered and refused before JAX starts.
-    import jax
-
-    from anigan_jax.core import generator_of
-    from anigan_jax.methods.augment import signed
-
-    change = method.translate[direction]
-    params, stats = generator_of(state)
+    need_direction(model.method, direction)
+    change = model.method.translate[direction]
+    params, stats = generator_of(model.state)
     run = jax.jit(lambda params, stats, part: change(params, stats, signed(part)))
     side = images.shape[1]
     # Of the size alone: a photo becomes the same whatever is translated beside it.

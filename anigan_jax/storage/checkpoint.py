@@ -136,11 +136,17 @@ def _orbax() -> ocp.Checkpointer:
 
 
 def restore(
-    folder: Path, like: PyTree, *, at: int | None = None, report: Callable = print
+    folder: Path,
+    like: PyTree,
+    *,
+    at: int | None = None,
+    report: Callable = print,
+    repair: bool = True,
 ) -> Found | None:
     """The newest whole checkpoint (or that of step `at`), or None where there never was one.
 
-    A damaged newest one is reported, kept as `….corrupt`, and the one before it is used.
+    A damaged newest one is reported and the one before it is used. With `repair` it is kept as
+    `….corrupt`; a reader leaves the folder as it is.
 
     Raises:
       UserError: all are damaged, or that of `at` is, or one holds another tree (every
@@ -164,6 +170,8 @@ def restore(
             continue
         passed.add(step)
         report(f"checkpoint {path.name} is damaged ({'; '.join(faults)}); trying the one before")
+        if not repair:
+            continue
         try:
             set_aside(path, folder, step)
         except OSError as error:

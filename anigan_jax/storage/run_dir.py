@@ -1,17 +1,37 @@
-"""The run folder: what a run is (run.json), its frozen arrays, its lock."""
+"""The run directory: what a run is (run.json), its own code, its constants, its lock.
+
+run.json                what the run is and what its bits rest on
+code/                   the config file, and the modules beside it that it imports
+constants.safetensors   arrays that losses read and nothing trains
+data.json               names and digests of the data, to say what changed
+metrics.jsonl           a line for each logged step; evaluation.jsonl for each scored checkpoint
+checkpoints/            see `manifest`
+weights.safetensors     the networks of the newest checkpoint, with their settings
+previews/NAME/          pictures made while it trains
+out/VERB/               what verbs made of it
+curves/                 its curves
+"""
 
 from __future__ import annotations
 
-import fcntl
+import hashlib
 import json
 import os
 import platform as host
+import shutil
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import jax
 import numpy as np
 
-from anigan_jax.config import Config, differences, fingerprint, identity, to_dict
+from anigan_jax import config as configs
+from anigan_jax import config_file
+from anigan_jax.config import Config, differences, fingerprint, identity, to_json
+from anigan_jax.core import PyTree, TrainState
 from anigan_jax.data import diff
 from anigan_jax.data.dataset import Pack
 from anigan_jax.errors import UserError
@@ -19,86 +39,118 @@ from anigan_jax.runtime import environment
 from anigan_jax.storage import atomic, safetensors
 from anigan_jax.storage.checkpoint import Found
 
-FROZEN, CONTENTS = "frozen.safetensors", "data.json"
-RUN_SCHEMA = 2
+RUN, CONSTANTS, CONTENTS, CODE = "run.json", "constants.safetensors", "data.json", "code"
+SCHEMA = 3
+
+
+def previews_dir(run: Path) -> Path:
+    """Where a run's previews lie: a folder for each name, with step_N.png in it."""
+    return run / "previews"
+
+
+def out_dir(run: Path, verb: str) -> Path:
+    """Where a verb puts what it made of a run."""
+    return run / "out" / verb
 
 
 def open_run(
-    config: Config, workdir: Path, pack: Pack, source: str, overrides: list[str]
+    config: Config, workdir: Path, pack: Pack, command: tuple[str, ...]
 ) -> dict[str, np.ndarray]:
     """Writes run.json, or checks it: another config or other data is refused.
 
+    Args:
+      command: the words that started the run.
+
     Returns:
-      The frozen arrays: of the method at the start, of the run folder afterwards.
+      The constants: of the method at the start, of the run directory afterwards.
     """
-    path = workdir / "run.json"
-    now = {
-        "schema": RUN_SCHEMA,
+    if (workdir / RUN).exists():
+        return _continue(config, workdir, pack)
+    # What a start that was killed leaves before run.json.
+    begun = {"lock", CODE, CONSTANTS, CONTENTS, f".{RUN}", f".{CONSTANTS}", f".{CONTENTS}"}
+    if workdir.exists() and any(p.name not in begun for p in workdir.iterdir()):
+        raise UserError(f"{workdir} is not empty and holds no run; take another --workdir")
+    constants = config.method.constants(pack)
+    code = config_file.own_code(config)
+    recorded = {
+        "schema": SCHEMA,
         "name": config.name,
-        "config": to_dict(config),
+        "config": to_json(config, code.modules),
         "identity": identity(config),
         "config_sha256": fingerprint(config),
-        "overrides": overrides,
+        "command": list(command),
+        "code": _keep_code(code.files, workdir / CODE),
         "data_sha256": pack.manifest["sha256"],
         "facts": facts_here(config),
     }
-    if path.exists():
-        old = same_bits(workdir)
-        changed = differences(old["identity"], now["identity"])
-        if changed:
-            listed = "; ".join(changed[:8])
-            raise UserError(f"{workdir} holds another run: {listed}. Take another --workdir")
-        if old["data_sha256"] != now["data_sha256"]:
-            told = diff.since(workdir / CONTENTS, pack)
-            raise UserError(
-                f"the data of {workdir} changed since its start ({told}); it cannot resume. "
-                "Bring the data back, or take another --workdir"
-            )
-        for line in changes(old, config):
-            print(f"warning: {line}; the resumed run is not promised the same bits", flush=True)
-        return frozen_of(workdir)
-    # What a start that was killed leaves before run.json.
-    begun = {"lock", FROZEN, CONTENTS, "config.py", ".run.json", ".config.py"}
-    begun |= {f".{FROZEN}", f".{CONTENTS}"}
-    if workdir.exists() and any(p.name not in begun for p in workdir.iterdir()):
-        raise UserError(f"{workdir} is not empty and holds no run; take another --workdir")
-    frozen = config.method.frozen(pack)
-    if frozen:
-        now["frozen_sha256"] = safetensors.write(frozen, workdir / FROZEN)
-    atomic.save_text(source, workdir / "config.py")
+    if constants:
+        recorded["constants_sha256"] = safetensors.write(constants, workdir / CONSTANTS)
     diff.record(pack, workdir / CONTENTS)
-    _write(now, workdir)
-    return frozen
+    _write(recorded, workdir)
+    return constants
+
+
+def _continue(config: Config, workdir: Path, pack: Pack) -> dict[str, np.ndarray]:
+    """Checks that a run can go on with a config and data; its constants."""
+    old = same_bits(workdir)
+    changed = differences(old["identity"], identity(config))
+    if changed:
+        listed = "; ".join(changed[:8])
+        raise UserError(f"{workdir} holds another run: {listed}. Take another --workdir")
+    if old["data_sha256"] != pack.manifest["sha256"]:
+        what = diff.since(workdir / CONTENTS, pack)
+        raise UserError(
+            f"the data of {workdir} changed since its start ({what}); it cannot resume. "
+            "Bring the data back, or take another --workdir"
+        )
+    for line in changes(old, config):
+        print(f"warning: {line}; the resumed run is not promised the same bits", flush=True)
+    return constants_of(workdir)
+
+
+def _keep_code(files: dict[str, Path], folder: Path) -> dict[str, str]:
+    """Copies a run's own code into it; path -> SHA-256."""
+    shutil.rmtree(folder, ignore_errors=True)
+    for name, path in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, folder / name)
+    return {name: _sha256(path) for name, path in files.items()}
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def facts_here(config: Config) -> dict:
-    """Versions, flags, devices and processes that the bits rest on."""
-    facts = {**environment.facts(), "devices": config.run.devices or jax.device_count()}
-    return {**facts, "processes": jax.process_count()}
+    """Versions, code, flags, devices and processes that the bits rest on."""
+    code = config_file.own_code(config).files
+    own = {f"code/{name}": _sha256(path) for name, path in code.items()}
+    devices = config.run.devices or jax.device_count()
+    return {**environment.facts(), **own, "devices": devices, "processes": jax.process_count()}
 
 
 def facts_of(config: Config, pack: Pack) -> dict:
     """All that the processes of a run must hold in common."""
-    run = {f"run.{name}": value for name, value in to_dict(config.run).items()}
-    data = {"data_sha256": pack.manifest["sha256"]}
-    facts = {**facts_here(config), "anigan_jax": environment.sources()}
+    run = {f"run.{name}": value for name, value in to_json(config.run).items()}
+    facts = facts_here(config)
     if facts["platform"] != "cpu":
         # Threads of the host change no bits of another device.
         del facts["NPROC"]
-    return {**identity(config), **run, **data, **facts}
+    return {**identity(config), **run, "data_sha256": pack.manifest["sha256"], **facts}
 
 
 def changes(recorded: dict, config: Config) -> list[str]:
     """What differs between a run's last start and this process, as 'name: then -> now'."""
-    # Runs of before had one process, and did not say so.
     last = (recorded.get("resumed") or [recorded])[-1]["facts"]
-    return differences({"processes": 1, **last}, facts_here(config))
+    # The same source under another commit makes the same bits.
+    facts = [{k: v for k, v in f.items() if k != "git"} for f in (last, facts_here(config))]
+    return differences(*facts)
 
 
 def same_run(config: Config, workdir: Path, found: Found | None) -> None:
     """Refuses a checkpoint that another run put here: the same shapes say little."""
-    mine = fingerprint(config)
-    if found and found.manifest["meta"].get("config_sha256", mine) != mine:
+    own = fingerprint(config)
+    if found and found.manifest["meta"].get("config_sha256", own) != own:
         raise UserError(
             f"checkpoint {found.step} of {workdir} was made under other settings than run.json "
             "says; bring back the folder's own checkpoints, or take another --workdir"
@@ -109,50 +161,114 @@ def note_resume(workdir: Path, config: Config, step: int) -> None:
     """Writes into run.json that a run goes on under other conditions, from which step."""
     recorded = read_run(workdir)
     changed = changes(recorded, config)
-    if not changed:
+    # How long and where may differ from start to start: `load` shows the newest.
+    run = to_json(config)["run"]
+    if not changed and recorded["config"]["run"] == run:
         return
+    recorded["config"]["run"] = run
     now = facts_here(config)
-    if step == 0:
+    if changed and step == 0:
         # It starts over: nothing is left of what came before.
         recorded.pop("resumed", None)
-        _write({**recorded, "facts": now}, workdir)
-        return
-    resumed = [*recorded.get("resumed", []), {"step": step, "changed": changed, "facts": now}]
-    _write({**recorded, "resumed": resumed}, workdir)
+        recorded["facts"] = now
+    elif changed:
+        entry = {"step": step, "changed": changed, "facts": now}
+        recorded["resumed"] = [*recorded.get("resumed", []), entry]
+    _write(recorded, workdir)
 
 
 def _write(recorded: dict, workdir: Path) -> None:
-    atomic.save_text(json.dumps(recorded, indent=1), workdir / "run.json")
+    atomic.save_text(json.dumps(recorded, indent=1) + "\n", workdir / RUN)
 
 
-def frozen_of(workdir: Path) -> dict[str, np.ndarray]:
-    """The frozen arrays of a run folder; {} where it has none."""
-    wanted = read_run(workdir).get("frozen_sha256")
-    return safetensors.read(workdir / FROZEN, wanted) if wanted else {}
+def export_weights(workdir: Path, config: Config, state: TrainState, constants: PyTree) -> None:
+    """Writes the networks alone, for use outside of the run.
+
+    Args:
+      constants: those that the generator is asked with; {} for most.
+    """
+    trees = {
+        "params": state.params,
+        "stats": state.stats,
+        "ema": state.ema,
+        "constants": constants,
+    }
+    code = config_file.own_code(config)
+    about = {"step": int(state.step), "config": to_json(config, code.modules)}
+    safetensors.write(safetensors.flatten(trees), workdir / safetensors.WEIGHTS, about)
+
+
+def constants_of(workdir: Path) -> dict[str, np.ndarray]:
+    """The constants of a run directory; {} where it has none."""
+    wanted = read_run(workdir).get("constants_sha256")
+    return safetensors.read(workdir / CONSTANTS, wanted) if wanted else {}
 
 
 def read_run(workdir: Path) -> dict:
-    """run.json of a run folder."""
+    """run.json of a run directory.
+
+    Raises:
+      UserError: there is none, or it is damaged.
+    """
+    path = workdir / RUN
+    if not path.exists():
+        raise UserError(f"{workdir} is not a run directory (no {RUN})")
     try:
-        return json.loads((workdir / "run.json").read_text())
+        recorded = json.loads(path.read_text())
+        if not isinstance(recorded, dict):
+            raise ValueError("it does not hold a JSON object")
+        return recorded
     except (OSError, ValueError) as error:
-        raise UserError(f"{workdir} is no run folder: {error}") from None
+        raise UserError(f"{path} is damaged: {error}") from None
+
+
+def config_of(workdir: Path, recorded: dict, trust: bool = False) -> Config:
+    """The config of a run, from its JSON alone.
+
+    Args:
+      recorded: run.json.
+      trust: whether classes of its own may be executed, from the run's code/.
+
+    Raises:
+      UserError: it has classes of its own and is not trusted, or it is damaged.
+    """
+    return settings_of(recorded.get("config"), own_of(workdir, recorded, trust), workdir)
+
+
+def own_of(workdir: Path, recorded: dict, trust: bool) -> Callable[[str], ModuleType]:
+    """Gives the modules of a run's own code."""
+    return config_file.importer(workdir / CODE, recorded.get("code") or {}, trust)
+
+
+def settings_of(tree: Any, own: Callable[[str], ModuleType], where: Path) -> Config:
+    """The config of its JSON form.
+
+    Raises:
+      UserError: as `config.from_json`, or it is not a config.
+    """
+    config = configs.from_json(tree, own)
+    if not isinstance(config, Config):
+        raise UserError(f"{where} holds no settings of a run")
+    return config
 
 
 def same_bits(workdir: Path) -> dict:
     """run.json of a run that this version can repeat; others can only be looked at."""
     recorded = read_run(workdir)
-    if recorded.get("schema") != RUN_SCHEMA:
-        # Schema 1 drew its mirror flips from other keys.
+    if recorded.get("schema") != SCHEMA:
         raise UserError(
             f"{workdir} was made by another version (schema {recorded.get('schema')}, here "
-            f"{RUN_SCHEMA}), whose bits this one does not repeat; use that version, or train anew"
+            f"{SCHEMA}), whose bits this one does not repeat; use that version, or train anew"
         )
     return recorded
 
 
 def lock(workdir: Path, busy: str = "another process is training in"):
     """Holds a folder for this process; a second one is refused, `busy` and the folder's name."""
+    if sys.platform == "win32":
+        raise UserError("training needs file locks of Linux or macOS; on Windows use WSL")
+    import fcntl
+
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         handle = (workdir / "lock").open("a+")

@@ -1,4 +1,4 @@
-"""Weights as safetensors: of runs, and of foreign networks converted once; never unpickled."""
+"""Weights as safetensors: of runs, and of converted pretrained networks; never unpickled."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from anigan_jax.errors import UserError
 MAX_HEADER = 2**20
 MAX_BYTES = 2**32
 ABOUT = "anigan"
-OF_A_RUN = "weights.safetensors"
+WEIGHTS = "weights.safetensors"
 """The networks of a run, in its folder."""
 
 

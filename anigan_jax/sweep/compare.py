@@ -10,8 +10,10 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from anigan_jax.report import collect, files, tables
+from anigan_jax.metrics.feature_scores import label
+from anigan_jax.report import collect, files
 from anigan_jax.report.series import SMOOTHED, running_mean
+from anigan_jax.report.table import Table
 from anigan_jax.storage import images
 from anigan_jax.sweep.grid import Goal, Trial
 
@@ -21,10 +23,7 @@ RULE = (
     "judged checkpoints. Best: of these up to there. Mean ± standard deviation "
     "over the seeds."
 )
-# Scores that are shown, where a run has them; others are in sweep.json.
-SHOWN = ("kid", "fd", "coverage")
 LOSSES = ("loss/g", "loss/d")
-PANELS = ("ema", "samples", "a_to_b", "b_to_a")
 ACROSS = 8
 GAP = 2
 
@@ -64,9 +63,8 @@ def score_names(runs: list[Run]) -> list[str]:
 
 
 def shown(names: list[str]) -> list[str]:
-    """The scores that tables and pictures show: KID, Fréchet distance and coverage, or all."""
-    found = [n for kind in SHOWN for n in names if n.rpartition("/")[2].startswith(f"{kind}-")]
-    return found or names
+    """The scores that tables and pictures show: the headline ones, or else all."""
+    return [name for name in names if label(name).headline] or names
 
 
 def points(run: Run, name: str) -> np.ndarray:
@@ -88,7 +86,7 @@ def best(run: Run, name: str, updates: float) -> float | None:
     found = [y for x, y in points(run, name) if x <= updates]
     last = at(run, name, updates)
     found += [] if last is None else [last]
-    choose = {"lower": min, "higher": max}.get(tables.score(name)["better"])
+    choose = {"lower": min, "higher": max}.get(label(name).better)
     return float(choose(found)) if choose and found else None
 
 
@@ -149,7 +147,7 @@ def compare(runs: list[Run], goal: Goal, about: dict) -> dict:
     fractions = range(1, (goal.points or 10) + 1)
     stages = {}
     for name in names:
-        better, rows = tables.score(name)["better"], []
+        better, rows = label(name).better, []
         for k in fractions:
             updates = round(most * k / len(fractions))
             cells = over(lambda run, name=name, updates=updates: at(run, name, updates))
@@ -165,11 +163,11 @@ def compare(runs: list[Run], goal: Goal, about: dict) -> dict:
         "best": {name: over(lambda run, name=name: best(run, name, most)) for name in names},
         "accuracy/d": over(lambda run: mean_of(run, "accuracy/d", 0, most)),
         **{f"late {name}": over(lambda r, n=name: mean_of(r, n, late, most)) for name in LOSSES},
-        "runs": [_told(run, most, about["config"]) for run in runs],
+        "runs": [_of_run(run, most, about["config"]) for run in runs],
     }
 
 
-def _told(run: Run, most: int, config: str) -> dict:
+def _of_run(run: Run, most: int, config: str) -> dict:
     trial, steps = run.trial, len(run.updates) - 1
     words = ("anigan", "train", config, "--workdir", str(trial.folder), *trial.flags)
     return {
@@ -186,38 +184,33 @@ def _told(run: Run, most: int, config: str) -> dict:
     }
 
 
-def as_markdown(found: dict) -> str:
-    """The report as tables that a person reads, in a terminal or on a page."""
+def tables(found: dict) -> list[Table]:
+    """The report: variants at equal updates, then each score over the training."""
     names, most = shown(list(found["stages"])), found["compared_at"]
     variants, seeds = list(found["accuracy/d"]), len(found["seeds"])
-    lines = [
-        f"# {found['config']}: {len(variants)} variants x {seeds} seeds, at {most:,} updates",
-        "",
-        found["rule"],
-        "",
-        *table(*_summary(found, names, variants)),
+    title = f"{found['config']}: {len(variants)} variants x {seeds} seeds, at {most:,} updates"
+    none = "Nothing was judged: losses say little of how good images are."
+    all_tables = [
+        Table(title, *_summary(found, names, variants), [found["rule"], *[none][: not names]])
     ]
     for name in names:
-        called = tables.score(name)
-        aim = f", {called['better']} is better" if called["better"] else ""
-        floor = found["floor"].get(name)
+        of, floor = label(name), found["floor"].get(name)
+        aim = f", {of.better} is better" if of.better else ""
         real = "" if floor is None else f"; real images: {floor:.4g}"
         rows = [
-            [f"{row['updates']:,}", *(cell(row["variants"][v]) for v in variants), _ahead(row)]
+            [row["updates"], *(cell(row["variants"][v]) for v in variants), _ahead(row)]
             for row in found["stages"][name]
         ]
-        lines += ["", f"{called['title']} over the training{aim}{real}", ""]
-        lines += table(["updates", *variants, "ahead"], rows)
-    if not names:
-        lines += ["", "Nothing was judged: losses say little of how good images are."]
-    return "\n".join(lines)
+        title = f"{of.title} over the training{aim}{real}"
+        all_tables.append(Table(title, ["updates", *variants, "ahead"], rows))
+    return all_tables
 
 
 def _summary(found: dict, names: list[str], variants: list[str]) -> tuple[list[str], list]:
     """Head and rows of the table of variants."""
     head = ["variant", "steps"]
     for name in names:
-        title = tables.score(name)["title"]
+        title = label(name).title
         head += [title, f"best {title}"]
     head += ["accuracy of D", *([] if names else LOSSES), "warnings"]
     rows = []
@@ -256,16 +249,6 @@ def _ahead(row: dict) -> str:
     return f"{told['best']}, " + ("but seeds overlap" if several else "of one seed")
 
 
-def table(head: list[str], rows: list[list[str]]) -> list[str]:
-    """Lines of a Markdown table with even columns."""
-    width = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
-
-    def line(row: list[str]) -> str:
-        return "| " + " | ".join(f"{text:{w}}" for text, w in zip(row, width, strict=True)) + " |"
-
-    return [line(head), "|" + "|".join("-" * (w + 2) for w in width) + "|", *map(line, rows)]
-
-
 def draw(runs: list[Run], found: dict, path: Path) -> Path:
     """Each score over updates (losses where nothing was judged): seeds thin, their mean bold.
 
@@ -279,7 +262,7 @@ def draw(runs: list[Run], found: dict, path: Path) -> Path:
     figure = Figure(figsize=(9, 1 + 3.2 * len(panels)), dpi=100, layout="constrained")
     for i, name in enumerate(panels):
         axes = figure.add_subplot(len(panels), 1, i + 1)
-        axes.set_ylabel(tables.score(name)["title"] if names else name)
+        axes.set_ylabel(label(name).title if names else name)
         axes.set_xlabel("updates of G and D together")
         axes.set_xlim(0, found["compared_at"])
         axes.grid(alpha=0.3)
@@ -339,8 +322,7 @@ def samples(runs: list[Run], most: int, path: Path) -> Path | None:
 
 
 def _preview(run: Run, most: int) -> Path | None:
-    for panel in PANELS:
-        found = {files.step_of(p): p for p in (run.trial.folder / panel).glob("step_*.png")}
+    for found in files.previews(run.trial.folder).values():
         steps = [s for s in found if s < len(run.updates) and run.updates[s] <= most]
         if steps:
             return found[max(steps)]

@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from anigan_jax import config as configs
-from anigan_jax.config import Config, override
+from anigan_jax import config_file
+from anigan_jax.config import Config
 from anigan_jax.errors import UserError
 from anigan_jax.report import collect
 
@@ -118,7 +119,7 @@ def grid(name: str, overrides: list[str], varied: list[str], seeds: int, workdir
       UserError: a value that no run can have, or two runs of one name.
       SystemExit: with tyro's message, where a path or a value is not the config's.
     """
-    base = configs.load(name)
+    base = config_file.load(name)
     axes = [axis(text) for text in varied]
     paths = [path for path, _ in axes]
     if len(set(paths)) < len(paths):
@@ -126,13 +127,13 @@ def grid(name: str, overrides: list[str], varied: list[str], seeds: int, workdir
     # '--flip' and '--no-flip' are both about `flip`.
     decided = [option(path, value)[0][2:] for path in paths for value in ("true", "false")]
     prog, trials = f"anigan sweep {name}", []
-    first = override(base, overrides, prog).seed
+    first = config_file.override(base, overrides, prog).seed
     for seed in range(first, first + seeds):
         for values in itertools.product(*(values for _, values in axes)):
             chosen = list(zip(paths, values, strict=True))
             words = [word for path, value in chosen for word in option(path, value)]
             flags = (*without(overrides, "seed", *decided), *words, "--seed", str(seed))
-            config = override(base, list(flags), prog)
+            config = config_file.override(base, list(flags), prog)
             configs.check(config)
             told = [(path.removeprefix("method."), value or "none") for path, value in chosen]
             place = "_".join(re.sub(r"[^\w.-]+", "-", f"{p}-{v}") for p, v in told)
@@ -178,7 +179,7 @@ def pace(config: Config, method: Any, images: int) -> Pace:
     """The updates of G and D together in each step of a method; a repeat is an update."""
     from anigan_jax.training import program
 
-    over = program.ends(method.phases, sys.maxsize, images // config.batch_size)
+    over = program.phase_ends(method.phases, sys.maxsize, images // config.batch_size)
 
     def total(phase, of: Callable) -> int:
         return sum(u.repeats if isinstance(u.repeats, int) else of(u) for u in phase.updates)
@@ -223,7 +224,7 @@ def next_leg(trial: Trial, goal: Goal, pace: Pace, images: int) -> Leg | None:
     """
     done, points = newest(trial.folder), goal.points or 10
     if not goal.updates:
-        total = configs.in_steps(trial.config, images).run.steps
+        total = configs.resolve(trial.config, images).run.steps
         return Leg(total, whole(total / points)) if done < total else None
     share = goal.updates / points
     first, counts = whole(share / pace.most), updates_done(trial, pace)

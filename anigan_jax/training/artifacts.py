@@ -1,4 +1,4 @@
-"""What a run leaves in its folder while it trains; of several processes the first writes."""
+"""Run artifacts: metrics, previews, checkpoints. Written by process 0."""
 
 from __future__ import annotations
 
@@ -15,15 +15,18 @@ import numpy as np
 
 from anigan_jax import rng
 from anigan_jax import state as states
-from anigan_jax.config import Config, fingerprint, to_dict
-from anigan_jax.core import Method, PyTree, TrainState
+from anigan_jax.config import Config, fingerprint
+from anigan_jax.core import PyTree, TrainState
+from anigan_jax.data.dataset import Pack
 from anigan_jax.errors import DivergedError, MachineError, UserError
-from anigan_jax.report import curves
+from anigan_jax.report.curves import curves
 from anigan_jax.runtime import devices, progress
 from anigan_jax.runtime.signals import Stop
-from anigan_jax.storage import atomic, checkpoint, metrics_file, safetensors
-from anigan_jax.storage import images as record
+from anigan_jax.storage import atomic, checkpoint, images, metrics_file, run_dir
 from anigan_jax.training import health, online_eval
+from anigan_jax.training.input import rows
+from anigan_jax.training.online_eval import Evaluator
+from anigan_jax.training.program import Chunk, Program
 
 PREVIEWS = 64
 DIVERGED = "diverged.json"
@@ -31,79 +34,110 @@ DIVERGED = "diverged.json"
 SLOWEST = 30e6
 
 
-class Outputs:
-    """The files of a run that goes on from step `at`.
+class NoArtifacts:
+    """What a process that writes nothing does: nothing."""
+
+    saving = "wait"
+
+    def announce(self, dispatch: float) -> None: ...
+
+    def lines(self, chunk: Chunk, metrics: dict, seconds: float | None) -> None: ...
+
+    def sample(self, at: int, state: TrainState) -> None: ...
+
+    def checkpoint(self, at: int, state: TrainState, stop: Stop) -> None: ...
+
+    def diverged(self, chunk: Chunk, metrics: dict, state: TrainState, first: int) -> None: ...
+
+    def close(self, failed: bool = False) -> None: ...
+
+
+class Artifacts:
+    """The files of a run that goes on from a step.
 
     Checkpoints are written by a thread, from a copy; its error is raised by the next call.
     """
 
-    def __init__(self, config, workdir: Path, draw: Callable, data: dict, judge, state, at, total):
-        """Opens the files.
+    saving = "save"
 
-        Args:
-          draw: state -> {panel: images}, as `previewer` makes it.
-          data: the arrays of the training data, for a picture of real images.
-          at, total: steps.
-        """
-        self.config, self.workdir, self.draw, self.judge = config, workdir, draw, judge
-        self.folder = workdir / "checkpoints"
+    def __init__(
+        self,
+        program: Program,
+        pack: Pack,
+        workdir: Path,
+        evaluator: Evaluator,
+        state: TrainState,
+        at: int,
+    ):
+        """Opens the files of a run that goes on from step `at`."""
+        self.program, self.workdir, self.evaluator = program, workdir, evaluator
+        self.config, self.folder = program.config, workdir / "checkpoints"
+        self.draw = previewer(program, pack)
         # Before the first checkpoint a run starts over, its line of step 0 too.
         self.metrics = metrics_file.MetricsFile(workdir / "metrics.jsonl", at or -1, health.WINDOW)
         (workdir / DIVERGED).unlink(missing_ok=True)
         state = devices.local(state)
         if at == 0:
-            for name, images in data.items():
-                if name.startswith("images"):
-                    path = workdir / f"{name.replace('images', 'real')}.png"
-                    record.save_image(record.grid(images[:PREVIEWS]), path)
+            for domain, arrays in program.data.items():
+                path = workdir / ("real.png" if domain == "a" else f"real_{domain}.png")
+                images.save_image(images.grid(arrays["image"][:PREVIEWS]), path)
             self.metrics.write({"step": 0, "fingerprint": f"{int(fingerprint_of(state)):08x}"})
-        online_eval.begin(at, state, total)
-        self.progress = progress.Progress(total, at)
+        evaluator.begin(at, state, program.constants, program.total)
+        self.progress = progress.Progress(program.total, at)
         self.thread = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
         self.pending: concurrent.futures.Future | None = None
 
-    def lines(self, at: int, length: int, new: dict, seconds: float | None) -> None:
-        """Writes the metric lines of one dispatch that ended at step `at`.
+    def announce(self, dispatch: float) -> None:
+        """Says how soon a signal stops the run; `dispatch`: seconds of one."""
+        within = seconds_to_stop(dispatch, self.program.abstract, self.program.group.world)
+        print(f"a signal saves and stops this run within {within} s", flush=True)
+
+    def lines(self, chunk: Chunk, metrics: dict, seconds: float | None) -> None:
+        """Writes the metric lines of one dispatch.
 
         Args:
-          new: metrics on the host, each of shape (length,), without `train_step.verdicts`.
+          metrics: on the host, each of shape (length,).
           seconds: None where they say nothing of the speed.
         """
+        self.check()
         line: dict = {}
+        length, batch = chunk.end - chunk.start, self.config.batch_size
         for i in range(length):
-            step = at - length + 1 + i
+            step = chunk.start + 1 + i
             if step % self.config.run.log_every:
                 continue
-            speed = math.nan if seconds is None else length * self.config.batch_size / seconds
-            values = {k: float(v[i]) for k, v in sorted(new.items()) if k != "fingerprint"}
+            speed = math.nan if seconds is None else length * batch / seconds
+            values = {k: float(v[i]) for k, v in sorted(metrics.items()) if k != "fingerprint"}
             line = {
                 "step": step,
-                "images_seen": step * self.config.batch_size,
+                "images_seen": step * batch,
                 **values,
                 "images_per_sec": round(speed, 2),
-                "fingerprint": f"{int(new['fingerprint'][i]):08x}",
+                "fingerprint": f"{int(metrics['fingerprint'][i]):08x}",
             }
             warnings = health.of_training([*self.metrics.lines, line])
             for message in warnings:
                 online_eval.warn(step, message)
             self.metrics.write({**line, "warnings": warnings} if warnings else line)
-        self.progress.update(at, line)
+        self.progress.update(chunk.end, line)
 
     def sample(self, at: int, state: TrainState) -> None:
         """Writes the preview grids of a step."""
         self._still_here()
-        for panel, images in self.draw(devices.local(state)).items():
+        self.program.group.at(at, "sample")
+        for name, pictures in self.draw(devices.local(state)).items():
+            folder = run_dir.previews_dir(self.workdir)
             # Without its parents: a folder that was moved away must not come to life again.
-            (self.workdir / panel).mkdir(exist_ok=True)
-            path = self.workdir / panel / f"step_{at:09d}.png"
-            record.save_image(record.grid(images), path)
+            folder.mkdir(exist_ok=True)
+            (folder / name).mkdir(exist_ok=True)
+            images.save_image(images.grid(pictures), folder / name / f"step_{at:09d}.png")
 
     def checkpoint(self, at: int, state: TrainState, stop: Stop) -> None:
-        """Judges a state and begins to save it; a signal leaves the evaluation for later."""
+        """Evaluates a state and begins to save it; a signal leaves the evaluation for later."""
         self.wait()
-        self.judge.checkpoint(at, devices.local(state), stop)
+        self.evaluator.checkpoint(at, devices.local(state), stop)
         # The next step is given the state's memory.
-        host = jax.tree.map(np.array, devices.local(state.replace(frozen={})))
+        host = jax.tree.map(np.array, devices.local(state))
         self.pending = self.thread.submit(self._save, at, host)
 
     def _still_here(self) -> None:
@@ -122,16 +156,13 @@ class Outputs:
         run = self.config.run
         # Before the checkpoint: a run that is killed in between comes here again.
         self.metrics.sync()
-        self.judge.sync()
-        _export(self.config, self.workdir, state)
+        self.evaluator.sync()
+        constants = self.program.constants if self.program.method.texts else {}
+        run_dir.export_weights(self.workdir, self.config, state, constants)
         checkpoint.save(self.folder, at, state, {"config_sha256": fingerprint(self.config)})
-        best, _ = self.judge.best() or (None, None)
+        best, _ = self.evaluator.best() or (None, None)
         checkpoint.prune(self.folder, run.keep_checkpoints, run.keep_every, best)
-        self.judge.saved()
-        (self.workdir / "curves").mkdir(exist_ok=True)
-        curves.curves(
-            metrics_file.read_metrics(self.workdir / "metrics.jsonl"), self.workdir / "curves"
-        )
+        self.evaluator.saved()
 
     def check(self) -> None:
         """Raises the error of a save that failed."""
@@ -144,25 +175,24 @@ class Outputs:
         if pending:
             pending.result()
 
-    def diverged(
-        self, at: int, length: int, new: dict, state: TrainState, first: int
-    ) -> DivergedError:
-        """What to tell of NaN or Inf in the state after a dispatch that ended at step `at`.
+    def diverged(self, chunk: Chunk, metrics: dict, state: TrainState, first: int) -> DivergedError:
+        """The error that tells of NaN or Inf in the state after a dispatch.
 
         Args:
           state: of then, or of one dispatch later.
           first: index of its first bad leaf.
         """
+        at, length = chunk.end, chunk.end - chunk.start
         bad = not_finite(devices.local(state))
         leaf = names_of(state)[first]
         step, sign = at, ""
-        for name in sorted(name for name in new if name.startswith("gradient/")):
+        for name in sorted(name for name in metrics if name.startswith("gradient/")):
             # NaN is no fault where a player was not updated.
-            updated = new.get(name.replace("gradient", "repeats"), np.ones(length)) > 0
-            wrong = np.flatnonzero(~np.isfinite(new[name]) & updated)
+            updated = metrics.get(name.replace("gradient", "repeats"), np.ones(length)) > 0
+            wrong = np.flatnonzero(~np.isfinite(metrics[name]) & updated)
             if wrong.size and at - length + 1 + wrong[0] <= step:
                 step = at - length + 1 + int(wrong[0])
-                sign = f" ({name} is {float(new[name][wrong[0]])})"
+                sign = f" ({name} is {float(metrics[name][wrong[0]])})"
         told = {"step": step, "first": leaf, "leaves": bad}
         atomic.save_text(json.dumps(told, indent=1) + "\n", self.workdir / DIVERGED)
         with contextlib.suppress(MachineError):
@@ -172,7 +202,8 @@ class Outputs:
         return DivergedError(
             f"training diverged at step {step}{sign}: NaN or Inf in {leaf} and others, "
             f"{len(bad)} arrays, all in {self.workdir / DIVERGED}; {kept}. It would diverge there "
-            "again: start a run with lower rates (--g.rate, --d.rate)"
+            "again: start a run with lower rates (--optimizers.g.learning-rate, "
+            "--optimizers.d.learning-rate)"
         )
 
     def close(self, failed: bool = False) -> None:
@@ -188,19 +219,23 @@ class Outputs:
             self.thread.shutdown()
             self.metrics.close()
             self.progress.close()
-            self.judge.close()
+            self.evaluator.close()
+            if not failed:
+                # Here and in `anigan report` alone: the whole log is read for them.
+                lines = metrics_file.read_metrics(self.workdir / "metrics.jsonl")
+                curves(lines, self.workdir / "curves")
 
 
 def names_of(state: TrainState) -> list[str]:
-    """Path of each leaf, frozen arrays left out, in the order of `first_bad`."""
-    leaves = jax.tree_util.tree_leaves_with_path(state.replace(frozen={}))
+    """Path of each leaf, in the order of `first_nonfinite`."""
+    leaves = jax.tree_util.tree_leaves_with_path(state)
     return [jax.tree_util.keystr(path) for path, _ in leaves]
 
 
 def not_finite(state: TrainState) -> dict[str, int]:
     """Path of each leaf with NaN or Inf -> how many."""
     found = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(state.replace(frozen={})):
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         leaf = np.asarray(leaf)
         count = leaf.size - int(np.isfinite(leaf).sum())
         if count:
@@ -208,29 +243,27 @@ def not_finite(state: TrainState) -> dict[str, int]:
     return found
 
 
-def _export(config: Config, workdir: Path, state: TrainState) -> None:
-    """Writes the networks alone, for use outside of this run, as safetensors."""
-    trees = {"params": state.params, "stats": state.stats, "ema": state.ema}
-    about = {"step": int(state.step), "method": to_dict(config.method)}
-    safetensors.write(safetensors.flatten(trees), workdir / safetensors.OF_A_RUN, about)
+fingerprint_of = jax.jit(states.fingerprint)
 
 
-fingerprint_of = jax.jit(lambda state: states.fingerprint(state.replace(frozen={})))
+def previewer(program: Program, pack: Pack) -> Callable[[TrainState], dict]:
+    """A compiled function of the state: previews of fixed latents, or of fixed rows of the data.
 
-
-def previewer(config: Config, method: Method, rows: Callable) -> Callable[[TrainState], dict]:
-    """A compiled function of the state that draws fixed latents, or fixed images of the data.
-
-    Args:
-      rows: gives the arrays of held-out images, or of others where there are none.
+    The rows are of held-out images, or of others where there are none.
     """
-    key = rng.stream_key(rng.root_key(config.seed), rng.Stream.PREVIEW)
+    method, constants = program.method, program.constants
+    key = rng.stream_key(rng.root_key(program.config.seed), rng.Stream.PREVIEW)
     keys = rng.example_keys(key, np.arange(PREVIEWS))
-    shown = {}
+    shown: PyTree = {}
     if method.translate:
-        shown = {name: np.asarray(values[:PREVIEWS]) for name, values in rows().items()}
+        data = rows(program.config, pack, "test" if pack.has("test") else "train")
+        shown = jax.tree.map(lambda values: np.asarray(values[:PREVIEWS]), data)
     compiled = jax.jit(method.preview)
-    return lambda state: {n: np.asarray(x) for n, x in compiled(state, keys, shown).items()}
+
+    def draw(state: TrainState) -> dict:
+        return {n: np.asarray(x) for n, x in compiled(state, constants, keys, shown).items()}
+
+    return draw
 
 
 def size_of(like: PyTree) -> int:
@@ -238,19 +271,19 @@ def size_of(like: PyTree) -> int:
     return sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(like))
 
 
-def check_space(config: Config, workdir: Path, like: TrainState, total: int) -> None:
+def check_space(config: Config, workdir: Path, shapes: TrainState, total: int) -> None:
     """Refuses a run whose checkpoints do not fit on the disk.
 
     Raises:
       UserError: there is less.
     """
-    run, one = config.run, size_of(like)
+    run, one = config.run, size_of(shapes)
     kept = math.lcm(run.keep_every, run.checkpoint_every)
     history = total // kept if kept else 0
     # The newest, the best, one in the making; and the exported networks, old and new.
     most = min(run.keep_checkpoints, total // run.checkpoint_every + 1) + 2 + history
     have = len(checkpoint.steps(workdir / "checkpoints"))
-    need = max(most - have, 2) * one + size_of((like.params, like.stats, like.ema)) * 2
+    need = max(most - have, 2) * one + size_of((shapes.params, shapes.stats, shapes.ema)) * 2
     free = shutil.disk_usage(workdir).free
     if free < need:
         raise UserError(
@@ -260,7 +293,7 @@ def check_space(config: Config, workdir: Path, like: TrainState, total: int) -> 
         )
 
 
-def seconds_to_stop(dispatch: float, like: TrainState, processes: int) -> int:
+def seconds_to_stop(dispatch: float, shapes: TrainState, processes: int) -> int:
     """Seconds within which a signal stops a run: what runs, a save under way, the last save."""
     waits = 2 if processes == 1 else 3
-    return math.ceil(2 * waits * dispatch + 2 * size_of(like) / SLOWEST + 5)
+    return math.ceil(2 * waits * dispatch + 2 * size_of(shapes) / SLOWEST + 5)

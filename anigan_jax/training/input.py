@@ -1,6 +1,6 @@
-"""Real batches inside the compiled step, from resident or streamed uint8 images.
+"""Real batches inside the compiled step, from uint8 images on the device or sent to it.
 
-Arrays whose names end in '_b' are rows of the second domain of unpaired data.
+Data and batches are a dict of domains: {"a": {"image": ..., "label": ...}, "b": {...}}.
 """
 
 from __future__ import annotations
@@ -15,139 +15,128 @@ import numpy as np
 
 from anigan_jax import rng
 from anigan_jax.config import Config
-from anigan_jax.core import Array, Batch
+from anigan_jax.core import Array, Batch, PyTree
 from anigan_jax.data import shuffle
 from anigan_jax.data.dataset import Pack
 from anigan_jax.errors import UserError
 from anigan_jax.methods.augment import random_flip, signed
 
+BATCHES_AHEAD = 2
+# Domains are shuffled and mirrored apart, whatever their sizes.
+ORDER = {"a": 0, "b": 1 << 63}
+FLIP = {"a": rng.Salt.FLIP, "b": rng.Salt.FLIP_B}
+
+
+def rows(config: Config, pack: Pack, part: str = "train") -> dict[str, dict[str, np.ndarray]]:
+    """The arrays of a part that a batch is drawn from, by domain and name.
+
+    Raises:
+      UserError: the pack lacks what the method needs, or has too little for a batch.
+    """
+    data: dict = {"a": {"image": pack.first(part)}}
+    for domain, arrays in config.method.inputs(pack, part).items():
+        data[domain] = {**data.get(domain, {}), **arrays}
+    fewest = min(len(values) for values in jax.tree.leaves(data))
+    if part == "train" and fewest < config.batch_size:
+        raise UserError(
+            f"a batch of {config.batch_size} needs at least as many images; the data has {fewest}"
+        )
+    return data
+
 
 def gather(
-    data: Batch,
+    data: PyTree,
     draw: Array,
     batch_size: int,
     examples: Array,
     seed: int,
     while_loop: Callable = jax.lax.while_loop,
-) -> Batch:
-    """Rows of one draw: from the resident set, or on the host from NumPy arrays.
+) -> PyTree:
+    """Rows of one draw: on the device, or on the host from NumPy arrays.
 
     Args:
-      data: arrays with N rows each: 'images' (N, H, W, 3) uint8, and a method's inputs.
+      data: domain -> name -> array (N, ...); those of a domain have the same N.
       draw: () int32 number of the batch since the start of training.
       examples: (b,) global example indices of this device, consecutive.
-      while_loop: `order.python_while_loop` on the host.
+      while_loop: `shuffle.python_while_loop` on the host.
 
     Returns:
       The arrays with b rows; those of one domain are of the same images.
     """
 
-    indices = {}
-    for name, rows in data.items():
-        if second(name) not in indices:
-            indices[second(name)] = shuffle.batch_indices(
-                draw.astype(np.uint32),
-                batch_size,
-                rows.shape[0],
-                order_seed(name, seed),
-                start=examples[0].astype(np.uint32),
-                count=examples.shape[0],
-                while_loop=while_loop,
-            )
-    return {name: rows[indices[second(name)]] for name, rows in data.items()}
+    def indices(domain: str, arrays: dict) -> Array:
+        return shuffle.batch_indices(
+            draw.astype(np.uint32),
+            batch_size,
+            next(iter(arrays.values())).shape[0],
+            seed ^ ORDER[domain],
+            start=examples[0].astype(np.uint32),
+            count=examples.shape[0],
+            while_loop=while_loop,
+        )
+
+    chosen = {domain: indices(domain, arrays) for domain, arrays in data.items()}
+    return {d: {name: x[chosen[d]] for name, x in arrays.items()} for d, arrays in data.items()}
 
 
-def second(name: str) -> bool:
-    """Whether an array is of the second domain."""
-    return name.endswith("_b")
-
-
-def order_seed(name: str, seed: int) -> int:
-    """Seed of an array's order: the domains are shuffled apart, whatever their sizes."""
-    return seed ^ (1 << 63) if second(name) else seed
-
-
-def to_batch(rows: Batch, raw_key: Array, draw: Array, examples: Array, flip: bool) -> Batch:
-    """Rows of the data -> the batch that losses see.
+def to_batch(rows: PyTree, raw_key: Array, draw: Array, examples: Array, flip: bool) -> Batch:
+    """Rows of the data -> the batch that losses see, but for its constants.
 
     Images, uint8 (b, H, W, 3), become float32 in [-1, 1], mirrored by example where
-    `flip`, all of a domain alike; 'images' is called 'real', 'images_b' 'real_b'. 'keys'
-    (b,) are the examples' own keys in this draw, the same in all updates that see it;
-    other inputs stay as they are.
+    `flip`, all of a domain alike; other inputs stay as they are. 'keys' (b,) are the
+    examples' own keys in this draw, the same in all updates that see it.
     """
     # The barrier keeps the compiler from fusing the gather, or the slice of a streamed
-    # batch, into the step: on jax 0.12 the two feeds' sums differed in the last bit.
+    # batch, into the step: on jax 0.12 the two inputs' sums differed in the last bit.
     rows = jax.lax.optimization_barrier(rows)
     keys = rng.example_keys(rng.stream_key(raw_key, rng.Stream.DATA, draw), examples)
-    batch = {"keys": keys}
-    for name, value in rows.items():
-        if value.dtype == jnp.uint8 and value.ndim == 4:
-            value = signed(value)
-            if flip:
-                salt = rng.Salt.FLIP_B if second(name) else rng.Salt.FLIP
-                value = random_flip(value, rng.children(keys, salt))
-        batch[name.replace("images", "real")] = value
-    return batch
+
+    def prepared(domain: str, value: Array) -> Array:
+        if value.dtype != jnp.uint8 or value.ndim != 4:
+            return value
+        value = signed(value)
+        return random_flip(value, rng.children(keys, FLIP[domain])) if flip else value
+
+    batch = {d: {n: prepared(d, x) for n, x in arrays.items()} for d, arrays in rows.items()}
+    return {**batch, "keys": keys}
 
 
-STREAM_AHEAD = 2
-
-
-def rows(config: Config, pack: Pack, part: str = "train") -> dict[str, np.ndarray]:
-    """The arrays of a part that a batch is drawn from; those of domain B end in '_b'.
-
-    Raises:
-      UserError: the pack lacks what the method needs, or has too little for a batch.
-    """
-    found = {"images": pack.first(part), **config.method.inputs(pack, part)}
-    fewest = min(len(values) for values in found.values())
-    if part == "train" and fewest < config.batch_size:
-        raise UserError(
-            f"a batch of {config.batch_size} needs at least as many images; the data has {fewest}"
-        )
-    return found
-
-
-def _rows(
+def host_rows(
     config: Config,
-    data: dict,
+    data: PyTree,
     first: int,
     length: int,
     reserved: int,
     devices: int,
-    own: np.ndarray | None = None,
-):
-    """The resident feed's rows (D, K, R, b, ...) of each array, for `length` steps.
+    local: np.ndarray | None = None,
+) -> PyTree:
+    """What `gather` takes on the device, (D, K, R, b, ...) of each array for `length` steps.
 
     Args:
-      own: places among the devices of those that get rows, consecutive; None: all.
+      first: step of the first.
+      reserved: batches that a step reserves, R.
+      local: places among the devices of those that get rows, consecutive; None: all.
     """
     b = config.batch_size // devices
-    own = np.arange(devices) if own is None else own
-    examples = np.arange(own[0] * b, (own[-1] + 1) * b, dtype=np.uint32)
+    local = np.arange(devices) if local is None else local
+    examples = np.arange(local[0] * b, (local[-1] + 1) * b, dtype=np.uint32)
+    loop = shuffle.python_while_loop
     drawn = [
-        gather(
-            data,
-            np.uint32(draw),
-            config.batch_size,
-            examples,
-            config.seed,
-            while_loop=shuffle.python_while_loop,
-        )
+        gather(data, np.uint32(draw), config.batch_size, examples, config.seed, loop)
         for draw in range(first * reserved, (first + length) * reserved)
     ]
 
-    def arranged(name: str, values: np.ndarray) -> np.ndarray:
-        taken = np.stack([rows[name] for rows in drawn])
-        taken = taken.reshape(length, reserved, len(own), b, *values.shape[1:])
+    def arranged(*batches: np.ndarray) -> np.ndarray:
+        taken = np.stack(batches)
+        taken = taken.reshape(length, reserved, len(local), b, *taken.shape[2:])
         return np.ascontiguousarray(np.moveaxis(taken, 2, 0))
 
-    return {name: arranged(name, values) for name, values in data.items()}
+    return jax.tree.map(arranged, *drawn)
 
 
-def _ahead(items: Iterator) -> Iterator:
+def ahead(items: Iterator) -> Iterator:
     """The same items, made two ahead in a thread; its error is raised here."""
-    made: queue.Queue = queue.Queue(STREAM_AHEAD)
+    made: queue.Queue = queue.Queue(BATCHES_AHEAD)
     end = object()
 
     def work() -> None:

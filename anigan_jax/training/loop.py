@@ -1,4 +1,4 @@
-"""The one loop: train(config, workdir). It contains no family's name."""
+"""The one loop: train(config, workdir, pack). It contains no family's name."""
 
 from __future__ import annotations
 
@@ -10,31 +10,33 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from anigan_jax.config import Config, in_steps
+from anigan_jax.config import Config, resolve
+from anigan_jax.core import Health, TrainState
 from anigan_jax.data.dataset import Pack
 from anigan_jax.errors import DivergedError, MachineError, UserError, machine_fault
-from anigan_jax.runtime import devices, processes
+from anigan_jax.runtime import devices, environment, processes
 from anigan_jax.runtime.processes import Group
 from anigan_jax.runtime.signals import Stop
 from anigan_jax.state import abstract_state
 from anigan_jax.storage import checkpoint, run_dir
 from anigan_jax.training import artifacts, online_eval
+from anigan_jax.training.artifacts import Artifacts, NoArtifacts
 from anigan_jax.training.input import rows
-from anigan_jax.training.program import Session, prepare
+from anigan_jax.training.program import Chunk, Program
 
 
 def train(
     config: Config,
     workdir: Path,
     pack: Pack,
-    source: str,
-    overrides: list[str],
+    command: tuple[str, ...] = (),
     stop: Stop | None = None,
     group: Group = processes.ALONE,
 ) -> int:
     """Trains to the end, or to a signal; resumes where the folder holds a checkpoint.
 
     Args:
+      command: the words that started it, for the record.
       stop: what signals say.
       group: the processes that train together; the first writes.
 
@@ -49,11 +51,11 @@ def train(
         # Everything that can refuse comes before the first file of the run is written.
         devices.choose_devices(config.run.devices, config.batch_size)
         rows(config, pack)
-        judge = online_eval.Judge(config, config.method.make(None), pack, workdir)
+        evaluator = online_eval.Evaluator(config, config.method.make(), pack, workdir)
         if group.world > 1:
             processes.agree(group, run_dir.facts_of(config, pack))
         with run_dir.lock(workdir) if group.writes else contextlib.nullcontext():
-            return _resume(config, workdir, pack, judge, source, overrides, stop, group)
+            return _resume(config, workdir, pack, evaluator, command, stop, group)
 
 
 @contextlib.contextmanager
@@ -72,131 +74,154 @@ def machine_faults(workdir: Path, group: Group) -> Iterator[None]:
         raise MachineError(f"{reason}; the same command goes on with {workdir}") from error
 
 
-def _resume(config, workdir: Path, pack: Pack, judge, source, overrides, stop, group) -> int:
+def _resume(config, workdir: Path, pack: Pack, evaluator, command, stop: Stop, group: Group) -> int:
     """Opens the folder, takes up what is there, and trains."""
-    frozen = None
-    if group.writes:
-        frozen = run_dir.open_run(config, workdir, pack, source, overrides)
-    frozen = processes.share_arrays(group, frozen)
-    shapes = abstract_state(config, config.method.make(None), frozen)
+    constants = run_dir.open_run(config, workdir, pack, command) if group.writes else None
+    constants = processes.share_arrays(group, constants)
+    shapes = abstract_state(config, config.method.make(), constants)
     folder, found = workdir / "checkpoints", None
+    total = resolve(config, len(pack.images)).run.steps
     if group.writes:
         folder.mkdir(exist_ok=True)
         found = checkpoint.restore(folder, shapes)
         run_dir.same_run(config, workdir, found)
-        total = in_steps(config, len(pack.images)).run.steps
         artifacts.check_space(config, workdir, shapes, total)
     at = processes.share_json(group, found.step if found else 0)
+    if group.writes:
+        print("\n".join(_header(config, shapes, pack, workdir, at, total)), flush=True)
     # Once, now that the start is known: it puts the data on the devices.
-    session = prepare(config, pack, frozen, at)
-    if found:
-        print(f"resuming {workdir} at step {at}", flush=True)
+    report = (lambda text: print(text, flush=True)) if group.writes else (lambda text: None)
+    program = Program(config, pack, constants, at, group, report)
     if group.writes:
         run_dir.note_resume(workdir, config, at)
-    state = found.state if found else session.initial().replace(frozen={})
-    state = processes.share(group, jax.tree.map(np.asarray, state), session.like)
-    state = devices.replicate(state.replace(frozen=frozen), session.devices)
-    written = None
+    state = found.state if found else program.initial()
+    state = processes.share(group, jax.tree.map(np.asarray, state), program.abstract)
+    state = devices.replicate(state, program.devices)
+    files = NoArtifacts()
     if group.writes:
-        draw = artifacts.previewer(
-            config,
-            session.method,
-            lambda: rows(config, pack, "test" if pack.has("test") else "train"),
-        )
-        total, data = session.total, session.data
-        written = artifacts.Outputs(config, workdir, draw, data, judge, state, at, total)
+        files = Artifacts(program, pack, workdir, evaluator, state, at)
     # All or none: a signal before leaves at once.
     group.meet()
     stop.ready = True
     try:
-        at, asked = _loop(config, session, written, state, at, stop, group)
+        at, signal = _loop(program, files, state, at, stop)
     except BaseException:
         # Within the lock: nobody else may begin while the last save is being written.
-        if written:
-            written.close(failed=True)
+        files.close(failed=True)
         raise
-    if asked and written:
-        print(f"stopped by signal {asked} at step {at}; the same command resumes", flush=True)
-    return 128 + asked if asked else 0
+    files.close()
+    if signal and group.writes:
+        print(f"stopped by signal {signal} at step {at}; the same command resumes", flush=True)
+    return 128 + signal if signal else 0
 
 
-def _loop(config, session: Session, written, state, at: int, stop: Stop, group: Group) -> tuple:
-    """Dispatches super-steps to the end or to a signal; returns the step, and the signal."""
-    run, local, first = config.run, session.locals_from(at), at
-    clock, late, asked = time.monotonic(), None, 0
+def _header(config, shapes: TrainState, pack: Pack, workdir: Path, at: int, total: int):
+    """What a run begins with: where it computes, what it learns from, how large it is."""
+    count = config.run.devices or jax.device_count()
+    kind = jax.devices()[0].device_kind
+    yield f"device      {count} x {jax.default_backend()} ({kind})"
+    if unused := environment.unused_accelerator():
+        yield f"warning: {unused}"
+    second = f", domain B {len(pack.part('trainB')):,}" if pack.has("trainB") else ""
+    held = ", none held out" if not pack.has("test") else f", {len(pack.first('test')):,} held out"
+    yield f"data        {len(pack.images):,} images of {config.data.size} px{second}{held}"
+    sizes = {
+        player: sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))
+        for player, tree in shapes.params.items()
+    }
+    players = ", ".join(f"{player.upper()} {size:,}" for player, size in sizes.items())
+    epochs = total * config.batch_size / len(pack.images)
+    yield f"parameters  {players}; {total:,} steps of {config.batch_size} ({epochs:.1f} epochs)"
+    if at >= total:
+        yield f"{workdir} is finished: {at:,} steps; more with --run.steps {2 * total}"
+    elif at:
+        yield f"resuming {workdir} at step {at}"
 
-    def heard() -> int:
-        # Several processes must stop at one step: they hear of it from the dispatch.
-        return stop.number if group.world == 1 else 0
 
-    while at < session.total and not asked:
-        draws = next(local)
-        group.at(at, "compile")
-        if session.ready(at, state, draws):
-            # Collectives give up before a slow compilation ends.
-            group.meet()
-        group.at(at, "step")
-        state, new = session.dispatch(at, state, draws, stop.number)
-        at += session.length
-        if late:
-            asked = _settle(written, *late, state)
+def _loop(program: Program, files: Artifacts | NoArtifacts, state: TrainState, at: int, stop: Stop):
+    """Dispatches to the end or to a signal; returns the step, and the signal or 0."""
+    record = Recorder(program, files, at, stop)
+    for chunk in program.chunks(at):
+        state, metrics, health = program.run(state, chunk, stop.number)
+        at = chunk.end
+        if record(chunk, metrics, health, state):
+            break
+    program.group.at(at, "end")
+    return at, record.signal
+
+
+class Recorder:
+    """Fetches what a dispatch found one dispatch late, and records it at the intervals.
+
+    The device never waits for logging: while a chunk runs, the one before it is written.
+    """
+
+    def __init__(self, program: Program, files: Artifacts | NoArtifacts, at: int, stop: Stop):
+        self.program, self.files, self.stop = program, files, stop
+        self.first, self.clock, self.late, self.signal = at, time.monotonic(), None, 0
+
+    def __call__(self, chunk: Chunk, metrics: dict, health: Health, state: TrainState) -> bool:
+        """Records a chunk that was dispatched; `state` is the one after it.
+
+        Returns:
+          Whether the run stops here.
+
+        Raises:
+          DivergedError: the state is not finite any more.
+          MachineError: the devices do not agree, or a save failed.
+        """
+        run, group, at = self.program.config.run, self.program.group, chunk.end
+        ended = at >= self.program.total
+        self._settle(state)
         if jax.default_backend() == "cpu":
             # Collectives of queued dispatches deadlock XLA's CPU client.
             jax.block_until_ready(state)
-        asked = asked or heard()
+        self._hear()
         now = time.monotonic()
-        late = (at, session.length, new, None if stop.slept else now - clock)
-        if written and at == first + 2 * session.length:
-            within = artifacts.seconds_to_stop(now - clock, session.like, group.world)
-            print(f"a signal saves and stops this run within {within} s", flush=True)
-        clock, stop.slept = now, False
-        if asked or at >= session.total or at % run.checkpoint_every == 0:
-            asked, late = _settle(written, *late, state) or asked, None
-            asked = asked or heard()
-            group.at(at, "save" if written else "wait")
-            if written:
-                # What the others have not heard of must not keep a evaluation from being made.
-                written.checkpoint(at, state, stop if group.world == 1 else Stop(asked))
-            asked = asked or heard()
-        shows = at >= session.total or at % run.sample_every == 0
-        if shows and written:
-            group.at(at, "sample")
-            written.sample(at, state)
-        if late is None or shows:
-            # Collectives give up before process 0 has judged and drawn.
+        seconds = None if self.stop.slept else now - self.clock
+        self.late = (chunk, metrics, health, seconds)
+        if at == self.first + 2 * self.program.length:
+            self.files.announce(now - self.clock)
+        self.clock, self.stop.slept = now, False
+        saves = bool(self.signal) or ended or at % run.checkpoint_every == 0
+        if saves:
+            self._settle(state)
+            self._hear()
+            self.files.checkpoint(at, state, self._stop_for_files())
+            self._hear()
+        shows = ended or at % run.sample_every == 0
+        if shows:
+            self.files.sample(at, state)
+        if saves or shows:
+            # Collectives give up before process 0 has evaluated and drawn.
             group.meet()
-            clock = time.monotonic()
-    group.at(at, "end")
-    if written:
-        written.close()
-    return at, asked
+            self.clock = time.monotonic()
+        return bool(self.signal)
 
+    def _hear(self) -> None:
+        # Several processes must stop at one step: they hear of it from the dispatch.
+        if self.program.group.world == 1:
+            self.signal = self.signal or self.stop.number
 
-def _settle(written, at: int, length: int, new: dict, seconds: float | None, state) -> int:
-    """Fetches the metrics of a dispatch and writes them.
+    def _stop_for_files(self) -> Stop:
+        # What the others have not heard of must not keep an evaluation from being made.
+        return self.stop if self.program.group.world == 1 else Stop(self.signal)
 
-    Returns:
-      The signal that a process got.
-
-    Raises:
-      DivergedError: the state is not finite any more.
-      MachineError: the devices do not agree, or a save failed.
-    """
-    new = jax.device_get(new)
-    bad, equal, asked = (
-        new.pop(name, np.array([default]))[-1]
-        for name, default in (("bad", -1), ("equal", True), ("stop", 0))
-    )
-    if not equal:
-        raise MachineError(
-            f"at step {at} the devices hold different weights: one of them, or its memory, is "
-            "faulty; the same command resumes from the last checkpoint"
-        )
-    if written:
-        written.check()
-        written.lines(at, length, new, seconds)
-    if bad >= 0:
-        if written:
-            raise written.diverged(at, length, new, state, int(bad))
-        raise DivergedError(f"training diverged before step {at}; process 0 tells more")
-    return int(asked)
+    def _settle(self, state: TrainState) -> None:
+        """Fetches and writes what the dispatch before found; `state` is of then or later."""
+        if self.late is None:
+            return
+        (chunk, metrics, health, seconds), self.late = self.late, None
+        metrics, health = jax.device_get((metrics, health))
+        if not health.replicated:
+            raise MachineError(
+                f"at step {chunk.end} the devices hold different weights: one of them, or its "
+                "memory, is faulty; the same command resumes from the last checkpoint"
+            )
+        self.files.lines(chunk, metrics, seconds)
+        if health.first_nonfinite >= 0:
+            first = int(health.first_nonfinite)
+            raise self.files.diverged(chunk, metrics, state, first) or DivergedError(
+                f"training diverged before step {chunk.end}; process 0 tells more"
+            )
+        self.signal = self.signal or int(health.stop)

@@ -1,4 +1,6 @@
-"""Judging the checkpoints of a run while it trains: evaluation.jsonl, best.json, protocol.json.
+"""Evaluates the checkpoints of a run while it trains.
+
+Writes evaluation.jsonl, best.json and protocol.json.
 
 It reads the state and draws latents of its own seed, so training has the same bits with it
 and without.
@@ -15,37 +17,40 @@ import jax
 import numpy as np
 
 from anigan_jax.config import Config, Run
-from anigan_jax.core import Method, TrainState
+from anigan_jax.core import Method, PyTree, TrainState
 from anigan_jax.data.dataset import Pack
 from anigan_jax.errors import UserError
 from anigan_jax.evaluation import features, sample_quality
 from anigan_jax.metrics.feature_scores import Scores, kid_size, scores
 from anigan_jax.runtime.signals import Interrupted, Stop
+from anigan_jax.sampling.grids import model_of
 from anigan_jax.storage import atomic, metrics_file
 from anigan_jax.training import health
+from anigan_jax.training.input import rows
 
 SEED = 0
 LINES, PROTOCOL, BEST = "evaluation.jsonl", "protocol.json", "best.json"
 
 
-class Judge:
+class Evaluator:
     """Writes what is found of a run's checkpoints."""
 
     def __init__(self, config: Config, method: Method, pack: Pack, workdir: Path):
         """Writes nothing yet.
 
         Raises:
-          UserError: the run cannot be judged as its settings ask.
+          UserError: the run cannot be evaluated as its settings ask.
         """
         self.config, self.method, self.pack, self.workdir = config, method, pack, workdir
         self.own = of_family(config, method, pack)
         self.network, self.panel, self.file = None, None, None
         if config.run.evaluate_every:
             sample_quality.targets(method, pack)
-            self.network = features.find(config.run.judge)
+            self.network = features.find(config.run.eval_network)
 
-    def begin(self, at: int, state: TrainState, total: int) -> None:
+    def begin(self, at: int, state: TrainState, constants: PyTree, total: int) -> None:
         """Opens the files of a run that goes on from step `at` to step `total`."""
+        self.constants = constants
         if not (self.own or self.network):
             return
         self.total = total
@@ -63,7 +68,7 @@ class Judge:
             self.saved()
 
     def checkpoint(self, at: int, state: TrainState, stop: Stop) -> None:
-        """Judges the state of a checkpoint to be; a signal leaves it for the next start."""
+        """Evaluates the state of a checkpoint to be; a signal leaves it for the next start."""
         try:
             with stop.interruptible():
                 line = self._scores(at, state)
@@ -77,9 +82,9 @@ class Judge:
         line: dict = {}
         # A signal makes checkpoints at other steps as well.
         if self.own and (at % self.config.run.checkpoint_every == 0 or at >= self.total):
-            line |= self.own(state)
+            line |= self.own(state, self.constants)
         if self._due(at):
-            line |= self.panel(_at_home(state))
+            line |= self.panel(_on_host(state), self.constants)
         return line
 
     def best(self) -> tuple[int, float] | None:
@@ -90,8 +95,8 @@ class Judge:
         """Writes down which checkpoint is the best, now that it exists."""
         best = self.best()
         if best:
-            told = json.dumps(dict(zip(("step", "kid"), best, strict=True)))
-            atomic.save_text(told + "\n", self.workdir / BEST)
+            text = json.dumps(dict(zip(("step", "kid"), best, strict=True)))
+            atomic.save_text(text + "\n", self.workdir / BEST)
 
     def sync(self) -> None:
         """To the disk, before the checkpoint that the lines are of."""
@@ -118,30 +123,30 @@ def warn(step: int, message: str) -> None:
     print(f"warning: step {step}: {message}", file=sys.stderr, flush=True)
 
 
-def _at_home(state: TrainState) -> TrainState:
-    """What makes images, fetched: one device draws and judges them, not each of many."""
-    bare = state.replace(opt_state={}, memory={})
+def _on_host(state: TrainState) -> TrainState:
+    """What makes images, fetched: one device draws and scores them, not each of many."""
+    bare = state.replace(opt_state={}, extra_state={})
     return jax.tree.map(np.asarray, bare)
 
 
 def of_family(config: Config, method: Method, pack: Pack) -> Callable | None:
-    """A function of the state that judges it as its family does; None without that."""
+    """(state, constants) -> what the family finds on held-out data; None without that."""
     if method.evaluate is None or not pack.has("test"):
         return None
-    images, inputs = pack.first("test"), config.method.inputs(pack, "test")
-    return lambda state: method.evaluate(state, images, inputs)
+    data = rows(config, pack, "test")
+    return lambda state, constants: method.evaluate(state, constants, data)
 
 
 def of_panel(
     network: features.Network, run: Run, method: Method, pack: Pack, workdir: Path
 ) -> Callable:
-    """A function of the state that scores what it makes: {'kid-vgg16': ..., ...}.
+    """(state, constants) -> scores of what it makes: {'kid-vgg16': ..., ...}.
 
     Writes protocol.json, with the floor of equally many real images; a run goes on under the
     protocol that it began with.
 
     Raises:
-      UserError: it would be judged otherwise than before.
+      UserError: it would be evaluated in another way than before.
     """
     targets = sample_quality.targets(method, pack)
     counts, pools, floor = {}, {}, {}
@@ -156,16 +161,16 @@ def of_panel(
     now = {**sample_quality.protocol(network, pack, counts, SEED), "floor": floor}
     _same_protocol(now, workdir / PROTOCOL)
 
-    def judge(state: TrainState) -> dict:
-        line = {}
+    def evaluate(state: TrainState, constants: PyTree) -> dict:
+        line, model = {}, model_of(method, state, constants)
         for name, target in targets.items():
             n, train = counts[name], pools[name]
-            images = sample_quality.made(method, state, pack, name, target, n, SEED)
+            images = sample_quality.made(model, pack, name, target, n, SEED)
             found = features.of_images(network, images)
             line |= _flat(name, network, scores(found, train, SEED, kid_size(n, len(train))))
         return line
 
-    return judge
+    return evaluate
 
 
 def _flat(name: str, network: features.Network, found: Scores) -> dict[str, float]:
@@ -181,7 +186,7 @@ def _same_protocol(now: dict, path: Path) -> None:
         if changed:
             told = "; ".join(f"{k}: {old.get(k)} -> {now[k]}" for k in changed)
             raise UserError(
-                f"{path.parent} is judged in another way ({told}), and such scores do not compare. "
-                f"Keep its settings, or delete {path} and {path.with_name(LINES)}"
+                f"{path.parent} is evaluated in another way ({told}), and such scores do not "
+                f"compare. Keep its settings, or delete {path} and {path.with_name(LINES)}"
             )
     atomic.save_text(json.dumps(now, indent=1) + "\n", path)

@@ -11,40 +11,149 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from anigan_jax.config import Config, in_steps
-from anigan_jax.core import Method, Phase, PyTree, TrainState
+from anigan_jax.config import Config, resolve
+from anigan_jax.core import Health, Method, Phase, PyTree, TrainState
 from anigan_jax.data.dataset import Pack
-from anigan_jax.runtime import devices as parallel
-from anigan_jax.runtime import environment
+from anigan_jax.runtime import devices, environment, processes
+from anigan_jax.runtime.processes import Group
 from anigan_jax.state import abstract_state, init_state
 from anigan_jax.training import step
-from anigan_jax.training.input import _ahead, _rows, rows
+from anigan_jax.training.input import ahead, host_rows, rows
 
 
-class Session(NamedTuple):
-    """A config made ready to run; all static.
+class Chunk(NamedTuple):
+    """The steps of one dispatch.
 
-    `dispatch(at, state, local, stop)` runs `length` steps from step `at`; `local` comes from
-    `locals_from(step)`; `ready(at, state, local)` compiles it where that was not done, and
-    tells whether it did. `stop` is a signal that the other processes are to hear of. `steps`
-    are the compiled functions of the phases, called with (state, shared, local).
+    Attributes:
+      start: completed steps before it.
+      end: completed steps after it.
+      phase: index of the phase that they belong to.
+      local: what the devices of this process get, beside the state and the shared arrays.
     """
 
-    method: Method
-    data: dict[str, np.ndarray]
-    devices: list
-    total: int
-    length: int
-    steps: list[Callable]
-    shared: PyTree
-    dispatch: Callable
-    ready: Callable
-    locals_from: Callable[[int], Iterator[dict]]
-    initial: Callable[[], TrainState]
-    like: TrainState
+    start: int
+    end: int
+    phase: int
+    local: dict[str, PyTree]
 
 
-def ends(phases: tuple[Phase, ...], total: int, per_epoch: int) -> list[int]:
+class Program:
+    """A resolved config made ready to run; nothing of it changes but what is compiled.
+
+    Attributes:
+      config, method: resolved, and made for the devices.
+      data, constants: as `input.rows` and `MethodSettings.constants` give them.
+      devices: of all processes.
+      total: steps of the run.
+      length: steps of a dispatch.
+      shared: the arrays on the devices that every dispatch reads.
+      abstract: shapes and types of the state.
+      steps: the function of each phase, of (state, shared, local), compiled once it has run.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        pack: Pack,
+        constants: PyTree,
+        start: int = 0,
+        group: Group = processes.ALONE,
+        report: Callable[[str], None] = lambda text: None,
+    ):
+        """Puts the data on the devices; compiles nothing yet.
+
+        Args:
+          start: completed steps at which the run goes on.
+          report: is given a line before something that takes long.
+        """
+        images = len(pack.images)
+        self.config = config = resolve(config, images)
+        self.group, self.report = group, report
+        run, self.total = config.run, config.run.steps
+        self.devices = devices.choose_devices(run.devices, config.batch_size)
+        axis = devices.axis_of(self.devices)
+        self.method: Method = config.method.make(axis)
+        # Not up to `total` alone: a replay also repeats what a longer, resumed run added.
+        self.ends = phase_ends(self.method.phases, sys.maxsize, images // config.batch_size)
+        changes = [end for end in self.ends if end < self.total]
+        marks = (run.sample_every, run.checkpoint_every, self.total, start, *changes)
+        self.length = largest_divisor(run.steps_per_dispatch, marks)
+        self.steps: list[Callable] = [
+            devices.map_step(
+                step.make_super_step(config, self.method, phase, self.length, axis),
+                run.mapper,
+                self.devices,
+            )
+            for phase in self.method.phases
+        ]
+        self.data, self.constants = rows(config, pack), constants
+        held = jax.tree.map(np.asarray, self.data) if run.input == "device" else {}
+        self.shared = devices.replicate({"data": held, "constants": constants}, self.devices)
+        self.own = np.array(devices.mine(self.devices), np.int32)
+        # Explicitly on the devices: no dispatch waits for a transfer.
+        self.index = devices.split(self.own, self.devices)
+        self.abstract = abstract_state(config, self.method, constants)
+        self._compiled: set[int] = set()
+
+    def initial(self) -> TrainState:
+        """The state before the first step."""
+        return jax.jit(lambda held: init_state(self.config, self.method, held))(self.constants)
+
+    def chunks(self, start: int, end: int | None = None) -> Iterator[Chunk]:
+        """The dispatches from a step to the end of the run, or to another step."""
+        last = self.total if end is None else end
+        steps = range(start, last, self.length)
+        for at, local in zip(steps, self._locals(start), strict=False):
+            phase = next(i for i, over in enumerate(self.ends) if at < over)
+            yield Chunk(at, at + self.length, phase, local)
+
+    def _locals(self, start: int) -> Iterator[dict]:
+        if self.config.run.input == "device":
+            while True:
+                yield {"device": self.index}
+        reserved, count = step.draws_per_step(self.method), len(self.devices)
+        for part in ahead(
+            devices.split(
+                host_rows(self.config, self.data, at, self.length, reserved, count, self.own),
+                self.devices,
+            )
+            for at in itertools.count(start, self.length)
+        ):
+            yield {"device": self.index, "rows": part}
+
+    def run(
+        self, state: TrainState, chunk: Chunk, stop: int = 0
+    ) -> tuple[TrainState, dict, Health]:
+        """Dispatches the steps of a chunk; the state that is given is donated.
+
+        Args:
+          stop: a signal that the other processes are to hear of; 0: none.
+
+        Returns:
+          (state, metrics of shape (length,), `Health`); not waited for.
+        """
+        local = chunk.local
+        if len(self.own) < len(self.devices):
+            # The processes must stop at one step: each hears of it from the dispatch.
+            local = {**local, "stop": devices.split(np.full_like(self.own, stop), self.devices)}
+        if chunk.phase not in self._compiled:
+            self._compile(state, chunk, local)
+        self.group.at(chunk.start, "step")
+        state, (metrics, health) = self.steps[chunk.phase](state, self.shared, local)
+        return state, metrics, health
+
+    def _compile(self, state: TrainState, chunk: Chunk, local: dict) -> None:
+        self._compiled.add(chunk.phase)
+        self.group.at(chunk.start, "compile")
+        name = self.method.phases[chunk.phase].name
+        self.report(f"compiling the steps of phase {name!r}: up to a few minutes the first time")
+        self.steps[chunk.phase] = self.steps[chunk.phase].lower(state, self.shared, local).compile()
+        environment.release_host_memory()
+        # Collectives give up before a slow compilation ends.
+        self.group.meet()
+
+
+def phase_ends(phases: tuple[Phase, ...], total: int, per_epoch: int) -> list[int]:
     """The step at which each phase is over; `per_epoch` steps are an epoch."""
     found, at = [], 0
     for phase in phases:
@@ -54,92 +163,6 @@ def ends(phases: tuple[Phase, ...], total: int, per_epoch: int) -> list[int]:
         at = min(at + steps, total)
         found.append(at)
     return found
-
-
-def prepare(config: Config, pack: Pack, frozen: PyTree, start: int = 0) -> Session:
-    """Makes the compiled pieces of a run that starts at a step."""
-    config = in_steps(config, len(pack.images))
-    run, total = config.run, config.run.steps
-    devices = parallel.choose_devices(run.devices, config.batch_size)
-    axis = parallel.axis_of(devices)
-    method = config.method.make(axis)
-    # Not up to `total` alone: a replay also repeats what a longer, resumed run added.
-    over = ends(method.phases, sys.maxsize, len(pack.images) // config.batch_size)
-    changes = [end for end in over if end < total]
-    marks = (run.sample_every, run.checkpoint_every, total, start, *changes)
-    length = largest_divisor(run.steps_per_dispatch, marks)
-    mapped = [
-        parallel.map_step(
-            step.make_super_step(config, method, phase, length, axis),
-            run.mapper,
-            devices,
-        )
-        for phase in method.phases
-    ]
-    resident = run.feed == "resident"
-    data = rows(config, pack)
-    held = jax.tree.map(np.asarray, data) if resident else {}
-    shared = parallel.replicate(held, devices)
-    own = np.array(parallel.mine(devices), np.int32)
-    # Explicitly on the devices: no dispatch waits for a transfer.
-    index = parallel.split(own, devices)
-    reserved = step.draws_per_step(method)
-
-    def locals_from(first: int) -> Iterator[dict]:
-        if resident:
-            while True:
-                yield {"device": index}
-        for part in _ahead(
-            parallel.split(_rows(config, data, at, length, reserved, len(devices), own), devices)
-            for at in itertools.count(first, length)
-        ):
-            yield {"device": index, "rows": part}
-
-    def initial() -> TrainState:
-        return jax.jit(lambda held: init_state(config, method, held))(frozen)
-
-    return Session(
-        method,
-        data,
-        devices,
-        total,
-        length,
-        mapped,
-        shared,
-        *_dispatches(mapped, shared, over, own, devices),
-        locals_from,
-        initial,
-        abstract_state(config, method, frozen),
-    )
-
-
-def _dispatches(
-    mapped: list[Callable], shared: PyTree, over: list[int], own: np.ndarray, devices: list
-) -> tuple[Callable, Callable]:
-    """`dispatch` and `ready` of a session, whose phases end at the steps `over`."""
-    together, compiled = len(own) < len(devices), set()
-
-    def heard(local: dict, stop: int) -> dict:
-        if not together:
-            return local
-        return {**local, "stop": parallel.split(np.full_like(own, stop), devices)}
-
-    def phase_at(at: int) -> int:
-        return next(i for i, end in enumerate(over) if at < end)
-
-    def dispatch(at: int, state: TrainState, local: dict, stop: int = 0):
-        return mapped[phase_at(at)](state, shared, heard(local, stop))
-
-    def ready(at: int, state: TrainState, local: dict) -> bool:
-        phase = phase_at(at)
-        if phase in compiled:
-            return False
-        compiled.add(phase)
-        mapped[phase] = mapped[phase].lower(state, shared, heard(local, 0)).compile()
-        environment.give_back()
-        return True
-
-    return dispatch, ready
 
 
 def largest_divisor(most: int, marks) -> int:

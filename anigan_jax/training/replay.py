@@ -15,7 +15,7 @@ from anigan_jax.runtime.processes import Group
 from anigan_jax.storage import checkpoint, manifest, metrics_file, run_dir
 from anigan_jax.training import artifacts
 from anigan_jax.training.loop import machine_faults
-from anigan_jax.training.program import prepare
+from anigan_jax.training.program import Program
 
 
 def replay(
@@ -42,40 +42,34 @@ def _replay(config, workdir: Path, pack: Pack, until: int | None, group: Group) 
     }
     last = min(until if until is not None else max(ledger), max(ledger))
     # Process 0's view: the others may look at a folder that is being written.
-    told = processes.share_json(group, [list(ledger.items()), last, leaves_of(workdir)])
-    ledger, last, saved = (
-        dict(map(tuple, told[0])),
-        told[1],
-        {int(k): v for k, v in told[2].items()},
-    )
-    session = prepare(config, pack, run_dir.frozen_of(workdir), 1)
-    state = devices.replicate(session.initial(), session.devices)
-    local = session.locals_from(0)
-    got = f"{int(artifacts.fingerprint_of(devices.local(state))):08x}"
+    shared = processes.share_json(group, [list(ledger.items()), last, leaves_of(workdir)])
+    ledger, last = dict(map(tuple, shared[0])), shared[1]
+    saved = {int(step): leaves for step, leaves in shared[2].items()}
+    constants = run_dir.constants_of(workdir)
+    # Intervals of one step: each fingerprint and each checkpoint is compared.
+    program = Program(config, pack, constants, 1, group)
+    state = devices.replicate(program.initial(), program.devices)
+    now = f"{int(artifacts.fingerprint_of(devices.local(state))):08x}"
+    chunks = program.chunks(0, last)
     for step in range(last + 1):
         if step:
-            draws = next(local)
-            group.at(step - 1, "compile")
-            if session.ready(step - 1, state, draws):
-                group.meet()
-            group.at(step - 1, "step")
-            state, new = session.dispatch(step - 1, state, draws)
-            got = f"{int(np.asarray(new['fingerprint'])[0]):08x}"
+            state, metrics, _ = program.run(state, next(chunks))
+            now = f"{int(np.asarray(metrics['fingerprint'])[0]):08x}"
         wrong = []
         if step in saved:
-            have = checkpoint.leaf_digests(jax.tree.map(np.asarray, state.replace(frozen={})))
+            have = checkpoint.leaf_digests(jax.tree.map(np.asarray, devices.local(state)))
             wrong = [leaf for leaf in have if saved[step].get(leaf) != have[leaf]]
-        if ledger.get(step, got) != got or wrong:
+        if ledger.get(step, now) != now or wrong:
             where = f": {', '.join(wrong[:5])}" if wrong else ""
             return 1, f"first difference at step {step}{where}"
     return 0, f"identical through step {last}"
 
 
 def leaves_of(workdir: Path) -> dict[int, dict]:
-    """Step -> digests of the arrays, of every checkpoint that tells."""
+    """Step -> digests of the arrays, of every readable checkpoint."""
     found = {}
     for step in checkpoint.steps(workdir / "checkpoints"):
-        # A damaged one says nothing; a run that trains may have deleted it.
+        # A damaged one is skipped; a run that trains may have deleted it.
         with contextlib.suppress(OSError, ValueError):
             path = manifest.path_of(workdir / "checkpoints", step)
             found[step] = manifest.read_manifest(path)["leaves"]

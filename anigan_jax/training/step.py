@@ -10,9 +10,17 @@ import optax
 
 from anigan_jax import rng
 from anigan_jax.config import Config
-from anigan_jax.core import Array, Batch, Loss, Method, Phase, PyTree, TrainState, Update
-from anigan_jax.optimizers import direction, learning_rate
-from anigan_jax.state import fingerprint, first_bad
+from anigan_jax.core import (
+    Array,
+    Health,
+    Loss,
+    Method,
+    Phase,
+    PyTree,
+    TrainState,
+    Update,
+)
+from anigan_jax.state import fingerprint, first_nonfinite
 from anigan_jax.training import input
 
 
@@ -30,7 +38,7 @@ def make_train_step(
       step(state, draw_batch, examples) -> (state, metrics); `draw_batch(state, repeat)`
       gives the real batch, `examples` (b,) the global example indices of this device.
     """
-    settings = {"g": config.g, "d": config.d}
+    optimizers = {name: settings.build() for name, settings in config.optimizers.items()}
 
     def mean(tree: PyTree) -> PyTree:
         return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
@@ -39,16 +47,16 @@ def make_train_step(
         gradient = jax.value_and_grad(loss, has_aux=True)
         (_, aux), grads = gradient(state.params[player], state, batch, keys)
         grads = mean(grads)
-        steps, opt_state = direction(settings[player]).update(
+        steps, opt_state = optimizers[player].update(
             grads, state.opt_state[player], state.params[player]
         )
-        rate = learning_rate(settings[player], state.step)
+        rate = config.optimizers[player].rate(state.step)
         params = jax.tree.map(lambda p, u: p - rate * u, state.params[player], steps)
         state = state.replace(
             params={**state.params, player: params},
             stats={**state.stats, player: aux.stats},
             opt_state={**state.opt_state, player: opt_state},
-            memory=aux.memory,
+            extra_state=aux.extra_state,
         )
         metrics = mean({k: jnp.float32(v) for k, v in aux.metrics.items()})
         return state, {**metrics, f"gradient/{player}": optax.tree.norm(grads)}
@@ -104,7 +112,7 @@ def _repeat(body: Callable, state: TrainState, update: Update, before: TrainStat
     """
     count = update.repeats
     if not isinstance(count, int):
-        count = count(before.memory, before.step).astype(jnp.int32)
+        count = count(before.extra_state, before.step).astype(jnp.int32)
     shapes = jax.eval_shape(lambda s: body(jnp.int32(0), (s, None))[1], state)
     none = jax.tree.map(lambda s: jnp.full(s.shape, jnp.nan, s.dtype), shapes)
     state, metrics = jax.lax.fori_loop(0, count, body, (state, none))
@@ -127,18 +135,17 @@ def make_super_step(
     """`length` steps in one dispatch, by `lax.scan`; the bits do not depend on it.
 
     Returns:
-      super_step(state, data, local) -> (state, metrics of shape (length,)). Some of the
-      metrics tell of the state after the last step: see `verdicts`.
-      `data`: the resident set, arrays with N rows each ('images' (N, H, W, 3) uint8 and
-      the method's inputs); {} when streamed.
-      `local`: {'device': () int32 index of this device}; when streamed also 'rows': the
-      same arrays with (length, R, b) rows; of several processes also 'stop': () int32, the
-      signal that this process got.
+      super_step(state, shared, local) -> (state, (metrics of shape (length,), `Health`)).
+      `shared`: {'data': the data set, domain -> name -> (N, ...), {} where it is sent from the
+      host; 'constants': the method's}.
+      `local`: {'device': () int32 index of this device}; where batches are sent from the host
+      also 'rows': the same arrays with (length, R, b) rows; of several processes also 'stop':
+      () int32, the signal that this process got.
     """
     step = make_train_step(config, method, phase, axis_name)
     reserved = draws_per_step(method)
 
-    def super_step(state: TrainState, data: Batch, local: dict[str, PyTree]):
+    def super_step(state: TrainState, shared: dict[str, PyTree], local: dict[str, PyTree]):
         devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
         b = config.batch_size // devices
         examples = local["device"] * b + jnp.arange(b, dtype=jnp.int32)
@@ -147,33 +154,31 @@ def make_super_step(
             def draw_batch(state, repeat):
                 draw = state.step * reserved + repeat
                 if streamed is None:
+                    data = shared["data"]
                     rows = input.gather(data, draw, config.batch_size, examples, config.seed)
                 else:
                     rows = jax.tree.map(lambda row: row[repeat], streamed)
-                return input.to_batch(rows, state.key, draw, examples, config.flip)
+                batch = input.to_batch(rows, state.key, draw, examples, config.flip)
+                return {**batch, "constants": shared["constants"]}
 
             state, metrics = step(state, draw_batch, examples)
-            return state, {**metrics, "fingerprint": fingerprint(state.replace(frozen={}))}
+            return state, {**metrics, "fingerprint": fingerprint(state)}
 
         state, metrics = jax.lax.scan(body, state, local.get("rows"), length)
-        told = verdicts(state, metrics["fingerprint"][-1], local.get("stop"), axis_name)
-        return state, {**metrics, **{k: jnp.full(length, v) for k, v in told.items()}}
+        stop = local.get("stop")
+        return state, (metrics, health(state, metrics["fingerprint"][-1], stop, axis_name))
 
     return super_step
 
 
-def verdicts(
-    state: TrainState, print_: Array, stop: Array | None, axis_name: str | None
-) -> dict[str, Array]:
-    """What the driver asks after a dispatch, scalars.
+def health(state: TrainState, print_: Array, stop: Array | None, axis_name: str | None) -> Health:
+    """What the loop asks about a state after a dispatch; `print_` is its fingerprint.
 
-    Returns:
-      'bad': index of the first leaf of the state, its frozen arrays left out, that has NaN or
-      Inf, or -1; of several processes also 'stop': the largest signal that one of them got, so
-      that all stop at the same step, and 'equal': whether all devices have the same fingerprint.
+    Of several processes, `stop` is the largest signal that one of them got, so that all stop
+    at the same step, and `replicated` compares the devices' fingerprints.
     """
-    told = {"bad": first_bad(state.replace(frozen={}))}
-    if stop is not None:
-        most, least = jax.lax.pmax(print_, axis_name), jax.lax.pmin(print_, axis_name)
-        told |= {"stop": jax.lax.pmax(stop, axis_name), "equal": most == least}
-    return told
+    first = first_nonfinite(state)
+    if stop is None:
+        return Health(first, jnp.bool_(True), jnp.int32(0))
+    most, least = jax.lax.pmax(print_, axis_name), jax.lax.pmin(print_, axis_name)
+    return Health(first, most == least, jax.lax.pmax(stop, axis_name))

@@ -14,7 +14,7 @@ from foreign import Payload
 from sources import faces, write
 from tiny import FULL, process_env, write_config
 
-from anigan_jax import config
+from anigan_jax import config_file
 from anigan_jax.data import dataset
 from anigan_jax.data.images import Images
 from anigan_jax.errors import UserError
@@ -137,12 +137,18 @@ REFUSED = {
     "field": ((*TRAIN, "--run.stepz", "3"), "--run.steps"),
     "deep field": ((*TRAIN, "--method.generator.bas", "3"), "--method.generator.base-channels"),
     "type": ((*TRAIN, "--run.steps", "many"), "many"),
-    "choice": ((*TRAIN, "--g.name", "adm"), "adam"),
+    "choice": ((*TRAIN, "--optimizers.g.name", "adm"), "adam"),
     "range": ((*TRAIN, "--batch-size", "0"), "batch_size is 0; it must be at least 1"),
-    "decay": ((*TRAIN, "--g.b1", "1"), "g.b1 is 1.0; it must be at least 0 and below 1"),
-    "epsilon": ((*TRAIN, "--d.epsilon", "0"), "d.epsilon is 0.0; it must be above 0"),
-    "NaN": ((*TRAIN, "--g.rate", "nan"), "g.rate is nan; it must be a finite number"),
-    "infinite": ((*TRAIN, "--d.rate", "inf"), "d.rate is inf; it must be a finite number"),
+    "decay": ((*TRAIN, "--optimizers.g.b1", "1"), "g.b1 is 1.0; it must be at least 0 and below 1"),
+    "epsilon": ((*TRAIN, "--optimizers.d.epsilon", "0"), "d.epsilon is 0.0; it must be above 0"),
+    "NaN": (
+        (*TRAIN, "--optimizers.g.learning-rate", "nan"),
+        "g.rate is nan; it must be a finite number",
+    ),
+    "infinite": (
+        (*TRAIN, "--optimizers.d.learning-rate", "inf"),
+        "d.rate is inf; it must be a finite number",
+    ),
     "NaN within": ((*TRAIN, "--data.test", "nan"), "data.test is nan"),
     "twice": ((*TRAIN, "--batch-size", "8", "--batch_size=16"), "--batch_size is given twice"),
     "yes and no": ((*TRAIN, "--flip", "--no-flip"), "--no-flip is given twice"),
@@ -212,7 +218,7 @@ def test_a_faulty_config_file_is_told_by_its_line(tmp_path, text, told):
     path = tmp_path / "mine.py"
     path.write_text("from anigan_jax.config import Config, Optimizer\n" + text)
     with pytest.raises(UserError, match=told) as error:
-        config.load(str(path))
+        config_file.load(str(path))
     assert "\n" not in str(error.value)
 
 
@@ -220,9 +226,18 @@ def test_a_faulty_config_file_is_told_by_its_line(tmp_path, text, told):
 def test_a_config_file_with_a_byte_order_mark_is_the_same_config(tmp_path):
     path = write_config(tmp_path)
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
-    assert config.load(str(path)) == FULL
+    assert config_file.load(str(path)) == FULL
 
 
 @pytest.mark.fault(21)
 def test_a_flag_given_once_is_no_repeat():
-    config.refuse_repeats(["x", "--g.rate", "-1", "--d.rate=--g.rate", "--no-flip", "--data.flip"])
+    config_file.refuse_repeats(
+        [
+            "x",
+            "--optimizers.g.learning-rate",
+            "-1",
+            "--optimizers.d.learning-rate=--optimizers.g.learning-rate",
+            "--no-flip",
+            "--data.flip",
+        ]
+    )

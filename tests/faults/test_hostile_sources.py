@@ -20,6 +20,7 @@ from anigan_jax.data import archives, dataset, diff, ingest
 from anigan_jax.data.images import Images
 from anigan_jax.errors import UserError
 from anigan_jax.report import data as check
+from anigan_jax.report.table import as_text
 
 GOOD = files.noise_file(1)
 
@@ -178,7 +179,7 @@ def test_oddly_named_images_are_taken_in_the_order_of_their_bytes(tmp_path):
     for name, image in zip(names, found[0].images, strict=True):
         want = np.asarray(files.noise(ODD.index(name)).resize((32, 32), 1))
         assert (image == want).all(), name
-    report = check.as_text(check.summary(str(folder), scanned(tmp_path, str(folder))))
+    report = as_text(check.tables(check.summary(str(folder), scanned(tmp_path, str(folder)))))
     report.encode("ascii", "backslashreplace").decode()
 
 
@@ -326,7 +327,7 @@ def test_labels_that_fail_are_counted_by_kind(tmp_path):
     assert report["classes"]["hair"] == {"aqua": 2, "red": 1, "unknown": 3}
     assert "green" not in report["classes"]["hair"]
     assert report["classes"]["pairs"] == {"aqua hair red eyes": 1, "aqua hair blue eyes": 1}
-    assert "2 of 132 pairs" in check.as_text(report)
+    assert "2 of 132 pairs" in as_text(check.tables(report))
 
 
 @pytest.mark.fault(34)

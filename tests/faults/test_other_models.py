@@ -52,7 +52,7 @@ def halves(tree):
 OTHERS = {
     "shape": lambda tree: other(generator={"base_channels": 6}),
     "layers": lambda tree: other(generator={"size": 32}, discriminator={"size": 32}),
-    "extra": lambda tree: tree.replace(memory={**tree.memory, "more": tree.step}),
+    "extra": lambda tree: tree.replace(extra_state={**tree.extra_state, "more": tree.step}),
     "missing": without,
     "dtype": halves,
     "swapped": swapped,

@@ -26,7 +26,12 @@ from anigan_jax.training import artifacts
 def test_a_rate_that_is_far_too_high(whole, tmp_path):
     config, _ = whole
     run = tmp_path / "run"
-    training = Training(tmp_path / "log", *train(config, run, "--g.rate", 1e18, "--d.rate", 1e18))
+    training = Training(
+        tmp_path / "log",
+        *train(
+            config, run, "--optimizers.g.learning-rate", 1e18, "--optimizers.d.learning-rate", 1e18
+        ),
+    )
     assert training.ended() == 3, training.said()
     assert "diverged" in training.said()
     told = json.loads((run / artifacts.DIVERGED).read_text())

@@ -102,7 +102,7 @@ def test_a_signal_during_a_evaluation_does_not_wait_for_it(whole, tmp_path):
     """The evaluation is left for the next start, whose scores are those of an undisturbed run."""
     folder = tmp_path
     config = write_config(folder)
-    judged = (*("--data.count", 400, "--data.test", 0.3, "--run.judge", "random"),)
+    judged = (*("--data.count", 400, "--data.test", 0.3, "--run.eval-network", "random"),)
     judged += ("--run.evaluate-every", 48, "--run.evaluate-n", 100)
     home = {"XDG_CACHE_HOME": str(tmp_path / "home")}
     calm = Training(tmp_path / "calm.log", *train(config, folder / "calm", *judged), env=home)

@@ -1,18 +1,20 @@
-"""The adversarial losses in float64 NumPy."""
+"""Adversarial losses and penalties in float64 NumPy, written from the papers alone."""
 
 import numpy as np
 
 
 def softplus(x):
+    """log(1 + e^x) without overflow."""
     x = np.asarray(x, np.float64)
     return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
 
 
 def bce64(x, target):
+    """Binary cross-entropy of logits."""
     return target * softplus(-x) + (1 - target) * softplus(x)
 
 
-# name -> float64 (real term, fake term, G's term), labels a and b.
+# name -> (D's term of reals, D's term of fakes, G's term) of logits r, f and labels a, b.
 ORACLE = {
     "non_saturating": (
         lambda r, f, a, b: bce64(r, a),
@@ -45,3 +47,18 @@ ORACLE = {
         lambda r, f: softplus(r - f),
     ),
 }
+
+
+def slopes(value, tree: dict, size=1e-6) -> dict:
+    """Gradient of value(tree) by central differences; `tree` is name -> float64 array."""
+    found = {}
+    for name, array in tree.items():
+        array = np.asarray(array, np.float64)
+        slope = np.zeros(array.shape)
+        for place in np.ndindex(array.shape):
+            step = np.zeros(array.shape)
+            step[place] = size
+            up, down = (value({**tree, name: array + s * step}) for s in (1, -1))
+            slope[place] = (up - down) / (2 * size)
+        found[name] = slope
+    return found

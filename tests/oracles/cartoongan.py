@@ -11,7 +11,6 @@ from tiny import (
 )
 
 from anigan_jax import rng
-from anigan_jax.networks import cartoon, resnet
 from anigan_jax.training import input
 
 EXAMPLES = jnp.arange(CARTOON.batch_size, dtype=jnp.int32)
@@ -35,8 +34,8 @@ def compiled_networks():
     def run(net):
         return jax.jit(lambda params, x: net.apply({"params": params}, x, train=True))
 
-    g = resnet.generator(CARTOON.method.generator)
-    return run(g), run(cartoon.discriminator(CARTOON.method.discriminator))
+    g = CARTOON.method.generator.build()
+    return run(g), run(CARTOON.method.discriminator.build())
 
 
 G, D = compiled_networks()
@@ -95,9 +94,9 @@ def sigmoid(logits):
 
 def g_by_hand(state, d, batch):
     """Metrics of G's update under the discriminator d; all terms but landmarks."""
-    photo = np.asarray(batch["real"], np.float64)
-    made = np.asarray(G(state.params["g"], batch["real"]), np.float64)
-    wanted = gram(maps(state, batch["real_b"]))
+    photo = np.asarray(batch["a"]["image"], np.float64)
+    made = np.asarray(G(state.params["g"], batch["a"]["image"]), np.float64)
+    wanted = gram(maps(state, batch["b"]["image"]))
     found = {
         "gan": cross_entropy(np.asarray(D(d, jnp.asarray(made, jnp.float32)), np.float64), True),
         "content": np.abs(maps(state, made) - maps(state, photo)).mean(),
@@ -111,8 +110,8 @@ def g_by_hand(state, d, batch):
 
 
 def d_by_hand(state, batch, edge=1.0):
-    made = G(state.params["g"], batch["real"])
-    inputs = {"real": batch["real_b"], "fake": made, "edges": batch["edges_b"]}
+    made = G(state.params["g"], batch["a"]["image"])
+    inputs = {"real": batch["b"]["image"], "fake": made, "edges": batch["b"]["edges"]}
     logits = {n: np.asarray(D(state.params["d"], x), np.float64) for n, x in inputs.items()}
     loss = cross_entropy(logits["real"], True) + cross_entropy(logits["fake"], False)
     right = (logits["real"] > 0).mean() + (logits["fake"] < 0).mean()

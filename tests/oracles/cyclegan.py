@@ -41,8 +41,8 @@ def compiled_networks():
         return jax.jit(lambda params, x: net.apply({"params": params}, x, train=True))
 
     g, d = (
-        resnet.generator(CYCLE.method.generator),
-        resnet.discriminator(CYCLE.method.discriminator),
+        CYCLE.method.generator.build(),
+        CYCLE.method.discriminator.build(),
     )
     return run(g), run(d)
 
@@ -100,7 +100,7 @@ def g_by_hand(g, d, real, gan=squares, weights=(5, 1, 10)):
 
 
 def reals(batch):
-    return {"a": np.asarray(batch["real"]), "b": np.asarray(batch["real_b"])}
+    return {"a": np.asarray(batch["a"]["image"]), "b": np.asarray(batch["b"]["image"])}
 
 
 def same_metrics(got, want, rtol=2e-5):
@@ -128,7 +128,7 @@ def swap_domains(state):
         params={"g": g(state.params["g"]), "d": d(state.params["d"])},
         stats={"g": g(state.stats["g"]), "d": d(state.stats["d"])},
         ema=g(state.ema),
-        memory={**d(state.memory), "held": state.memory["held"]},
+        extra_state={**d(state.extra_state), "held": state.extra_state["held"]},
     )
 
 

@@ -88,10 +88,10 @@ def optimizer(settings: Optimizer, network: nn.Module) -> torch.optim.Optimizer:
     """The optimizer of a player, in PyTorch's quickest form."""
     s, weights = settings, list(network.parameters())
     if s.name == "adam":
-        return torch.optim.Adam(weights, s.rate, (s.b1, s.b2), s.epsilon, fused=True)
+        return torch.optim.Adam(weights, s.learning_rate, (s.b1, s.b2), s.epsilon, fused=True)
     if s.name == "rmsprop":
-        return torch.optim.RMSprop(weights, s.rate, s.b2, s.epsilon, foreach=True)
-    return torch.optim.SGD(weights, s.rate, fused=True)
+        return torch.optim.RMSprop(weights, s.learning_rate, s.decay, s.epsilon, foreach=True)
+    return torch.optim.SGD(weights, s.learning_rate, fused=True)
 
 
 def translate(images: Tensor) -> Tensor:
@@ -140,7 +140,9 @@ class Peer:
 
     def __init__(self, config: Config, mode: Mode, g: nn.Module, d: nn.Module):
         self.config, self.method, self.mode, self.g, self.d = config, config.method, mode, g, d
-        self.optimizers = {"g": optimizer(config.g, g), "d": optimizer(config.d, d)}
+        self.optimizers = {
+            name: optimizer(config.optimizers[name], net) for name, net in (("g", g), ("d", d))
+        }
         self.average = [w.detach().clone() for w in g.parameters()] if config.ema_half_life else []
         keep = 0.5 ** (config.batch_size / max(config.ema_half_life, 1))
         self.averaged = get_ema_multi_avg_fn(keep)

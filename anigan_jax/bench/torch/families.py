@@ -20,7 +20,7 @@ from anigan_jax.methods.cartoongan import CartoonGAN
 from anigan_jax.methods.cyclegan import CycleGAN
 from anigan_jax.methods.gan import GAN
 from anigan_jax.methods.text_gan import TextGAN
-from anigan_jax.perceptual.vgg_weights import depth_of
+from anigan_jax.perceptual.vgg import depth_of
 
 TEXTS = 132
 """Texts of the synthetic data: as many as there are pairs of colors."""

@@ -17,7 +17,7 @@ from anigan_jax.bench.random_vgg import random_vgg
 from anigan_jax.networks import cartoon, dcgan, resnet
 from anigan_jax.networks import text as networks_text
 from anigan_jax.networks.blocks import Block, InstanceNorm, Norm
-from anigan_jax.perceptual.vgg_weights import TORCH_MEAN, TORCH_STD, needed
+from anigan_jax.perceptual.vgg import MEAN, STD, needed
 
 Shape = tuple[int, int, int]
 """(C, H, W)."""
@@ -281,7 +281,7 @@ class VGG(nn.Module):
     """One map of VGG16 or VGG19 of images (b, 3, H, W) in [-1, 1]; not trained.
 
     `arrays`: 'conv1_1/kernel' (3, 3, Cin, Cout) and 'conv1_1/bias' (Cout,), ... as
-    `foreign_weights.find` reads them; random ones of full width where there are none.
+    `convert.load` reads them; random ones of full width where there are none.
     """
 
     def __init__(self, depth: int, tap: str, convention: str = "imagenet", arrays=None):
@@ -292,7 +292,7 @@ class VGG(nn.Module):
             kernel = torch.tensor(arrays[f"{name}/kernel"]).permute(3, 2, 0, 1).contiguous()
             self.register_buffer(f"{name}_kernel", kernel)
             self.register_buffer(f"{name}_bias", torch.tensor(arrays[f"{name}/bias"]))
-        for name, value in (("mean", TORCH_MEAN), ("std", TORCH_STD)):
+        for name, value in (("mean", MEAN), ("std", STD)):
             self.register_buffer(name, torch.tensor(value, dtype=torch.float32)[:, None, None])
 
     def forward(self, x: Tensor) -> Tensor:

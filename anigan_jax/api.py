@@ -1,0 +1,307 @@
+"""The library: open a trained run, train one.
+
+import anigan_jax
+
+run = anigan_jax.load("runs/faces")          # needs no training data
+images = run.generate(64, seed=0)            # (64, H, W, 3) uint8
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from anigan_jax import config as configs
+from anigan_jax.config import Config
+from anigan_jax.core import Method, TrainState
+from anigan_jax.data import captions, dataset
+from anigan_jax.data.dataset import Pack
+from anigan_jax.errors import DivergedError, MachineError, UserError
+from anigan_jax.runtime import environment, processes, signals
+from anigan_jax.sampling import grids, photos, prompts
+from anigan_jax.sampling.grids import Model
+from anigan_jax.state import abstract_state
+from anigan_jax.storage import checkpoint as checkpoints
+from anigan_jax.storage import run_dir, safetensors
+
+
+class Trained(NamedTuple):
+    """A trained run, opened without its data.
+
+    Attributes:
+      path: the run directory, or the file of weights.
+      config: the settings it was trained with.
+      model: its networks, with the averaged weights where the run has them.
+      recorded: run.json; {} where there is none.
+    """
+
+    path: Path
+    config: Config
+    model: Model
+    recorded: dict
+
+    @property
+    def method(self) -> Method:
+        return self.model.method
+
+    @property
+    def state(self) -> TrainState:
+        return self.model.state
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """Player -> tree of parameters; 'ema': those of the generator that are shown."""
+        averaged = {"ema": self.state.ema} if self.state.ema else {}
+        return {**self.state.params, **averaged}
+
+    @property
+    def step(self) -> int:
+        """Completed steps of training."""
+        return int(self.state.step)
+
+    def generate(self, n: int, seed: int = 0, prompt: str | None = None) -> np.ndarray:
+        """`n` new images, (n, H, W, 3) uint8; the first of them do not depend on n.
+
+        Args:
+          seed: of the latents, and of what a prompt leaves open.
+          prompt: 'blue hair red eyes', for a run that learned from texts; None: as often as
+            its data has each.
+
+        Raises:
+          UserError: the run generates nothing, or does not understand the prompt.
+        """
+        _at_least_one(n)
+        if prompt is not None:
+            images, _ = prompts.ask(self.model, captions.read_prompts([prompt], "prompt"), n, seed)
+            return images[0]
+        texts = prompts.texts_of_data(self.model, n, seed)
+        return grids.generated(self.model, grids.latents(self.method, n, seed), texts)
+
+    def translate(self, images: np.ndarray, direction: str = "ab") -> np.ndarray:
+        """Images in the other domain, (n, S, S, 3) uint8; S need not be that of the training.
+
+        Args:
+          images: (n, S, S, 3) uint8, RGB.
+          direction: 'ab', or 'ba' where the run has learned the way back.
+
+        Raises:
+          UserError: the run translates nothing or not in this direction, or `images` are not
+            of that shape.
+        """
+        images = np.asarray(images)
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or not len(images):
+            raise UserError(
+                f"images are {images.dtype} {images.shape}; they must be uint8 (n, S, S, 3), n >= 1"
+            )
+        return photos.translated(self.model, direction, images)
+
+    def at(self, checkpoint: str | int) -> Trained:
+        """The same run at another checkpoint: 'best', 'latest' or a step."""
+        return self._replace(model=_model_at(self.path, self.config, self.recorded, checkpoint))
+
+
+def _at_least_one(n: int) -> None:
+    if n < 1:
+        raise UserError(f"n is {n}; it must be at least 1")
+
+
+def load(path: str | Path, checkpoint: str | int | None = None, *, trust: bool = False) -> Trained:
+    """Opens a trained run; its training data are not needed and not looked at.
+
+    Args:
+      path: a run directory; or a file of weights (weights.safetensors), or a folder with one.
+      checkpoint: 'best' (by KID, where the run was evaluated), 'latest' or a step; None: the
+        exported weights, which are those of the newest checkpoint.
+      trust: runs the run's own code, where its config defines classes of its own. Everything
+        else in a run directory is data: settings in JSON, arrays in safetensors.
+
+    Raises:
+      UserError: there is no such run or checkpoint, it is damaged, or it needs `trust`.
+    """
+    path = Path(path)
+    environment.prepare()
+    if not path.exists():
+        raise UserError(f"{path} does not exist")
+    file = path / safetensors.WEIGHTS if path.is_dir() else path
+    recorded = run_dir.read_run(path) if (path / run_dir.RUN).exists() else {}
+    if checkpoint is not None or (recorded and not file.exists()):
+        if not recorded:
+            raise UserError(
+                f"{path} is not a run directory (no {run_dir.RUN}); it has no checkpoints"
+            )
+        config = run_dir.config_of(path, recorded, trust)
+        return Trained(path, config, _model_at(path, config, recorded, checkpoint), recorded)
+    if not file.exists():
+        raise UserError(
+            f"{path} is not a run directory (no {run_dir.RUN}, no {safetensors.WEIGHTS})"
+        )
+    about = safetensors.metadata(file)
+    own = run_dir.own_of(file.parent, recorded, trust)
+    config = run_dir.settings_of(about.get("config"), own, file)
+    environment.start()
+    trees = safetensors.unflatten(safetensors.read(file))
+    state = TrainState(
+        step=np.int32(about.get("step", 0)),
+        key=np.zeros(2, np.uint32),
+        params=trees.get("params", {}),
+        stats={player: {} for player in trees.get("params", {})} | trees.get("stats", {}),
+        opt_state={},
+        ema=trees.get("ema", {}),
+        extra_state={},
+    )
+    model = grids.model_of(config.method.make(), state, trees.get("constants", {}))
+    return Trained(path, config, model, recorded)
+
+
+def _model_at(path: Path, config: Config, recorded: dict, checkpoint: str | int | None) -> Model:
+    """The model of a run's checkpoint; a damaged newest one is passed over."""
+    environment.start()
+    folder, at = path / "checkpoints", _step(path, checkpoint)
+    have = checkpoints.steps(folder)
+    if at is not None and at not in have:
+        listed = ", ".join(map(str, have))
+        raise UserError(f"{path} has no checkpoint of step {at}; it has {listed or 'none'}")
+    method, constants = config.method.make(), run_dir.constants_of(path)
+    shapes = abstract_state(config, method, constants)
+    found = checkpoints.restore(folder, shapes, at=at, repair=False)
+    if found is None:
+        raise UserError(f"{path} holds no checkpoint yet")
+    return grids.model_of(method, found.state, constants)
+
+
+def _step(path: Path, checkpoint: str | int | None) -> int | None:
+    if checkpoint in (None, "latest"):
+        return None
+    if checkpoint == "best":
+        try:
+            return int(json.loads((path / "best.json").read_text())["step"])
+        except (OSError, ValueError, KeyError, TypeError):
+            raise UserError(
+                f"{path} knows no best checkpoint; --run.evaluate-every in training finds it"
+            ) from None
+    if not str(checkpoint).isdigit():
+        raise UserError(f"checkpoint {checkpoint!r} is neither 'best', 'latest' nor a step")
+    return int(checkpoint)
+
+
+def data_of(config: Config, report: Any = None) -> Pack:
+    """The packed data of a config, made where it is not there yet."""
+    return dataset.build(config.data, dataset.default_cache(), report=report)
+
+
+def train(config: Config, workdir: str | Path, *, command: tuple[str, ...] = ()) -> Trained:
+    """Trains a run to its end in this process, or resumes it where `workdir` holds one.
+
+    Args:
+      workdir: the run directory.
+      command: the words that started it, for the record.
+
+    Returns:
+      The trained run.
+
+    Raises:
+      UserError: it is refused and nothing was begun; DivergedError: it made NaN;
+        MachineError: disk, memory or the machine failed it, and it can be resumed.
+      KeyboardInterrupt: it was interrupted; a checkpoint is written, the same call resumes.
+    """
+    workdir = Path(workdir)
+    with signals.caught() as stop:
+        code = start(config, workdir, command, stop)
+    if code:
+        raise KeyboardInterrupt(f"stopped by signal {code - 128}; the same call resumes")
+    return load(workdir, "latest", trust=True)
+
+
+def start(
+    config: Config,
+    workdir: Path,
+    command: tuple[str, ...] = (),
+    stop: signals.Stop | None = None,
+    distributed: bool = False,
+) -> int:
+    """What `train` and `anigan train` do: checks, data, backend, loop; gives the exit code.
+
+    Args:
+      stop: what signals say.
+      distributed: one of several processes, found by JAX.
+    """
+    configs.check(config)
+    with opened(config, workdir, distributed) as (pack, group):
+        # Here: no reader of a run needs the training code.
+        from anigan_jax.training import loop
+
+        return loop.train(config, workdir, pack, command, stop, group)
+
+
+@contextlib.contextmanager
+def opened(
+    config: Config, workdir: Path | None, distributed: bool = False, report: Any = None
+) -> Iterator[tuple[Pack, processes.Group]]:
+    """The packed data, and the processes that train on it together; JAX is started.
+
+    An error of one process ends the others too.
+
+    Args:
+      workdir: of the run that goes on there; None where none does.
+      report: is given the progress of packing, as `dataset.build` takes it.
+    """
+    place = processes.place(os.environ, distributed)
+    world = (place and place.world) or 1
+    if config.run.devices % world:
+        raise UserError(f"run.devices {config.run.devices} is not a multiple of {world} processes")
+    if place is None:
+        # The data first: a mistake in them is reported before JAX takes its seconds to start.
+        pack = verified(config, report)
+        prepare(config, workdir)
+        environment.start()
+        yield pack, processes.ALONE
+        return
+    group = processes.ALONE
+    try:
+        prepare(config, workdir, world)
+        group = processes.join(place, config.run.silent_after, config.run.stuck_after)
+        yield verified(config, report), group
+    except BaseException as error:
+        processes.leave(group, error)
+        raise
+    processes.leave(group)
+
+
+def verified(config: Config, report: Any = None) -> Pack:
+    """The pack of a config's data, every byte of it as it was written."""
+    pack = data_of(config, report)
+    dataset.verify(pack)
+    return pack
+
+
+def prepare(config: Config, workdir: Path | None, world: int = 1) -> None:
+    """Sets the environment that a run, new or resumed, computes in."""
+    threads = None
+    if workdir:
+        refuse_name(workdir)
+        if (workdir / run_dir.RUN).exists():
+            try:
+                threads = run_dir.read_run(workdir)["facts"]["NPROC"]
+            except (KeyError, TypeError) as error:
+                raise UserError(f"{workdir}/{run_dir.RUN} is damaged: {error!r}") from None
+    environment.prepare(config.run.platform, config.run.devices // world, threads)
+
+
+def refuse_name(workdir: Path) -> None:
+    """Refuses a folder that cannot be, or that the checkpoints' library cannot name."""
+    try:
+        str(workdir).encode()
+        workdir.exists()
+    except UnicodeEncodeError:
+        raise UserError(f"--workdir {str(workdir)!a} is not UTF-8; take another name") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"--workdir {str(workdir)!a} cannot be: {error}") from None
+
+
+__all__ = ["DivergedError", "MachineError", "Trained", "UserError", "load", "train"]

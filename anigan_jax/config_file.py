@@ -1,0 +1,232 @@
+"""Config files: found by name, executed, overridden; and the user's own code in them."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import difflib
+import hashlib
+import importlib.util
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import tyro
+
+from anigan_jax.config import PACKAGE, Config
+from anigan_jax.errors import UserError
+
+
+def config_folder() -> Path:
+    """The project's own configs, beside the package."""
+    return Path(__file__).resolve().parent.parent / "configs"
+
+
+def find(name: str) -> Path:
+    """A config by path or by the name of a file in `configs/`."""
+    folder = config_folder()
+    for path in (Path(name), folder / name, folder / f"{name}.py"):
+        if path.is_file() and path.suffix == ".py":
+            return path
+    known = sorted(path.stem for path in folder.glob("*.py"))
+    near = difflib.get_close_matches(Path(name).stem, known, 1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise UserError(f"no config {name!r}.{hint} There are: {', '.join(known)}")
+
+
+def load(name: str) -> Config:
+    """Executes a config file (the user's own, trusted code) and returns its CONFIG.
+
+    It may import the modules beside it.
+
+    Raises:
+      UserError: there is no such file, it fails, or it defines no CONFIG.
+    """
+    path = find(name).resolve()
+    if str(path.parent) not in sys.path:
+        # Last: a neighbor must not hide an installed package.
+        sys.path.append(str(path.parent))
+    module = _execute(f"anigan_config_{path.stem}", path)
+    config = getattr(module, "CONFIG", None)
+    if not isinstance(config, Config):
+        raise UserError(f"{path} defines no CONFIG of type anigan_jax.config.Config")
+    return config
+
+
+def _execute(name: str, path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    # Dataclasses look their module up here.
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException as error:
+        del sys.modules[name]
+        if isinstance(error, UserError) or not isinstance(error, Exception):
+            raise
+        raise UserError(_fault_of(error, path, vars(module))) from None
+    return module
+
+
+def _fault_of(error: Exception, path: Path, names: dict[str, Any]) -> str:
+    """What a config file does wrong, in one line: where, what, and the field that was meant."""
+    line, text = None, str(error)
+    if isinstance(error, SyntaxError) and error.filename == str(path):
+        line, text = error.lineno, error.msg
+    at = error.__traceback__
+    while at:
+        if at.tb_frame.f_code.co_filename == str(path):
+            line = at.tb_lineno
+        at = at.tb_next
+    where, hint = f"{path}, line {line}" if line else str(path), ""
+    if unknown := re.search(r"unexpected keyword argument '(\w+)'", text):
+        classes = [c for c in names.values() if dataclasses.is_dataclass(c)]
+        hint = _near(unknown[1], {f.name for c in classes for f in dataclasses.fields(c)})
+    elif unknown := re.search(r"name '(\w+)' is not defined", text):
+        hint = _near(unknown[1], set(names))
+    return f"{where}: {type(error).__name__}: {text}{hint}"
+
+
+def _near(name: str, known: set[str]) -> str:
+    """'. Did you mean ...?', whatever the case; '' where nothing is near."""
+    lower = {other.lower(): other for other in sorted(known)}
+    near = difflib.get_close_matches(name.lower(), lower, 1)
+    return f". Did you mean {lower[near[0]]!r}?" if near else ""
+
+
+def override(config: Config, argv: list[str], prog: str) -> Config:
+    """Typed overrides; tyro prints help and errors itself, with exit code 2."""
+    return tyro.cli(type(config), args=argv, default=config, prog=prog)
+
+
+def refuse_repeats(argv: list[str]) -> None:
+    """Refuses a flag that is given twice: which one was meant cannot be known."""
+    seen: dict[str, str] = {}
+    for word in argv:
+        flag = word.partition("=")[0]
+        if not flag.startswith("--") or flag == "--":
+            continue
+        # '--a.no-b' and '--a.b', '--a-b' and '--a_b' are the same setting.
+        setting = re.sub(r"(--|\.)no-", r"\1", flag.replace("_", "-"))
+        if setting in seen:
+            also = "" if seen[setting] == flag else f", once as {seen[setting]}"
+            raise UserError(f"{flag} is given twice{also}; give it once")
+        seen[setting] = flag
+
+
+class OwnCode(NamedTuple):
+    """The user's own modules that the classes of a config come from.
+
+    Attributes:
+      files: path below the folder of them all -> the file.
+      modules: module name -> path below that folder; as `config.to_json` takes them.
+    """
+
+    files: dict[str, Path]
+    modules: dict[str, str]
+
+
+def own_code(config: Config) -> OwnCode:
+    """The files that define a config's classes, with the neighbors that they import.
+
+    A class that was typed into an interpreter has no file: it cannot be read back.
+    """
+    own: dict[str, Path] = {}
+    for cls in _classes(config):
+        file = getattr(sys.modules.get(cls.__module__), "__file__", None)
+        if cls.__module__.split(".")[0] != PACKAGE and file:
+            own[cls.__module__] = Path(file).resolve()
+    if not own:
+        return OwnCode({}, {})
+    folder = min((path.parent for path in own.values()), key=lambda path: len(path.parts))
+    found: set[Path] = set()
+    todo = list(own.values())
+    while todo:
+        path = todo.pop()
+        if path not in found and path.is_relative_to(folder):
+            found.add(path)
+            todo += _neighbors(path, folder)
+    files = {path.relative_to(folder).as_posix(): path for path in sorted(found)}
+    names = {n: path.relative_to(folder).as_posix() for n, path in own.items() if path in found}
+    return OwnCode(files, names)
+
+
+def _classes(value: Any) -> Iterator[type]:
+    if dataclasses.is_dataclass(value):
+        yield type(value)
+        for f in dataclasses.fields(value):
+            yield from _classes(getattr(value, f.name))
+    elif isinstance(value, Mapping | tuple):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _classes(item)
+
+
+def _neighbors(path: Path, folder: Path) -> Iterator[Path]:
+    """The files below a folder that a module imports, anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        for name in names:
+            parts = name.split(".")
+            for end in range(1, len(parts) + 1):
+                stem = folder.joinpath(*parts[:end])
+                yield from (
+                    p for p in (stem.with_suffix(".py"), stem / "__init__.py") if p.is_file()
+                )
+
+
+def importer(folder: Path, sha256: Mapping[str, str], trust: bool) -> Callable[[str], ModuleType]:
+    """Gives the modules of a run's own code, as `config.from_json` takes it.
+
+    Args:
+      folder: where the run keeps the files.
+      sha256: path below it -> what the file must have.
+      trust: whether they may be executed.
+
+    Raises:
+      UserError: (the function) not trusted, unknown, or changed.
+    """
+
+    def own(file: str) -> ModuleType:
+        if file not in sha256:
+            raise UserError(f"a class of {file} was defined outside of any file; it cannot be read")
+        if not trust:
+            raise UserError(
+                f"this run has classes of its own, and opening it would run {folder / file}. Read "
+                "that file; if you trust it, pass --trust (in Python: trust=True)"
+            )
+        for name, expected in sha256.items():
+            path = folder / name
+            if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != expected:
+                raise UserError(f"{path} is absent or not the file that the run was trained with")
+        known = hashlib.sha256("".join(sha256.values()).encode()).hexdigest()[:12]
+        module = f"anigan_run_{known}_{Path(file).stem}"
+        return sys.modules.get(module) or _with_neighbors(module, folder, file, set(sha256))
+
+    return own
+
+
+def _with_neighbors(module: str, folder: Path, file: str, files: set[str]) -> ModuleType:
+    """Executes a file whose imports find the run's own files first, whatever was imported."""
+    names = {Path(name).with_suffix("").as_posix().replace("/", ".") for name in files}
+    names |= {name.removesuffix(".__init__") for name in names}
+    hidden = {name: sys.modules.pop(name) for name in names & sys.modules.keys()}
+    sys.path.insert(0, str(folder))
+    # The run directory is only read: no bytecode is left in it.
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        return _execute(module, folder / file)
+    finally:
+        sys.dont_write_bytecode = before
+        sys.path.remove(str(folder))
+        for name in names:
+            sys.modules.pop(name, None)
+        sys.modules.update(hidden)
