@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from anigan_jax import config as configs
@@ -147,8 +148,8 @@ def load(path: str | Path, checkpoint: str | int | None = None, *, trust: bool =
     environment.start()
     trees = safetensors.unflatten(safetensors.read(file))
     state = TrainState(
-        step=np.int32(about.get("step", 0)),
-        key=np.zeros(2, np.uint32),
+        step=jnp.int32(about.get("step", 0)),
+        key=jnp.zeros(2, jnp.uint32),
         params=trees.get("params", {}),
         stats={player: {} for player in trees.get("params", {})} | trees.get("stats", {}),
         opt_state={},

@@ -332,9 +332,9 @@ def check(config: Config) -> None:
     ):
         if value < low:
             faults.append(f"{path} is {value}; it must be at least {low}")
-    for path, value in _numbers("", to_json(config)):
-        if not math.isfinite(value):
-            faults.append(f"{path} is {value}; it must be a finite number")
+    for path, number in _numbers("", to_json(config)):
+        if not math.isfinite(number):
+            faults.append(f"{path} is {number}; it must be a finite number")
     for player, settings in config.optimizers.items():
         faults += _optimizer_faults(f"optimizers.{player}", settings)
     if run.evaluate_every > 0 and run.evaluate_every % max(run.checkpoint_every, 1):

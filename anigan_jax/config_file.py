@@ -19,16 +19,33 @@ import tyro
 from anigan_jax.config import PACKAGE, Config
 from anigan_jax.errors import UserError
 
+RENAMED = {
+    "seed_tsinghua_dcgan": "tsinghua_dcgan",
+    "seed_cyclegan": "tsinghua_cyclegan",
+    "seed_cartoongan": "tsinghua_cartoongan",
+    "seed_text_encoder": "sjtu_text_encoder",
+    "seed_text_gan": "sjtu_text_gan",
+    "seed_text_gan_128": "sjtu_text_gan_128",
+    "seed_keras_dynamic": "csc412_keras_dcgan",
+    "seed_pytorch_dcgan": "aiub_dcgan",
+    "seed_dcgan_baseline": "ucsd_dcgan",
+    "seed_sn_dcgan": "ucsd_sn_dcgan",
+}
+"""Former names of configs -> the names that they have now."""
+
 
 def config_folder() -> Path:
-    """The project's own configs, beside the package."""
-    return Path(__file__).resolve().parent.parent / "configs"
+    """The project's own configs: in the package where it is installed, beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    installed = package / "configs"
+    return installed if installed.is_dir() else package.parent / "configs"
 
 
 def find(name: str) -> Path:
-    """A config by path or by the name of a file in `configs/`."""
+    """A config by path or by the name, also a former one, of a file in `configs/`."""
     folder = config_folder()
-    for path in (Path(name), folder / name, folder / f"{name}.py"):
+    new = RENAMED.get(name.removesuffix(".py"), name)
+    for path in (Path(name), folder / new, folder / f"{new}.py"):
         if path.is_file() and path.suffix == ".py":
             return path
     known = sorted(path.stem for path in folder.glob("*.py"))
@@ -46,6 +63,8 @@ def load(name: str) -> Config:
       UserError: there is no such file, it fails, or it defines no CONFIG.
     """
     path = find(name).resolve()
+    if (old := Path(name).stem) != path.stem:
+        print(f"note: the config {old} is now called {path.stem}", file=sys.stderr)
     if str(path.parent) not in sys.path:
         # Last: a neighbor must not hide an installed package.
         sys.path.append(str(path.parent))

@@ -163,8 +163,7 @@ class Health(NamedTuple):
     stop: Array
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(flax.struct.PyTreeNode):
     """All that training is; a checkpoint is this tree and nothing else.
 
     Attributes:

@@ -40,7 +40,7 @@ def printable(text: object) -> str:
     return "".join(shown)
 
 
-def machine_fault(error: BaseException, folder: Path) -> str | None:
+def machine_fault(error: BaseException | None, folder: Path) -> str | None:
     """What failed below the program: disk, memory; None where the fault is another.
 
     Args:

@@ -6,12 +6,17 @@ Logits are (B,); computed in float32 at least. Weights belong to the caller.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.nn import softplus
+from jaxtyping import Bool, Float, Integer
+
+Logits = Float[Array, " b"]
+PerExample = Float[Array, " b"]
+RGB = Float[Array, "b h w 3"]
 
 
 def _checked(*logits: Array) -> tuple[Array, ...]:
@@ -21,7 +26,7 @@ def _checked(*logits: Array) -> tuple[Array, ...]:
     return tuple(x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in logits)
 
 
-def bce(logits: Array, target: float) -> Array:
+def bce(logits: Logits, target: float) -> PerExample:
     """Binary cross-entropy on logits, (B,) -> (B,): target softplus(-x) + (1 - target) softplus(x).
 
     Source: Goodfellow et al. 2014, eq. 1, in the stable form.
@@ -30,60 +35,70 @@ def bce(logits: Array, target: float) -> Array:
     return target * softplus(-x) + (1 - target) * softplus(x)
 
 
-def non_saturating_d(real: Array, fake: Array, real_label=1.0, fake_label=0.0):
+def non_saturating_d(
+    real: Logits, fake: Logits, real_label: float = 1.0, fake_label: float = 0.0
+) -> tuple[PerExample, PerExample]:
     """BCE of D: (B,), (B,) -> two terms (B,). Source: Goodfellow et al. 2014, eq. 1."""
     real, fake = _checked(real, fake)
     return bce(real, real_label), bce(fake, fake_label)
 
 
-def non_saturating_g(fake: Array, real: Array, real_label=1.0):
+def non_saturating_g(fake: Logits, real: Logits, real_label: float = 1.0) -> PerExample:
     """-log D(G(z)), (B,). Source: Goodfellow et al. 2014, section 3. `real` is unused."""
     return bce(fake, 1.0)
 
 
-def minimax_g(fake: Array, real: Array, real_label=1.0):
+def minimax_g(fake: Logits, real: Logits, real_label: float = 1.0) -> PerExample:
     """log(1 - D(G(z))) = -softplus(x), (B,). Source: Goodfellow et al. 2014, eq. 1."""
     (fake,) = _checked(fake)
     return -softplus(fake)
 
 
-def least_squares_d(real: Array, fake: Array, real_label=1.0, fake_label=0.0):
+def least_squares_d(
+    real: Logits, fake: Logits, real_label: float = 1.0, fake_label: float = 0.0
+) -> tuple[PerExample, PerExample]:
     """Squared distances to the labels. Departs: without the paper's 1/2. Mao et al. 2017."""
     real, fake = _checked(real, fake)
     return (real - real_label) ** 2, (fake - fake_label) ** 2
 
 
-def least_squares_g(fake: Array, real: Array, real_label=1.0):
+def least_squares_g(fake: Logits, real: Logits, real_label: float = 1.0) -> PerExample:
     """Squared distance of fakes to 1, (B,). Source: Mao et al. 2017, eq. 2, without 1/2."""
     (fake,) = _checked(fake)
     return (fake - 1.0) ** 2
 
 
-def hinge_d(real: Array, fake: Array, real_label=1.0, fake_label=0.0):
+def hinge_d(
+    real: Logits, fake: Logits, real_label: float = 1.0, fake_label: float = 0.0
+) -> tuple[PerExample, PerExample]:
     """max(0, 1 - real), max(0, 1 + fake); labels unused. Miyato et al. 2018, eq. 16."""
     real, fake = _checked(real, fake)
     return jax.nn.relu(1 - real), jax.nn.relu(1 + fake)
 
 
-def wasserstein_d(real: Array, fake: Array, real_label=1.0, fake_label=0.0):
+def wasserstein_d(
+    real: Logits, fake: Logits, real_label: float = 1.0, fake_label: float = 0.0
+) -> tuple[PerExample, PerExample]:
     """-real, fake; labels unused. Source: Arjovsky et al. 2017, eq. 3."""
     real, fake = _checked(real, fake)
     return -real, fake
 
 
-def wasserstein_g(fake: Array, real: Array, real_label=1.0):
+def wasserstein_g(fake: Logits, real: Logits, real_label: float = 1.0) -> PerExample:
     """-fake, (B,); G's loss of the hinge too. Source: Arjovsky et al. 2017."""
     (fake,) = _checked(fake)
     return -fake
 
 
-def relativistic_d(real: Array, fake: Array, real_label=1.0, fake_label=0.0):
+def relativistic_d(
+    real: Logits, fake: Logits, real_label: float = 1.0, fake_label: float = 0.0
+) -> tuple[PerExample, PerExample]:
     """Zeros, and softplus(fake - real) for pairs. Jolicoeur-Martineau 2019; R3GAN."""
     real, fake = _checked(real, fake)
     return jnp.zeros_like(real), softplus(fake - real)
 
 
-def relativistic_g(fake: Array, real: Array, real_label=1.0):
+def relativistic_g(fake: Logits, real: Logits, real_label: float = 1.0) -> PerExample:
     """softplus(real - fake) for pairs, (B,). Source: as `relativistic_d`."""
     fake, real = _checked(fake, real)
     return softplus(real - fake)
@@ -98,8 +113,8 @@ class Adversarial(NamedTuple):
       pairs: whether G's loss reads the logits of reals; else they may be anything.
     """
 
-    d: Callable
-    g: Callable
+    d: Callable[..., tuple[Array, Array]]
+    g: Callable[..., Array]
     pairs: bool = False
 
 
@@ -111,13 +126,21 @@ ADVERSARIAL = {
     "wasserstein": Adversarial(wasserstein_d, wasserstein_g),
     "relativistic": Adversarial(relativistic_d, relativistic_g, pairs=True),
 }
-AdversarialName = Literal[tuple(ADVERSARIAL)]  # type: ignore[valid-type]
-"""A key of `ADVERSARIAL`: what settings may name."""
+if TYPE_CHECKING:
+    AdversarialName = str
+else:
+    # A checker of types cannot read a table; the command line and `config.check` can.
+    AdversarialName = Literal[tuple(ADVERSARIAL)]
 
 
 def matching_aware_d(
-    d: Callable, right: Array, wrong: Array, fake: Array, real_label=1.0, fake_label=0.0
-) -> tuple[Array, Array, Array]:
+    d: Callable[..., tuple[Array, Array]],
+    right: Logits,
+    wrong: Logits,
+    fake: Logits,
+    real_label: float = 1.0,
+    fake_label: float = 0.0,
+) -> tuple[PerExample, PerExample, PerExample]:
     """Three terms (B,) of a D that judges an image and a text together.
 
     Args:
@@ -133,12 +156,14 @@ def matching_aware_d(
     return real_term, d(right, wrong, real_label, fake_label)[1], fake_term
 
 
-def interpolate_texts(one: Array, other: Array, beta: float) -> Array:
+def interpolate_texts(
+    one: Float[Array, "*s"], other: Float[Array, "*s"], beta: float
+) -> Float[Array, "*s"]:
     """beta one + (1 - beta) other: texts that no caption has. Reed et al. 2016, eq. 5."""
     return beta * one + (1 - beta) * other
 
 
-def joint_embedding(scores: Array, same: Array) -> Array:
+def joint_embedding(scores: Float[Array, "n n"], same: Bool[Array, "n n"]) -> Float[Array, " n"]:
     """Structured joint embedding of images and texts, (N, N) -> (N,).
 
     Args:
@@ -161,14 +186,14 @@ def joint_embedding(scores: Array, same: Array) -> Array:
     negative = jnp.where(same, 0.0, 1.0).astype(scores.dtype)
     match = jnp.diagonal(scores)[:, None]
 
-    def mean_hinge(scores, negative):
+    def mean_hinge(scores: Array, negative: Array) -> Array:
         terms = negative * jax.nn.relu(1 + scores - match)
         return terms.sum(1) / jnp.maximum(negative.sum(1), 1)
 
     return mean_hinge(scores, negative) + mean_hinge(scores.T, negative.T)
 
 
-def cross_entropy(logits: Array, labels: Array) -> Array:
+def cross_entropy(logits: Float[Array, "b c"], labels: Integer[Array, " b"]) -> PerExample:
     """-log softmax(logits)[label]: (B, C), (B,) integers -> (B,)."""
     if logits.ndim != 2 or labels.shape != logits.shape[:1]:
         raise ValueError(f"logits {logits.shape} and labels {labels.shape} are no (B, C), (B,)")
@@ -177,14 +202,14 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
     return jax.nn.logsumexp(x, axis=1) - jnp.sum(hot * x, axis=1)
 
 
-def l1(one: Array, other: Array) -> Array:
+def l1(one: Float[Array, " b *s"], other: Float[Array, " b *s"]) -> PerExample:
     """Mean absolute difference of each example: (B, ...), (B, ...) -> (B,)."""
     if one.shape != other.shape:
         raise ValueError(f"shapes differ: {one.shape} and {other.shape}")
     return jnp.mean(jnp.abs(one - other).reshape(one.shape[0], -1), axis=1)
 
 
-def gram(features: Array) -> Array:
+def gram(features: Float[Array, "b h w c"]) -> Float[Array, "b c c"]:
     """Gram matrices (B, C, C) of maps (B, H, W, C), divided by H W C.
 
     Source: Gatys et al. 2016, eq. 3, with the factor of Johnson et al. 2016, eq. 3.
@@ -198,13 +223,13 @@ def gram(features: Array) -> Array:
 YUV = ((0.299, 0.587, 0.114), (-0.14713, -0.28886, 0.436), (0.615, -0.51499, -0.10001))
 
 
-def grayscale(one: Array, other: Array) -> Array:
+def grayscale(one: RGB, other: RGB) -> PerExample:
     """Mean absolute difference of luminance: (B, H, W, 3) twice -> (B,). Tsinghua."""
     luminance = jnp.array(YUV[0], one.dtype)
     return l1(one @ luminance, other @ luminance)
 
 
-def huber(x: Array) -> Array:
+def huber(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
     """x^2 / 2 up to 1, |x| - 1/2 beyond; any shape. Source: Huber 1964."""
     size = jnp.abs(x)
     # Without a branch: no square overflows, and the gradient is 1 at 1.
@@ -212,7 +237,7 @@ def huber(x: Array) -> Array:
     return clipped * (size - 0.5 * clipped)
 
 
-def color(one: Array, other: Array) -> Array:
+def color(one: RGB, other: RGB) -> PerExample:
     """L1 of luminance plus Huber of both color differences: (B, H, W, 3) twice -> (B,).
 
     Source: Chen et al. 2020 (AnimeGAN), eq. 4 and 5; Tsinghua names the loss alone.
@@ -225,7 +250,7 @@ def color(one: Array, other: Array) -> Array:
     return (jnp.abs(y).sum((1, 2)) + huber(uv).sum((1, 2, 3))) / places
 
 
-def total_variation(images: Array) -> Array:
+def total_variation(images: Float[Array, "b h w c"]) -> PerExample:
     """Mean squared step to the next pixel, down plus right: (B, H, W, C) -> (B,).
 
     Source: Mahendran and Vedaldi 2015, section 3.2.2 with beta 2, as AnimeGAN's code has it.
@@ -234,7 +259,7 @@ def total_variation(images: Array) -> Array:
     return (down**2).mean((1, 2, 3)) + (right**2).mean((1, 2, 3))
 
 
-def r1(discriminate: Callable[[Array], Array], images: Array) -> Array:
+def r1(discriminate: Callable[[Array], Array], images: Float[Array, " b *s"]) -> PerExample:
     """Squared gradient norm of D at each image, (B, ...) -> (B,).
 
     Exact only where D does not mix the examples of a batch (batch norm in training
@@ -248,7 +273,12 @@ def r1(discriminate: Callable[[Array], Array], images: Array) -> Array:
 r2 = r1
 
 
-def gradient_penalty(discriminate, real: Array, fake: Array, mix: Array) -> Array:
+def gradient_penalty(
+    discriminate: Callable[[Array], Array],
+    real: Float[Array, " b *s"],
+    fake: Float[Array, " b *s"],
+    mix: Float[Array, " b"],
+) -> PerExample:
     """(|gradient| - 1)^2 at mix real + (1 - mix) fake, (B,); `mix` (B,) in [0, 1].
 
     Source: Gulrajani et al. 2017, eq. 3, without lambda.

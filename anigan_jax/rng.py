@@ -10,8 +10,14 @@ import enum
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Integer, Key, UInt32
 
 from anigan_jax.core import Array, Keys
+
+RawKey = UInt32[Array, " 2"]
+ExampleKeys = Key[Array, " b"]
+Examples = Integer[Array, " b"]
+Step = Integer[Array, ""]
 
 
 class Stream(enum.IntEnum):
@@ -38,12 +44,12 @@ class Salt(enum.IntEnum):
     FLIP_B = 6
 
 
-def root_key(seed: int) -> Array:
+def root_key(seed: int) -> RawKey:
     """Raw (2,) uint32 data of the root key of a run."""
     return jax.random.key_data(jax.random.key(seed, impl="threefry2x32"))
 
 
-def stream_key(raw: Array, stream: Stream, *indices: Array | int) -> Array:
+def stream_key(raw: RawKey, stream: Stream, *indices: Step | int) -> Key[Array, ""]:
     """Folds a stream and then indices into the root key; () typed key."""
     key = jax.random.wrap_key_data(raw, impl="threefry2x32")
     for index in (int(stream), *indices):
@@ -51,18 +57,23 @@ def stream_key(raw: Array, stream: Stream, *indices: Array | int) -> Array:
     return key
 
 
-def example_keys(key: Array, examples: Array) -> Array:
+def example_keys(key: Key[Array, ""], examples: Examples) -> ExampleKeys:
     """One key per global example index: () key, (b,) int32 -> (b,) keys."""
     return jax.vmap(lambda index: jax.random.fold_in(key, index))(examples)
 
 
-def children(keys: Array, salt: int) -> Array:
+def children(keys: ExampleKeys, salt: int) -> ExampleKeys:
     """One child of each key: (b,) -> (b,)."""
     return jax.vmap(lambda key: jax.random.fold_in(key, int(salt)))(keys)
 
 
 def update_keys(
-    raw: Array, step: Array, position: int, repeat: Array | int, examples: Array, z: Array
+    raw: RawKey,
+    step: Step,
+    position: int,
+    repeat: Step | int,
+    examples: Examples,
+    z: Float[Array, "b z"],
 ) -> Keys:
     """Keys of one repeat of one update.
 
@@ -83,20 +94,20 @@ def update_keys(
 
 
 def latents(
-    raw: Array, step: Array, noise_stream: int, repeat: Array | int, examples: Array, z_dim: int
-) -> Array:
+    raw: RawKey, step: Step, noise_stream: int, repeat: Step | int, examples: Examples, z_dim: int
+) -> Float[Array, "b {z_dim}"]:
     """(b, z_dim) standard normal latents of one repeat; arguments as `update_keys`."""
     key = stream_key(raw, Stream.NOISE, step, noise_stream, repeat)
     return normal(example_keys(key, examples), (z_dim,))
 
 
-def below(keys: Array, count: Array | int) -> Array:
+def below(keys: ExampleKeys, count: Integer[Array, " ..."] | int) -> Integer[Array, " b"]:
     """One integer in 0..count-1 for each key: (b,), () or (b,) -> (b,) int32."""
     draw = jax.vmap(jax.random.uniform)(keys)
     # The product may round up to count.
     return jnp.minimum((draw * count).astype(jnp.int32), count - 1)
 
 
-def normal(keys: Array, shape: tuple[int, ...]) -> Array:
+def normal(keys: ExampleKeys, shape: tuple[int, ...]) -> Float[Array, "b ..."]:
     """Standard normal float32 numbers, one draw per key: (b,) -> (b, *shape)."""
     return jax.vmap(lambda key: jax.random.normal(key, shape, jnp.float32))(keys)

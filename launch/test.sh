@@ -1,7 +1,13 @@
 #!/usr/bin/env bash
-# Lints and runs all tests in an environment of its own; arguments go to pytest.
+# Lints, checks types and runs all tests in an environment of its own; arguments go to pytest.
+#   --quick   first: leaves out tests marked slow or long; what to run between edits
 # With CI set, of the versions and hashes in requirements-test.lock.
 set -euo pipefail
+chosen=()
+if [ "${1:-}" = --quick ]; then
+  shift
+  chosen=(-m "not slow and not long")
+fi
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh" "[test,tfds]" \
   "${CI:+launch/requirements-test.lock}"
 # The oracle: 2.13 is the release the tolerances were measured with. Never a GPU build.
@@ -23,4 +29,5 @@ command -v strace >/dev/null || {
 } || echo "no strace here: the tests that replay a save are skipped"
 ruff check .
 ruff format --check .
-exec python -m pytest -n 2 "$@"
+mypy
+exec python -m pytest -n 2 "${chosen[@]}" "$@"

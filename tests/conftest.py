@@ -6,6 +6,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+import shapes  # noqa: F401  (before the package, whose imports it watches)
 
 from anigan_jax.cli import main
 from anigan_jax.runtime import environment

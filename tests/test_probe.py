@@ -92,7 +92,7 @@ def test_features_are_all_maps_before_the_logit_pooled_by_hand(output):
     method, state = start(config)
     params, stats = state.params["d"], shaken(state.stats["d"], 7)
     images = jnp.tanh(draw(0, 3, 16, 16, 3))
-    represent = jax.jit(method.represent)
+    features = jax.jit(method.features)
     got = features(params, stats, images)
 
     kernels = [params[f"down{i}"]["weight"]["kernel"] for i in (1, 2, 3)]

@@ -18,7 +18,8 @@ RIGHT, WRONG, FAKE = VALUES.normal(0, 3, (3, 9)).astype("f")
 def test_matching_aware_terms_treat_a_wrong_text_as_a_fake(name):
     """SJTU, algorithm 1: L(right) + L(wrong) + L(fake), for every adversarial loss."""
     d = losses.ADVERSARIAL[name].d
-    got = losses.matching_aware_d(d, RIGHT, WRONG, FAKE, 0.9, 0.1)
+    right, wrong, fake = map(jnp.array, (RIGHT, WRONG, FAKE))
+    got = losses.matching_aware_d(d, right, wrong, fake, 0.9, 0.1)
     real_term, fake_term, _ = ORACLE[name]
     want = (
         real_term(RIGHT, FAKE, 0.9, 0.1),
@@ -28,7 +29,7 @@ def test_matching_aware_terms_treat_a_wrong_text_as_a_fake(name):
     for g, w in zip(got, want, strict=True):
         np.testing.assert_allclose(g, w, rtol=2e-6, atol=1e-6)
     jitted = jax.jit(lambda *x: losses.matching_aware_d(d, *x))(RIGHT, WRONG, FAKE)
-    for g, w in zip(jitted, losses.matching_aware_d(d, RIGHT, WRONG, FAKE), strict=True):
+    for g, w in zip(jitted, losses.matching_aware_d(d, right, wrong, fake), strict=True):
         np.testing.assert_allclose(g, w, rtol=1e-6, atol=1e-7)
 
 

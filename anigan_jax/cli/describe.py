@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from anigan_jax import config as configs
+from anigan_jax import config_file
 from anigan_jax.cli.common import arguments
 from anigan_jax.config import Config
 from anigan_jax.report.table import Table, as_text
@@ -14,7 +14,7 @@ from anigan_jax.runtime import environment
 def describe(argv: list[str]) -> int:
     """Prints the layers of a config's networks."""
     args = arguments("describe", argv, config={"positional": True}, json={"action": "store_true"})
-    config = configs.load(args.config)
+    config = config_file.load(args.config)
     environment.prepare("cpu")
     found = described(config)
     print(

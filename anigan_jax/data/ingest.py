@@ -7,6 +7,7 @@ import hashlib
 import multiprocessing
 import os
 import resource
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
@@ -242,6 +243,8 @@ def _pool(workers: int) -> concurrent.futures.ProcessPoolExecutor:
 
 def _limit() -> None:
     """Bounds a worker, so that one hostile file cannot take the machine."""
+    if sys.platform == "darwin":
+        return  # It refuses every such limit.
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     most = WORKER_MEMORY if hard == resource.RLIM_INFINITY else min(WORKER_MEMORY, hard)
     resource.setrlimit(resource.RLIMIT_AS, (most, hard))

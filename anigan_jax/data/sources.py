@@ -17,6 +17,7 @@ class Source:
     """Base of data settings; images are square RGB of `size` pixels."""
 
     path = ""
+    size = 0
     policy = "error"
     test = 0.0
     without = ()

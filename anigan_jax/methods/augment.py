@@ -5,21 +5,26 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float, Key, Shaped, UInt8
 
 
-def signed(images: Array) -> Array:
+def signed(images: UInt8[Array, "*s"]) -> Float[Array, "*s"]:
     """uint8 -> float32 in [-1, 1], any shape."""
     # One rounding; x / 127.5 - 1 may become a multiply-add or not, as fusion decides.
     return (2 * images.astype(jnp.int32) - 255).astype(jnp.float32) / 255
 
 
-def random_flip(images: Array, keys: Array) -> Array:
+def random_flip(
+    images: Shaped[Array, "b h w c"], keys: Key[Array, " b"]
+) -> Shaped[Array, "b h w c"]:
     """Mirrors each of (b, H, W, C) with probability 1/2; (b,) keys."""
     coins = jax.vmap(jax.random.bernoulli)(keys)
     return jnp.where(coins[:, None, None, None], images[:, :, ::-1], images)
 
 
-def diff_augment(images: Array, keys: Array, policy: tuple[str, ...]) -> Array:
+def diff_augment(
+    images: Float[Array, "b s s c"], keys: Key[Array, " b"], policy: tuple[str, ...]
+) -> Float[Array, "b s s c"]:
     """DiffAugment of (b, H, W, C) images in [-1, 1]; differentiable, a key per example.
 
     Source: Zhao et al. 2020; constants of its reference code.

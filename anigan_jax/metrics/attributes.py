@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Bool, Integer
 from scipy.stats import binomtest
 
+Colors = Integer[np.ndarray, "n 2"]
 PARTS = ("hair", "eyes", "both")
 
 
@@ -20,14 +22,14 @@ class Share(NamedTuple):
     n: int
 
 
-def share(right: np.ndarray) -> Share:
+def share(right: Bool[np.ndarray, " n"]) -> Share:
     """The share of True in (n,) bool; n at least 1. Source: Wilson 1927."""
     count, n = int(right.sum()), len(right)
     interval = binomtest(count, n).proportion_ci(0.95, method="wilson")
     return Share(count / n, float(interval.low), float(interval.high), count, n)
 
 
-def shares(found: np.ndarray, asked: np.ndarray) -> dict[str, Share]:
+def shares(found: Colors, asked: Colors) -> dict[str, Share]:
     """Shares of 'hair', 'eyes' and 'both' right.
 
     Args:
@@ -42,7 +44,7 @@ def shares(found: np.ndarray, asked: np.ndarray) -> dict[str, Share]:
     return dict(zip(PARTS, map(share, (equal[:, 0], equal[:, 1], equal.all(1))), strict=True))
 
 
-def shuffled(found: np.ndarray, asked: np.ndarray, seed: int) -> dict[str, Share]:
+def shuffled(found: Colors, asked: Colors, seed: int) -> dict[str, Share]:
     """`shares` against the prompts in another order: what no obedience would give.
 
     With equally many prompts of each color the expectation is 1 / number of colors.
@@ -51,7 +53,7 @@ def shuffled(found: np.ndarray, asked: np.ndarray, seed: int) -> dict[str, Share
     return shares(found, asked[order])
 
 
-def by_class(found: np.ndarray, asked: np.ndarray, part: int) -> dict[int, Share]:
+def by_class(found: Colors, asked: Colors, part: int) -> dict[int, Share]:
     """Class index -> share right, for each class that was asked; part 0: hair, 1: eyes."""
     equal = found[:, part] == asked[:, part]
     return {int(c): share(equal[asked[:, part] == c]) for c in np.unique(asked[:, part])}

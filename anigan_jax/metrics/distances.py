@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from jaxtyping import Float64, Num
+
+FeaturesN = Num[np.ndarray, "n d"] | list[list[float]]
+FeaturesM = Num[np.ndarray, "m d"] | list[list[float]]
 
 # Cells of one block of an (N, M) matrix: 32 MiB of float64, so that a handful of
 # temporaries stay far below 1 GB whatever N and M are.
 CELLS = 2**22
 
 
-def rows(features: np.ndarray, least: int = 1, name: str = "features") -> np.ndarray:
+def rows(features: FeaturesN, least: int = 1, name: str = "features") -> Float64[np.ndarray, "n d"]:
     """Features as float64, checked.
 
     Args:
@@ -40,7 +44,9 @@ def rows(features: np.ndarray, least: int = 1, name: str = "features") -> np.nda
     return features
 
 
-def pair(fake: np.ndarray, real: np.ndarray, least: int = 1) -> tuple[np.ndarray, np.ndarray]:
+def pair(
+    fake: FeaturesN, real: FeaturesM, least: int = 1
+) -> tuple[Float64[np.ndarray, "n d"], Float64[np.ndarray, "m d"]]:
     """(N, d) and (M, d) as `rows` gives them. Raises ValueError also where the d differ."""
     fake, real = rows(fake, least, "fake features"), rows(real, least, "real features")
     if fake.shape[1] != real.shape[1]:
@@ -61,7 +67,9 @@ def blocks(n: int, columns: int) -> Iterator[slice]:
     return (slice(i, min(i + step, n)) for i in range(0, n, step))
 
 
-def squares(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def squares(
+    a: Float64[np.ndarray, "n d"], b: Float64[np.ndarray, "m d"]
+) -> Float64[np.ndarray, "n m"]:
     """Squared Euclidean distances (N, M) of (N, d) and (M, d) float64, by matrix product.
 
     Never negative; each is within `slack` of the exact value. Distances far smaller than
@@ -74,7 +82,9 @@ def squares(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.maximum(out, 0, out=out)
 
 
-def slack(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def slack(
+    a: Float64[np.ndarray, "n d"], b: Float64[np.ndarray, "m d"]
+) -> Float64[np.ndarray, "n m"]:
     """(N, M) bounds of the rounding error of `squares(a, b)`, of moving the rows included.
 
     Source: Higham 2002 (Accuracy and Stability of Numerical Algorithms), eq. 3.5, doubled.
@@ -83,6 +93,6 @@ def slack(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return unit * (_norms(a)[:, None] + _norms(b))
 
 
-def _norms(a: np.ndarray) -> np.ndarray:
+def _norms(a: Float64[np.ndarray, "n d"]) -> Float64[np.ndarray, " n"]:
     """(N,) squared lengths; unlike (a * a).sum(1) without another (N, d)."""
     return np.einsum("nd,nd->n", a, a)

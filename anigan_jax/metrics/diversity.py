@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Integer, Num, Shaped
 
 from anigan_jax.metrics.distances import rows, whole
 
@@ -46,7 +47,9 @@ class InceptionScore(NamedTuple):
     std: float
 
 
-def histogram(labels: np.ndarray, sizes: tuple[int, ...]) -> np.ndarray:
+def histogram(
+    labels: Integer[np.ndarray, "n p"], sizes: tuple[int, ...]
+) -> Integer[np.ndarray, " ..."]:
     """How many rows of (N, p) class indices lie in each cell of shape `sizes` (p numbers).
 
     Raises:
@@ -61,7 +64,9 @@ def histogram(labels: np.ndarray, sizes: tuple[int, ...]) -> np.ndarray:
     return np.bincount(cells, minlength=math.prod(sizes)).reshape(sizes)
 
 
-def modes(fake: np.ndarray, real: np.ndarray, sizes: tuple[int, ...]) -> Modes:
+def modes(
+    fake: Integer[np.ndarray, "n p"], real: Integer[np.ndarray, "m p"], sizes: tuple[int, ...]
+) -> Modes:
     """Which combinations of classes appear: a collapse shows at once.
 
     Args:
@@ -97,8 +102,11 @@ def _entropy(shares: np.ndarray) -> float:
 
 
 def pairs(
-    n: int, seed: int, count: int | None = None, groups: np.ndarray | None = None
-) -> np.ndarray:
+    n: int,
+    seed: int,
+    count: int | None = None,
+    groups: Shaped[np.ndarray, " n"] | None = None,
+) -> Integer[np.ndarray, "c 2"]:
     """Random pairs of n rows in which no row comes twice.
 
     Being disjoint, the distances of the pairs are independent.
@@ -131,7 +139,11 @@ def pairs(
     return found[:count]
 
 
-def diversity(images: np.ndarray, distance: Callable, chosen: np.ndarray) -> Diversity:
+def diversity(
+    images: Num[np.ndarray, "n ..."],
+    distance: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    chosen: Integer[np.ndarray, "c 2"],
+) -> Diversity:
     """Mean distance of pairs, say LPIPS; put beside it what real images give.
 
     Args:
@@ -151,7 +163,9 @@ def diversity(images: np.ndarray, distance: Callable, chosen: np.ndarray) -> Div
     return Diversity(float(found.mean()), float(error), len(found))
 
 
-def inception_score(probabilities: np.ndarray, seed: int, splits: int = 10) -> InceptionScore:
+def inception_score(
+    probabilities: Num[np.ndarray, "n c"], seed: int, splits: int = 10
+) -> InceptionScore:
     """exp of the mean KL divergence of each row from the mean row, over splits.
 
     It says something only of a network trained for the domain.

@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float64
 
-from anigan_jax.metrics.distances import blocks, pair, rows
+from anigan_jax.metrics.distances import FeaturesM, FeaturesN, blocks, pair, rows
 
 # Relative to the largest entry or eigenvalue: what rounding may do to a covariance.
 ROUNDING = 1e-6
@@ -18,11 +19,11 @@ ROUNDING = 1e-6
 class Moments(NamedTuple):
     """What a Gaussian needs: `mean` (d,) and `covariance` (d, d), float64."""
 
-    mean: np.ndarray
-    covariance: np.ndarray
+    mean: Float64[np.ndarray, " d"]
+    covariance: Float64[np.ndarray, "d d"]
 
 
-def moments(features: np.ndarray) -> Moments:
+def moments(features: FeaturesN) -> Moments:
     """Mean and covariance of (N, d) features, with divisor N - 1.
 
     Two passes in float64: a one-pass E[xx] - mm loses all digits of features that lie far
@@ -68,7 +69,7 @@ def between(a: Moments, b: Moments) -> float:
     return float(gap @ gap + np.trace(a.covariance) + np.trace(b.covariance) - 2 * norm)
 
 
-def _root(covariance: np.ndarray) -> np.ndarray:
+def _root(covariance: Float64[np.ndarray, "d d"]) -> Float64[np.ndarray, "d r"]:
     """R (d, rank) with R R^T = covariance. Raises ValueError where an eigenvalue is negative."""
     values, vectors = np.linalg.eigh(covariance)
     top = np.abs(values).max()
@@ -79,7 +80,7 @@ def _root(covariance: np.ndarray) -> np.ndarray:
     return vectors[:, some] * np.sqrt(values[some])
 
 
-def distance(fake: np.ndarray, real: np.ndarray) -> float:
+def distance(fake: FeaturesN, real: FeaturesM) -> float:
     """Squared Fréchet distance of two feature sets, as `between` has it.
 
     It is biased upwards, for two sets of N unit Gaussians by 2 d / N + d (d + 1) / (2 N):
@@ -99,7 +100,7 @@ def distance(fake: np.ndarray, real: np.ndarray) -> float:
     return between(moments(fake), moments(real))
 
 
-def distance_of_few(fake: np.ndarray, real: np.ndarray) -> float:
+def distance_of_few(fake: FeaturesN, real: FeaturesM) -> float:
     """The same number for any N and M from 2, by singular values of an (N, M) matrix.
 
     Tr (C1 C2)^(1/2) is the nuclear norm of X Y^T / sqrt((N - 1)(M - 1)) with centered X and

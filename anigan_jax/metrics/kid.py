@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from anigan_jax.metrics.distances import blocks, pair, squares, whole
+from anigan_jax.metrics.distances import FeaturesM, FeaturesN, blocks, pair, squares, whole
 
+Kernel = Callable[[np.ndarray, np.ndarray], np.ndarray]
 # Of google-research/cmmd: the bandwidth for CLIP embeddings, and a factor for the eye.
 SIGMA = 10.0
 SCALE = 1000.0
@@ -21,7 +22,7 @@ class Kid(NamedTuple):
     std: float
 
 
-def polynomial_mmd(fake: np.ndarray, real: np.ndarray, biased: bool = False) -> float:
+def polynomial_mmd(fake: FeaturesN, real: FeaturesM, biased: bool = False) -> float:
     """Squared MMD with the kernel (x . y / d + 1)^3, over all rows.
 
     Args:
@@ -40,7 +41,13 @@ def polynomial_mmd(fake: np.ndarray, real: np.ndarray, biased: bool = False) -> 
     return _mmd(_cubic, *pair(fake, real, least=1 if biased else 2), biased=biased)
 
 
-def kid(fake: np.ndarray, real: np.ndarray, seed: int, subsets: int = 100, size: int = 1000) -> Kid:
+def kid(
+    fake: FeaturesN,
+    real: FeaturesM,
+    seed: int,
+    subsets: int = 100,
+    size: int = 1000,
+) -> Kid:
     """Kernel distance: the unbiased `polynomial_mmd` of random subsets.
 
     Args:
@@ -69,7 +76,7 @@ def kid(fake: np.ndarray, real: np.ndarray, seed: int, subsets: int = 100, size:
     return Kid(float(found.mean()), float(found.std()))
 
 
-def cmmd(fake: np.ndarray, real: np.ndarray, sigma: float = SIGMA) -> float:
+def cmmd(fake: FeaturesN, real: FeaturesM, sigma: float = SIGMA) -> float:
     """1000 times the squared MMD with the kernel exp(-|x - y|^2 / (2 sigma^2)), biased.
 
     The name is of CLIP embeddings scaled to length 1; say which others were taken.
@@ -104,12 +111,12 @@ def _cubic(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return base * base * base
 
 
-def _mmd(kernel: Callable, x: np.ndarray, y: np.ndarray, biased: bool) -> float:
+def _mmd(kernel: Kernel, x: np.ndarray, y: np.ndarray, biased: bool) -> float:
     within = _mean(kernel, x, x, not biased) + _mean(kernel, y, y, not biased)
     return float(within - 2 * _mean(kernel, x, y, False))
 
 
-def _mean(kernel: Callable, x: np.ndarray, y: np.ndarray, apart: bool) -> float:
+def _mean(kernel: Kernel, x: np.ndarray, y: np.ndarray, apart: bool) -> float:
     """Mean of the kernel over pairs of rows; `apart`: x is y, of which no row meets itself."""
     total = 0.0
     for part in blocks(len(x), len(y)):

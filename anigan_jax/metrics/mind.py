@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from anigan_jax.metrics.distances import blocks, pair, whole
+from anigan_jax.metrics.distances import FeaturesM, FeaturesN, blocks, pair, whole
 
 
-def mind(fake: np.ndarray, real: np.ndarray, seed: int, directions: int = 1000) -> float:
+def mind(fake: FeaturesN, real: FeaturesM, seed: int, directions: int = 1000) -> float:
     """Monge inception distance: 3 d times the mean squared 2-Wasserstein of projections.
 
     It works for any N, smaller than d too. For two sets that differ by a shift mu of every

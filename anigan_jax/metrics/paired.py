@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+from jaxtyping import Float64, Integer, Num, UInt8
 
 from anigan_jax.metrics.attributes import Share, share
 
+Images = UInt8[np.ndarray, "n h w c"]
 PEAK = 255
 # Top, bottom, left and right in units of the side: every painted anime face has hair in
 # most of this box, whatever its style, fringe, tilt and place.
@@ -15,7 +17,7 @@ BLUR = 0.025
 BLOCK = 1024
 
 
-def psnr(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def psnr(a: Images, b: Images) -> Float64[np.ndarray, " n"]:
     """Peak signal-to-noise ratio of each image: 10 log10(255^2 / mean squared error).
 
     Args:
@@ -43,7 +45,7 @@ def _squares(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return (gap * gap).mean((1, 2, 3))
 
 
-def match_colors(images: np.ndarray, targets: np.ndarray) -> np.ndarray:
+def match_colors(images: Images, targets: UInt8[np.ndarray, "m _ _ c"]) -> Images:
     """The images with the colors of another set: the baseline that knows no shapes.
 
     Each RGB channel of the whole set is scaled and moved to the mean and standard
@@ -72,7 +74,7 @@ def match_colors(images: np.ndarray, targets: np.ndarray) -> np.ndarray:
     return np.stack([table[:, c][images[..., c]] for c in range(images.shape[-1])], -1)
 
 
-def _moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _moments(images: Images) -> tuple[Float64[np.ndarray, " c"], Float64[np.ndarray, " c"]]:
     """(C,) mean and (C,) standard deviation, exact from the counts of the values."""
     if not images.size:
         raise ValueError(f"images of shape {images.shape} have no colors")
@@ -86,7 +88,7 @@ def _moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean, np.sqrt(square)
 
 
-def blur(images: np.ndarray, sigma: float) -> np.ndarray:
+def blur(images: Images, sigma: float) -> Images:
     """(N, H, W, C) uint8 -> the same, Gaussian-blurred; sigma in pixels, edges mirrored.
 
     The baseline that only takes detail away. Raises ValueError unless uint8.
@@ -103,7 +105,9 @@ def blur(images: np.ndarray, sigma: float) -> np.ndarray:
     return out
 
 
-def hair(images: np.ndarray, palette: np.ndarray) -> np.ndarray:
+def hair(
+    images: UInt8[np.ndarray, "n h w 3"], palette: Num[np.ndarray, "k 3"]
+) -> Integer[np.ndarray, " n"]:
     """Which hair color anime faces have, judged by pixels alone.
 
     The median color of `HAIR_BOX` and its nearest palette color (Euclidean, in RGB). On
@@ -129,7 +133,7 @@ def hair(images: np.ndarray, palette: np.ndarray) -> np.ndarray:
     return (gap * gap).sum(-1).argmin(1)
 
 
-def agreement(found: np.ndarray, wanted: np.ndarray) -> Share:
+def agreement(found: Integer[np.ndarray, " n"], wanted: Integer[np.ndarray, " n"]) -> Share:
     """The share of equal class indices, with its interval.
 
     Args:
@@ -143,7 +147,9 @@ def agreement(found: np.ndarray, wanted: np.ndarray) -> Share:
     return share(found == wanted)
 
 
-def baselines(photos: np.ndarray, anime: np.ndarray) -> dict[str, np.ndarray]:
+def baselines(
+    photos: UInt8[np.ndarray, "n h w 3"], anime: UInt8[np.ndarray, "m h w 3"]
+) -> dict[str, UInt8[np.ndarray, "n h w 3"]]:
     """What a translation must beat: pictures made without any learning.
 
     Args:

@@ -5,8 +5,18 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float64, Int64, Num
 
-from anigan_jax.metrics.distances import blocks, pair, rows, slack, squares, whole
+from anigan_jax.metrics.distances import (
+    FeaturesM,
+    FeaturesN,
+    blocks,
+    pair,
+    rows,
+    slack,
+    squares,
+    whole,
+)
 
 
 class Prdc(NamedTuple):
@@ -31,13 +41,13 @@ class Memorization(NamedTuple):
     ratio: float
     fake: float
     held_out: float
-    closest: np.ndarray
-    distances: np.ndarray
+    closest: Int64[np.ndarray, "c 2"]
+    distances: Float64[np.ndarray, " c"]
 
 
 def nearest(
-    queries: np.ndarray, pool: np.ndarray | None = None, k: int = 1
-) -> tuple[np.ndarray, np.ndarray]:
+    queries: FeaturesN, pool: FeaturesM | None = None, k: int = 1
+) -> tuple[Float64[np.ndarray, "n {k}"], Int64[np.ndarray, "n {k}"]]:
     """The k nearest rows of the pool to each query, by Euclidean distance.
 
     Args:
@@ -55,7 +65,7 @@ def nearest(
     """
     k = whole("k", k, 1)
     alone = pool is None
-    if alone:
+    if pool is None:
         queries = pool = rows(queries, k + 1)
     else:
         queries, pool = rows(queries, name="queries"), rows(pool, k, "pool")
@@ -65,7 +75,9 @@ def nearest(
     return np.sqrt(gaps), found
 
 
-def _nearest(queries: np.ndarray, pool: np.ndarray, k: int, alone: bool):
+def _nearest(
+    queries: np.ndarray, pool: np.ndarray, k: int, alone: bool
+) -> tuple[np.ndarray, np.ndarray]:
     """`nearest` of checked float64, with squared distances."""
     middle = pool.mean(0)
     near = pool - middle
@@ -83,7 +95,7 @@ def _nearest(queries: np.ndarray, pool: np.ndarray, k: int, alone: bool):
     return gaps, found
 
 
-def prdc(fake: np.ndarray, real: np.ndarray, k: int = 5) -> Prdc:
+def prdc(fake: FeaturesN, real: FeaturesM, k: int = 5) -> Prdc:
     """Precision, recall, density and coverage of fakes among real ones.
 
     Each row has an open ball to its k-th nearest neighbor of its own set, itself not
@@ -143,7 +155,10 @@ def _inside(a: _Balls, b: _Balls) -> tuple[np.ndarray, np.ndarray]:
 
 
 def memorization(
-    fake: np.ndarray, train: np.ndarray, held_out: np.ndarray, closest: int = 16
+    fake: FeaturesN,
+    train: FeaturesM,
+    held_out: Num[np.ndarray, "l d"],
+    closest: int = 16,
 ) -> Memorization:
     """Whether fakes are copies: their nearest training rows against those of held-out rows.
 

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+from jaxtyping import Float, Integer
 
 
-def retrieval(images: np.ndarray, texts: np.ndarray, pairs: np.ndarray, eyes: int) -> dict:
+def retrieval(
+    images: Float[np.ndarray, "n t"],
+    texts: Float[np.ndarray, "p t"],
+    pairs: Integer[np.ndarray, " n"],
+    eyes: int,
+) -> dict[str, float]:
     """How well images (n, T) find the text of their pair, and texts (P, T) an image.
 
     Args:

@@ -85,6 +85,21 @@ def start() -> None:
     self_test()
 
 
+def unused_accelerator() -> str:
+    """What this machine has and JAX does not use, with what would change it; '' for nothing."""
+    import jax
+
+    if jax.default_backend() != "cpu" or os.environ.get("JAX_PLATFORMS") == "cpu":
+        return ""
+    for device, name, extra in (("nvidia0", "an NVIDIA GPU", "cuda"), ("accel0", "a TPU", "tpu")):
+        if Path("/dev", device).exists():
+            return (
+                f"this machine has {name}, and JAX computes on the CPU; "
+                f"pip install 'anigan_jax[{extra}]', or say --run.platform cpu"
+            )
+    return ""
+
+
 def self_test() -> None:
     """Compares compiled sums of squares of odd length with NumPy (jax issue 39103)."""
     import jax

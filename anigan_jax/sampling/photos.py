@@ -236,9 +236,9 @@ def rows(columns: list[tuple[str, np.ndarray]]) -> Image.Image:
         groups.append(record.table(group, [""] * len(group), labels))
     page = Image.new("RGB", (sum(g.width for g in groups), groups[0].height), "white")
     left = 0
-    for group in groups:
-        page.paste(group, (left, 0))
-        left += group.width
+    for sheet in groups:
+        page.paste(sheet, (left, 0))
+        left += sheet.width
     return page
 
 

@@ -43,7 +43,8 @@ class Evaluator:
         """
         self.config, self.method, self.pack, self.workdir = config, method, pack, workdir
         self.own = of_family(config, method, pack)
-        self.network, self.panel, self.file = None, None, None
+        self.network, self.panel = None, None
+        self.file: metrics_file.MetricsFile | None = None
         if config.run.evaluate_every:
             sample_quality.targets(method, pack)
             self.network = features.find(config.run.eval_network)

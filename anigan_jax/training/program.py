@@ -6,7 +6,7 @@ import itertools
 import math
 import sys
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -78,7 +78,7 @@ class Program:
         changes = [end for end in self.ends if end < self.total]
         marks = (run.sample_every, run.checkpoint_every, self.total, start, *changes)
         self.length = largest_divisor(run.steps_per_dispatch, marks)
-        self.steps: list[Callable] = [
+        self.steps: list[Any] = [
             devices.map_step(
                 step.make_super_step(config, self.method, phase, self.length, axis),
                 run.mapper,

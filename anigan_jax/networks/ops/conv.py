@@ -19,9 +19,14 @@ import functools
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jaxtyping import Float
 
 from anigan_jax.networks.ops import correlation, strided
 from anigan_jax.networks.ops.correlation import LAYOUT, NO_PADS, Pads
+
+X = Float[Array, "b H W cin"]
+Kernel = Float[Array, "k k cin cout"]
+Y = Float[Array, "b h w cout"]
 
 LOWERINGS = {"cpu": "blocks"}
 """The form of convolutions that was measured to be faster, by backend; 'native' elsewhere."""
@@ -41,7 +46,7 @@ def lowering() -> str:
     return LOWERINGS.get(jax.default_backend(), "native")
 
 
-def correlate(x: Array, kernel: Array, pads: Pads) -> Array:
+def correlate(x: X, kernel: Kernel, pads: Pads) -> Y:
     """Stride-1 cross-correlation; pads below the kernel's side, forward and mirrored."""
     if lowering() == "native":
         return conv_reference(x, kernel, pads=pads)
@@ -55,7 +60,7 @@ def _fit(x: Array, rows: int, columns: int) -> Array:
     return jnp.pad(x, ((0, 0), (0, grow[0]), (0, grow[1]), (0, 0)))
 
 
-def conv(x: Array, kernel: Array, *, stride: int = 1, pads: Pads = NO_PADS) -> Array:
+def conv(x: X, kernel: Kernel, *, stride: int = 1, pads: Pads = NO_PADS) -> Y:
     """Cross-correlation: out[i] = sum_t x[stride * i + t - pad] kernel[t].
 
     Args:
@@ -86,8 +91,8 @@ def conv(x: Array, kernel: Array, *, stride: int = 1, pads: Pads = NO_PADS) -> A
 
 
 def conv_transpose(
-    x: Array, kernel: Array, *, stride: int = 2, padding: int = 1, output_padding: int = 0
-) -> Array:
+    x: X, kernel: Kernel, *, stride: int = 2, padding: int = 1, output_padding: int = 0
+) -> Y:
     """Transposed convolution of torch.nn.ConvTranspose2d: out[s i + t - p] += x[i] w[t].
 
     Args:
@@ -156,7 +161,7 @@ def _check_stride(stride: int) -> None:
         raise ValueError(f"stride is {stride}; 1 and 2 are supported")
 
 
-def upsample_conv(x: Array, kernel: Array) -> Array:
+def upsample_conv(x: X, kernel: Kernel) -> Float[Array, "b 2*H 2*W cout"]:
     """Nearest-neighbor doubling, then a same-size convolution with an odd kernel.
 
     Taps that see the same source pixel are summed, so the four output phases are one
@@ -187,14 +192,14 @@ def upsample_conv(x: Array, kernel: Array) -> Array:
     return strided.depth_to_space(y)
 
 
-def conv_reference(x: Array, kernel: Array, *, stride: int = 1, pads: Pads = NO_PADS) -> Array:
+def conv_reference(x: X, kernel: Kernel, *, stride: int = 1, pads: Pads = NO_PADS) -> Y:
     """`conv` by XLA's own operator; also the native form."""
     return lax.conv_general_dilated(x, kernel, (stride, stride), pads, dimension_numbers=LAYOUT)
 
 
 def conv_transpose_reference(
-    x: Array, kernel: Array, *, stride: int = 2, padding: int = 1, output_padding: int = 0
-) -> Array:
+    x: X, kernel: Kernel, *, stride: int = 2, padding: int = 1, output_padding: int = 0
+) -> Y:
     """`conv_transpose` by XLA's dilated operator; for tests and the benchmark."""
     low = kernel.shape[0] - 1 - padding
     return lax.conv_general_dilated(

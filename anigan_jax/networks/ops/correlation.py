@@ -15,9 +15,13 @@ import functools
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jaxtyping import Float
 
 from anigan_jax.networks.ops import winograd
 
+X = Float[Array, "b H W cin"]
+Kernel = Float[Array, "kh kw cin cout"]
+Y = Float[Array, "b h w cout"]
 Pads = tuple[tuple[int, int], tuple[int, int]]
 NO_PADS: Pads = ((0, 0), (0, 0))
 # With up to so many channels XLA's convolution is slow as a map's output, a product's columns.
@@ -25,13 +29,13 @@ NARROW = 16
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
-def mirror(kernel: Array) -> Array:
+def mirror(kernel: Kernel) -> Float[Array, "kh kw cout cin"]:
     """The kernel of the adjoint map: flipped, inputs and outputs swapped."""
     return kernel[::-1, ::-1].swapaxes(2, 3)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def correlate(x: Array, kernel: Array, pads: Pads) -> Array:
+def correlate(x: X, kernel: Kernel, pads: Pads) -> Y:
     """Stride-1 cross-correlation: x -> y."""
     if winograd.pays(_shape_of_y(x, kernel, pads), kernel.shape, x.dtype):
         return winograd.correlate(_padded(x, pads), kernel)
@@ -41,7 +45,7 @@ def correlate(x: Array, kernel: Array, pads: Pads) -> Array:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def adjoint(y: Array, kernel: Array, pads: Pads) -> Array:
+def adjoint(y: Y, kernel: Kernel, pads: Pads) -> X:
     """The adjoint of `correlate` in x: y -> x."""
     if winograd.pays(y.shape, kernel.shape, y.dtype):
         return _cut(winograd.adjoint(y, kernel), pads)
@@ -52,7 +56,7 @@ def adjoint(y: Array, kernel: Array, pads: Pads) -> Array:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def kernel_gradient(x: Array, y: Array, pads: Pads) -> Array:
+def kernel_gradient(x: X, y: Y, pads: Pads) -> Kernel:
     """Gradient of <correlate(x, kernel, pads), y> with respect to the kernel."""
     x = _padded(x, pads)
     taps = [n - m + 1 for n, m in zip(x.shape[1:3], y.shape[1:3], strict=True)]

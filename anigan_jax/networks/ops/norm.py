@@ -6,9 +6,14 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float
+
+Map = Float[Array, "b h w c"]
+PerChannel = Float[Array, " c"]
 
 
-def channel_sum(x: jax.Array) -> jax.Array:
+def channel_sum(x: Map) -> PerChannel:
     """(B, H, W, C) -> (C,): the sum over the batch and all places."""
     # The sum over the batch is a matrix product: on a CPU several times faster than a
     # reduction; the one over places keeps the chains of additions short.
@@ -19,14 +24,14 @@ def channel_sum(x: jax.Array) -> jax.Array:
     return over_batch.reshape(-1, x.shape[-1]).sum(0)
 
 
-def channel_mean(x: jax.Array, axis_name: str | None) -> jax.Array:
+def channel_mean(x: Map, axis_name: str | None) -> PerChannel:
     """(B, H, W, C) -> (C,): the mean over the global batch and all places."""
     mean = channel_sum(x) / (x.size // x.shape[-1])
     return mean if axis_name is None else jax.lax.pmean(mean, axis_name)
 
 
 @jax.custom_vjp
-def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
+def add_bias(x: Map, bias: PerChannel) -> Map:
     """(B, H, W, C) + (C,), with the fast sum in the gradient."""
     return x + bias
 
@@ -35,7 +40,9 @@ add_bias.defvjp(lambda x, bias: (x + bias, None), lambda _, dy: (dy, channel_sum
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
-def batch_norm(x, scale, bias, epsilon: float, axis_name: str | None):
+def batch_norm(
+    x: Map, scale: PerChannel, bias: PerChannel, epsilon: float, axis_name: str | None
+) -> tuple[Map, PerChannel, PerChannel]:
     """Normalizes (B, H, W, C) over (B, H, W) of all devices, then scales and shifts.
 
     Returns:
@@ -72,7 +79,7 @@ def _batch_norm_backward(epsilon, axis_name, saved, cotangents):
 batch_norm.defvjp(_batch_norm_forward, _batch_norm_backward)
 
 
-def _place_mean(x: jax.Array) -> jax.Array:
+def _place_mean(x: Map) -> Float[Array, "b 1 1 c"]:
     """(B, H, W, C) -> (B, 1, 1, C): the mean over places, as a matrix product."""
     b, h, w, c = x.shape
     ones = jnp.ones((b, 1, h * w), x.dtype)
@@ -81,7 +88,7 @@ def _place_mean(x: jax.Array) -> jax.Array:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def instance_norm(x: jax.Array, epsilon: float) -> jax.Array:
+def instance_norm(x: Map, epsilon: float) -> Map:
     """Normalizes (B, H, W, C) over (H, W): no gain, no bias, no statistics kept.
 
     Source: Ulyanov et al. 2016, eq. 4; the gradient in closed form, as `batch_norm`.

@@ -19,20 +19,24 @@ import functools
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jaxtyping import Float
 
 from anigan_jax.networks.ops.correlation import NO_PADS, adjoint, correlate, kernel_gradient
 
 Pair = tuple[int, int]
+X = Float[Array, "b H W cin"]
+Kernel = Float[Array, "k k cin cout"]
+Y = Float[Array, "b h w cout"]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def down(x: Array, kernel: Array, low: Pair, size: Pair) -> Array:
+def down(x: X, kernel: Kernel, low: Pair, size: Pair) -> Y:
     """The stride-2 convolution, with an output of `size` (h, w)."""
     return correlate(_windows(x, kernel.shape[0], low, size), _blocks(kernel), NO_PADS)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def up(y: Array, kernel: Array, low: Pair, size: Pair) -> Array:
+def up(y: Y, kernel: Kernel, low: Pair, size: Pair) -> X:
     """The adjoint of `down` in x: (B, h, w, Cout) -> (B, H, W, Cin), of `size` (H, W)."""
     k = kernel.shape[0]
     if k % 2 and low[0] % 2 and low[1] % 2:
@@ -51,7 +55,7 @@ def up(y: Array, kernel: Array, low: Pair, size: Pair) -> Array:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def taps(x: Array, y: Array, low: Pair, k: int) -> Array:
+def taps(x: X, y: Y, low: Pair, k: int) -> Kernel:
     """The adjoint of `down` in the kernel: -> (k, k, Cin, Cout)."""
     found = kernel_gradient(_windows(x, k, low, y.shape[1:3]), y, NO_PADS)
     return _pixels(found, k)
@@ -100,7 +104,7 @@ def _space_to_depth(x: Array) -> Array:
     return x.reshape(b, h // 2, w // 2, 4 * c)
 
 
-def depth_to_space(x: Array) -> Array:
+def depth_to_space(x: Float[Array, "b h w c4"]) -> Float[Array, "b 2*h 2*w c4//4"]:
     """(B, h, w, 4C) -> (B, 2h, 2w, C)."""
     b, h, w, c = x.shape
     x = x.reshape(b, h, w, 2, 2, c // 4).transpose(0, 1, 3, 2, 4, 5)

@@ -25,6 +25,11 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.experimental.layout import Layout, with_layout_constraint
+from jaxtyping import Float
+
+X = Float[Array, "b h+r-1 w+r-1 c"]
+Kernel = Float[Array, "r r c d"]
+Y = Float[Array, "b h w d"]
 
 Weights = tuple[tuple[float, ...], ...]
 
@@ -73,7 +78,7 @@ def pays(y_shape: Sequence[int], kernel_shape: Sequence[int], dtype) -> bool:
     return tiles >= TILES and share <= SHARE and 2 * c * d >= CHANNELS * (c + d)
 
 
-def correlate(x: Array, kernel: Array) -> Array:
+def correlate(x: Float[Array, "b H W c"], kernel: Kernel) -> Y:
     """-> y[i] = sum over t of x[i + t] kernel[t]."""
     r = kernel.shape[0]
     h, w = _size(x, r)
@@ -81,7 +86,7 @@ def correlate(x: Array, kernel: Array) -> Array:
     return _y_adjoint([_times(v, u) for v, u in pairs], r)[:, :h, :w]
 
 
-def adjoint(y: Array, kernel: Array) -> Array:
+def adjoint(y: Y, kernel: Kernel) -> X:
     """-> x[i + t] += y[i] kernel[t]: the adjoint of `correlate` in x."""
     r = kernel.shape[0]
     h, w = (n + r - 1 for n in y.shape[1:3])
@@ -91,7 +96,7 @@ def adjoint(y: Array, kernel: Array) -> Array:
     return _x_adjoint([_times(z, u) for z, u in pairs], r)[:, :h, :w]
 
 
-def kernel_gradient(x: Array, y: Array) -> Array:
+def kernel_gradient(x: Float[Array, "b H W c"], y: Y) -> Kernel:
     """-> kernel[t] = sum over i and the batch of x[i + t] y[i]."""
     r = x.shape[1] - y.shape[1] + 1
     pairs = zip(_pixels(_even(x, r), r), _outputs(_even(y, 1), r), strict=True)
