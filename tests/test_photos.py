@@ -93,13 +93,13 @@ def cells(sheet: np.ndarray, count: int, across: int, size: int) -> np.ndarray:
     )
 
 
-def test_a_folder_is_what_the_method_says_and_there_is_a_way_back(runs, album):
-    done = anigan("translate", runs.cycle, album)
-    assert done.returncode == 0, done.stderr
-    assert "note: 1 without a face box" in done.stderr
+def test_a_folder_is_what_the_method_says_and_there_is_a_way_back(runs, album, verb):
+    code, said, err = verb("translate", runs.cycle, album)
+    assert code == 0, err
+    assert "note: 1 without a face box" in err
     out = runs.cycle / "translate/step_000000000_ab"
     for part in (f"{out / 'images'}  (3)", *(f"{out / n}.png" for n in ("rows", "before"))):
-        assert part in done.stdout
+        assert part in said
     before = album_at(album, 16)
     after = expected(runs.cycle, "ab", before)
     written = [pixels(out / "images" / name) for name in ("a.png", "b.png", "sub/c.png")]
@@ -259,14 +259,14 @@ def test_what_cannot_be_used_is_left_out_and_named(runs, album, tmp_path, verb):
         assert f"left out: {album}/{name}: {reason}: " in err
 
 
-def test_nothing_usable(runs, tmp_path):
+def test_nothing_usable(runs, tmp_path, verb):
     for name, (data, _) in BROKEN.items():
         (tmp_path / name).write_bytes(data)
-    done = anigan("translate", runs.cycle, tmp_path, "--out", tmp_path / "out")
-    assert done.returncode == 2
-    assert f"none of the {len(BROKEN)} photos can be used" in done.stderr
-    assert f"and {len(BROKEN) - photos.NAMED} more" in done.stderr
-    assert "Traceback" not in done.stderr
+    code, _, err = verb("translate", runs.cycle, tmp_path, "--out", tmp_path / "out")
+    assert code == 2
+    assert f"none of the {len(BROKEN)} photos can be used" in err
+    assert f"and {len(BROKEN) - photos.NAMED} more" in err
+    assert "Traceback" not in err
     assert not (tmp_path / "out").exists()
 
 
