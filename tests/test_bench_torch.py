@@ -245,7 +245,7 @@ def test_text_gan_steps_equal_ours():
         "texts": draw(8, len(pairs()), 2, length),
         "wordings": jnp.full(len(pairs()), 2),
     }
-    keys = rng.example_keys(rng.root_key(3), jnp.arange(config.batch_size))
+    keys = rng.example_keys(jax.random.key(3), jnp.arange(config.batch_size))
     label = jnp.stack([jnp.arange(config.batch_size), jnp.arange(config.batch_size)], 1)
     inputs = {"a": {"image": real, "label": label}, "keys": keys}
     texts = config.method.draw_texts({**inputs, "constants": constants})
