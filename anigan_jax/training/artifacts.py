@@ -57,7 +57,7 @@ class Outputs:
                     path = workdir / f"{name.replace('images', 'real')}.png"
                     record.save_image(record.grid(images[:PREVIEWS]), path)
             self.metrics.write({"step": 0, "fingerprint": f"{int(fingerprint_of(state)):08x}"})
-        online_eval.begin(at, state, total)
+        judge.begin(at, state, total)
         self.progress = progress.Progress(total, at)
         self.thread = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
         self.pending: concurrent.futures.Future | None = None
