@@ -31,14 +31,14 @@ def parser_of(verb: str, **options) -> argparse.ArgumentParser:
     return parser
 
 
-def together(config: Config, workdir: Path, distributed: bool) -> cluster.Group:
-    """Starts JAX, and meets the other processes of a run where there are any."""
-    place, run = cluster.place(os.environ, distributed), config.run
-    world = (place and place.world) or 1
+def together(config: Config, workdir: Path, distributed: bool) -> cluster.ProcessGroup:
+    """Starts JAX, and connects to the other processes of a run where there are any."""
+    spec, run = cluster.detect(os.environ, distributed), config.run
+    world = (spec and spec.world) or 1
     if run.devices % world:
         raise UserError(f"run.devices {run.devices} is not a multiple of {world} processes")
     prepare(config, workdir, world)
-    return cluster.join(place, run.silent_after, run.stuck_after)
+    return cluster.initialize(spec, run.heartbeat_timeout, run.stall_timeout)
 
 
 def start(config: Config, workdir: Path | None) -> None:

@@ -139,7 +139,7 @@ def train(argv: list[str]) -> int:
 
         source = configs.find(name).read_text(encoding="utf-8")
         code = loop.train(config, known.workdir, pack, source, overrides, stop, group)
-    if code == 0 and group.writes:
+    if code == 0 and group.is_primary:
         _farewell(config, known.workdir)
     return code
 
@@ -147,12 +147,12 @@ def train(argv: list[str]) -> int:
 @contextlib.contextmanager
 def _opened(
     config: Config, workdir: Path, distributed: bool
-) -> Iterator[tuple[dataset.Pack, processes.Group]]:
+) -> Iterator[tuple[dataset.Pack, processes.ProcessGroup]]:
     """The pack, and the processes that train on it together; JAX is started.
 
     An error of one process ends the others too.
     """
-    if not processes.place(os.environ, distributed):
+    if not processes.detect(os.environ, distributed):
         # The data first: a mistake in it is told before JAX takes its seconds to start.
         pack = trained_on(config)
         start(config, workdir)
@@ -163,9 +163,9 @@ def _opened(
         group = together(config, workdir, distributed)
         yield trained_on(config), group
     except BaseException as error:
-        processes.leave(group, error)
+        processes.shutdown(group, error)
         raise
-    processes.leave(group)
+    processes.shutdown(group)
 
 
 def _farewell(config: Config, workdir: Path) -> None:
@@ -269,7 +269,7 @@ def replay(argv: list[str]) -> int:
             )
         notes += [f"{line}; the bits may differ" for line in run_dir.changes(recorded, config)]
         code, message = training_replay.replay(config, args.run, pack, args.until, group)
-        if group.writes:
+        if group.is_primary:
             print("\n".join([*(f"note: {note}" for note in notes), message]), flush=True)
     return code
 

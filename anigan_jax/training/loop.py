@@ -14,7 +14,7 @@ from anigan_jax.config import Config, in_steps
 from anigan_jax.data.dataset import Pack
 from anigan_jax.errors import DivergedError, MachineError, UserError, machine_fault
 from anigan_jax.runtime import devices, processes
-from anigan_jax.runtime.processes import Group
+from anigan_jax.runtime.processes import ProcessGroup
 from anigan_jax.runtime.signals import Stop
 from anigan_jax.state import abstract_state
 from anigan_jax.storage import checkpoint, run_dir
@@ -30,7 +30,7 @@ def train(
     source: str,
     overrides: list[str],
     stop: Stop | None = None,
-    group: Group = processes.ALONE,
+    group: ProcessGroup = processes.ALONE,
 ) -> int:
     """Trains to the end, or to a signal; resumes where the folder holds a checkpoint.
 
@@ -51,20 +51,20 @@ def train(
         rows(config, pack)
         judge = online_eval.Judge(config, config.method.make(None), pack, workdir)
         if group.world > 1:
-            processes.agree(group, run_dir.facts_of(config, pack))
-        with run_dir.lock(workdir) if group.writes else contextlib.nullcontext():
+            processes.assert_equal(group, run_dir.facts_of(config, pack))
+        with run_dir.lock(workdir) if group.is_primary else contextlib.nullcontext():
             return _resume(config, workdir, pack, judge, source, overrides, stop, group)
 
 
 @contextlib.contextmanager
-def machine_faults(workdir: Path, group: Group) -> Iterator[None]:
+def machine_faults(workdir: Path, group: ProcessGroup) -> Iterator[None]:
     """Turns what a disk, memory or a lost process does into a MachineError; others pass."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:
-        # Where another process is lost, collectives fail here: the watch knows which.
+        # Where another process is lost, collectives fail here: the heartbeat names it.
         group.failed(error)
         reason = machine_fault(error, workdir)
         if not reason:
@@ -75,29 +75,29 @@ def machine_faults(workdir: Path, group: Group) -> Iterator[None]:
 def _resume(config, workdir: Path, pack: Pack, judge, source, overrides, stop, group) -> int:
     """Opens the folder, takes up what is there, and trains."""
     frozen = None
-    if group.writes:
+    if group.is_primary:
         frozen = run_dir.open_run(config, workdir, pack, source, overrides)
-    frozen = processes.share_arrays(group, frozen)
+    frozen = processes.broadcast_arrays(group, frozen)
     shapes = abstract_state(config, config.method.make(None), frozen)
     folder, found = workdir / "checkpoints", None
-    if group.writes:
+    if group.is_primary:
         folder.mkdir(exist_ok=True)
         found = checkpoint.restore(folder, shapes)
         run_dir.same_run(config, workdir, found)
         total = in_steps(config, len(pack.images)).run.steps
         artifacts.check_space(config, workdir, shapes, total)
-    at = processes.share_json(group, found.step if found else 0)
+    at = processes.broadcast_json(group, found.step if found else 0)
     # Once, now that the start is known: it puts the data on the devices.
     session = prepare(config, pack, frozen, at)
     if found:
         print(f"resuming {workdir} at step {at}", flush=True)
-    if group.writes:
+    if group.is_primary:
         run_dir.note_resume(workdir, config, at)
     state = found.state if found else session.initial().replace(frozen={})
-    state = processes.share(group, jax.tree.map(np.asarray, state), session.like)
+    state = processes.broadcast(group, jax.tree.map(np.asarray, state), session.like)
     state = devices.replicate(state.replace(frozen=frozen), session.devices)
     written = None
-    if group.writes:
+    if group.is_primary:
         draw = artifacts.previewer(
             config,
             session.method,
@@ -106,7 +106,7 @@ def _resume(config, workdir: Path, pack: Pack, judge, source, overrides, stop, g
         total, data = session.total, session.data
         written = artifacts.Outputs(config, workdir, draw, data, judge, state, at, total)
     # All or none: a signal before leaves at once.
-    group.meet()
+    group.barrier()
     stop.ready = True
     try:
         at, asked = _loop(config, session, written, state, at, stop, group)
@@ -120,7 +120,9 @@ def _resume(config, workdir: Path, pack: Pack, judge, source, overrides, stop, g
     return 128 + asked if asked else 0
 
 
-def _loop(config, session: Session, written, state, at: int, stop: Stop, group: Group) -> tuple:
+def _loop(
+    config, session: Session, written, state, at: int, stop: Stop, group: ProcessGroup
+) -> tuple:
     """Dispatches super-steps to the end or to a signal; returns the step, and the signal."""
     run, local, first = config.run, session.locals_from(at), at
     clock, late, asked = time.monotonic(), None, 0
@@ -134,7 +136,7 @@ def _loop(config, session: Session, written, state, at: int, stop: Stop, group: 
         group.at(at, "compile")
         if session.ready(at, state, draws):
             # Collectives give up before a slow compilation ends.
-            group.meet()
+            group.barrier()
         group.at(at, "step")
         state, new = session.dispatch(at, state, draws, stop.number)
         at += session.length
@@ -164,7 +166,7 @@ def _loop(config, session: Session, written, state, at: int, stop: Stop, group: 
             written.sample(at, state)
         if late is None or shows:
             # Collectives give up before process 0 has judged and drawn.
-            group.meet()
+            group.barrier()
             clock = time.monotonic()
     group.at(at, "end")
     if written:
