@@ -123,7 +123,7 @@ def ours(config: Config, folder: Path, *, data: bool = True, form: str = "") -> 
     with patches:
         lowered = step.lower(state, shared, local)
         compiled = lowered.compile()
-        environment.give_back()
+        environment.release_host_memory()
     # Compiled for a GPU, convolutions are calls whose work XLA does not count.
     counted = compiled if jax.default_backend() == "cpu" else lowered
     built = {

@@ -68,10 +68,12 @@ def main(argv: list[str] | None = None) -> None:
     Exit code 0; 1: a replay or a check fails; 2: a mistake, nothing was begun; 3: training
     diverged; 4: disk, memory or another process failed, resume; 128 + signal.
     """
-    if argv is None:
-        argv = sys.argv[1:]
-        stdio.prepare(argv[:1] in TRAINS)
     try:
+        if argv is None:
+            argv = sys.argv[1:]
+            stdio.prepare()
+            if argv[:1] in TRAINS:
+                environment.retain_host_memory()
         sys.exit(_verb(argv))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

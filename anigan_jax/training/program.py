@@ -136,7 +136,7 @@ def _dispatches(
             return False
         compiled.add(phase)
         mapped[phase] = mapped[phase].lower(state, shared, heard(local, 0)).compile()
-        environment.give_back()
+        environment.release_host_memory()
         return True
 
     return dispatch, ready
