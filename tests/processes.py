@@ -1,5 +1,6 @@
 """Trainings in processes of their own: started, watched, signalled, compared."""
 
+import atexit
 import json
 import socket
 import subprocess
@@ -16,10 +17,14 @@ VOLATILE = ("images_per_sec",)
 
 
 class Training(subprocess.Popen):
-    """`anigan VERB ...` in a process; what it says lies in a file."""
+    """`anigan VERB ...` in a process; its output goes to a file.
+
+    A test that fails leaves none behind, stopped ones neither.
+    """
 
     def __init__(self, log: Path, *args, env=None):
         self.log = log
+        atexit.register(self.end)
         with log.open("w") as out:
             super().__init__(
                 [sys.executable, "-m", "anigan_jax", *map(str, args)],
@@ -37,12 +42,24 @@ class Training(subprocess.Popen):
         deadline = time.monotonic() + seconds
         while not condition():
             assert self.poll() is None, f"it ended with {self.returncode}:\n{self.said()}"
-            assert time.monotonic() < deadline, f"it did not happen:\n{self.said()}"
+            if time.monotonic() > deadline:
+                self.end()
+                raise AssertionError(f"it did not happen:\n{self.said()}")
             time.sleep(0.002)
 
     def ended(self, seconds=120) -> int:
-        """The exit code."""
-        return self.wait(timeout=seconds)
+        """The exit code; one that has not ended by then is killed."""
+        try:
+            return self.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            self.end()
+            raise AssertionError(f"it did not end:\n{self.said()}") from None
+
+    def end(self) -> None:
+        """Kills it, if it still runs."""
+        if self.poll() is None:
+            self.kill()
+            self.wait(timeout=10)
 
 
 def ranks(folder: Path, world: int, *args, devices=4, name="rank", env=None, extra=None):
