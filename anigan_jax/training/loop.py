@@ -135,7 +135,9 @@ def _header(config, shapes: TrainState, pack: Pack, workdir: Path, at: int, tota
         player: sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))
         for player, tree in shapes.params.items()
     }
-    players = ", ".join(f"{player.upper()} {size:,}" for player, size in sizes.items())
+    players = ", ".join(
+        f"{player.upper()} {size:,}" for player, size in sorted(sizes.items(), reverse=True)
+    )
     epochs = total * config.batch_size / len(pack.images)
     yield f"parameters  {players}; {total:,} steps of {config.batch_size} ({epochs:.1f} epochs)"
     if at >= total:
