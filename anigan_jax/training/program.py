@@ -80,7 +80,7 @@ def prepare(config: Config, pack: Pack, frozen: PyTree, start: int = 0) -> Sessi
     data = rows(config, pack)
     held = jax.tree.map(np.asarray, data) if resident else {}
     shared = parallel.replicate(held, devices)
-    own = np.array(parallel.mine(devices), np.int32)
+    own = np.array(parallel.local_indices(devices), np.int32)
     # Explicitly on the devices: no dispatch waits for a transfer.
     index = parallel.split(own, devices)
     reserved = step.draws_per_step(method)
