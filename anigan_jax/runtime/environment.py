@@ -1,4 +1,4 @@
-"""What the promise of exact bits rests on: flags, threads, versions. No JAX at import."""
+"""What exact bits depend on: flags, threads, versions; and memory. No JAX at import."""
 
 from __future__ import annotations
 
@@ -28,13 +28,15 @@ HOME = Path(__file__).resolve().parent.parent
 
 
 def cache_home() -> Path:
-    """Where everything lives that nobody gave a place, outside any checkout."""
+    """Where caches are kept: $XDG_CACHE_HOME/anigan_jax or ~/.cache/anigan_jax."""
     if given := os.environ.get("XDG_CACHE_HOME"):
         return Path(given) / "anigan_jax"
     try:
         return Path.home() / ".cache" / "anigan_jax"
     except RuntimeError:
-        raise UserError("there is no home; XDG_CACHE_HOME says where caches go instead") from None
+        raise UserError(
+            "there is no home directory; set XDG_CACHE_HOME to where caches may go"
+        ) from None
 
 
 def config_folder() -> Path:
@@ -107,7 +109,11 @@ def release_host_memory() -> None:
 
 
 def start() -> None:
-    """Starts the backend and tests it; an absent platform is the user's error."""
+    """Starts the backend and tests it.
+
+    Raises:
+      UserError: the platform is not available, or computes wrong numbers.
+    """
     import jax
 
     try:
@@ -143,11 +149,11 @@ def self_test() -> None:
 
     rows = np.linspace(0.5, 1.5, 3 * 1025, dtype=np.float32).reshape(3, 1025)
     matrix = np.ones((5, 1025), np.float32)
-    got = jax.jit(jax.vmap(lambda row: ((matrix @ row) ** 2).sum()))(rows)
-    want = ((rows.astype(np.float64) @ matrix.T.astype(np.float64)) ** 2).sum(1)
-    if not np.allclose(got, want, rtol=1e-3):
+    computed = jax.jit(jax.vmap(lambda row: ((matrix @ row) ** 2).sum()))(rows)
+    expected = ((rows.astype(np.float64) @ matrix.T.astype(np.float64)) ** 2).sum(1)
+    if not np.allclose(computed, expected, rtol=1e-3):
         raise UserError(
-            f"this jaxlib computes wrong numbers here (self-test: {got} for {want}); "
+            f"this jaxlib computes wrong numbers here ({computed}, expected {expected}); "
             "install another version"
         )
 

@@ -176,10 +176,11 @@ class Heartbeat:
     def _send(self, end: list | None = None) -> None:
         """Sends this process's whole state; `end`: (message, exit code, ranks to blame)."""
         own = self.own
-        state = {"key": self.key, "rank": own.rank, "step": own.step, "phase": own.phase}
-        state |= {"idle": time.monotonic() - own.last_progress, "barriers": own.barriers}
-        line = json.dumps({**state, "left": own.left, "end": end}).encode() + b"\n"
+        # Within the lock: an older state must not follow a newer one.
         with self.sending:
+            state = {"key": self.key, "rank": own.rank, "step": own.step, "phase": own.phase}
+            state |= {"idle": time.monotonic() - own.last_progress, "barriers": own.barriers}
+            line = json.dumps({**state, "left": own.left, "end": end}).encode() + b"\n"
             for connection in list(self.connections.values()):
                 # That it is broken, `_receive` sees too.
                 with contextlib.suppress(OSError):

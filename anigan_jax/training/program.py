@@ -89,7 +89,7 @@ class Program:
         self.data, self.constants = rows(config, pack), constants
         held = jax.tree.map(np.asarray, self.data) if run.input == "device" else {}
         self.shared = devices.replicate({"data": held, "constants": constants}, self.devices)
-        self.own = np.array(devices.mine(self.devices), np.int32)
+        self.own = np.array(devices.local_indices(self.devices), np.int32)
         # Explicitly on the devices: no dispatch waits for a transfer.
         self.index = devices.split(self.own, self.devices)
         self.abstract = abstract_state(config, self.method, constants)
