@@ -1,6 +1,8 @@
 """Trainings in processes of their own: started, watched, signalled, compared."""
 
 import json
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -15,8 +17,20 @@ from anigan_jax.storage import checkpoint, metrics_file
 VOLATILE = ("images_per_sec",)
 
 
+STARTED: list = []
+
+
+def end_all(seconds: float = 10) -> None:
+    """Kills the trainings that still run, and their groups."""
+    while STARTED:
+        training = STARTED.pop()
+        if training.poll() is None:
+            os.killpg(training.pid, signal.SIGKILL)
+            training.wait(timeout=seconds)
+
+
 class Training(subprocess.Popen):
-    """`anigan VERB ...` in a process; what it says lies in a file."""
+    """`anigan VERB ...` in a process group; what it says lies in a file."""
 
     def __init__(self, log: Path, *args, env=None):
         self.log = log
@@ -27,7 +41,9 @@ class Training(subprocess.Popen):
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
                 env={**process_env(), **(env or {})},
+                start_new_session=True,
             )
+        STARTED.append(self)
 
     def said(self) -> str:
         return self.log.read_text()
