@@ -95,10 +95,10 @@ class Run:
     """Refuse to start on another platform."""
     devices: int = 0
     """Devices used, of all processes together; 0: all. With platform=cpu they are simulated."""
-    silent_after: int = 60
-    """Seconds without a word from a process after which the others count it as lost."""
-    stuck_after: int = 1800
-    """Seconds without progress after which all processes give up; above the longest
+    heartbeat_timeout: int = 60
+    """Seconds without a heartbeat after which a process counts as lost and the others end."""
+    stall_timeout: int = 1800
+    """Seconds without progress after which all processes end; must exceed the longest
     compilation and evaluation."""
 
 
@@ -197,17 +197,21 @@ def from_json(tree: Any, own: Callable[[str], Any] | None = None) -> Any:
     module, _, name = str(tree["class"]).partition(":")
     try:
         if module.split(".")[0] == PACKAGE:
-            found: Any = importlib.import_module(module)
+            source: Any = importlib.import_module(module)
         elif own is not None:
-            found = own(module)
+            source = own(module)
         else:
             raise UserError(
                 f"the settings name {name!r} of {module}, which is not part of {PACKAGE}"
             )
+        found = source
         for part in name.split("."):
             found = getattr(found, part)
         if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
             raise TypeError(f"{name} is not a settings class")
+        # A name may lead through what a module has imported, to classes of anybody.
+        if found.__module__ != source.__name__:
+            raise TypeError(f"{name} is defined elsewhere, in {found.__module__}")
         return found(**fields)
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise UserError(f"the settings of {module}:{name} cannot be read: {error}") from None
@@ -327,8 +331,8 @@ def check(config: Config) -> None:
         ("run.keep_every", run.keep_every, 0),
         ("run.evaluate_every", run.evaluate_every, 0),
         ("run.evaluate_n", run.evaluate_n, 2),
-        ("run.silent_after", run.silent_after, 3),
-        ("run.stuck_after", run.stuck_after, 3),
+        ("run.heartbeat_timeout", run.heartbeat_timeout, 3),
+        ("run.stall_timeout", run.stall_timeout, 3),
     ):
         if value < low:
             faults.append(f"{path} is {value}; it must be at least {low}")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import difflib
 import hashlib
 import importlib.util
+import io
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +21,7 @@ import tyro
 
 from anigan_jax.config import PACKAGE, Config
 from anigan_jax.errors import UserError
+from anigan_jax.runtime.environment import config_folder
 
 RENAMED = {
     "seed_tsinghua_dcgan": "tsinghua_dcgan",
@@ -32,13 +36,6 @@ RENAMED = {
     "seed_sn_dcgan": "ucsd_sn_dcgan",
 }
 """Former names of configs -> the names that they have now."""
-
-
-def config_folder() -> Path:
-    """The project's own configs: in the package where it is installed, beside it in a checkout."""
-    package = Path(__file__).resolve().parent
-    installed = package / "configs"
-    return installed if installed.is_dir() else package.parent / "configs"
 
 
 def find(name: str) -> Path:
@@ -62,9 +59,10 @@ def load(name: str) -> Config:
     Raises:
       UserError: there is no such file, it fails, or it defines no CONFIG.
     """
-    path = find(name).resolve()
+    path = find(name)
     if (old := Path(name).stem) != path.stem:
         print(f"note: the config {old} is now called {path.stem}", file=sys.stderr)
+    path = path.resolve()
     if str(path.parent) not in sys.path:
         # Last: a neighbor must not hide an installed package.
         sys.path.append(str(path.parent))
@@ -119,8 +117,34 @@ def _near(name: str, known: set[str]) -> str:
 
 
 def override(config: Config, argv: list[str], prog: str) -> Config:
-    """Typed overrides; tyro prints help and errors itself, with exit code 2."""
-    return tyro.cli(type(config), args=argv, default=config, prog=prog)
+    """Typed overrides.
+
+    Raises:
+      UserError: one of them is unknown or has no such value.
+      SystemExit: 0, where help is asked for and was printed.
+    """
+    return parse(type(config), argv, prog, default=config)
+
+
+def parse(target: Any, argv: list[str], prog: str, **options: Any) -> Any:
+    """`tyro.cli`, whose refusals are UserErrors; help is printed and leaves by SystemExit."""
+    said = io.StringIO()
+    # Its boxes are as wide as the terminal; words of ours are not broken.
+    columns = {} if {"-h", "--help"} & set(argv) else {"COLUMNS": "1000"}
+    before = {name: os.environ.get(name) for name in columns}
+    os.environ.update(columns)
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(target, args=argv, prog=prog, **options)
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        lines = [line.strip(" │") for line in said.getvalue().splitlines()]
+        kept = [line for line in lines if line and line[0] not in "╭╰─"]
+        raise UserError("\n  ".join(kept)) from None
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
 def refuse_repeats(argv: list[str]) -> None:
@@ -219,15 +243,15 @@ def importer(folder: Path, sha256: Mapping[str, str], trust: bool) -> Callable[[
             raise UserError(f"a class of {file} was defined outside of any file; it cannot be read")
         if not trust:
             raise UserError(
-                f"this run has classes of its own, and opening it would run {folder / file}. Read "
-                "that file; if you trust it, pass --trust (in Python: trust=True)"
+                f"this run has classes of its own, and opening it would run {', '.join(sha256)} of "
+                f"{folder}. Read that code; if you trust it, pass --trust (in Python: trust=True)"
             )
         for name, expected in sha256.items():
             path = folder / name
             if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != expected:
                 raise UserError(f"{path} is absent or not the file that the run was trained with")
         known = hashlib.sha256("".join(sha256.values()).encode()).hexdigest()[:12]
-        module = f"anigan_run_{known}_{Path(file).stem}"
+        module = f"anigan_run_{known}_" + re.sub(r"\W", "_", file)
         return sys.modules.get(module) or _with_neighbors(module, folder, file, set(sha256))
 
     return own

@@ -7,7 +7,6 @@ from unittest import mock
 
 import jax
 import pytest
-import shapes  # noqa: F401  (before the package, whose imports it watches)
 
 from anigan_jax.cli import main
 from anigan_jax.runtime import environment

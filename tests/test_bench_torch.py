@@ -23,7 +23,6 @@ from tiny import (
 from anigan_jax import rng
 from anigan_jax.data.captions import pairs
 from anigan_jax.methods.schedule import Schedule, schedule_repeats
-from anigan_jax.methods.text_gan import draw_texts
 from anigan_jax.optimizers import Optimizer
 from anigan_jax.perceptual.vgg import VGG
 from anigan_jax.state import init_state
@@ -78,7 +77,9 @@ def without_chance(config, **changes):
     if getattr(method, "augment", ()):
         method = dataclasses.replace(method, augment=())
     method = dataclasses.replace(method, **changes)
-    return dataclasses.replace(config, method=method, flip=False, g=SMOOTH, d=SMOOTH)
+    return dataclasses.replace(
+        config, method=method, flip=False, optimizers={"g": SMOOTH, "d": SMOOTH}
+    )
 
 
 # --- networks
@@ -140,18 +141,19 @@ def test_random_vgg_keeps_the_scale():
 # --- steps
 
 
-def first_state(config, frozen):
-    method = config.method.make(None)
-    shapes = jax.eval_shape(lambda: init_state(config, method, frozen))
+def first_state(config, constants):
+    method = config.method.make()
+    shapes = jax.eval_shape(lambda: init_state(config, method, constants))
     params = drawn(shapes.params)
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     state = zeros.replace(key=rng.root_key(config.seed), params=params, ema=params["g"])
-    return method, state.replace(stats=drawn(shapes.stats, 1), frozen=frozen)
+    return method, state.replace(stats=drawn(shapes.stats, 1))
 
 
-def two_steps(config, inputs, frozen=None):
+def two_steps(config, inputs, constants):
     """(first state, states, metrics) of two steps by our step builder on one batch."""
-    method, state = first_state(config, frozen or {})
+    method, state = first_state(config, constants)
+    inputs = {**inputs, "constants": constants}
     examples = jnp.arange(config.batch_size, dtype=jnp.int32)
     step = train_step.make_train_step(config, method, method.phases[-1], None)
     run = jax.jit(lambda state, batch: step(state, lambda state, repeat: batch, examples))
@@ -183,9 +185,9 @@ def learned(peer, player):
     }
 
 
-def follow(config, inputs, batches, frozen=None, **rest):
+def follow(config, inputs, batches, constants=None, **rest):
     """Two steps of a peer and of ours from the same weights, compared in all that they learn."""
-    first, last, lines = two_steps(config, inputs, frozen)
+    first, last, lines = two_steps(config, inputs, constants or {})
     peer = families.peer_of(config, **EAGER, **rest)
     for player in "gd":
         load(peer, player, first.params[player], first.stats[player])
@@ -215,6 +217,11 @@ def latents(config, step):
     return torch.tensor(np.array(z))[:, :, None, None]
 
 
+def torched(**domains):
+    """Images (b, H, W, 3) by domain, as a peer's batch has them."""
+    return {domain: {"image": nchw(x)} for domain, x in domains.items()}
+
+
 def images(config, seed):
     return jnp.tanh(draw(seed, config.batch_size, config.method.size, config.method.size, 3))
 
@@ -226,8 +233,8 @@ def images(config, seed):
 def test_gan_steps_equal_ours(changes):
     config = without_chance(PLAIN, **changes)
     real = images(config, 6)
-    batches = [{"real": nchw(real), "z": latents(config, step)} for step in range(2)]
-    follow(config, {"real": real}, batches)
+    batches = [{**torched(a=real), "z": latents(config, step)} for step in range(2)]
+    follow(config, {"a": {"image": real}}, batches)
 
 
 @pytest.mark.long
@@ -235,36 +242,38 @@ def test_text_gan_steps_equal_ours():
     config = without_chance(TEXT, loss="hinge")
     real, length = images(config, 7), config.method.encoder.length
     counts = jnp.ones(len(pairs()))
-    frozen = {
+    constants = {
         "counts": counts,
         "texts": draw(8, len(pairs()), 2, length),
         "wordings": jnp.full(len(pairs()), 2),
     }
-    keys = rng.example_keys(rng.root_key(3), jnp.arange(config.batch_size))
+    keys = rng.example_keys(jax.random.key(3), jnp.arange(config.batch_size))
     label = jnp.stack([jnp.arange(config.batch_size), jnp.arange(config.batch_size)], 1)
-    inputs = {"real": real, "keys": keys, "label": label}
-    texts = draw_texts(config.method, frozen, inputs)
+    inputs = {"a": {"image": real, "label": label}, "keys": keys}
+    texts = config.method.draw_texts({**inputs, "constants": constants})
     told = {name: torch.tensor(np.array(x)) for name, x in texts._asdict().items()}
-    batches = [{"real": nchw(real), "z": latents(config, step), **told} for step in range(2)]
-    follow(config, inputs, batches, frozen)
+    batches = [{**torched(a=real), "z": latents(config, step), **told} for step in range(2)]
+    follow(config, inputs, batches, constants)
 
 
 @pytest.mark.long
 def test_cyclegan_steps_equal_ours():
     config = without_chance(CYCLE, pool=0)
-    inputs = {"real": images(config, 9), "real_b": images(config, 10)}
-    batch = {name: nchw(x) for name, x in inputs.items()}
-    follow(config, inputs, [batch, batch])
+    real = {"a": images(config, 9), "b": images(config, 10)}
+    batch = torched(**real)
+    follow(config, {domain: {"image": x} for domain, x in real.items()}, [batch, batch])
 
 
 @pytest.mark.long
 def test_cartoongan_steps_equal_ours():
     terms = {"landmark": 0.0, "grayscale": 0.0, "color": 0.0, "total_variation": 0.0}
     config = without_chance(CARTOON, edge=0.5, style=20.0, content=3.0, **terms)
-    inputs = {name: images(config, i) for i, name in enumerate(("real", "real_b", "edges_b"), 11)}
-    batch, arrays = {name: nchw(x) for name, x in inputs.items()}, thin_vgg()
-    frozen = {f"vgg/{name}": jnp.asarray(array) for name, array in arrays.items()}
-    follow(config, inputs, [batch, batch], frozen, arrays=arrays)
+    real, edges = {"a": images(config, 11), "b": images(config, 12)}, images(config, 13)
+    batch, arrays = torched(**real), thin_vgg()
+    batch["b"]["edges"] = nchw(edges)
+    constants = {f"vgg/{name}": jnp.asarray(array) for name, array in arrays.items()}
+    inputs = {"a": {"image": real["a"]}, "b": {"image": real["b"], "edges": edges}}
+    follow(config, inputs, [batch, batch], constants, arrays=arrays)
 
 
 # --- what a step draws
@@ -307,7 +316,7 @@ def test_channels_last_under_autocast(name):
     config, rest = small(name)
     mode = {**EAGER, "channels_last": True, "amp": True}
     peer = families.peer_of(config, **mode, **rest)
-    assert peer.batch()["real"].is_contiguous(memory_format=torch.channels_last)
+    assert peer.batch()["a"]["image"].is_contiguous(memory_format=torch.channels_last)
     with peer.mode.autocast():
         out = peer.make(peer.conditions()) if "text" in name else None
     assert out is None or out.dtype == torch.bfloat16
@@ -325,12 +334,12 @@ def test_dynamic_repeats_are_ours(kind, correct):
         PLAIN, method=dataclasses.replace(PLAIN.method, schedule=schedule, split_d=True)
     )
     peer = families.peer_of(config, **EAGER)
-    memory = {"correct": jnp.int32(1), "judged": jnp.int32(2)}
+    counts = {"correct": jnp.int32(1), "judged": jnp.int32(2)}
     ours = schedule_repeats(schedule)[:2]
-    assert peer.counts() == tuple(int(count(memory, 0)) for count in ours)
+    assert peer.counts() == tuple(int(count(counts, 0)) for count in ours)
     peer.correct, peer.judged = torch.tensor(correct), 16
-    memory = {"correct": jnp.int32(correct), "judged": jnp.int32(16)}
-    want = tuple(int(count(memory, 0)) for count in ours)
+    counts = {"correct": jnp.int32(correct), "judged": jnp.int32(16)}
+    want = tuple(int(count(counts, 0)) for count in ours)
     counted = []
     for player in "dg":
         own = peer.optimizers[player]
@@ -355,9 +364,9 @@ def test_alternate_repeats_are_ours():
 def test_batches():
     config = dataclasses.replace(CARTOON, method=small("tsinghua_cartoongan")[0].method, flip=True)
     peer = families.peer_of(config, **EAGER, arrays=thin_vgg(19))
-    peer.data["edges_b"] = 255 - peer.data["images_b"]
+    peer.data["b"]["edges"] = 255 - peer.data["b"]["image"]
     batch = peer.batch()
-    rows = {tuple(x.ravel().tolist()) for x in peer.data["images"]}
+    rows = {tuple(x.ravel().tolist()) for x in peer.data["a"]["image"]}
     mirrored = 0
     for image in ((batch["a"]["image"] + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1):
         flipped = tuple(image.ravel().tolist()) not in rows

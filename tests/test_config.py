@@ -17,13 +17,19 @@ def test_every_config_loads_and_checks(name):
     configs.check(config)
 
 
+def of_g(**changes):
+    """FULL with another optimizer of G."""
+    g = dataclasses.replace(FULL.optimizers["g"], **changes)
+    return dataclasses.replace(FULL, optimizers={**FULL.optimizers, "g": g})
+
+
 def test_identity_is_all_but_the_run():
     run = dataclasses.replace(FULL.run, steps=99, mapper="shard_map")
     assert configs.fingerprint(dataclasses.replace(FULL, run=run)) == configs.fingerprint(FULL)
-    other = dataclasses.replace(FULL, g=dataclasses.replace(FULL.g, b1=0.4))
+    other = of_g(b1=0.4)
     assert configs.fingerprint(other) != configs.fingerprint(FULL)
     changed = configs.differences(configs.identity(FULL), configs.identity(other))
-    assert changed == ["g.b1: 0.5 -> 0.4"]
+    assert changed == ["optimizers.g.b1: 0.5 -> 0.4"]
 
 
 @pytest.mark.fault(21)
@@ -38,10 +44,8 @@ def test_a_path_or_a_name_or_a_suggestion(tmp_path):
 
 @pytest.mark.fault(21)
 def test_all_faults_are_named_at_once():
-    bad = dataclasses.replace(
-        FULL, batch_size=0, seed=-1, g=dataclasses.replace(FULL.g, rate=float("inf"))
-    )
+    bad = dataclasses.replace(of_g(learning_rate=float("inf")), batch_size=0, seed=-1)
     with pytest.raises(UserError) as caught:
         configs.check(bad)
-    for part in ("batch_size", "seed", "g.rate"):
+    for part in ("batch_size", "seed", "optimizers.g.learning_rate"):
         assert part in str(caught.value)

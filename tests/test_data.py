@@ -53,7 +53,8 @@ def test_host_and_device_agree_and_devices_share_out_the_batch():
     @jax.jit
     def device(draw, start):
         examples = start + jnp.arange(4, dtype=jnp.int32)
-        return input.gather({"images": images}, draw, 8, examples, 7)["images"][:, 0, 0, 0]
+        drawn = input.gather({"a": {"image": images}}, draw, 8, examples, 7)
+        return drawn["a"]["image"][:, 0, 0, 0]
 
     for draw in (0, 4, 5, 23):
         whole = [device(jnp.int32(draw), jnp.int32(s)) for s in (0, 4)]
@@ -65,7 +66,7 @@ def test_host_and_device_agree_and_devices_share_out_the_batch():
 def test_uint8_becomes_minus_one_to_one_exactly():
     raw = jnp.array([0, 127, 128, 255], jnp.uint8).reshape(1, 2, 2, 1)
     batch = input.to_batch(
-        {"images": raw}, jnp.zeros(2, jnp.uint32), jnp.int32(0), jnp.arange(1), False
+        {"a": {"image": raw}}, jnp.zeros(2, jnp.uint32), jnp.int32(0), jnp.arange(1), False
     )
     np.testing.assert_allclose(
         batch["a"]["image"].ravel(), [-1, 127 / 127.5 - 1, 128 / 127.5 - 1, 1], atol=1e-7

@@ -8,17 +8,16 @@ import pytest
 from tiny import CYCLE
 
 from anigan_jax import config as configs
-from anigan_jax import optimizers
 from anigan_jax.optimizers import Optimizer
 
 
 def rates(settings, images, batch, steps):
     config = dataclasses.replace(
-        CYCLE, g=settings, d=Optimizer(learning_rate=1.0), batch_size=batch
+        CYCLE, optimizers={"g": settings, "d": Optimizer(learning_rate=1.0)}, batch_size=batch
     )
     resolved = configs.resolve(config, images)
-    assert resolved.d == config.d
-    return [float(optimizers.learning_rate(resolved.g, jnp.int32(step))) for step in steps]
+    assert resolved.optimizers["d"] == config.optimizers["d"]
+    return [float(resolved.optimizers["g"].rate(jnp.int32(step))) for step in steps]
 
 
 @pytest.mark.parametrize(("images", "batch"), [(1000, 128), (44, 8), (16, 16)])
@@ -39,9 +38,10 @@ def test_linear_decay_by_epochs():
 
 def test_a_rate_by_epochs_must_be_resolved():
     with pytest.raises(ValueError, match="in_steps"):
-        optimizers.learning_rate(Optimizer(unit="epoch", boundaries=(120,)), jnp.int32(0))
-    steps = Optimizer(boundaries=(7,))
-    assert configs.resolve(dataclasses.replace(CYCLE, g=steps), 44).g == steps
+        Optimizer(unit="epoch", boundaries=(120,)).rate(jnp.int32(0))
+    steps = {"g": Optimizer(boundaries=(7,)), "d": Optimizer()}
+    resolved = configs.resolve(dataclasses.replace(CYCLE, optimizers=steps), 44)
+    assert resolved.optimizers == steps
 
 
 def test_epochs_of_a_run_become_steps():

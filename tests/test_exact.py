@@ -31,7 +31,9 @@ ENTRIES = {
     "optimizer of g": lambda now, new: {"opt_state": {**now.opt_state, "g": new.opt_state["g"]}},
     "optimizer of d": lambda now, new: {"opt_state": {**now.opt_state, "d": new.opt_state["d"]}},
     "average": lambda now, new: {"ema": new.ema},
-    "memory": lambda now, new: {"memory": {"correct": np.int32(16), "judged": np.int32(16)}},
+    "extra state": lambda now, new: {
+        "extra_state": {"correct": np.int32(16), "judged": np.int32(16)}
+    },
     "step": lambda now, new: {"step": new.step},
     "key": lambda now, new: {"key": np.zeros_like(new.key) + 1},
     "nothing": lambda now, new: {},
@@ -81,7 +83,7 @@ def test_kill_and_resume_equal_an_uninterrupted_run(whole, tmp_path):
 
 
 @pytest.mark.long
-def test_feed_mapper_and_dispatch_do_not_change_the_bits(whole, tmp_path):
+def test_input_mapper_and_dispatch_do_not_change_the_bits(whole, tmp_path):
     config, undisturbed = whole
     options = ["--run.input", "host", "--run.mapper", "shard_map"]
     options += ["--run.steps-per-dispatch", "4", "--run.checkpoint-every", "8"]
@@ -107,7 +109,7 @@ def run(whole, tmp_path):
 def test_replay_names_the_first_step_of_another_seed(run, verb):
     path = run / "run.json"
     recorded = json.loads(path.read_text())
-    recorded["overrides"] += ["--seed", "1"]
+    recorded["config"]["seed"] = 1
     path.write_text(json.dumps(recorded))
     code, out, _ = verb("replay", run, "--until", 10)
     assert code == 1
@@ -118,7 +120,7 @@ def test_replay_names_the_first_step_of_another_seed(run, verb):
 def test_replay_names_the_first_step_of_other_data(run):
     path = run / "run.json"
     recorded = json.loads(path.read_text())
-    recorded["overrides"] += ["--data.seed", "1"]
+    recorded["config"]["data"]["seed"] = 1
     path.write_text(json.dumps(recorded))
     done = anigan("replay", run, "--until", 10)
     assert done.returncode == 1
@@ -166,7 +168,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_over(whole, run,
 
 def test_the_state_tree_is_the_whole_of_training():
     fields = {field.name for field in dataclasses.fields(start(FULL)[1])}
-    covered = {"params", "stats", "opt_state", "ema", "memory", "step", "key", "frozen"}
+    covered = {"params", "stats", "opt_state", "ema", "extra_state", "step", "key"}
     assert fields == covered
 
 

@@ -21,6 +21,7 @@ ORDER = (
     ("data",),
     ("optimizers",),
     ("config",),
+    ("config_file",),
     ("storage",),
     ("perceptual",),
     ("methods",),

@@ -162,10 +162,10 @@ def test_a_killed_import_leaves_no_half_pack(tmp_path):
 @pytest.mark.parametrize(
     ("args", "hint"),
     [
-        (("import",), "say what"),
+        (("import",), "SOURCE"),
         (("import", "x"), "--out"),
         (("import", "missing", "--out", "p"), "missing"),
-        (("check", "a", "b", "c"), "two domains"),
+        (("check", "a", "b", "c"), "Unrecognized options: c"),
         (("check", "missing"), "missing"),
         (("check", "x", "--size", "4"), "at least 8"),
         (("check", "x", "--test", "1"), "below 1"),

@@ -26,7 +26,7 @@ RUN = Run(
     keep_checkpoints=1,
     evaluate_every=4,
     evaluate_n=40,
-    judge="random",
+    eval_network="random",
     devices=1,
 )
 # 10 or so of the faces are held out.
@@ -48,7 +48,7 @@ def pack(tmp_path_factory):
 
 def train(config, workdir, pack):
     with signals.caught() as stop:
-        return loop.train(config, workdir, pack, "", [], stop)
+        return loop.train(config, workdir, pack, (), stop)
 
 
 def lines(run):
@@ -90,7 +90,8 @@ def test_the_scores_are_those_of_the_state(judged, pack):
 
     network = features.find("random")
     n = len(pack.part("test"))
-    made = grids.generated(method, state, grids.latents(method, n, 0))
+    model = grids.model_of(method, state, {})
+    made = grids.generated(model, grids.latents(method, n, 0))
     real = features.of_images(network, pack.part("train"))
     told = scores(features.of_images(network, made), real, 0, kid_size(n, len(real)))
     last = lines(judged)[-1]
@@ -114,14 +115,14 @@ def test_the_floor_is_that_of_as_many_real_images(judged, pack):
 
 def stopping_at(monkeypatch, step):
     """A SIGTERM arrives before the checkpoint of `step` is judged."""
-    usual = artifacts.Outputs.lines
+    usual = artifacts.Artifacts.lines
 
-    def write_and_stop(self, at, *rest):
-        if at == step:
+    def write_and_stop(self, chunk, *rest):
+        if chunk.end == step:
             signal.raise_signal(signal.SIGTERM)
-        usual(self, at, *rest)
+        usual(self, chunk, *rest)
 
-    monkeypatch.setattr(artifacts.Outputs, "lines", write_and_stop)
+    monkeypatch.setattr(artifacts.Artifacts, "lines", write_and_stop)
 
 
 @pytest.mark.parametrize("step", [6, 8])
@@ -142,7 +143,7 @@ def test_a_run_that_is_stopped_goes_on_with_the_same_scores(judged, pack, tmp_pa
 def test_another_protocol_is_refused(judged, pack):
     run = dataclasses.replace(RUN, steps=14, evaluate_n=5)
     before = (judged / online_eval.PROTOCOL).read_text()
-    with pytest.raises(UserError, match="judged in another way"):
+    with pytest.raises(UserError, match="evaluated in another way"):
         train(dataclasses.replace(JUDGED, run=run), judged, pack)
     assert (judged / online_eval.PROTOCOL).read_text() == before
     assert [line["step"] for line in lines(judged)] == [4, 8, 12]
@@ -164,7 +165,7 @@ def test_translations_are_judged_by_direction(tmp_path):
     pack = packed(config, tmp_path)
     method, state = start(config, pack)
     own = jax.tree.map(np.asarray, state)
-    told = online_eval.of_panel(features.find("random"), RUN, method, pack, tmp_path)(own)
+    told = online_eval.of_panel(features.find("random"), RUN, method, pack, tmp_path)(own, {})
     floor = json.loads((tmp_path / online_eval.PROTOCOL).read_text())["floor"]
     assert told.keys() == floor.keys()
     assert {name.split("/")[0] for name in told} == {"ab", "ba"}

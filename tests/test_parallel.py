@@ -32,7 +32,7 @@ def test_pmap_and_shard_map_give_the_same_bits(images, devices):
 def test_device_counts_agree_with_sgd(images):
     """1e-5 relative on every parameter after 5 steps, batch norm synchronized."""
     sgd = Optimizer(name="sgd", learning_rate=1e-2)
-    config = dataclasses.replace(PLAIN, g=sgd, d=sgd)
+    config = dataclasses.replace(PLAIN, optimizers={"g": sgd, "d": sgd})
     _, state = start(config)
     one, *rest = (run_steps(config, images, state, 5, devices=n)[0] for n in (1, 2, 4))
     for other in rest:
@@ -57,7 +57,7 @@ def test_device_counts_agree_with_adam_in_losses_and_scores(images):
 def test_every_device_count_draws_the_same_images_and_noise(images):
     """One step of SGD of length 0 leaves the losses functions of the draws alone."""
     still = Optimizer(name="sgd", learning_rate=1e-30)
-    config = dataclasses.replace(PLAIN, g=still, d=still)
+    config = dataclasses.replace(PLAIN, optimizers={"g": still, "d": still})
     _, state = start(config)
     one, *rest = (run_steps(config, images, state, 3, devices=n)[1] for n in (1, 2, 4))
     assert len(set(one["loss/d"].tolist())) == 3

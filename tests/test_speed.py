@@ -6,7 +6,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import CYCLE, FULL, PLAIN, TEXT, arrays, draw, packed, run_steps, start, with_features
+from tiny import (
+    CYCLE,
+    FULL,
+    PLAIN,
+    TEXT,
+    arrays,
+    constants_of,
+    draw,
+    packed,
+    run_steps,
+    start,
+    with_features,
+)
 
 from anigan_jax.config import Run
 from anigan_jax.core import Keys
@@ -16,8 +28,8 @@ from anigan_jax.networks.dcgan import Discriminator, Generator
 from anigan_jax.networks.resnet import PatchDiscriminator, ResnetGenerator
 from anigan_jax.runtime import devices
 from anigan_jax.state import init_state
-from anigan_jax.training import program
 from anigan_jax.training import step as train_step
+from anigan_jax.training.program import Program
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +46,9 @@ def test_bfloat16_keeps_everything_but_products_in_float32(config, folder):
     """One step from the same state: losses agree to bfloat16's digits, and not further."""
     pack = packed(config, folder)
     _, state = start(config, pack)
-    full, want = run_steps(config, arrays(config, pack), state, 1)
-    made, got = run_steps(half(config), arrays(config, pack), state, 1)
+    data, constants = arrays(config, pack), constants_of(config, pack)
+    full, want = run_steps(config, data, state, 1, constants=constants)
+    made, got = run_steps(half(config), data, state, 1, constants=constants)
     for a, b in zip(jax.tree.leaves(made), jax.tree.leaves(full), strict=True):
         assert a.dtype == b.dtype and a.shape == b.shape
         assert np.isfinite(np.asarray(a, np.float64)).all()
@@ -48,7 +61,7 @@ def test_bfloat16_keeps_everything_but_products_in_float32(config, folder):
 
 def test_bfloat16_products_and_float32_logits():
     """Every convolution of D but the logit's multiplies bfloat16."""
-    method = half(PLAIN).method.make(None)
+    method = half(PLAIN).method.make()
     _, state = start(PLAIN)
     x = draw(0, 2, 16, 16, 3)
 
@@ -104,12 +117,12 @@ def test_rematerialization_keeps_less():
     for remat in (False, True):
         settings = cyclegan(64, 8, 6, remat)
         config = dataclasses.replace(CYCLE, method=settings, batch_size=4)
-        game = settings.make(None)
+        game = settings.make()
         state = jax.eval_shape(lambda c=config, g=game: init_state(c, g, {}))
         images = jax.ShapeDtypeStruct((4, 64, 64, 3), jnp.float32)
         loss = game.phases[0].updates[1].losses[0]
         keys = Keys(*[jax.eval_shape(lambda: jax.random.key(0))] * 3)
-        batch = {"real": images, "real_b": images}
+        batch = {"a": {"image": images}, "b": {"image": images}}
 
         def held(params, state, batch, keys, loss=loss):
             return jax.vjp(lambda p: loss(p, state, batch, keys)[0], params)[1]
@@ -124,32 +137,33 @@ def test_the_state_is_donated(mapper, folder):
     """The old buffers are gone: a step holds one state, not two."""
     pack = packed(FULL, folder)
     run = Run(steps=4, steps_per_dispatch=2, mapper=mapper, devices=2)
-    session = program.prepare(dataclasses.replace(FULL, run=run), pack, {})
-    old = devices.replicate(session.initial(), session.devices)
-    new, _ = session.dispatch(0, old, next(session.locals_from(0)))
+    program = Program(dataclasses.replace(FULL, run=run), pack, {})
+    old = devices.replicate(program.initial(), program.devices)
+    new, _, _ = program.run(old, next(program.chunks(0)))
     jax.block_until_ready(new)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(old))
     assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(new))
 
 
-@pytest.mark.parametrize("feed", ["resident", "streamed"])
+@pytest.mark.parametrize("place", ["device", "host"])
 @pytest.mark.parametrize("mapper", ["pmap", "shard_map"])
-def test_a_dispatch_moves_nothing_between_host_and_device(feed, mapper, folder):
+def test_a_dispatch_moves_nothing_between_host_and_device(place, mapper, folder):
     """Under a guard that refuses every transfer that is not spelled out."""
     pack = packed(FULL, folder)
-    run = Run(steps=8, steps_per_dispatch=2, mapper=mapper, feed=feed, devices=2)
-    session = program.prepare(dataclasses.replace(FULL, run=run), pack, {})
-    state = devices.replicate(session.initial(), session.devices)
-    local = session.locals_from(0)
+    run = Run(steps=8, steps_per_dispatch=2, mapper=mapper, input=place, devices=2)
+    program = Program(dataclasses.replace(FULL, run=run), pack, {})
+    state = devices.replicate(program.initial(), program.devices)
+    chunks = program.chunks(0)
     with jax.transfer_guard("disallow"):
-        for at in (0, 2, 4):
-            state, metrics = session.dispatch(at, state, next(local))
+        for _ in range(3):
+            state, metrics, _ = program.run(state, next(chunks))
             jax.block_until_ready(state)
-        told = jax.device_get(metrics)
+        fetched = jax.device_get(metrics)
         with pytest.raises(Exception, match=r"[Dd]isallowed"):
-            local = {**next(local), "device": np.arange(2, dtype=np.int32)}
-            session.dispatch(6, state, local)
-    assert told["fingerprint"].shape == (2,)
+            chunk = next(chunks)
+            local = {**chunk.local, "device": np.arange(2, dtype=np.int32)}
+            program.run(state, chunk._replace(local=local))
+    assert fetched["fingerprint"].shape == (2,)
 
 
 def test_both_updates_share_one_forward_pass_of_g():
@@ -162,13 +176,13 @@ def test_both_updates_share_one_forward_pass_of_g():
     for shared in (True, False):
         settings = dataclasses.replace(method, shared_noise=shared)
         config = dataclasses.replace(PLAIN, method=settings)
-        made = settings.make(None)
+        made = settings.make()
         step = train_step.make_train_step(config, made, made.phases[0], None)
         state = jax.jit(lambda c=config, m=made: init_state(c, m, {}))()
 
         def whole(state, images, step=step):
             examples = jnp.arange(8, dtype=jnp.int32)
-            return step(state, lambda *_: {"real": images}, examples)
+            return step(state, lambda *_: {"a": {"image": images}}, examples)
 
         images = draw(0, 8, 16, 16, 3)
         compiled = jax.jit(whole).lower(state, images).compile()
@@ -192,7 +206,7 @@ def apart(config, method, state, images):
         step = train_step.make_train_step(config, method, phase, None)
 
         def whole(state, images, step=step):
-            return step(state, lambda *_: {"real": images}, examples)
+            return step(state, lambda *_: {"a": {"image": images}}, examples)
 
         new, _ = jax.jit(whole)(state, images)
         state = new.replace(step=before.step)
@@ -205,5 +219,6 @@ def test_previews_and_features_of_a_cartoon_run_in_bfloat16(folder):
     config = with_features(half(CARTOON), folder)
     pack = packed(config, folder)
     _, state = start(config, pack)
-    _, metrics = run_steps(config, arrays(config, pack), state, 2)
+    constants = constants_of(config, pack)
+    _, metrics = run_steps(config, arrays(config, pack), state, 2, constants=constants)
     assert np.isfinite(metrics["loss/content"]).all()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tiny import FULL, PLAIN, digests, packed, run_steps, start
 
-from anigan_jax import optimizers, rng
+from anigan_jax import rng
 from anigan_jax.core import Aux, Method, Phase, TrainState, Update
 from anigan_jax.errors import UserError
 from anigan_jax.methods.schedule import Schedule, schedule_repeats
@@ -67,8 +67,8 @@ def test_d_alone_then_g_alone(images):
 )
 def test_the_dynamic_rules(kind, correct, want):
     d, g, most_d, most_g = schedule_repeats(Schedule(kind=kind))
-    memory = {"correct": jnp.int32(correct * 13), "judged": jnp.int32(130)}
-    assert (int(d(memory, 0)), int(g(memory, 0))) == want
+    counts = {"correct": jnp.int32(correct * 13), "judged": jnp.int32(130)}
+    assert (int(d(counts, 0)), int(g(counts, 0))) == want
     assert max(want) <= min(most_d, most_g)
 
 
@@ -133,8 +133,11 @@ def test_first_steps_equal_pytorch():
 
     phase = Phase("train", (Update("d", (d_loss,)), Update("g", (g_loss,))))
     method = Method(None, (phase,), None, None, 3)
-    config = dataclasses.replace(PLAIN, batch_size=4, ema_half_life=0, flip=False, g=Optimizer())
-    adam = {p: optimizers.direction(config.g) for p in "gd"}
+    players = dict.fromkeys("gd", Optimizer())
+    config = dataclasses.replace(
+        PLAIN, batch_size=4, ema_half_life=0, flip=False, optimizers=players
+    )
+    adam = {p: config.optimizers[p].build() for p in "gd"}
     values = np.random.default_rng(0)
     weights = {
         "g": values.normal(size=(3, 12)).astype("f"),
@@ -148,7 +151,6 @@ def test_first_steps_equal_pytorch():
         {p: adam[p].init(jnp.array(weights[p])) for p in "gd"},
         {},
         {},
-        {},
     )
     step = jax.jit(train_step.make_super_step(config, method, phase, 1, None))
     pixels = values.integers(0, 256, (4, 2, 2, 3), np.uint8)
@@ -157,10 +159,11 @@ def test_first_steps_equal_pytorch():
     soft = torch.nn.functional.softplus
     for i in range(4):
         z = rng.latents(state.key, state.step, 0, 0, jnp.arange(4), 3)
-        data = {"images": jnp.array(pixels)}
-        rows = input.gather(data, jnp.int32(i), 4, jnp.arange(4), config.seed)["images"]
+        data = {"a": {"image": jnp.array(pixels)}}
+        rows = input.gather(data, jnp.int32(i), 4, jnp.arange(4), config.seed)["a"]["image"]
         real = torch.tensor(np.asarray(rows, np.float32) / 127.5 - 1).reshape(4, -1)
-        state, _ = step(state, data, {"device": jnp.int32(0)})
+        shared = {"data": data, "constants": {}}
+        state, _ = step(state, shared, {"device": jnp.int32(0)})
         tz = torch.tensor(np.asarray(z))
         loss = soft(-(real @ td)).mean() + soft((tz @ tg).detach() @ td).mean()
         opt["d"].zero_grad()
@@ -186,11 +189,11 @@ def test_optimizers_equal_pytorch(name):
         "rmsprop": lambda: torch.optim.RMSprop([peer], 1e-2, 0.9, 1e-6),
         "sgd": lambda: torch.optim.SGD([peer], 1e-2),
     }
-    theirs, ours = make[name](), optimizers.direction(settings)
+    theirs, ours = make[name](), settings.build()
     state, params = ours.init(jnp.array(w)), jnp.array(w)
     for i in range(6):
         grads, state = ours.update(jnp.sin(params + i), state, params)
-        params = params - optimizers.learning_rate(settings, jnp.int32(i)) * grads
+        params = params - settings.rate(jnp.int32(i)) * grads
         theirs.zero_grad()
         (-torch.cos(peer + i)).sum().backward()
         theirs.step()
@@ -199,7 +202,7 @@ def test_optimizers_equal_pytorch(name):
 
 def test_learning_rate_schedule():
     settings = Optimizer(learning_rate=1.0, boundaries=(10, 20), decay_start=30, decay_steps=10)
-    got = [float(optimizers.learning_rate(settings, jnp.int32(s))) for s in (0, 10, 20, 30, 35, 50)]
+    got = [float(settings.rate(jnp.int32(s))) for s in (0, 10, 20, 30, 35, 50)]
     np.testing.assert_allclose(got, [1, 0.1, 0.01, 0.01, 0.005, 0], rtol=1e-5, atol=1e-9)
 
 

@@ -19,9 +19,12 @@ from anigan_jax.sweep import grid
 
 
 def test_axes():
-    assert grid.axis("g.name=adam,rmsprop") == ("g.name", ["adam", "rmsprop"])
+    assert grid.axis("optimizers.g.name=adam,rmsprop") == (
+        "optimizers.g.name",
+        ["adam", "rmsprop"],
+    )
     assert grid.axis("--method.d_scale=1,0.5") == ("method.d-scale", ["1", "0.5"])
-    for bad in ("g.name", "=a,b", "seed=1,2", "run.steps=1,2", "g.name=adam,adam"):
+    for bad in ("flip", "=a,b", "seed=1,2", "run.steps=1,2", "batch-size=4,4"):
         with pytest.raises(UserError):
             grid.axis(bad)
 
@@ -29,22 +32,25 @@ def test_axes():
 def test_switches_become_flags():
     assert grid.option("flip", "true") == ["--flip"]
     assert grid.option("method.split-d", "False") == ["--method.no-split-d"]
-    assert grid.option("g.rate", "1e-3") == ["--optimizers.g.learning-rate", "1e-3"]
+    assert grid.option("optimizers.g.learning-rate", "1e-3") == [
+        "--optimizers.g.learning-rate",
+        "1e-3",
+    ]
 
 
 def test_the_grid_is_every_combination_with_every_seed(tmp_path):
     config = str(write_config(tmp_path, "PLAIN"))
-    varied = ["g.name=adam,rmsprop", "d.name=adam,rmsprop"]
+    varied = ["optimizers.g.name=adam,rmsprop", "optimizers.d.name=adam,rmsprop"]
     trials = grid.grid(config, ["--batch-size", "4"], varied, 3, tmp_path)
     assert len(trials) == len({trial.folder for trial in trials}) == 12
-    found = {(t.config.g.name, t.config.d.name, t.config.seed) for t in trials}
+    found = {(*(o.name for o in t.config.optimizers.values()), t.config.seed) for t in trials}
     assert len(found) == 12
     assert {t.config.batch_size for t in trials} == {4}
     with pytest.raises(UserError, match="one path twice"):
-        grid.grid(config, [], ["g.name=adam", "g.name=rmsprop"], 1, tmp_path)
+        grid.grid(config, [], ["flip=true", "flip=false"], 1, tmp_path)
     # 1e-3 and 0.001 are one rate.
     with pytest.raises(UserError, match="one and the same run"):
-        grid.grid(config, [], ["g.rate=1e-3,0.001"], 1, tmp_path)
+        grid.grid(config, [], ["optimizers.g.learning-rate=1e-3,0.001"], 1, tmp_path)
 
 
 def test_what_varies_may_be_given_for_all_runs_too(tmp_path):
@@ -60,11 +66,12 @@ def test_what_varies_may_be_given_for_all_runs_too(tmp_path):
         "4",
     ]
     given += ["--run.steps", "7", "--seed", "5"]
-    varied = ["g.name=adam,rmsprop", "flip=true,false", "batch-size=4,8"]
+    varied = ["optimizers.g.name=adam,rmsprop", "flip=true,false", "batch-size=4,8"]
     trials = grid.grid(name, given, varied, 1, tmp_path)
-    found = {(t.config.g.name, t.config.flip, t.config.batch_size, t.config.seed) for t in trials}
+    configs = [trial.config for trial in trials]
+    found = {(c.optimizers["g"].name, c.flip, c.batch_size) for c in configs}
     assert len(found) == 8
-    assert {seed for *_, seed in found} == {5}
+    assert {c.seed for c in configs} == {5}
     for trial in trials:
         words = grid.command(name, trial, grid.Leg(20, 10), judged=True)
         config_file.refuse_repeats(words)
@@ -79,9 +86,9 @@ def test_what_varies_may_be_given_for_all_runs_too(tmp_path):
 
 def test_updates_are_counted_from_repeats(tmp_path):
     """Of a fixed schedule two a step; of CSC412's rule what its lines say."""
-    fixed = grid.pace(PLAIN, PLAIN.method.make(None), 44)
+    fixed = grid.pace(PLAIN, PLAIN.method.make(), 44)
     assert (fixed.most, fixed.constant) == (2, 2)
-    dynamic = grid.pace(FULL, FULL.method.make(None), 44)
+    dynamic = grid.pace(FULL, FULL.method.make(), 44)
     assert (dynamic.most, dynamic.constant) == (20, None)
     assert dynamic.count(3, {"repeats/d": 7.0, "repeats/g": 3.0}) == 10
     trial = grid.Trial("as_printed", 0, tmp_path / "run", FULL, ())
@@ -102,10 +109,10 @@ def test_updates_are_counted_from_repeats(tmp_path):
     [
         ((), "say where"),
         (("--workdir", "DIR"), "say what varies"),
-        (("--workdir", "DIR", "--vary", "g.name=adam,rmsprop", "--seeds", "0"), "at least 1"),
+        (("--workdir", "DIR", "--vary", "flip=true,false", "--seeds", "0"), "at least 1"),
         (("--workdir", "DIR", "--vary", "run.steps=1,2"), "length is the same"),
         (
-            ("--workdir", "DIR", "--vary", "g.name=adam", "--updates", "9", "--run.steps", "4"),
+            ("--workdir", "DIR", "--vary", "flip=true", "--updates", "9", "--run.steps", "4"),
             "both say how long",
         ),
     ],

@@ -22,17 +22,17 @@ def numbered(count):
 
 
 def numbers(data, draws, batch=8, seed=0):
-    """Name -> (draws, batch) numbers of the images drawn."""
-    held = {name: jnp.asarray(rows) for name, rows in data.items()}
+    """Domain -> (draws, batch) numbers of the images drawn."""
+    held = {domain: {"image": jnp.asarray(rows)} for domain, rows in data.items()}
     gather = jax.jit(lambda draw: input.gather(held, draw, batch, EXAMPLES, seed))
     drawn = [gather(jnp.int32(draw)) for draw in range(draws)]
-    return {name: np.stack([d[name][:, 0, 0, 0] for d in drawn]) for name in data}
+    return {name: np.stack([d[name]["image"][:, 0, 0, 0] for d in drawn]) for name in data}
 
 
 def test_every_image_of_each_domain_is_seen_once_an_epoch():
     """40 images are 5 batches of 8, and 24 are 3: each domain has epochs of its own."""
-    drawn = numbers({"images": numbered(40), "images_b": numbered(24)}, 15)
-    for name, count in (("images", 40), ("images_b", 24)):
+    drawn = numbers({"a": numbered(40), "b": numbered(24)}, 15)
+    for name, count in (("a", 40), ("b", 24)):
         epochs = drawn[name].reshape(-1, count)
         assert len(epochs) == 15 * 8 // count
         for epoch in epochs:
@@ -43,8 +43,8 @@ def test_every_image_of_each_domain_is_seen_once_an_epoch():
 @pytest.mark.parametrize("seed", [0, 7])
 def test_equal_counts_do_not_pair_the_rows(seed):
     """A pair of rows meets as often as chance lets it, in an epoch and in the next."""
-    drawn = numbers({"images": numbered(40), "images_b": numbered(40)}, 50, seed=seed)
-    a, b = (drawn[name].ravel().astype(int) for name in ("images", "images_b"))
+    drawn = numbers({"a": numbered(40), "b": numbered(40)}, 50, seed=seed)
+    a, b = (drawn[name].ravel().astype(int) for name in "ab")
     # 400 meetings of 1600 pairs of rows: of equal rows 10 are expected.
     assert 1 <= (a == b).sum() <= 24
     counts = np.bincount(a * 40 + b, minlength=1600)
@@ -53,23 +53,27 @@ def test_equal_counts_do_not_pair_the_rows(seed):
     assert 0.74 < (counts == 0).mean() < 0.82
 
 
-def test_order_seeds_are_apart():
-    assert input.order_seed("images", 5) == input.order_seed("label", 5) == 5
-    assert input.order_seed("images_b", 5) == input.order_seed("edges_b", 5) != 5
-    assert input.second("images_b")
-    assert not input.second("images")
+def test_what_belongs_to_an_image_is_drawn_with_it():
+    """Its label, or its smoothed copy; the other domain is drawn apart, at any seed."""
+    values = jnp.asarray(numbered(40))
+    held = {"a": {"image": values, "label": values}, "b": {"image": values, "edges": values}}
+    drawn = input.gather(held, jnp.int32(3), 8, EXAMPLES, 5)
+    a, b = (np.asarray(drawn[domain]["image"]) for domain in "ab")
+    np.testing.assert_array_equal(drawn["a"]["label"], a)
+    np.testing.assert_array_equal(drawn["b"]["edges"], b)
+    assert (a != b).any()
 
 
 def test_the_domains_are_mirrored_apart():
     left = np.zeros((8, 2, 2, 3), np.uint8)
     left[:, :, 0] = 255
-    rows = {"images": jnp.array(left), "images_b": jnp.array(left)}
+    rows = {domain: {"image": jnp.array(left)} for domain in "ab"}
     to_batch = jax.jit(lambda draw, key: input.to_batch(rows, key, draw, EXAMPLES, True))
     key = rng.root_key(0)
     batches = [to_batch(jnp.int32(draw), key) for draw in range(100)]
     a, b = (
-        np.concatenate([batch[name][:, 0, 0, 0] < 0 for batch in batches])
-        for name in ("real", "real_b")
+        np.concatenate([batch[domain]["image"][:, 0, 0, 0] < 0 for batch in batches])
+        for domain in "ab"
     )
     # 800 coins each; 5 deviations of a share of 1/2 are 0.088.
     for coins in (a, b, a == b):
@@ -97,4 +101,4 @@ def test_a_small_second_domain_is_refused(tmp_path):
 def test_networks_of_two_sizes_are_refused():
     method = CycleGAN(discriminator=dataclasses.replace(CYCLE.method.discriminator, size=32))
     with pytest.raises(UserError, match="64 differs from method"):
-        method.make(None)
+        method.make()

@@ -36,12 +36,13 @@ from anigan_jax.networks.text import TextDiscriminator, TextGenerator
 from anigan_jax.optimizers import Optimizer
 from anigan_jax.perceptual import vgg
 from anigan_jax.runtime import devices as parallel
+from anigan_jax.runtime import environment
 from anigan_jax.state import abstract_state, init_state
 from anigan_jax.storage import checkpoint, run_dir, safetensors
 from anigan_jax.training import input, program
 from anigan_jax.training import step as train_step
 
-NAMES = sorted(path.stem for path in config_file.config_folder().glob("*.py"))
+NAMES = sorted(path.stem for path in environment.config_folder().glob("*.py"))
 
 # Everything that has state of its own: dynamic schedule, EMA, spectral and batch norm.
 FULL = Config(
@@ -235,9 +236,24 @@ def packed(config: Config, folder: Path) -> dataset.Pack:
     return dataset.build(config.data, folder, workers=1)
 
 
-def arrays(config: Config, packed: dataset.Pack) -> dict:
+class Rows(dict):
+    """Domain -> name -> array, and the method's constants beside them."""
+
+    constants: dict
+
+
+jax.tree_util.register_pytree_node(
+    Rows,
+    lambda rows: (tuple(rows.values()), tuple(rows)),
+    lambda names, x: dict(zip(names, x, strict=True)),
+)
+
+
+def arrays(config: Config, packed: dataset.Pack) -> Rows:
     """What a step reads of the data."""
-    return input.rows(config, packed)
+    rows = Rows(input.rows(config, packed))
+    rows.constants = config.method.constants(packed)
+    return rows
 
 
 def constants_of(config: Config, packed: dataset.Pack | None) -> dict:
@@ -269,12 +285,13 @@ def run_steps(
 
     Args:
       data: images of domain A, or `arrays` where the method has inputs.
-      constants: the method's, where it has any.
+      constants: the method's, where `data` do not bring them.
     """
     at, chosen = int(state.step), jax.devices()[:devices]
     axis = parallel.axis_of(chosen)
     method = config.method.make(axis)
-    data = data if isinstance(data, dict) else {"a": {"image": data}}
+    constants = getattr(data, "constants", {}) if constants is None else constants
+    data = dict(data) if isinstance(data, dict) else {"a": {"image": data}}
     images = data["a"]["image"]
     config = configs.resolve(config, len(images))
     over = program.phase_ends(method.phases, at + steps, len(images) // config.batch_size)
@@ -287,7 +304,7 @@ def run_steps(
         _COMPILED[key] = parallel.map_step(step, mapper, chosen)
     step = _COMPILED[key]
     state = parallel.replicate(jax.tree.map(np.asarray, state), chosen)
-    held = {"data": data, "constants": constants or {}}
+    held = {"data": data, "constants": constants}
     shared = parallel.replicate(jax.tree.map(np.asarray, held), chosen)
     lines = []
     for _ in range(steps // length):

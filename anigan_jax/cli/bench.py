@@ -2,103 +2,96 @@
 
 from __future__ import annotations
 
-import json
+import json as jsons
 import subprocess
 import sys
 from pathlib import Path
+from typing import Annotated, Literal
 
-from anigan_jax import config_file
-from anigan_jax.cli.common import parser_of
+from tyro.conf import arg
+
+from anigan_jax.cli import common
+from anigan_jax.cli.common import AsJson, ConfigName, Overrides
+from anigan_jax.config import ComputeType, Config
 from anigan_jax.errors import UserError
 from anigan_jax.report.table import as_text
 
-DTYPES = ("float32", "bfloat16")
-PEERS = ("torch", "lax")
-DEFAULT = "ref_dcgan64"
 
+def bench(
+    config: ConfigName = "ref_dcgan64",
+    *,
+    batch: Annotated[tuple[int, ...], arg(metavar="N ...")] = (),
+    dtype: tuple[ComputeType, ...] = ("float32",),
+    devices: Annotated[tuple[int, ...], arg(metavar="N ...")] = (0,),
+    peer: tuple[Literal["torch", "lax"], ...] = (),
+    windows: int = 5,
+    layers: bool = False,
+    picture: Annotated[Path | None, arg(metavar="FILE.png")] = None,
+    json: AsJson = False,
+    overrides: Overrides = (),
+) -> int:
+    """Images per second of whole training steps, against the machine's peak and against peers.
 
-def bench(argv: list[str]) -> int:
-    """Images per second of whole training steps, against the machine's peak and against peers."""
-    # First, so that no value of a setting is taken for it.
-    named = bool(argv) and not argv[0].startswith("-")
-    name, argv = (argv[0], argv[1:]) if named else (DEFAULT, argv)
-    parser = parser_of(
-        "bench [CONFIG]",
-        batch={"type": int, "nargs": "+", "metavar": "N", "help": "several are a sweep"},
-        dtype={"choices": DTYPES, "nargs": "+", "default": ["float32"]},
-        devices={
-            "type": int,
-            "nargs": "+",
-            "default": [0],
-            "help": "0: all; several are a sweep; more than there are are simulated on CPUs with "
-            "--run.platform cpu",
-        },
-        peer={"choices": PEERS, "nargs": "+", "default": [], "help": "measured beside ours"},
-        windows={"type": int, "default": 5, "help": "alternating; medians are shown"},
-        layers={"action": "store_true", "help": "each convolution alone, in both forms"},
-        picture={"type": Path, "metavar": "FILE.png", "help": "bars beside the table"},
-        json={"action": "store_true"},
-    )
-    # What is left are settings of the config; the worker's parser judges them.
-    args, overrides = parser.parse_known_args(argv)
-    config = config_file.override(config_file.load(name), overrides, f"anigan bench {name}")
-    batches = args.batch or [config.batch_size]
-    if min(batches) < 1 or args.windows < 1:
+    Other flags are settings of the config.
+
+    Args:
+      batch: several are a sweep; without: that of the config.
+      dtype: several are a sweep.
+      devices: 0: all; several are a sweep; more than there are are simulated on CPUs with
+        --run.platform cpu.
+      peer: measured beside ours.
+      windows: alternating; medians are shown.
+      layers: each convolution alone, in both forms.
+      picture: bars beside the table.
+    """
+    settings = common.settings(config, overrides, f"anigan bench {config}")
+    batches = list(batch or [settings.batch_size])
+    if min(batches) < 1 or windows < 1:
         raise UserError("--batch and --windows must be 1 or more")
-    if "bfloat16" in args.dtype and not hasattr(config.method, "dtype"):
-        raise UserError(f"{name} has no --method.dtype; it computes in float32 alone")
-    platform, machine = _machine(config.run.platform)
-    if "torch" in args.peer:
+    if "bfloat16" in dtype and not hasattr(settings.method, "dtype"):
+        raise UserError(f"{config} has no --method.dtype; it computes in float32 alone")
+    platform, machine = _machine(settings.run.platform)
+    if "torch" in peer:
         _need_torch()
-    if args.layers:
-        return _layers(name, args, config, batches, machine)
-    from anigan_jax.bench import runner
-
-    wanted = runner.Wanted(
-        name,
-        overrides,
-        batches,
-        args.dtype,
-        args.peer,
-        args.windows,
-        config.run.platform,
-        args.devices,
-        config.run.checkpoint_every,
-    )
-
-    def told(text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
-
-    rows = runner.measure(wanted, platform == "gpu", told)
-    from anigan_jax.bench import table
-
-    if args.picture:
-        table.picture(name, machine, rows, args.picture)
-    if args.json:
-        print(json.dumps({"config": name, "machine": machine, "rows": rows}, indent=1))
+    if layers:
+        rows, tables = _layers(settings, batches, dtype, windows)
     else:
-        print(f"{name} on {machine}\n\n{as_text(table.tables(rows))}")
+        from anigan_jax.bench import runner, table
+
+        wanted = runner.Wanted(
+            config,
+            list(overrides),
+            batches,
+            list(dtype),
+            list(peer),
+            windows,
+            settings.run.platform,
+            list(devices),
+            settings.run.checkpoint_every,
+        )
+        rows = runner.measure(
+            wanted, platform == "gpu", lambda text: print(text, file=sys.stderr, flush=True)
+        )
+        tables = table.tables(rows)
+        if picture:
+            table.picture(config, machine, rows, picture)
+    if json:
+        print(jsons.dumps({"config": config, "machine": machine, "rows": rows}, indent=1))
+    else:
+        print(f"{config} on {machine}\n\n{as_text(tables)}")
     return 0
 
 
-def _layers(name: str, args, config, batches: list[int], machine: str) -> int:
+def _layers(config: Config, batches: list[int], dtype: tuple[str, ...], windows: int):
+    """Rows and tables of each convolution alone."""
     from anigan_jax.runtime import environment
 
     environment.prepare(config.run.platform)
     from anigan_jax.bench import layers
 
     environment.start()
-    rows = [
-        row
-        for b in batches
-        for d in args.dtype
-        for row in layers.measure(config, b, d, args.windows)
-    ]
-    if args.json:
-        print(json.dumps({"config": name, "machine": machine, "rows": rows}, indent=1))
-    else:
-        print(f"{name} on {machine}\n\n{as_text(layers.tables(rows))}")
-    return 0
+    rows = [row for b in batches for d in dtype for row in layers.measure(config, b, d, windows)]
+    return rows, layers.tables(rows)
 
 
 def _machine(platform: str) -> tuple[str, str]:
@@ -115,7 +108,7 @@ def _machine(platform: str) -> tuple[str, str]:
     if done.returncode:
         said = done.stderr.strip().splitlines()[-1]
         raise UserError(said.removeprefix(f"{UserError.__module__}.UserError: "))
-    backend, facts = json.loads(done.stdout.splitlines()[-1])
+    backend, facts = jsons.loads(done.stdout.splitlines()[-1])
     kind = facts["device_kind"] if backend != "cpu" else f"{facts['NPROC']} CPU threads"
     return backend, f"{kind}, jaxlib {facts['jaxlib']}"
 

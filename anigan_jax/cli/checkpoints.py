@@ -1,42 +1,80 @@
-"""The verb that lists, verifies and prunes a run's checkpoints."""
+"""The verbs of proof: a run repeated bit for bit, its checkpoints listed, verified, pruned."""
 
 from __future__ import annotations
 
-import json
+import json as jsons
 from pathlib import Path
+from typing import Annotated
 
-from anigan_jax.cli.common import arguments
+from tyro.conf import arg
+
+from anigan_jax import api
+from anigan_jax import config as configs
+from anigan_jax.cli.common import AsJson, RunDir, Trust
 from anigan_jax.errors import MachineError, UserError, printable
 from anigan_jax.runtime import environment
-from anigan_jax.storage import manifest
+from anigan_jax.storage import manifest, run_dir
 
 
-def checkpoints(argv: list[str]) -> int:
-    """Lists a run's checkpoints; exit code 1 where one is not known to be whole."""
-    args = arguments(
-        "checkpoints",
-        argv,
-        run={"positional": True, "type": Path, "metavar": "RUN", "help": "a run folder"},
-        verify={"action": "store_true", "help": "read and hash every file and every array"},
-        prune={
-            "type": int,
-            "metavar": "KEEP",
-            "help": "delete all but the newest KEEP checkpoints, those of run.keep_every and the "
-            "best one, and what killed saves left; damaged ones that were set aside stay",
-        },
-        json={"action": "store_true", "help": "for programs"},
-    )
-    if not (args.run / "run.json").exists():
-        raise UserError(f"{args.run} is not a run directory (no run.json)")
-    if args.prune is not None and args.prune < 1:
-        raise UserError(f"--prune {args.prune}: at least 1 checkpoint stays")
-    if args.verify or args.prune is not None:
+def replay(
+    run: RunDir,
+    *,
+    until: Annotated[int | None, arg(metavar="STEP")] = None,
+    distributed: bool = False,
+    trust: Trust = False,
+) -> int:
+    """Train again and compare every step's bits; exit code 1 where they differ.
+
+    Args:
+      until: last step to compare.
+      distributed: one of several processes.
+    """
+    recorded = run_dir.read_run(run)
+    config = run_dir.config_of(run, recorded, trust)
+    with api.opened(config, run, distributed) as (pack, group):
+        from anigan_jax.training import replay as training
+
+        changed = configs.differences(recorded["identity"], configs.identity(config))
+        notes = [f"the settings of this run are not those it says: {line}" for line in changed]
+        if pack.manifest["sha256"] != recorded["data_sha256"]:
+            notes.append("the data changed since the run")
+        for entry in recorded.get("resumed", []):
+            changed = "; ".join(entry["changed"])
+            notes.append(
+                f"the run itself went on under other conditions at {entry['step']}: {changed}"
+            )
+        notes += [f"{line}; the bits may differ" for line in run_dir.changes(recorded, config)]
+        code, message = training.replay(config, run, pack, until, group)
+        if group.is_primary:
+            print("\n".join([*(f"note: {note}" for note in notes), message]), flush=True)
+    return code
+
+
+def checkpoints(
+    run: RunDir,
+    *,
+    verify: bool = False,
+    prune: Annotated[int | None, arg(metavar="KEEP")] = None,
+    json: AsJson = False,
+) -> int:
+    """List a run's checkpoints; exit code 1 where one is not known to be whole.
+
+    Args:
+      verify: read and hash every file and every array.
+      prune: delete all but the newest KEEP checkpoints, those of run.keep_every and the best one,
+        and what killed saves left; damaged ones that were set aside stay.
+    """
+    if not (run / "run.json").exists():
+        raise UserError(f"{run} is not a run directory (no run.json)")
+    if prune is not None and prune < 1:
+        raise UserError(f"--prune {prune}: at least 1 checkpoint stays")
+    if verify or prune is not None:
         # JAX is imported, without an accelerator: a run that trains may hold it.
         environment.prepare("cpu")
-    folder, best = args.run / "checkpoints", _best(args.run)
-    deleted = None if args.prune is None else _prune(args.run, args.prune, best)
-    found = {**_look(folder, best, args.verify), "deleted": deleted}
-    print(json.dumps(found, indent=1) if args.json else _text(found))
+    folder, best = run / "checkpoints", _best(run)
+    deleted = None if prune is None else _prune(run, prune, best)
+    found = {**_look(folder, best, verify), "deleted": deleted}
+    print(jsons.dumps(found, indent=1) if json else _text(found))
     return int(any(one["faults"] or one["newer"] for one in found["checkpoints"]))
 
 
@@ -46,7 +84,7 @@ def _best(run: Path) -> int | None:
     if not path.exists():
         return None
     try:
-        return int(json.loads(path.read_text())["step"])
+        return int(jsons.loads(path.read_text())["step"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{path} is damaged ({error}); delete it, training writes it anew"
@@ -54,8 +92,6 @@ def _best(run: Path) -> int | None:
 
 
 def _prune(run: Path, keep: int, best: int | None) -> list[int]:
-    from anigan_jax.storage import run_dir
-
     folder = run / "checkpoints"
     # Runs of before had no such setting.
     every = run_dir.read_run(run).get("config", {}).get("run", {}).get("keep_every", 0)

@@ -1,20 +1,139 @@
-"""What the verbs share: flags."""
+"""What the verbs share: types of their arguments with their help, and checks."""
 
 from __future__ import annotations
 
-import argparse
+import contextlib
+import dataclasses
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from tyro.conf import Positional, arg
+
+from anigan_jax import config_file
+from anigan_jax.config import Config
+from anigan_jax.errors import UserError
+from anigan_jax.runtime import environment
+
+RunDir = Annotated[Path, Positional, arg(metavar="RUN", help="a run directory")]
+ConfigName = Annotated[
+    str, Positional, arg(metavar="CONFIG", help="a file, or a name that `anigan --help` lists")
+]
+Checkpoint = Annotated[str, arg(metavar="best|latest|STEP", help="which checkpoint is shown")]
+Trust = Annotated[bool, arg(help="run the code that the run directory keeps, if it has any")]
+Seed = Annotated[int, arg(metavar="N", help="seed of what is drawn, at least 0")]
+AsJson = Annotated[bool, arg(help="print JSON, for programs")]
+Overrides = Annotated[tuple[str, ...], "overrides"]
+"""Words of the command line that are no flags of the verb: settings of the config."""
+
+# Names that settings had before, or have elsewhere.
+_OPTIMIZER = {
+    "rate": "learning-rate",
+    "lr": "learning-rate",
+    "drops": "boundaries",
+    "drop-factor": "gamma",
+    "decay-from": "decay-start",
+}
+_SETTINGS = {
+    "run.judge": "run.eval-network",
+    "run.feed": "run.input",
+    "run.silent-after": "run.heartbeat-timeout",
+    "run.stuck-after": "run.stall-timeout",
+    "lr": "optimizers.g.learning-rate",
+    "learning-rate": "optimizers.g.learning-rate",
+    "steps": "run.steps",
+    "epochs": "run.epochs",
+    "path": "data.path",
+}
+_FIRST = {
+    "run.steps": "length in steps; 0: --run.epochs decides",
+    "batch-size": "images of a step, over all devices",
+    "data.path": "the images: a folder, .zip, .tar, tfds:NAME, or a pack of `anigan import`",
+    "seed": "root of all randomness",
+    "run.devices": "how many devices; 0: all there are",
+}
 
 
-def arguments(verb: str, argv: list[str], **options) -> argparse.Namespace:
-    """Parses a verb's flags, as `parser_of` takes them."""
-    return parser_of(verb, **options).parse_args(argv)
+def at_least(flag: str, value: int, low: int) -> None:
+    """Refuses a number of a flag that is too small."""
+    if value < low:
+        raise UserError(f"{flag} is {value}; it must be at least {low}")
 
 
-def parser_of(verb: str, **options) -> argparse.ArgumentParser:
-    """The parser of a verb's flags; `positional` ones lose their dashes."""
-    parser = argparse.ArgumentParser(f"anigan {verb}", allow_abbrev=False)
-    for name, given in options.items():
-        rest = dict(given)
-        flag = name if rest.pop("positional", False) else f"--{name.replace('_', '-')}"
-        parser.add_argument(flag, **rest)
-    return parser
+def settings(name: str, overrides: Sequence[str], prog: str) -> Config:
+    """A config by name or path, overridden."""
+    config = config_file.load(name)
+    return overridden(config, overrides, prog)
+
+
+def overridden(config: Config, overrides: Sequence[str], prog: str) -> Config:
+    """A config with overrides; what is refused comes with the name that was meant."""
+    with hinted(config, overrides):
+        return config_file.override(config, list(overrides), prog)
+
+
+@contextlib.contextmanager
+def hinted(config: Config, overrides: Sequence[str]) -> Iterator[None]:
+    """Adds to a refusal of overrides what their flags are called here."""
+    try:
+        yield
+    except UserError as error:
+        hints = dict.fromkeys(filter(None, (_hint(config, word) for word in overrides)))
+        raise UserError("\n  ".join([*hints, str(error)])) from None
+
+
+def _hint(config: Config, word: str) -> str:
+    flag = word.partition("=")[0].removeprefix("--").replace("_", "-")
+    if not word.startswith("--") or value_of(config, flag) is not None:
+        return ""
+    if new := _SETTINGS.get(flag):
+        return f"--{flag} is --{new}"
+    parts = re.fullmatch(r"(?:optimizers\.)?([a-z]\w*)\.([a-z-]+)", flag)
+    if parts and parts[1] in config.optimizers:
+        player, name = parts.groups()
+        return f"--{flag} is --optimizers.{player}.{_OPTIMIZER.get(name, name)}"
+    if flag.startswith("data.") and config.data.drawn:
+        return f"{config.name} draws its own images; {_with_images(config)}"
+    return ""
+
+
+def _with_images(config: Config) -> str:
+    """Which configs train the same kind of model on images of one's own."""
+    names = []
+    for path in sorted(environment.config_folder().glob("[a-z]*.py")):
+        other = config_file.load(str(path))
+        if type(other.method) is type(config.method) and not other.data.drawn:
+            names.append(path.stem)
+    return f"for your own take {' or '.join(names)}" if names else "it takes no others"
+
+
+def value_of(config: Config, flag: str) -> Any:
+    """The value of a setting by its flag, 'run.steps'; None where there is no such setting."""
+    value: Any = config
+    for part in flag.replace("-", "_").split("."):
+        if isinstance(value, dict):
+            value = value.get(part)
+        elif dataclasses.is_dataclass(value) and part in {
+            f.name for f in dataclasses.fields(value)
+        }:
+            value = getattr(value, part)
+        else:
+            return None
+    return value
+
+
+def settings_help(name: str, prog: str) -> None:
+    """Prints the settings of a config: first those that everybody needs, then all.
+
+    Raises:
+      SystemExit: 0, when all is printed.
+    """
+    config = config_file.load(name)
+    print(f"\nsettings that most need (of {name}):\n")
+    for flag, about in _FIRST.items():
+        value = value_of(config, flag)
+        if value is not None:
+            print(f"  --{flag:12} {about} (default: {value!r})")
+    print("\nall settings:\n")
+    config_file.override(config, ["--help"], prog)

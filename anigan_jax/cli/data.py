@@ -2,19 +2,115 @@
 
 from __future__ import annotations
 
-import argparse
-import json
+import json as jsons
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-import tyro
+from tyro.conf import Positional, Suppress, arg
 
-from anigan_jax import config_file
+from anigan_jax.cli.common import AsJson
 from anigan_jax.data import dataset, ingest
 from anigan_jax.data.images import Images
 from anigan_jax.errors import UserError
 from anigan_jax.report import data
 from anigan_jax.report.table import as_text
+
+SourceA = Annotated[
+    str,
+    Positional,
+    arg(metavar="SOURCE", help="a folder, .zip, .tar, tfds:NAME, or a pack"),
+]
+SourceB = Annotated[
+    str,
+    Positional,
+    arg(metavar="SOURCE_B", help="the second domain, where it is a source of its own"),
+]
+
+
+@dataclass(frozen=True)
+class Settings(Images):
+    """Every setting of `Images` but the paths, which stand without flags."""
+
+    path: Suppress[str] = ""
+    path_b: Suppress[str] = ""
+
+
+DEFAULT = Settings()
+# --size, not --settings.size.
+Flags = Annotated[Settings, arg(name="")]
+
+
+def import_(
+    source: SourceA,
+    source_b: SourceB = "",
+    *,
+    out: Annotated[Path, arg(metavar="PACK")],
+    overwrite: bool = False,
+    landmarks: bool = False,
+    settings: Flags = DEFAULT,
+) -> int:
+    """Pack images for training: checked, cropped, resized.
+
+    Args:
+      out: folder of the pack to be made.
+      overwrite: replace another pack there.
+      landmarks: also pack 68 face landmarks of domain A, or of all images.
+    """
+    images = Images(**{**vars(settings), "path": source, "path_b": source_b})
+    detect = None
+    if landmarks:
+        from anigan_jax.perceptual import landmarks as faces
+        from anigan_jax.runtime import environment
+
+        environment.prepare("cpu")
+        detect = faces.detect
+    pack, there = dataset.import_to(
+        images, out, overwrite=overwrite, report=progress("importing"), landmarks=detect
+    )
+    manifest = pack.manifest
+    parts = ", ".join(f"{name} {stop - start}" for name, (start, stop) in manifest["parts"].items())
+    state = "unchanged, already imported" if there else "imported"
+    print(f"{out}: {state}: {manifest['count']} images of {manifest['size']} px ({parts})")
+    for code, count in manifest["counts"].items():
+        print(f"  {count:6}  {code}")
+    if not there:
+        print(f"next: anigan train CONFIG --workdir RUN --data.path {out}")
+    return 0
+
+
+def check(
+    source: SourceA,
+    source_b: SourceB = "",
+    *,
+    json: AsJson = False,
+    html: Annotated[Path | None, arg(metavar="PAGE")] = None,
+    settings: Flags = DEFAULT,
+) -> int:
+    """Every fault in the data with its reason; exit code 1 where files are unusable.
+
+    Args:
+      html: also write a page to look at.
+    """
+    images = Images(**{**vars(settings), "path": source, "path_b": source_b})
+    if dataset.is_pack(Path(source)):
+        pack = dataset.open_pack(Path(source))
+        dataset.verify(pack)
+        print(f"{source}: a pack of {pack.manifest['count']} images, every byte as written")
+        return 0
+    with dataset.temporary(dataset.default_cache(), "check") as temp:
+        found = ingest.scan(images, temp, report=progress("checking"))
+        report = data.summary(source + (f" and {source_b}" if source_b else ""), found)
+        if html:
+            try:
+                data.write_page(report, found, html)
+            except OSError as error:
+                raise UserError(f"{html} cannot be written: {error.strerror}") from None
+    print(jsons.dumps(report, indent=1) if json else as_text(data.tables(report)))
+    if html and not json:
+        print(f"\npage: {html}")
+    return 1 if not found.order or (found.faults and images.policy == "error") else 0
 
 
 def progress(what: str):
@@ -32,92 +128,3 @@ def progress(what: str):
             bar.close()
 
     return report
-
-
-def _parse(verb: str, argv: list[str], flags) -> tuple[argparse.Namespace, Images]:
-    """SOURCE [SOURCE_B], the verb's own flags, and every setting of Images."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for name, options in flags.items():
-        parser.add_argument(name, **options)
-    config_file.refuse_repeats(argv)
-    known, rest = parser.parse_known_args(argv)
-    usage = f"anigan {verb} SOURCE [SOURCE_B] " + " ".join(
-        f"[{name}]" if o.get("action") else f"[{name} {o['metavar']}]" for name, o in flags.items()
-    )
-    paths = []
-    while rest and not rest[0].startswith("-"):
-        paths.append(rest.pop(0))
-    about = "\n".join(f"{name}: {options['help']}" for name, options in flags.items())
-    settings = tyro.cli(Images, args=rest, default=Images(), prog=usage, description=about)
-    if not paths:
-        raise UserError(f"say what to {verb}: {usage}")
-    if len(paths) > 2:
-        raise UserError(f"{verb} takes one source, or two domains; given were {', '.join(paths)}")
-    given = dict(zip(("path", "path_b"), paths, strict=False))
-    return known, Images(**{**settings.__dict__, **given})
-
-
-def import_(argv: list[str]) -> int:
-    """Packs a source for training."""
-    flags = {
-        "--out": {"metavar": "PACK", "type": Path, "help": "folder of the pack to be made"},
-        "--overwrite": {"action": "store_true", "help": "replaces another pack there"},
-        "--landmarks": {
-            "action": "store_true",
-            "help": "also packs 68 face landmarks of domain A, or of all images",
-        },
-    }
-    known, source = _parse("import", argv, flags)
-    if known.out is None:
-        raise UserError("say where the pack goes: --out PACK")
-    detect = None
-    if known.landmarks:
-        from anigan_jax.runtime import environment
-
-        environment.prepare("cpu")
-        from anigan_jax.perceptual import landmarks
-
-        detect = landmarks.detect
-    pack, there = dataset.import_to(
-        source,
-        known.out,
-        overwrite=known.overwrite,
-        report=progress("importing"),
-        landmarks=detect,
-    )
-    manifest = pack.manifest
-    parts = ", ".join(f"{name} {stop - start}" for name, (start, stop) in manifest["parts"].items())
-    state = "unchanged, already imported" if there else "imported"
-    print(f"{known.out}: {state}: {manifest['count']} images of {manifest['size']} px ({parts})")
-    for code, count in manifest["counts"].items():
-        print(f"  {count:6}  {code}")
-    if not there:
-        print(f"next: anigan train CONFIG --workdir RUN --data.path {known.out}")
-    return 0
-
-
-def check(argv: list[str]) -> int:
-    """Looks at everything and lists every fault; exit code 1 where files are unusable."""
-    flags = {
-        "--json": {"action": "store_true", "help": "prints every finding as JSON"},
-        "--html": {"metavar": "PAGE", "type": Path, "help": "writes a page to look at"},
-    }
-    known, source = _parse("check", argv, flags)
-    where = source.path + (f" and {source.path_b}" if source.path_b else "")
-    if dataset.is_pack(Path(source.path)):
-        pack = dataset.open_pack(Path(source.path))
-        dataset.verify(pack)
-        print(f"{source.path}: a pack of {pack.manifest['count']} images, every byte as written")
-        return 0
-    with dataset.temporary(dataset.default_cache(), "check") as temp:
-        found = ingest.scan(source, temp, report=progress("checking"))
-        report = data.summary(where, found)
-        if known.html:
-            try:
-                data.write_page(report, found, known.html)
-            except OSError as error:
-                raise UserError(f"{known.html} cannot be written: {error.strerror}") from None
-    print(json.dumps(report, indent=1) if known.json else as_text(data.tables(report)))
-    if known.html and not known.json:
-        print(f"\npage: {known.html}")
-    return 1 if not found.order or (found.faults and source.policy == "error") else 0

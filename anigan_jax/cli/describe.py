@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import json
+import json as jsons
 
 from anigan_jax import config_file
-from anigan_jax.cli.common import arguments
+from anigan_jax.cli.common import AsJson, ConfigName
 from anigan_jax.config import Config
 from anigan_jax.report.table import Table, as_text
 from anigan_jax.runtime import environment
 
 
-def describe(argv: list[str]) -> int:
-    """Prints the layers of a config's networks."""
-    args = arguments("describe", argv, config={"positional": True}, json={"action": "store_true"})
-    config = config_file.load(args.config)
+def describe(config: ConfigName, *, json: AsJson = False) -> int:
+    """Layers, parameters and FLOPs of a config's networks."""
+    settings = config_file.load(config)
     environment.prepare("cpu")
-    found = described(config)
-    print(
-        json.dumps(found, indent=1) if args.json else f"{config.name}\n\n{as_text(tables(found))}"
-    )
+    found = described(settings)
+    print(jsons.dumps(found, indent=1) if json else f"{settings.name}\n\n{as_text(tables(found))}")
     return 0
 
 

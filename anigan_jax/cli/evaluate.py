@@ -1,75 +1,161 @@
-"""The verb that judges what a run makes."""
+"""The verbs that measure: how good images are, how well prompts are obeyed, what D knows."""
 
 from __future__ import annotations
 
-import json
+import contextlib
+import json as jsons
 from pathlib import Path
-from typing import get_args
+from typing import Annotated
+
+from tyro.conf import UseAppendAction, arg
 
 from anigan_jax import api
-from anigan_jax.cli import sample
-from anigan_jax.cli.common import arguments
+from anigan_jax.cli.common import AsJson, Checkpoint, RunDir, Seed, Trust, at_least
 from anigan_jax.config import FeatureNetwork
+from anigan_jax.data.dataset import Pack
 from anigan_jax.errors import UserError
 from anigan_jax.perceptual import convert
 from anigan_jax.report import tables
 from anigan_jax.report.table import as_text
+from anigan_jax.runtime.progress import Stages
+from anigan_jax.storage import atomic
+from anigan_jax.storage.run_dir import out_dir
 
-JUDGES = get_args(FeatureNetwork)
 
+def evaluate(
+    run: RunDir,
+    *,
+    n: Annotated[int | None, arg(metavar="N")] = None,
+    seed: Seed = 0,
+    judge: UseAppendAction[tuple[FeatureNetwork, ...]] = (),
+    vgg16: Annotated[str, arg(metavar="FILE")] = "",
+    inception: Annotated[str, arg(metavar="FILE")] = "",
+    classifier: Annotated[Path | None, arg(metavar="RUN")] = None,
+    checkpoint: Checkpoint = "latest",
+    trust: Trust = False,
+    json: AsJson = False,
+) -> int:
+    """Scores of what a run makes, beside those of real held-out images.
 
-def evaluate(argv: list[str]) -> int:
-    """Scores of what a run makes, beside those of real held-out images."""
-    args = arguments(
-        "evaluate",
-        argv,
-        run=sample.RUN,
-        checkpoint=sample.CHECKPOINT,
-        trust=sample.TRUST,
-        n={
-            "type": int,
-            "help": "generated images (10000); translations are of all held-out photos",
-        },
-        seed=sample.SEED,
-        judge={"action": "append", "choices": JUDGES, "help": "vgg16 if not given; repeatable"},
-        vgg16={"default": "", "metavar": "FILE", "help": "its weights; else those in the cache"},
-        inception={"default": "", "metavar": "FILE", "help": "the same of Inception-v3 (FID)"},
-        classifier={"type": Path, "metavar": "RUN", "help": "counts pairs of colors that appear"},
-        json={"action": "store_true"},
-    )
-    if args.n is not None:
-        sample.at_least("--n", args.n, 2)
-    run = api.load(args.run, args.checkpoint, trust=args.trust)
-    pack = api.data_of(run.config)
-    classifier = None
-    if args.classifier:
-        classifier = api.load(args.classifier, "latest", trust=args.trust)
-        sample.refuse_classifier(args.classifier, classifier, run)
-    vgg, note = _perceptual(args.vgg16)
+    Args:
+      n: generated images (10000); translations are of all held-out photos.
+      judge: feature network; vgg16 if not given; random needs no download.
+      vgg16: its weights; else those in the cache.
+      inception: the same of Inception-v3 (FID).
+      classifier: a run that counts the pairs of colors that appear.
+    """
+    if n is not None:
+        at_least("--n", n, 2)
+    at_least("--seed", seed, 0)
+    trained = api.load(run, checkpoint, trust=trust)
+    pack = api.data_of(trained.config)
+    colors = None
+    if classifier:
+        colors = api.load(classifier, "latest", trust=trust)
+        _held_out_of(classifier, colors, trained)
+    vgg, note = _perceptual(vgg16)
+    # Here: no other verb needs the training code.
     from anigan_jax.evaluation import checkpoint_quality, features
     from anigan_jax.training.input import rows
 
-    files = {"vgg16": args.vgg16, "inception": args.inception}
-    judges = dict.fromkeys(args.judge or JUDGES[:1])
+    files = {"vgg16": vgg16, "inception": inception}
+    judges = dict.fromkeys(judge or ("vgg16",))
     # Against true partners a translation can be judged without any network.
-    if not vgg and run.method.translate and not args.judge:
+    if not vgg and trained.method.translate and not judge:
         judges = {}
     networks = [features.find(name, files.get(name, "")) for name in judges]
-    data = rows(run.config, pack, "test") if run.method.translate else {}
-    wanted = checkpoint_quality.Wanted(
-        args.n, args.seed, networks, vgg, classifier.model if classifier else None
-    )
-    report, pictures = checkpoint_quality.measure(run.model, run.config, pack, data, wanted)
-    paths = checkpoint_quality.write(report, pictures, args.run)
+    data = rows(trained.config, pack, "test") if trained.method.translate else {}
+    wanted = checkpoint_quality.Wanted(n, seed, networks, vgg, colors.model if colors else None)
+    with contextlib.closing(Stages()) as report:
+        found, pictures = checkpoint_quality.measure(
+            trained.model, trained.config, pack, data, wanted, report
+        )
+    paths = checkpoint_quality.write(found, pictures, run)
     text = paths[0].read_text()
-    if args.json:
+    if json:
         print(text)
         return 0
-    print(as_text(tables.quality(json.loads(text)), folded=True), end="\n\n")
-    for line in (note, *paths):
-        if line:
-            print(line)
+    print(as_text(tables.quality(jsons.loads(text)), folded=True), end="\n\n")
+    print("\n".join(str(line) for line in (note, *paths) if line))
     return 0
+
+
+def accuracy(
+    run: RunDir,
+    *,
+    classifier: Annotated[Path, arg(metavar="RUN")],
+    n: int = 8,
+    seed: Seed = 0,
+    checkpoint: Checkpoint = "latest",
+    trust: Trust = False,
+    json: AsJson = False,
+) -> int:
+    """How often prompts are obeyed, by a classifier of real images.
+
+    Args:
+      classifier: a run of a classifier.
+      n: images for each pair of colors.
+    """
+    at_least("--n", n, 1)
+    at_least("--seed", seed, 0)
+    colors = api.load(classifier, "latest", trust=trust)
+    trained = api.load(run, checkpoint, trust=trust)
+    held_out = _held_out_of(classifier, colors, trained)
+    from anigan_jax.evaluation import prompt_accuracy
+
+    found = prompt_accuracy.measure(trained.model, colors.model, n, seed)
+    images, labels = held_out.part("test"), held_out.labels("test")
+    found["ceiling"] = prompt_accuracy.ceiling(colors.model, images, labels)
+    found["classifier"] = str(classifier)
+    found["same_data"] = colors.recorded["data_sha256"] == trained.recorded["data_sha256"]
+    path = out_dir(run, "accuracy") / f"step_{found['step']:09d}_seed_{seed}.json"
+    text = jsons.dumps(prompt_accuracy.as_json(found), indent=1)
+    atomic.save_text(text, path)
+    print(text if json else f"{as_text(tables.accuracy(jsons.loads(text)))}\n\n{path}")
+    return 0
+
+
+def probe(
+    run: RunDir,
+    *,
+    n: int = 2000,
+    seed: Seed = 0,
+    checkpoint: Checkpoint = "latest",
+    trust: Trust = False,
+    json: AsJson = False,
+) -> int:
+    """What D's features tell: real or generated, hair, eyes (UCSD).
+
+    Args:
+      n: images to fit on in each task.
+    """
+    at_least("--n", n, 20)
+    at_least("--seed", seed, 0)
+    trained = api.load(run, checkpoint, trust=trust)
+    pack = api.data_of(trained.config)
+    from anigan_jax.evaluation import linear_probe, prompt_accuracy
+
+    found = linear_probe.measure(trained.config, trained.model, pack, n, seed)
+    path = out_dir(run, "probe") / f"step_{found['step']:09d}.json"
+    text = jsons.dumps(prompt_accuracy.as_json(found), indent=1)
+    atomic.save_text(text, path)
+    print(text if json else f"{as_text(tables.probe(jsons.loads(text)))}\n\n{path}")
+    return 0
+
+
+def _held_out_of(name: Path, classifier: api.Trained, run: api.Trained) -> Pack:
+    """The held-out data of a classifier; refuses one that cannot judge a run."""
+    if classifier.method.classify is None:
+        raise UserError(f"{name} is not a run of a classifier; train colour_classifier")
+    pack = api.data_of(classifier.config)
+    if "test" not in pack.manifest["parts"]:
+        raise UserError(f"{name} held no images out (--data.test); no ceiling is known")
+    if pack.manifest["sha256"] != classifier.recorded["data_sha256"]:
+        raise UserError(f"the data of {name} changed since it was trained; train it anew")
+    sizes = classifier.config.method.size, run.config.method.size
+    if sizes[0] != sizes[1]:
+        raise UserError(f"{name} judges images of {sizes[0]} px, but the run makes {sizes[1]} px")
+    return pack
 
 
 def _perceptual(path: str):

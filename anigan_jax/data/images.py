@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,13 +15,18 @@ from anigan_jax.data.sources import Source, _known, _left_in
 from anigan_jax.errors import UserError
 
 
+def _place() -> Any:
+    """A field that says where something lies; a pack's SHA-256 says what it is."""
+    return field(default="", metadata={"location": True})
+
+
 @dataclass(frozen=True)
 class Images(Source):
     """A folder, zip, tar, prepared TFDS data set or pack of images, or two of them."""
 
-    path: str = ""
+    path: str = _place()
     """Folder (searched through), .zip, .tar, tfds:NAME, or a pack made by `anigan import`."""
-    path_b: str = ""
+    path_b: str = _place()
     """The second domain of unpaired data, where it is a source of its own."""
     size: int = 64
     """Side in pixels; one antialiased resize."""
@@ -29,11 +34,11 @@ class Images(Source):
     """Centered square; all of it on white; around its face box; auto: box where there is one."""
     box_scale: float = 1.5
     """Side of a box crop in face widths."""
-    tags: str = ""
+    tags: str = _place()
     """Label file; '': tags.csv, tags_clean.csv, label.csv or labels.csv, where there is one."""
     tag_rule: labels.Rule = "max-count"
     """Which color counts where a raw tag list has several."""
-    boxes: str = ""
+    boxes: str = _place()
     """File of face boxes; '': boxes.csv where there is one."""
     unlabeled: Literal["keep", "drop"] = "keep"
     """What becomes of images without both colors, where there are labels."""

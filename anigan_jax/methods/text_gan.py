@@ -46,6 +46,13 @@ class TextGAN(GAN):
 
     inputs = text_conditioning.inputs
 
+    @property
+    def next_verbs(self) -> tuple[tuple[str, str], ...]:
+        return (
+            ("sample RUN --prompt 'blue hair red eyes'", "faces by words"),
+            ("table RUN", "every hair color with every eye color"),
+        )
+
     def constants(self, pack: Any) -> dict[str, np.ndarray]:
         """The texts of every pair of colors, and how often the data has the pair."""
         return text_conditioning.tables(self.encoder, text_conditioning.labels(pack, "train"))

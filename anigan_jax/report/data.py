@@ -17,6 +17,8 @@ from anigan_jax.storage import images as record
 
 SHOWN, FILES = 5, 200
 """Files that a terminal and a page list of each kind of finding."""
+# Kinds that are no fault of an image: counted, not listed.
+COUNTED = ("no image",)
 SHEET = 64
 COLUMNS = 16
 PAIRS = 24
@@ -79,11 +81,15 @@ def tables(report: dict, limit: int = SHOWN) -> list[Table]:
         found.append(Table(title, ["kind", "count", "rule"], rows))
         rows, more = [], []
         for kind in kinds:
+            if kind in COUNTED:
+                more.append(f"{kinds[kind]['count']} findings of kind {kind!r} (--json lists all)")
+                continue
             of_kind = [f for f in report["findings"] if f["code"] == kind]
             rows += [[f["file"], kind, f["detail"]] for f in of_kind[:limit]]
             if len(of_kind) > limit:
                 more.append(f"... and {len(of_kind) - limit} more: {kind} (--json lists all)")
-        found.append(Table(f"files: {title}", ["file", "kind", "detail"], rows, more))
+        columns = ["file", "kind", "detail"] if rows else []
+        found.append(Table(f"files: {title}", columns, rows, more))
     return found + _classes(report)
 
 

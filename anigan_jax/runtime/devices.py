@@ -25,7 +25,8 @@ def choose_devices(count: int, batch_size: int) -> list[jax.Device]:
     devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
     if count > len(devices) or (world > 1 and count not in (0, len(devices))):
         here = f"these {world} processes have" if world > 1 else "this machine has"
-        raise UserError(f"run.devices is {count}, but {here} {len(devices)}")
+        hint = "" if world > 1 else "; --run.platform cpu simulates as many"
+        raise UserError(f"run.devices is {count}, but {here} {len(devices)}{hint}")
     devices = devices[: count or len(devices)]
     if batch_size % len(devices):
         fits = [n for n in range(1, len(devices) + 1) if batch_size % n == 0]

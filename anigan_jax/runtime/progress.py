@@ -1,8 +1,9 @@
-"""Progress on a terminal, or in a log."""
+"""Progress on a terminal, or in a log; on stderr."""
 
 from __future__ import annotations
 
 import sys
+import threading
 import time
 
 
@@ -45,3 +46,30 @@ class Progress:
     def close(self) -> None:
         if self.bar:
             self.bar.close()
+
+
+class Stages:
+    """Names what is done now on stderr, where it takes longer than a few seconds.
+
+    Called with a stage's name when it begins; `close` ends the last one.
+    """
+
+    SOON, LATER = 3.0, 30.0
+
+    def __init__(self) -> None:
+        self.ended = threading.Event()
+
+    def __call__(self, name: str) -> None:
+        """Begins a stage."""
+        self.close()
+        self.ended = threading.Event()
+        threading.Thread(target=self._tell, args=(name, self.ended), daemon=True).start()
+
+    def _tell(self, name: str, ended: threading.Event) -> None:
+        start, wait, since = time.monotonic(), self.SOON, ""
+        while not ended.wait(wait):
+            print(f"{name}{since} ...", file=sys.stderr, flush=True)
+            wait, since = self.LATER, f", {time.monotonic() - start + self.LATER:.0f} s"
+
+    def close(self) -> None:
+        self.ended.set()

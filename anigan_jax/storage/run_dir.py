@@ -110,21 +110,19 @@ def _continue(config: Config, workdir: Path, pack: Pack) -> dict[str, np.ndarray
 
 def _keep_code(files: dict[str, Path], folder: Path) -> dict[str, str]:
     """Copies a run's own code into it; path -> SHA-256."""
+    # Read first: a run may go on with the very files that it keeps.
+    texts = {name: path.read_bytes() for name, path in files.items()}
     shutil.rmtree(folder, ignore_errors=True)
-    for name, path in files.items():
+    for name, text in texts.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, folder / name)
-    return {name: _sha256(path) for name, path in files.items()}
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+        (folder / name).write_bytes(text)
+    return {name: hashlib.sha256(text).hexdigest() for name, text in texts.items()}
 
 
 def facts_here(config: Config) -> dict:
     """Versions, code, flags, devices and processes that the bits rest on."""
-    code = config_file.own_code(config).files
-    own = {f"code/{name}": _sha256(path) for name, path in code.items()}
+    code = config_file.own_code(config).files.items()
+    own = {f"code/{n}": hashlib.sha256(p.read_bytes()).hexdigest() for n, p in code}
     devices = config.run.devices or jax.device_count()
     return {**environment.facts(), **own, "devices": devices, "processes": jax.process_count()}
 
@@ -133,6 +131,8 @@ def facts_of(config: Config, pack: Pack) -> dict:
     """All that the processes of a run must hold in common."""
     run = {f"run.{name}": value for name, value in to_json(config.run).items()}
     facts = facts_here(config)
+    # Its source says more: `source_sha256`.
+    del facts["git"]
     if facts["platform"] != "cpu":
         # Threads of the host change no bits of another device.
         del facts["NPROC"]
@@ -161,12 +161,14 @@ def note_resume(workdir: Path, config: Config, step: int) -> None:
     """Writes into run.json that a run goes on under other conditions, from which step."""
     recorded = read_run(workdir)
     changed = changes(recorded, config)
-    # How long and where may differ from start to start: `load` shows the newest.
-    run = to_json(config)["run"]
-    if not changed and recorded["config"]["run"] == run:
+    # How long, where the data lie and what the run's own code says may differ from start to
+    # start: `load` takes the newest.
+    code, now = config_file.own_code(config), facts_here(config)
+    settings = to_json(config, code.modules)
+    if not changed and recorded["config"] == settings:
         return
-    recorded["config"]["run"] = run
-    now = facts_here(config)
+    recorded["config"] = settings
+    recorded["code"] = _keep_code(code.files, workdir / CODE)
     if changed and step == 0:
         # It starts over: nothing is left of what came before.
         recorded.pop("resumed", None)

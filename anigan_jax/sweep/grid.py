@@ -35,7 +35,7 @@ class Trial(NamedTuple):
     """One run of the grid.
 
     Attributes:
-      variant: its settings, 'g.name=adam, d.name=rmsprop'.
+      variant: its settings, 'g.name=adam, d.name=rmsprop'; without 'method' and 'optimizers'.
       flags: of `anigan train`, without its length.
     """
 
@@ -80,7 +80,7 @@ class Leg(NamedTuple):
 
 
 def axis(text: str) -> tuple[str, list[str]]:
-    """'g.name=adam,rmsprop' -> ('g.name', ['adam', 'rmsprop']).
+    """'optimizers.g.name=adam,lion' -> ('optimizers.g.name', ['adam', 'lion']).
 
     Raises:
       UserError: no such form, a value given twice, or a path that a sweep decides itself.
@@ -88,7 +88,9 @@ def axis(text: str) -> tuple[str, list[str]]:
     path, equals, values = text.removeprefix("--").partition("=")
     path = path.replace("_", "-")
     if not equals or not re.fullmatch(r"[A-Za-z][\w.-]*", path):
-        raise UserError(f"--vary {text!r} is not PATH=VALUE,VALUE, such as g.name=adam,rmsprop")
+        raise UserError(
+            f"--vary {text!r} is not PATH=VALUE,VALUE, such as optimizers.g.name=adam,rmsprop"
+        )
     if path in ("seed", "name") or path.startswith("run."):
         raise UserError(
             f"--vary {path}: a sweep compares what changes a run's numbers; seeds are counted "
@@ -116,8 +118,7 @@ def grid(name: str, overrides: list[str], varied: list[str], seeds: int, workdir
       varied: texts as `axis` reads them; words of one value are parted by spaces.
 
     Raises:
-      UserError: a value that no run can have, or two runs of one name.
-      SystemExit: with tyro's message, where a path or a value is not the config's.
+      UserError: a path or a value that the config cannot have, or two runs of one name.
     """
     base = config_file.load(name)
     axes = [axis(text) for text in varied]
@@ -135,12 +136,13 @@ def grid(name: str, overrides: list[str], varied: list[str], seeds: int, workdir
             flags = (*without(overrides, "seed", *decided), *words, "--seed", str(seed))
             config = config_file.override(base, list(flags), prog)
             configs.check(config)
-            told = [(path.removeprefix("method."), value or "none") for path, value in chosen]
+            told = [(re.sub(r"^(method|optimizers)\.", "", p), v or "none") for p, v in chosen]
             place = "_".join(re.sub(r"[^\w.-]+", "-", f"{p}-{v}") for p, v in told)
             folder = workdir / f"{place}_seed-{seed}"
             label = ", ".join(f"{path}={value}" for path, value in told)
             trials.append(Trial(label, seed, folder, config, flags))
-    for what in (lambda trial: trial.folder, lambda trial: configs.fingerprint(trial.config)):
+    # Not by their identity, which leaves out where data and weights lie.
+    for what in (lambda trial: trial.folder, lambda trial: str(configs.to_json(trial.config))):
         seen: dict[Any, Trial] = {}
         for trial in trials:
             other = seen.setdefault(what(trial), trial)

@@ -49,8 +49,9 @@ RULES = (
     (
         _d_has_won,
         f"D has won: it told {WON:.0%} of real and generated images apart over the last {WINDOW} "
-        "logged steps. A lower d.rate, spectral norm (method.discriminator.spectral), R1 "
-        "(method.r1) or augmentation (method.augment) hold it back",
+        "logged steps. A lower optimizers.d.learning_rate, spectral norm "
+        "(method.discriminator.spectral), R1 (method.r1) or augmentation (method.augment) hold it "
+        "back",
     ),
     (
         _g_is_still,

@@ -15,7 +15,7 @@ from anigan_jax.config import Config, resolve
 from anigan_jax.core import Health, Method, Phase, PyTree, TrainState
 from anigan_jax.data.dataset import Pack
 from anigan_jax.runtime import devices, environment, processes
-from anigan_jax.runtime.processes import Group
+from anigan_jax.runtime.processes import ProcessGroup
 from anigan_jax.state import abstract_state, init_state
 from anigan_jax.training import step
 from anigan_jax.training.input import ahead, host_rows, rows
@@ -57,7 +57,7 @@ class Program:
         pack: Pack,
         constants: PyTree,
         start: int = 0,
-        group: Group = processes.ALONE,
+        group: ProcessGroup = processes.ALONE,
         report: Callable[[str], None] = lambda text: None,
     ):
         """Puts the data on the devices; compiles nothing yet.
@@ -150,7 +150,7 @@ class Program:
         self.steps[chunk.phase] = self.steps[chunk.phase].lower(state, self.shared, local).compile()
         environment.release_host_memory()
         # Collectives give up before a slow compilation ends.
-        self.group.meet()
+        self.group.barrier()
 
 
 def phase_ends(phases: tuple[Phase, ...], total: int, per_epoch: int) -> list[int]:

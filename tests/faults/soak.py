@@ -71,7 +71,7 @@ def ending(run: Path) -> dict[str, str]:
     last = read_manifest(path_of(folder, steps(folder)[-1]))
     for name, leaf in last["leaves"].items():
         parts[f"checkpoint {last['step']}, {name}"] = json.dumps(leaf)
-    for path in (run / "weights.safetensors", *run.glob("*/step_*.png")):
+    for path in (run / "weights.safetensors", *run.glob("previews/*/step_*.png")):
         name = path.relative_to(run).as_posix()
         parts[name] = hashlib.sha256(path.read_bytes()).hexdigest()
     return parts

@@ -20,7 +20,7 @@ LIKE = saves.state(0)
 
 def tree_of(config):
     """The tree of a config's state, without its values."""
-    method = config.method.make(None)
+    method = config.method.make()
     return jax.eval_shape(lambda: init_state(config, method, {}))
 
 

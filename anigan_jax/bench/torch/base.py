@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +20,8 @@ from anigan_jax.optimizers import Optimizer
 
 IMAGES = 512
 """Images of the synthetic data, of each domain."""
-Batch = dict[str, Tensor]
+# {"a": {"image": (b, 3, S, S)}, "b": {...}} as the core has it, and what G makes images of.
+Batch = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -85,13 +87,22 @@ ADVERSARIAL = {
 
 
 def optimizer(settings: Optimizer, network: nn.Module) -> torch.optim.Optimizer:
-    """The optimizer of a player, in PyTorch's quickest form."""
+    """The optimizer of a player, in PyTorch's quickest form.
+
+    Raises:
+      ValueError: PyTorch has no such optimizer.
+    """
     s, weights = settings, list(network.parameters())
+    rate, betas = s.learning_rate, (s.b1, s.b2)
     if s.name == "adam":
-        return torch.optim.Adam(weights, s.learning_rate, (s.b1, s.b2), s.epsilon, fused=True)
+        return torch.optim.Adam(weights, rate, betas, s.epsilon, fused=True)
+    if s.name == "adamw":
+        return torch.optim.AdamW(weights, rate, betas, s.epsilon, s.weight_decay, fused=True)
     if s.name == "rmsprop":
-        return torch.optim.RMSprop(weights, s.learning_rate, s.decay, s.epsilon, foreach=True)
-    return torch.optim.SGD(weights, s.learning_rate, fused=True)
+        return torch.optim.RMSprop(weights, rate, s.decay, s.epsilon, foreach=True)
+    if s.name == "sgd":
+        return torch.optim.SGD(weights, rate, s.momentum, fused=True)
+    raise ValueError(f"no peer of the optimizer {s.name!r}")
 
 
 def translate(images: Tensor) -> Tensor:
@@ -136,7 +147,7 @@ class Peer:
       g, d: the players' modules; repeats: updates of D and of G in the last step.
     """
 
-    domains: tuple[str, ...] = ("images",)
+    inputs: tuple[tuple[str, str], ...] = (("a", "image"),)
 
     def __init__(self, config: Config, mode: Mode, g: nn.Module, d: nn.Module):
         self.config, self.method, self.mode, self.g, self.d = config, config.method, mode, g, d
@@ -151,10 +162,10 @@ class Peer:
         self.adversarial = ADVERSARIAL[config.method.loss]
         shape, self.repeats = (IMAGES, config.method.size, config.method.size, 3), (1, 1)
         draws = torch.Generator().manual_seed(0)
-        self.data = {
-            name: torch.randint(0, 256, shape, generator=draws, dtype=torch.uint8).to(mode.device)
-            for name in self.domains
-        }
+        self.data: dict[str, dict[str, Tensor]] = {}
+        for domain, name in self.inputs:
+            drawn = torch.randint(0, 256, shape, generator=draws, dtype=torch.uint8)
+            self.data.setdefault(domain, {})[name] = drawn.to(mode.device)
 
     def learn(self, player: str, loss: Tensor) -> Tensor:
         """One update of a player; returns the loss without its graph."""
@@ -165,20 +176,20 @@ class Peer:
         return loss.detach()
 
     def batch(self) -> Batch:
-        """Images (b, 3, S, S) in [-1, 1] of each domain, 'real' and 'real_b'."""
-        b, device, drawn, batch = self.config.batch_size, self.mode.device, {}, {}
-        for name, images in self.data.items():
-            domain = name.endswith("_b")
-            if domain not in drawn:
-                rows = torch.randint(IMAGES, (b,), device=device)
-                drawn[domain] = rows, torch.rand(b, 1, 1, 1, device=device) < 0.5
-            rows, coins = drawn[domain]
-            x = images[rows].permute(0, 3, 1, 2)
-            if self.config.flip:
-                x = torch.where(coins, x.flip(3), x)
-            x = x.to(torch.float32, memory_format=self.mode.layout)
-            batch[name.replace("images", "real")] = x.div_(127.5).sub_(1)
+        """Images (b, 3, S, S) in [-1, 1] of each domain; those of one domain are of one draw."""
+        b, device, batch = self.config.batch_size, self.mode.device, {}
+        for domain, held in self.data.items():
+            rows = torch.randint(IMAGES, (b,), device=device)
+            coins = torch.rand(b, 1, 1, 1, device=device) < 0.5
+            batch[domain] = {name: self.prepared(x[rows], coins) for name, x in held.items()}
         return batch
+
+    def prepared(self, images: Tensor, coins: Tensor) -> Tensor:
+        """uint8 (b, S, S, 3) -> (b, 3, S, S) in [-1, 1], mirrored where a coin says so."""
+        x = images.permute(0, 3, 1, 2)
+        if self.config.flip:
+            x = torch.where(coins, x.flip(3), x)
+        return x.to(torch.float32, memory_format=self.mode.layout).div_(127.5).sub_(1)
 
     def update(self, batch: Batch) -> Batch:
         """One update of D and one of G on a batch; returns losses, 'loss/NAME' -> ()."""

@@ -65,7 +65,7 @@ def step_of(
 
 
 class GANPeer(Peer):
-    """The peer of `gan.Game`; a batch has 'real' (b, 3, S, S) and 'z' (b, Z, 1, 1).
+    """The peer of `gan.GAN`; a batch also has 'z' (b, Z, 1, 1).
 
     Departs: with `split_d` each of D's updates runs the one pass that it learns from, and the
     accuracy is that of these two passes, as Keras's train_on_batch has it.
@@ -104,7 +104,7 @@ class GANPeer(Peer):
     def reals(self, batch: Batch) -> Tensor:
         """The batch's images in G's range."""
         sigmoid = self.method.generator.output == "sigmoid"
-        return (batch["real"] + 1) / 2 if sigmoid else batch["real"]
+        return (batch["a"]["image"] + 1) / 2 if sigmoid else batch["a"]["image"]
 
     def real_term(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """D's term () of real images, and their logits (b,)."""
@@ -165,7 +165,7 @@ class GANPeer(Peer):
             keeps = shared and repeat == 0
             # CSC412: one batch of fakes for all repeats of D, which see new reals.
             same = self.dynamic and repeat > 0
-            batch = self.batch() | (batch if same else self.conditions())
+            batch = (batch if same else self.conditions()) | self.batch()
             if not same:
                 with torch.set_grad_enabled(keeps):
                     fake = self.make(batch)
@@ -180,7 +180,7 @@ class GANPeer(Peer):
 
 
 class TextPeer(GANPeer):
-    """The peer of `text_gan.TextGame`.
+    """The peer of `text_gan.TextGAN`.
 
     A batch also has texts (b, T), 'right' and 'wrong', and with GAN-INT 'between'.
     """
@@ -226,9 +226,9 @@ class TextPeer(GANPeer):
 
 
 class CyclePeer(Peer):
-    """The peer of `cyclegan.CycleGame`; a batch has 'real' and 'real_b'."""
+    """The peer of `cyclegan.CycleGame`."""
 
-    domains = ("images", "images_b")
+    inputs = (("a", "image"), ("b", "image"))
 
     def __init__(self, config: Config, mode: Mode):
         s = config.method
@@ -241,7 +241,7 @@ class CyclePeer(Peer):
         self.pools: dict[str, list[Tensor]] = {"a": [], "b": []}
 
     def update(self, batch: Batch) -> Batch:
-        real = {"a": batch["real"], "b": batch["real_b"]}
+        real = {domain: batch[domain]["image"] for domain in "ab"}
         with self.mode.autocast():
             fakes = {"a": self.g["ba"](real["b"]), "b": self.g["ab"](real["a"])}
         self.d.requires_grad_(True)
@@ -278,16 +278,13 @@ class CyclePeer(Peer):
 
 
 class CartoonPeer(Peer):
-    """The peer of `cartoongan.CartoonGame` in its phase 'train'.
-
-    A batch has 'real', 'real_b' and, with the weight `edge`, 'edges_b'.
-    """
+    """The peer of `cartoongan.CartoonGame` in its phase 'train'."""
 
     def __init__(self, config: Config, mode: Mode, arrays=None):
         s = config.method
         if s.landmark or s.grayscale or s.color or s.total_variation:
             raise ValueError("no peer of CartoonGAN's terms beside content and style")
-        self.domains = ("images", "images_b", *(("edges_b",) if s.edge else ()))
+        self.inputs = (*CyclePeer.inputs, *((("b", "edges"),) if s.edge else ()))
         g = mode.place(networks.generator(s.generator))
         super().__init__(config, mode, g, mode.place(networks.discriminator(s.discriminator)))
         f = s.features
@@ -298,7 +295,7 @@ class CartoonPeer(Peer):
 
     def update(self, batch: Batch) -> Batch:
         with self.mode.autocast():
-            made = self.g(batch["real"])
+            made = self.g(batch["a"]["image"])
         self.d.requires_grad_(True)
         with self.mode.autocast():
             loss = self.d_loss(batch, made.detach())
@@ -312,10 +309,10 @@ class CartoonPeer(Peer):
 
     def d_loss(self, batch: Batch, made: Tensor) -> Tensor:
         """D's loss (): cartoons are real, G's images and smoothed cartoons are fakes."""
-        real, fake = self.d(batch["real_b"]).float(), self.d(made).float()
+        real, fake = self.d(batch["b"]["image"]).float(), self.d(made).float()
         loss = self.adversarial.real(real, 1.0) + self.adversarial.fake(fake, 0.0)
         if self.method.edge:
-            smooth = self.d(batch["edges_b"]).float()
+            smooth = self.d(batch["b"]["edges"]).float()
             loss = loss + self.method.edge * self.adversarial.fake(smooth, 0.0)
         return loss
 
@@ -328,10 +325,10 @@ class CartoonPeer(Peer):
             maps = self.maps(made)
         if s.content:
             with torch.no_grad():
-                wanted = self.maps(batch["real"])
+                wanted = self.maps(batch["a"]["image"])
             terms["content"] = s.content, F.l1_loss(maps, wanted)
         if s.style:
             with torch.no_grad():
-                wanted = gram(self.maps(batch["real_b"]))
+                wanted = gram(self.maps(batch["b"]["image"]))
             terms["style"] = s.style, F.l1_loss(gram(maps), wanted)
         return terms

@@ -1,0 +1,114 @@
+"""The verb that trains a grid of settings and seeds, and compares them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import UseAppendAction, arg
+
+from anigan_jax import api, config_file
+from anigan_jax.cli import common, data
+from anigan_jax.cli.common import ConfigName, Overrides, at_least
+from anigan_jax.errors import UserError
+from anigan_jax.report.table import as_text
+from anigan_jax.storage import atomic, run_dir
+from anigan_jax.sweep import compare, grid
+
+
+def sweep(
+    config: ConfigName,
+    *,
+    workdir: Annotated[Path | None, arg(metavar="DIR")] = None,
+    vary: Annotated[tuple[str, ...], UseAppendAction, arg(metavar="PATH=V1,V2")] = (),
+    seeds: int = 3,
+    updates: int = 0,
+    points: int = 10,
+    jobs: int = 1,
+    overrides: Overrides = (),
+) -> int:
+    """Train every combination of settings with every seed, and compare them.
+
+    Each is a run in a folder of its own in DIR, as `anigan train` makes it. The same command
+    resumes a sweep that was stopped. Other flags are settings of all runs, such as
+    --batch-size 32 --run.eval-network random. A value of several words is quoted:
+    --vary "optimizers.g.boundaries=3 5,10 20".
+
+    Args:
+      workdir: the folder of all runs.
+      vary: a setting and its values, optimizers.g.name=adam,rmsprop.
+      seeds: runs of each variant, from the config's seed on.
+      updates: equal updates of G and D together; 0: as many steps as the config says.
+      points: judged checkpoints of each run, about; 0: none, losses only.
+      jobs: runs at a time.
+    """
+    if workdir is None:
+        raise UserError("say where the runs go: --workdir DIR")
+    if not vary:
+        raise UserError(
+            "say what varies: --vary PATH=V1,V2, such as --vary optimizers.g.name=adam,rmsprop"
+        )
+    if (workdir / run_dir.RUN).exists():
+        raise UserError(f"{workdir} is a run; a sweep needs a folder for several")
+    for flag, value, low in (
+        ("--seeds", seeds, 1),
+        ("--updates", updates, 0),
+        ("--points", points, 0),
+        ("--jobs", jobs, 1),
+    ):
+        at_least(flag, value, low)
+    _refuse(overrides, updates)
+    with common.hinted(config_file.load(config), overrides):
+        trials = grid.grid(config, list(overrides), list(vary), seeds, workdir)
+    grid.refuse_others(trials)
+    with run_dir.lock(workdir, "another sweep is at work in"):
+        return _sweep(config, workdir, vary, trials, grid.Goal(updates, points), jobs)
+
+
+def _refuse(overrides: Sequence[str], updates: int) -> None:
+    """Refuses settings that a sweep decides itself."""
+    given = {word.partition("=")[0].replace("_", "-") for word in overrides}
+    for name in grid.INTERVALS:
+        if f"--{name}" in given:
+            raise UserError(f"--{name} is decided by a sweep; --points says how often it judges")
+    both = given & {"--run.steps", "--run.epochs"}
+    if updates and both:
+        raise UserError(f"{min(both)} and --updates both say how long; give one")
+
+
+def _sweep(
+    name: str, workdir: Path, vary: Sequence[str], trials: list, goal: grid.Goal, jobs: int
+) -> int:
+    images, paces = {}, {}
+    for trial in trials:
+        if trial.variant not in paces:
+            count = len(api.data_of(trial.config, data.progress("packing")).images)
+            paces[trial.variant] = grid.pace(trial.config, trial.config.method.make(), count)
+            images[trial.variant] = count
+    code, message = grid.train(
+        trials,
+        lambda trial: grid.next_leg(trial, goal, paces[trial.variant], images[trial.variant]),
+        lambda trial, leg: grid.command(name, trial, leg, judged=goal.points > 0),
+        jobs,
+    )
+    if code:
+        print(f"error: {message}" if code < 128 else message, file=sys.stderr)
+        return code
+    runs = [compare.read(trial, grid.updates_done(trial, paces[trial.variant])) for trial in trials]
+    asked = {"config": name, "varied": list(vary), "updates": goal.updates}
+    seeds = sorted({trial.seed for trial in trials})
+    found = compare.compare(runs, goal, {**asked, "seeds": seeds})
+    text = as_text(compare.tables(found))
+    written = [
+        atomic.save_text(json.dumps(found, indent=1) + "\n", workdir / "sweep.json"),
+        atomic.save_text(text + "\n", workdir / "sweep.md"),
+        compare.draw(runs, found, workdir / "sweep.png"),
+        compare.samples(runs, found["compared_at"], workdir / "samples.png"),
+    ]
+    print(f"\n{text}\n")
+    for path in filter(None, written):
+        print(path)
+    return 0
