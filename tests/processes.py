@@ -1,7 +1,8 @@
 """Trainings in processes of their own: started, watched, signalled, compared."""
 
-import atexit
 import json
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -14,6 +15,13 @@ from anigan_jax.storage import checkpoint, metrics_file
 
 # A line of metrics is the same in every run of the same bits but for this.
 VOLATILE = ("images_per_sec",)
+STARTED: list = []
+
+
+def end_all() -> None:
+    """Kills the trainings that still run."""
+    while STARTED:
+        STARTED.pop().end()
 
 
 class Training(subprocess.Popen):
@@ -24,7 +32,6 @@ class Training(subprocess.Popen):
 
     def __init__(self, log: Path, *args, env=None):
         self.log = log
-        atexit.register(self.end)
         with log.open("w") as out:
             super().__init__(
                 [sys.executable, "-m", "anigan_jax", *map(str, args)],
@@ -32,7 +39,9 @@ class Training(subprocess.Popen):
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
                 env={**process_env(), **(env or {})},
+                start_new_session=True,
             )
+        STARTED.append(self)
 
     def said(self) -> str:
         return self.log.read_text()
@@ -56,9 +65,9 @@ class Training(subprocess.Popen):
             raise AssertionError(f"it did not end:\n{self.said()}") from None
 
     def end(self) -> None:
-        """Kills it, if it still runs."""
+        """Kills it and all that it started, if it still runs."""
         if self.poll() is None:
-            self.kill()
+            os.killpg(self.pid, signal.SIGKILL)
             self.wait(timeout=10)
 
 

@@ -85,6 +85,7 @@ def without_chance(config, **changes):
 # --- networks
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("player", ["generator", "discriminator"])
 @pytest.mark.parametrize("name", PLANS)
 def test_networks_equal_ours(name, player):
@@ -236,6 +237,7 @@ def test_gan_steps_equal_ours(changes):
     follow(config, {"a": {"image": real}}, batches)
 
 
+@pytest.mark.long
 def test_text_gan_steps_equal_ours():
     config = without_chance(TEXT, loss="hinge")
     real, length = images(config, 7), config.method.encoder.length
@@ -254,6 +256,7 @@ def test_text_gan_steps_equal_ours():
     follow(config, inputs, batches, constants)
 
 
+@pytest.mark.long
 def test_cyclegan_steps_equal_ours():
     config = without_chance(CYCLE, pool=0)
     real = {"a": images(config, 9), "b": images(config, 10)}
@@ -261,6 +264,7 @@ def test_cyclegan_steps_equal_ours():
     follow(config, {domain: {"image": x} for domain, x in real.items()}, [batch, batch])
 
 
+@pytest.mark.long
 def test_cartoongan_steps_equal_ours():
     terms = {"landmark": 0.0, "grayscale": 0.0, "color": 0.0, "total_variation": 0.0}
     config = without_chance(CARTOON, edge=0.5, style=20.0, content=3.0, **terms)
@@ -287,6 +291,7 @@ def finite(peer):
     assert all(torch.isfinite(value).all() for value in values)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", NAMES)
 def test_every_config_has_a_peer(name):
     config, rest = small(name)
@@ -320,6 +325,7 @@ def test_channels_last_under_autocast(name):
     assert all(weight.dtype == torch.float32 for weight in peer.g.parameters())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["as_printed", "as_argued"])
 @pytest.mark.parametrize("correct", [0, 5, 11, 14, 16])
 def test_dynamic_repeats_are_ours(kind, correct):

@@ -99,6 +99,7 @@ def path(config, pack, first):
 # --- terms by hand
 
 
+@pytest.mark.long
 def test_the_first_phase_learns_content_alone(config, pack, path):
     """Its loss by hand at each step; D, its statistics and its optimizer stay bit for bit."""
     states, lines = path(0, CONTENT)
@@ -162,6 +163,7 @@ def both(game, state, batch, keys):
     return d.metrics, g.metrics
 
 
+@pytest.mark.long
 def test_an_identity_map_keeps_everything(folder, pack, first):
     """Landmarks, content, grey and color of G(a) = a are those of a; style and GAN remain."""
     config = with_features(CARTOON, folder)
@@ -216,6 +218,7 @@ def test_the_landmark_term_by_hand(folder, pack, first):
     assert got > 0.01
 
 
+@pytest.mark.long
 def test_style_compares_g_of_a_with_cartoons(config, pack, first):
     """It has a gradient with respect to G, and follows the cartoons."""
     state = first

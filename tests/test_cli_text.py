@@ -11,6 +11,8 @@ from tiny import anigan, untrained, write_config
 
 from anigan_jax.storage import checkpoint, metrics_file
 
+pytestmark = pytest.mark.long
+
 WITHOUT = "blue hair red eyes"
 
 

@@ -13,6 +13,8 @@ from anigan_jax.errors import UserError
 from anigan_jax.runtime import processes
 from anigan_jax.storage import metrics_file
 
+pytestmark = pytest.mark.long
+
 STEPS = 24
 LENGTH = ("--run.steps", STEPS, "--run.checkpoint-every", 8)
 

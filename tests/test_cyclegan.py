@@ -107,6 +107,7 @@ def loss_metrics(settings, state, batch, change=lambda game: None):
     return jax.device_get(both(state, batch, keys_at(0, state, 0)))
 
 
+@pytest.mark.long
 def test_cross_entropy_and_other_weights(data, path):
     state = path[0][0]
     batch = batch_at(CYCLE, data, 0, state)
@@ -150,6 +151,7 @@ def test_without_identity_weight_the_term_is_left_out(path):
     assert names == {"loss/g", *(f"loss/{n}" for n in ("cycle_a", "cycle_b", "gan_ab", "gan_ba"))}
 
 
+@pytest.mark.long
 def test_swapping_the_domains_swaps_the_metrics(data, path):
     """While the pool fills, when chance decides nothing yet."""
     state = path[0][1]
@@ -163,6 +165,7 @@ def test_swapping_the_domains_swaps_the_metrics(data, path):
     assert one[0]["loss/d_a"] != pytest.approx(one[0]["loss/d_b"], rel=1e-3)
 
 
+@pytest.mark.long
 def test_evaluation_by_hand_and_with_swapped_domains(pack, path):
     method, state = CYCLE.method.make(None), path[0][-1]
     held_out = input.rows(CYCLE, pack, "test")
@@ -187,6 +190,7 @@ def test_evaluation_by_hand_and_with_swapped_domains(pack, path):
     assert found["cycle/a"] != pytest.approx(found["cycle/b"], rel=1e-3)
 
 
+@pytest.mark.long
 def test_fakes_are_constants_to_d(data, path):
     """No gradient of D's loss reaches the generators, though they made the fakes."""
     state = path[0][0]
@@ -238,6 +242,7 @@ def test_without_a_pool_there_is_no_memory(path):
 # --- PyTorch
 
 
+@pytest.mark.long
 def test_first_steps_equal_pytorch(data, path):
     """D, then G, by Adam, with the same images, flips and pool, across the drop of the rate."""
     torch = pytest.importorskip("torch")
@@ -310,6 +315,7 @@ def test_first_steps_equal_pytorch(data, path):
 # --- bits
 
 
+@pytest.mark.long
 def test_a_rerun_gives_the_same_bits(data, path):
     states, lines = path
     end, metrics = run_steps(CYCLE, data, states[0], STEPS)
@@ -319,6 +325,7 @@ def test_a_rerun_gives_the_same_bits(data, path):
     assert len(set(prints)) == STEPS
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("at", [1, 2, 4, 5])
 def test_a_resumed_run_gives_the_same_bits(data, path, tmp_path, at):
     """With 8 and 16 of 20 in the pool, with a full one, and at the drop of the rate."""
@@ -338,6 +345,7 @@ FORGOTTEN = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("what", FORGOTTEN)
 def test_the_pool_is_needed_to_resume(data, path, what):
     """Negative controls: what D is shown later hangs on every part of the memory."""
@@ -356,6 +364,7 @@ def test_dispatch_and_mapper_do_not_change_the_bits(data, path):
         assert metrics["fingerprint"].tolist() == [line["fingerprint"] for line in lines]
 
 
+@pytest.mark.long
 def test_four_devices_agree_with_one(data, path):
     """Each image is normalized alone, so only the order of the gradients' sums differs."""
     states, lines = path

@@ -65,6 +65,7 @@ def test_every_entry_of_the_state_is_needed_to_resume(halves, tmp_path, entry):
     assert (digests(end) == want) == (entry == "nothing")
 
 
+@pytest.mark.long
 def test_kill_and_resume_equal_an_uninterrupted_run(whole, tmp_path):
     """SIGKILL in the middle, then a SIGTERM, then to the end: every line and every leaf."""
     config, undisturbed = whole
@@ -81,6 +82,7 @@ def test_kill_and_resume_equal_an_uninterrupted_run(whole, tmp_path):
     assert len(ledger(cut)) == STEPS + 1
 
 
+@pytest.mark.long
 def test_input_mapper_and_dispatch_do_not_change_the_bits(whole, tmp_path):
     config, undisturbed = whole
     options = ["--run.input", "host", "--run.mapper", "shard_map"]
@@ -90,6 +92,7 @@ def test_input_mapper_and_dispatch_do_not_change_the_bits(whole, tmp_path):
     assert ledger(tmp_path / "other") == ledger(undisturbed)[:25]
 
 
+@pytest.mark.long
 def test_replay_agrees_with_an_untouched_run(whole):
     done = anigan("replay", whole[1], "--until", 30)
     assert done.returncode == 0
@@ -102,6 +105,7 @@ def run(whole, tmp_path):
     return Path(shutil.copytree(whole[1], tmp_path / "run"))
 
 
+@pytest.mark.long
 def test_replay_names_the_first_step_of_another_seed(run, verb):
     path = run / "run.json"
     recorded = json.loads(path.read_text())
@@ -112,6 +116,7 @@ def test_replay_names_the_first_step_of_another_seed(run, verb):
     assert "step 0" in out
 
 
+@pytest.mark.long
 def test_replay_names_the_first_step_of_other_data(run):
     path = run / "run.json"
     recorded = json.loads(path.read_text())
@@ -122,6 +127,7 @@ def test_replay_names_the_first_step_of_other_data(run):
     assert "step 1" in done.stdout
 
 
+@pytest.mark.long
 def test_replay_names_a_changed_weight_of_a_checkpoint(run):
     """One weight of the last checkpoint changed, with digests that fit it."""
     like = jax.tree.map(np.asarray, start(FULL)[1])
@@ -136,6 +142,7 @@ def test_replay_names_a_changed_weight_of_a_checkpoint(run):
     assert "rgb" in done.stdout
 
 
+@pytest.mark.long
 def test_a_damaged_newest_checkpoint_is_told_and_the_run_still_ends_the_same(whole, run):
     config, undisturbed = whole
     state = run / "checkpoints" / f"step_{STEPS:09d}" / "state"
@@ -147,6 +154,7 @@ def test_a_damaged_newest_checkpoint_is_told_and_the_run_still_ends_the_same(who
     same_end(run, undisturbed)
 
 
+@pytest.mark.long
 def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_over(whole, run, verb):
     for manifest in run.glob("checkpoints/*/manifest.json"):
         manifest.write_text("{}")
@@ -164,6 +172,7 @@ def test_the_state_tree_is_the_whole_of_training():
     assert fields == covered
 
 
+@pytest.mark.long
 def test_a_run_of_another_version_is_neither_resumed_nor_replayed(whole, run, verb):
     recorded = json.loads((run / "run.json").read_text())
     (run / "run.json").write_text(json.dumps({**recorded, "schema": 1}))

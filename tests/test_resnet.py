@@ -237,6 +237,7 @@ NETWORKS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "norm"),
     [*((name, "instance") for name in NETWORKS), ("resnet", "none"), ("patch", "none")],
@@ -258,6 +259,7 @@ def test_networks_equal_pytorch(name, norm):
     assert y.shape[1:3] == x.shape[1:3] if generates else y.shape[1] < side / 2
 
 
+@pytest.mark.long
 def test_batch_norm_equals_pytorch_and_keeps_statistics():
     pytest.importorskip("torch")
     settings = ResnetGenerator(size=16, base_channels=4, blocks=1, norm="batch")

@@ -116,6 +116,7 @@ def losses_of(config, pack, **changes):
     return {name: float(value[0]) for name, value in metrics.items()}
 
 
+@pytest.mark.long
 def test_weights_of_the_terms(pack):
     """D's loss is its terms by their weights: Reed's halves here, SJTU's sum there."""
     one = losses_of(PLAIN_TEXT, pack)
@@ -188,12 +189,14 @@ def test_the_first_step_equals_its_losses_by_hand(pack):
     np.testing.assert_allclose(got["loss/g"], cls + 0.5 * between, rtol=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("loss", losses.ADVERSARIAL)
 def test_every_loss_trains_finitely(pack, loss):
     got = losses_of(PLAIN_TEXT, pack, loss=loss, r1=1.0)
     assert all(np.isfinite(value) for value in got.values())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("g_steps", [1, 2, 5])
 def test_steps_of_g_for_each_of_d(pack, g_steps):
     """SJTU tried 1:1, 2:1 and 5:1: G's optimizer counts them."""
@@ -206,6 +209,7 @@ def test_steps_of_g_for_each_of_d(pack, g_steps):
     assert int(end.opt_state["d"].count) == 2
 
 
+@pytest.mark.long
 def test_bits_do_not_depend_on_dispatch_or_mapper_and_repeat(pack):
     _, state = start(TEXT, pack)
     data = arrays(TEXT, pack)
@@ -219,6 +223,7 @@ def test_bits_do_not_depend_on_dispatch_or_mapper_and_repeat(pack):
     assert prints[0] == prints[1] == prints[2]
 
 
+@pytest.mark.long
 def test_four_devices_agree_with_one(pack):
     """SGD: the same texts, noise and images, so only the order of sums differs."""
     sgd = optimizers.Optimizer(name="sgd", learning_rate=1e-3)

@@ -31,6 +31,7 @@ def what_is_there(folder: Path) -> int:
     return value
 
 
+@pytest.mark.long
 @pytest.mark.fault(1, 39)
 @pytest.mark.parametrize(
     "scenario", ["next_step", pytest.param("same_step", marks=pytest.mark.slow)]
@@ -126,6 +127,7 @@ def is_whole(folder: Path) -> bool:
 
 
 @disk.needs_strace
+@pytest.mark.long
 @pytest.mark.fault(1, 3, 39)
 @pytest.mark.parametrize("scenario", ["next_step", "same_step"])
 def test_every_crash_of_a_save_leaves_the_old_or_the_new(scenario, tmp_path):
@@ -270,6 +272,7 @@ def test_a_run_without_a_whole_checkpoint_is_refused_and_not_begun_anew(tmp_path
 
 
 # Orbax complains of a file that went while it was read; the next checkpoint is read then.
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.fault(39)
 def test_a_reader_beside_retention_always_finds_a_whole_checkpoint(tmp_path):

@@ -17,6 +17,8 @@ from tiny import FULL, anigan, process_env
 
 from anigan_jax.storage import metrics_file
 
+pytestmark = pytest.mark.long
+
 HERE = Path(__file__).resolve().parent
 STEPS = FULL.run.steps
 CONFIG = f"""import dataclasses, sys

@@ -21,6 +21,8 @@ from anigan_jax.runtime import environment
 from anigan_jax.storage import checkpoint, metrics_file
 from anigan_jax.training import artifacts
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.fault(12)
 def test_a_rate_that_is_far_too_high(whole, tmp_path):
