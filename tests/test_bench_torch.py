@@ -16,6 +16,7 @@ from tiny import (
     TEXT,
     draw,
     drawn,
+    drawn_state,
     shrunk,
     thin_vgg,
 )
@@ -25,7 +26,6 @@ from anigan_jax.data.captions import pairs
 from anigan_jax.methods.schedule import Schedule, schedule_repeats
 from anigan_jax.optimizers import Optimizer
 from anigan_jax.perceptual.vgg import VGG
-from anigan_jax.state import init_state
 from anigan_jax.training import step as train_step
 
 torch = pytest.importorskip("torch")
@@ -82,9 +82,6 @@ def without_chance(config, **changes):
     )
 
 
-# --- networks
-
-
 @pytest.mark.long
 @pytest.mark.parametrize("player", ["generator", "discriminator"])
 @pytest.mark.parametrize("name", PLANS)
@@ -138,21 +135,9 @@ def test_random_vgg_keeps_the_scale():
     assert 0.1 < maps.std() < 10
 
 
-# --- steps
-
-
-def first_state(config, constants):
-    method = config.method.make()
-    shapes = jax.eval_shape(lambda: init_state(config, method, constants))
-    params = drawn(shapes.params)
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    state = zeros.replace(key=rng.root_key(config.seed), params=params, ema=params["g"])
-    return method, state.replace(stats=drawn(shapes.stats, 1))
-
-
 def two_steps(config, inputs, constants):
     """(first state, states, metrics) of two steps by our step builder on one batch."""
-    method, state = first_state(config, constants)
+    method, state = config.method.make(), drawn_state(config, constants)
     inputs = {**inputs, "constants": constants}
     examples = jnp.arange(config.batch_size, dtype=jnp.int32)
     step = train_step.make_train_step(config, method, method.phases[-1], None)
@@ -274,9 +259,6 @@ def test_cartoongan_steps_equal_ours():
     constants = {f"vgg/{name}": jnp.asarray(array) for name, array in arrays.items()}
     inputs = {"a": {"image": real["a"]}, "b": {"image": real["b"], "edges": edges}}
     follow(config, inputs, [batch, batch], constants, arrays=arrays)
-
-
-# --- what a step draws
 
 
 def small(name):

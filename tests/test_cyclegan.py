@@ -62,9 +62,6 @@ def path(data):
     return states, lines
 
 
-# --- losses by hand
-
-
 def test_metrics_of_the_first_steps_equal_their_losses_by_hand(data, path):
     """D learns first, on what comes through the pool; G is judged by the D that has learned.
 
@@ -239,9 +236,6 @@ def test_without_a_pool_there_is_no_memory(path):
     assert jax.eval_shape(run, state, {"a": {"image": image}, "b": {"image": image}}) == {}
 
 
-# --- PyTorch
-
-
 @pytest.mark.long
 def test_first_steps_equal_pytorch(data, path):
     """D, then G, by Adam, with the same images, flips and pool, across the drop of the rate."""
@@ -310,9 +304,6 @@ def test_first_steps_equal_pytorch(data, path):
     for name in "ab":
         stored = nhwc(torch.stack(pools[name].images))
         np.testing.assert_allclose(states[6].extra_state[name], stored, rtol=0, atol=1e-4)
-
-
-# --- bits
 
 
 @pytest.mark.long
