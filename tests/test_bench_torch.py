@@ -396,6 +396,13 @@ def test_translation_moves_by_an_eighth_at_most():
     assert len({*places.tolist()}) == 25
 
 
+def test_an_optimizer_that_pytorch_lacks_is_refused():
+    lion = Optimizer(name="lion")
+    config = dataclasses.replace(PLAIN, optimizers={"g": lion, "d": lion})
+    with pytest.raises(ValueError, match="no peer of the optimizer 'lion'"):
+        families.step_of(config, **EAGER)
+
+
 @pytest.mark.parametrize(
     "changes",
     [{"r1": 1.0}, {"gradient_penalty": 10.0}, {"augment": ("color",)}, {"loss": "relativistic"}],

@@ -178,16 +178,27 @@ def test_first_steps_equal_pytorch():
     assert np.abs(np.asarray(state.params["g"]) - weights["g"]).max() > 1e-4
 
 
-@pytest.mark.parametrize("name", ["adam", "rmsprop", "sgd"])
+@pytest.mark.parametrize("name", ["adam", "adamw", "rmsprop", "sgd", "sgd with momentum"])
 def test_optimizers_equal_pytorch(name):
     torch = pytest.importorskip("torch")
-    settings = Optimizer(name=name, learning_rate=1e-2, b1=0.5, b2=0.9, epsilon=1e-6)
+    settings = Optimizer(
+        name=name.split()[0],
+        learning_rate=1e-2,
+        b1=0.5,
+        b2=0.9,
+        decay=0.8,
+        epsilon=1e-6,
+        momentum=0.7 if "momentum" in name else 0.0,
+        weight_decay=0.1,
+    )
     w = np.random.default_rng(0).normal(size=7).astype("f")
     peer = torch.tensor(w, requires_grad=True)
     make = {
         "adam": lambda: torch.optim.Adam([peer], 1e-2, (0.5, 0.9), 1e-6),
-        "rmsprop": lambda: torch.optim.RMSprop([peer], 1e-2, 0.9, 1e-6),
+        "adamw": lambda: torch.optim.AdamW([peer], 1e-2, (0.5, 0.9), 1e-6, 0.1),
+        "rmsprop": lambda: torch.optim.RMSprop([peer], 1e-2, 0.8, 1e-6),
         "sgd": lambda: torch.optim.SGD([peer], 1e-2),
+        "sgd with momentum": lambda: torch.optim.SGD([peer], 1e-2, 0.7),
     }
     theirs, ours = make[name](), settings.build()
     state, params = ours.init(jnp.array(w)), jnp.array(w)
@@ -198,6 +209,23 @@ def test_optimizers_equal_pytorch(name):
         (-torch.cos(peer + i)).sum().backward()
         theirs.step()
     np.testing.assert_allclose(params, peer.detach(), rtol=1e-5, atol=1e-6)
+
+
+def test_lion_by_hand():
+    """Chen et al. 2023, algorithm 2."""
+    settings = Optimizer(name="lion", learning_rate=1e-2, b1=0.9, b2=0.8, weight_decay=0.1)
+    ours = settings.build()
+    w = np.random.default_rng(0).normal(size=7).astype("f")
+    params, momentum = jnp.array(w), np.zeros_like(w)
+    state = ours.init(params)
+    for i in range(6):
+        step, state = ours.update(jnp.sin(params + i), state, params)
+        params = params - settings.rate(jnp.int32(i)) * step
+        gradient = np.sin(w + i)
+        sign = np.sign(0.9 * momentum + 0.1 * gradient)
+        momentum = 0.8 * momentum + 0.2 * gradient
+        w = w - 1e-2 * (sign + 0.1 * w)
+    np.testing.assert_allclose(params, w, rtol=1e-5, atol=1e-6)
 
 
 def test_learning_rate_schedule():

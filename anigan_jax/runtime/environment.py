@@ -67,19 +67,13 @@ def prepare(platform: str = "auto", devices: int = 0, threads: str | None = None
     folder = cache_home() / f"xla-{host.machine()}-{host.node()}"
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
-    if "jax" in sys.modules:
-        _tell_jax()
-
-
-def _tell_jax() -> None:
-    """Gives JAX what it reads from the environment once, when it is imported."""
-    import jax
-
-    for name in ("jax_platforms", "jax_compilation_cache_dir"):
-        if value := os.environ.get(name.upper()):
-            jax.config.update(name, value)
-    least = os.environ.get("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "1")
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", float(least))
+    if jax := sys.modules.get("jax"):
+        # It read the environment when this package, or a config, imported it.
+        for name in ("jax_platforms", "jax_compilation_cache_dir"):
+            if value := os.environ.get(name.upper()):
+                jax.config.update(name, value)
+        least = os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"]
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", float(least))
 
 
 def release_host_memory() -> None:
@@ -93,7 +87,6 @@ def start() -> None:
     """Starts the backend and tests it; an absent platform is the user's error."""
     import jax
 
-    _tell_jax()
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:
