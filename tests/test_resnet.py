@@ -198,25 +198,21 @@ def lively(params, seed=0):
 NETWORKS = {
     "resnet": (
         ResnetGenerator(size=16, base_channels=4, blocks=1),
-        resnet.generator,
         resnet.generator_plan,
         lambda norm: torch_generator(4, 1, norm),
     ),
     "cartoon": (
         CartoonGenerator(size=16, base_channels=4, blocks=1),
-        resnet.generator,
         resnet.generator_plan,
         lambda norm: torch_generator(4, 1, norm, flat=True),
     ),
     "no bias": (
         ResnetGenerator(size=16, base_channels=2, blocks=2, bias=False),
-        resnet.generator,
         resnet.generator_plan,
         lambda norm: torch_generator(2, 2, norm, bias=norm == "none"),
     ),
     "patch": (
         PatchDiscriminator(size=32, base_channels=4),
-        resnet.discriminator,
         resnet.discriminator_plan,
         lambda norm: torch_patch(4, norm=norm),
     ),
@@ -224,13 +220,11 @@ NETWORKS = {
         PatchDiscriminator(
             size=16, base_channels=4, num_downsamples=2, num_flat_convs=0, head_kernel=3
         ),
-        resnet.discriminator,
         resnet.discriminator_plan,
         lambda norm: torch_patch(4, 2, 0, norm, head=3),
     ),
     "seven": (
         CartoonDiscriminator(size=16, base_channels=4),
-        cartoon.discriminator,
         cartoon.discriminator_plan,
         lambda norm: torch_cartoon_discriminator(4, norm),
     ),
@@ -244,9 +238,9 @@ NETWORKS = {
 )
 def test_networks_equal_pytorch(name, norm):
     pytest.importorskip("torch")
-    settings, make, plan, peer = NETWORKS[name]
+    settings, plan, peer = NETWORKS[name]
     settings = dataclasses.replace(settings, norm=norm)
-    net, side = make(settings), settings.size
+    net, side = settings.build(), settings.size
     # Larger than trained, and not square: the networks are fully convolutional.
     x = draw(3, 2, side + 8, side + 16, 3)
     variables = net.init(jax.random.key(0), jnp.zeros((1, side, side, 3)), train=False)
