@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from tiny import CYCLE, anigan, thin_vgg, untrained
 
-from anigan_jax.cli import sample
+from anigan_jax import api
 from anigan_jax.data.decode import Crop, decode
 from anigan_jax.errors import UserError
 from anigan_jax.methods.augment import signed
@@ -66,7 +66,7 @@ def pixels(path: Path) -> np.ndarray:
 
 def expected(run: Path, direction: str, images: np.ndarray) -> np.ndarray:
     """By the method itself, one image at a time."""
-    opened = sample.opened(run)
+    opened = api.load(run, "latest")
     params, stats = opened.state.ema, opened.state.stats["g"]
     change = jax.jit(opened.method.translate[direction])
     return np.stack([record.to_uint8(change(params, stats, signed(i[None])))[0] for i in images])
@@ -102,7 +102,7 @@ def test_a_folder_is_what_the_method_says_and_there_is_a_way_back(runs, album):
     done = anigan("translate", runs.cycle, album)
     assert done.returncode == 0, done.stderr
     assert "note: 1 without a face box" in done.stderr
-    out = runs.cycle / "translate/step_000000000_ab"
+    out = runs.cycle / "out/translate/step_000000000_ab"
     for part in (f"{out / 'images'}  (3)", *(f"{out / n}.png" for n in ("rows", "before"))):
         assert part in done.stdout
     before = album_at(album, 16)
@@ -189,11 +189,11 @@ def test_one_way_shows_two_columns(runs, album, tmp_path, verb):
 
 
 def test_a_photo_becomes_the_same_whatever_is_beside_it(runs):
-    opened = sample.opened(runs.cycle)
+    opened = api.load(runs.cycle, "latest")
     images = np.stack([np.asarray(made.noise(i, 16)) for i in range(20)])
-    together = photos.translated(opened.method, opened.state, "ab", images)
+    together = photos.translated(opened.model, "ab", images)
     for i in (0, 17):
-        alone = photos.translated(opened.method, opened.state, "ab", images[i : i + 1])
+        alone = photos.translated(opened.model, "ab", images[i : i + 1])
         np.testing.assert_array_equal(alone[0], together[i])
 
 
@@ -286,7 +286,7 @@ BAD = {
     "sample": (["sample", "CYCLE"], "use `anigan translate RUN PHOTO...`"),
     "interpolate": (["interpolate", "CARTOON"], "use `anigan translate RUN PHOTO...`"),
     "no photo": (["translate", "CYCLE", "no.jpg"], "'no.jpg' does not exist"),
-    "no run": (["translate", "PHOTO", "PHOTO"], "is no run folder"),
+    "no run": (["translate", "PHOTO", "PHOTO"], "is not a run directory"),
     "device": (["translate", "CYCLE", "/dev/null"], "is no file and no folder"),
     "empty folder": (["translate", "CYCLE", "EMPTY"], "holds no images"),
     "broken zip": (["translate", "CYCLE", "ZIP"], "is no readable zip"),
@@ -340,7 +340,7 @@ def test_two_runs_of_other_sizes_side_by_side(runs, album, tmp_path):
     done = anigan("compare", runs.cycle, runs.cartoon, album)
     assert done.returncode == 1, done.stderr
     assert "broken.jpg: empty" in done.stderr
-    path = runs.cycle / "compare/cartoon_step_000000000_000000000_ab.png"
+    path = runs.cycle / "out/compare/cartoon_step_000000000_000000000_ab.png"
     assert done.stdout.strip() == str(path)
     small, large = album_at(album, 16), album_at(album, 32)
     first = expected(runs.cycle, "ab", small).repeat(2, 1).repeat(2, 2)
@@ -387,7 +387,7 @@ def test_first_kernels_of_every_family(runs, verb, name):
     folder = getattr(runs, name)
     code, out, err = verb("kernels", folder)
     assert code == 0, err
-    params = sample.opened(folder).state.params["d"]
+    params = api.load(folder, "latest").state.params["d"]
     first = {
         "cycle": lambda: [params["a"]["down1"], params["b"]["down1"]],
         "cartoon": lambda: [params["flat1"]],
