@@ -1,9 +1,11 @@
 """The command line on good and bad input: training, pictures, help, resuming."""
 
+import contextlib
 import fcntl
 import json
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from tiny import process_env, write_config
 from anigan_jax.cli import main
 from anigan_jax.cli import train as cli_train
 from anigan_jax.errors import UserError
+from anigan_jax.runtime import progress
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +133,16 @@ def test_data_that_moved_are_asked_for(run, tmp_path):
     (tmp_path / "run/run.json").write_text(json.dumps(recorded))
     with pytest.raises(UserError, match=r"lay at 'faces' from where it was started.*--data.path"):
         cli_train.train(resume=tmp_path / "run")
+
+
+def test_a_long_stage_says_what_it_is(capsys, monkeypatch):
+    monkeypatch.setattr(progress.Stages, "SOON", 0.01)
+    with contextlib.closing(progress.Stages()) as stage:
+        stage("generating")
+        time.sleep(0.5)
+        monkeypatch.setattr(progress.Stages, "SOON", 60)
+        stage("LPIPS")
+    assert capsys.readouterr().err == "generating ...\n"
 
 
 def test_describe_and_its_json(verb):

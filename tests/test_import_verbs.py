@@ -184,3 +184,25 @@ def test_mistakes_are_explained(tmp_path, monkeypatch, args, hint, verb):
     assert hint in err + out
     assert "Traceback" not in err
     assert sorted(p.name for p in tmp_path.iterdir()) == ["x"]
+
+
+def test_a_pack_is_no_second_domain(tmp_path, verb):
+    folder, pack = write(tmp_path / "x", faces(3)), tmp_path / "pack"
+    assert verb("import", folder, "--out", pack, "--size", 32, "--test", 0)[0] == 0
+    for words in ((folder, pack), (pack, folder)):
+        code, _, err = verb("import", *words, "--out", tmp_path / "both", "--size", 32)
+        assert code == 2
+        assert "is a pack" in err and "anigan import SOURCE SOURCE_B" in err
+
+
+def test_rows_of_labels_without_an_image_are_one_line(tmp_path, verb):
+    """They are no fault of the images; a label file of a larger set has thousands."""
+    folder = write(tmp_path / "x", {**faces(3), "bad.png": b"bad"})
+    rows = [f"{i},red hair blue eyes" for i in range(40)]
+    (tmp_path / "x/tags.csv").write_text("\n".join(rows) + "\n")
+    code, out, _ = verb("check", folder, "--size", 32)
+    assert code == 1
+    listed = [line for line in out.splitlines() if "no image" in line]
+    assert len(listed) == 2, out
+    assert "findings of kind 'no image' (--json lists all)" in listed[1]
+    assert out.index("bad.png") < out.index("no image")

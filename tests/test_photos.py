@@ -98,13 +98,13 @@ def cells(sheet: np.ndarray, count: int, across: int, size: int) -> np.ndarray:
     )
 
 
-def test_a_folder_is_what_the_method_says_and_there_is_a_way_back(runs, album, verb):
-    code, said, err = verb("translate", runs.cycle, album)
-    assert code == 0, err
-    assert "note: 1 without a face box" in err
-    out = runs.cycle / "translate/step_000000000_ab"
+def test_a_folder_is_what_the_method_says_and_there_is_a_way_back(runs, album):
+    done = anigan("translate", runs.cycle, album)
+    assert done.returncode == 0, done.stderr
+    assert "note: 1 without a face box" in done.stderr
+    out = runs.cycle / "out/translate/step_000000000_ab"
     for part in (f"{out / 'images'}  (3)", *(f"{out / n}.png" for n in ("rows", "before"))):
-        assert part in said
+        assert part in done.stdout
     before = album_at(album, 16)
     after = expected(runs.cycle, "ab", before)
     written = [pixels(out / "images" / name) for name in ("a.png", "b.png", "sub/c.png")]
@@ -189,11 +189,11 @@ def test_one_way_shows_two_columns(runs, album, tmp_path, verb):
 
 
 def test_a_photo_becomes_the_same_whatever_is_beside_it(runs):
-    model = api.load(runs.cycle, "latest").model
+    opened = api.load(runs.cycle, "latest")
     images = np.stack([np.asarray(made.noise(i, 16)) for i in range(20)])
-    together = photos.translated(model, "ab", images)
+    together = photos.translated(opened.model, "ab", images)
     for i in (0, 17):
-        alone = photos.translated(model, "ab", images[i : i + 1])
+        alone = photos.translated(opened.model, "ab", images[i : i + 1])
         np.testing.assert_array_equal(alone[0], together[i])
 
 
@@ -268,14 +268,14 @@ def test_what_cannot_be_used_is_left_out_and_named(runs, album, tmp_path, verb):
         assert f"left out: {album}/{name}: {reason}: " in err
 
 
-def test_nothing_usable(runs, tmp_path, verb):
+def test_nothing_usable(runs, tmp_path):
     for name, (data, _) in BROKEN.items():
         (tmp_path / name).write_bytes(data)
-    code, _, err = verb("translate", runs.cycle, tmp_path, "--out", tmp_path / "out")
-    assert code == 2
-    assert f"none of the {len(BROKEN)} photos can be used" in err
-    assert f"and {len(BROKEN) - photos.NAMED} more" in err
-    assert "Traceback" not in err
+    done = anigan("translate", runs.cycle, tmp_path, "--out", tmp_path / "out")
+    assert done.returncode == 2
+    assert f"none of the {len(BROKEN)} photos can be used" in done.stderr
+    assert f"and {len(BROKEN) - photos.NAMED} more" in done.stderr
+    assert "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()
 
 
@@ -286,7 +286,7 @@ BAD = {
     "sample": (["sample", "CYCLE"], "use `anigan translate RUN PHOTO...`"),
     "interpolate": (["interpolate", "CARTOON"], "use `anigan translate RUN PHOTO...`"),
     "no photo": (["translate", "CYCLE", "no.jpg"], "'no.jpg' does not exist"),
-    "no run": (["translate", "PHOTO", "PHOTO"], "not a run directory"),
+    "no run": (["translate", "PHOTO", "PHOTO"], "is not a run directory"),
     "device": (["translate", "CYCLE", "/dev/null"], "is no file and no folder"),
     "empty folder": (["translate", "CYCLE", "EMPTY"], "holds no images"),
     "broken zip": (["translate", "CYCLE", "ZIP"], "is no readable zip"),
@@ -387,7 +387,7 @@ def test_first_kernels_of_every_family(runs, verb, name):
     folder = getattr(runs, name)
     code, out, err = verb("kernels", folder)
     assert code == 0, err
-    params = api.load(folder, "latest").params["d"]
+    params = api.load(folder, "latest").state.params["d"]
     first = {
         "cycle": lambda: [params["a"]["down1"], params["b"]["down1"]],
         "cartoon": lambda: [params["flat1"]],

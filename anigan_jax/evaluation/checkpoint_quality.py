@@ -53,13 +53,13 @@ def measure(
     pack: Pack,
     data: dict,
     wanted: Wanted,
-    report: Callable[[str], None] = lambda stage: None,
+    notify: Callable[[str], None] = lambda stage: None,
 ) -> tuple[dict, dict[str, Image.Image]]:
     """Evaluates a checkpoint.
 
     Args:
       data: the held-out rows, domain -> name -> array.
-      report: is given the name of each stage when it begins.
+      notify: is given the name of each stage when it begins.
 
     Returns:
       The report, and pictures by the end of their names.
@@ -71,7 +71,7 @@ def measure(
     method, state = model.method, model.state
     targets = sample_quality.targets(method, pack)
     counts = _counts(method, pack, targets, wanted)
-    report(f"generating {sum(counts.values()):,} images")
+    notify(f"generating {sum(counts.values()):,} images")
     images = {
         name: sample_quality.made(model, pack, name, target, counts[name], wanted.seed)
         for name, target in targets.items()
@@ -87,13 +87,13 @@ def measure(
     }
     pictures = {}
     for name, target in targets.items():
-        told, sheet = _of_target(config, pack, target, images[name], wanted, report)
+        told, sheet = _of_target(config, pack, target, images[name], wanted, notify)
         report["sets"][name] = told
         if sheet:
             pictures["closest" if name == sample_quality.GENERATED else f"{name}_closest"] = sheet
     if method.translate:
         made = images if pack.paired else {}
-        report("translating there and back")
+        notify("translating there and back")
         report |= translation_quality.measure(model, pack, data, made, wanted.vgg)
         for direction, pixels in made.items():
             pictures[direction] = translation_quality.sheet(pixels, pack, direction)
@@ -125,7 +125,7 @@ def _of_target(
     target: sample_quality.Target,
     images: np.ndarray,
     wanted: Wanted,
-    report: Callable[[str], None],
+    notify: Callable[[str], None],
 ):
     """The panel of one set of images, and its closest pairs as a picture or None."""
     train = pack.part(target.train)
@@ -134,16 +134,16 @@ def _of_target(
     told |= {"scores": {}, "refused": {}, "memorization": {}}
     seen, sheet = {}, None
     for network in wanted.networks:
-        report(f"{network.name} looks at {len(images):,} images, and at the real ones")
+        notify(f"{network.name} looks at {len(images):,} images, and at the real ones")
         seen[network.name] = sample_quality.seen(network, pack, target, images)
         scores, refused = sample_quality.measure(network, seen[network.name], wanted.seed)
         told["scores"] |= scores
         told["refused"] |= refused
     if seen:
-        report("nearest training images")
+        notify("nearest training images")
         near, sheet = sample_quality.memorization(seen, images, pack, target, config.flip)
         told["memorization"] = near
-    report("LPIPS of pairs")
+    notify("LPIPS of pairs")
     if wanted.vgg and min(len(images), len(train)) >= 4:
         told["lpips"] = sample_quality.perceptual_diversity(images, train, wanted.vgg, wanted.seed)
     if wanted.classifier:
