@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from anigan_jax import config as configs
@@ -147,8 +148,8 @@ def load(path: str | Path, checkpoint: str | int | None = None, *, trust: bool =
     environment.start()
     trees = safetensors.unflatten(safetensors.read(file))
     state = TrainState(
-        step=np.int32(about.get("step", 0)),
-        key=np.zeros(2, np.uint32),
+        step=jnp.int32(about.get("step", 0)),
+        key=jnp.zeros(2, jnp.uint32),
         params=trees.get("params", {}),
         stats={player: {} for player in trees.get("params", {})} | trees.get("stats", {}),
         opt_state={},
@@ -242,7 +243,7 @@ def start(
 @contextlib.contextmanager
 def opened(
     config: Config, workdir: Path | None, distributed: bool = False, report: Any = None
-) -> Iterator[tuple[Pack, processes.Group]]:
+) -> Iterator[tuple[Pack, processes.ProcessGroup]]:
     """The packed data, and the processes that train on it together; JAX is started.
 
     An error of one process ends the others too.
@@ -251,7 +252,7 @@ def opened(
       workdir: of the run that goes on there; None where none does.
       report: is given the progress of packing, as `dataset.build` takes it.
     """
-    place = processes.place(os.environ, distributed)
+    place = processes.detect(os.environ, distributed)
     world = (place and place.world) or 1
     if config.run.devices % world:
         raise UserError(f"run.devices {config.run.devices} is not a multiple of {world} processes")
@@ -265,12 +266,12 @@ def opened(
     group = processes.ALONE
     try:
         prepare(config, workdir, world)
-        group = processes.join(place, config.run.silent_after, config.run.stuck_after)
+        group = processes.initialize(place, config.run.heartbeat_timeout, config.run.stall_timeout)
         yield verified(config, report), group
     except BaseException as error:
-        processes.leave(group, error)
+        processes.shutdown(group, error)
         raise
-    processes.leave(group)
+    processes.shutdown(group)
 
 
 def verified(config: Config, report: Any = None) -> Pack:

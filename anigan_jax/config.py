@@ -95,10 +95,10 @@ class Run:
     """Refuse to start on another platform."""
     devices: int = 0
     """Devices used, of all processes together; 0: all. With platform=cpu they are simulated."""
-    silent_after: int = 60
-    """Seconds without a word from a process after which the others count it as lost."""
-    stuck_after: int = 1800
-    """Seconds without progress after which all processes give up; above the longest
+    heartbeat_timeout: int = 60
+    """Seconds without a heartbeat after which a process counts as lost and the others end."""
+    stall_timeout: int = 1800
+    """Seconds without progress after which all processes end; must exceed the longest
     compilation and evaluation."""
 
 
@@ -331,14 +331,14 @@ def check(config: Config) -> None:
         ("run.keep_every", run.keep_every, 0),
         ("run.evaluate_every", run.evaluate_every, 0),
         ("run.evaluate_n", run.evaluate_n, 2),
-        ("run.silent_after", run.silent_after, 3),
-        ("run.stuck_after", run.stuck_after, 3),
+        ("run.heartbeat_timeout", run.heartbeat_timeout, 3),
+        ("run.stall_timeout", run.stall_timeout, 3),
     ):
         if value < low:
             faults.append(f"{path} is {value}; it must be at least {low}")
-    for path, value in _numbers("", to_json(config)):
-        if not math.isfinite(value):
-            faults.append(f"{path} is {value}; it must be a finite number")
+    for path, number in _numbers("", to_json(config)):
+        if not math.isfinite(number):
+            faults.append(f"{path} is {number}; it must be a finite number")
     for player, settings in config.optimizers.items():
         faults += _optimizer_faults(f"optimizers.{player}", settings)
     if run.evaluate_every > 0 and run.evaluate_every % max(run.checkpoint_every, 1):

@@ -59,9 +59,10 @@ def load(name: str) -> Config:
     Raises:
       UserError: there is no such file, it fails, or it defines no CONFIG.
     """
-    path = find(name).resolve()
+    path = find(name)
     if (old := Path(name).stem) != path.stem:
         print(f"note: the config {old} is now called {path.stem}", file=sys.stderr)
+    path = path.resolve()
     if str(path.parent) not in sys.path:
         # Last: a neighbor must not hide an installed package.
         sys.path.append(str(path.parent))

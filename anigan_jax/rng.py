@@ -10,14 +10,15 @@ import enum
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Float, Integer, Key, UInt32
 
 from anigan_jax.core import Array, Keys
 
-RawKey = UInt32[Array, " 2"]
+RawKey = UInt32[Array | np.ndarray, " 2"]
 ExampleKeys = Key[Array, " b"]
-Examples = Integer[Array, " b"]
-Step = Integer[Array, ""]
+Examples = Integer[Array | np.ndarray, " b"]
+Step = Integer[Array | np.ndarray, ""]
 
 
 class Stream(enum.IntEnum):
@@ -44,14 +45,14 @@ class Salt(enum.IntEnum):
     FLIP_B = 6
 
 
-def root_key(seed: int) -> RawKey:
+def root_key(seed: int) -> UInt32[Array, " 2"]:
     """Raw (2,) uint32 data of the root key of a run."""
     return jax.random.key_data(jax.random.key(seed, impl="threefry2x32"))
 
 
 def stream_key(raw: RawKey, stream: Stream, *indices: Step | int) -> Key[Array, ""]:
     """Folds a stream and then indices into the root key; () typed key."""
-    key = jax.random.wrap_key_data(raw, impl="threefry2x32")
+    key = jax.random.wrap_key_data(jnp.asarray(raw), impl="threefry2x32")
     for index in (int(stream), *indices):
         key = jax.random.fold_in(key, index)
     return key

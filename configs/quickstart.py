@@ -15,7 +15,7 @@ CONFIG = Config(
         generator=Generator(z_dim=64, base_channels=16),
         discriminator=Discriminator(base_channels=16, spectral=True, batch_norm=False, bias=True),
     ),
-    data=PaintedFaces(count=4096),
+    data=PaintedFaces(count=4096, test=0.05),
     batch_size=32,
     optimizers={"g": Optimizer(learning_rate=5e-4), "d": Optimizer(learning_rate=5e-4)},
     ema_half_life=2000,

@@ -1,23 +1,34 @@
 # shellcheck shell=bash
 # Sourced by the other scripts: makes .venv once and installs the extras given in $1; with a lock
-# file in $2, what it names and nothing else. PYTHON chooses the interpreter (3.11 or newer).
+# file in $2, what it names and nothing else. Of the Pythons from 3.11 to 3.14 (3.13 with the lock
+# file) it takes PYTHON, or that of .venv, or the newest that there is.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-python=${PYTHON:-python3}
 lock=${2:-}
-"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
-  echo "error: $python is older than Python 3.11; set PYTHON to a newer one" >&2
+# Files for newer Pythons did not exist when the versions in the lock file were chosen.
+newest=${lock:+13}
+newest=${newest:-14}
+names=(.venv/bin/python python3.14 python3.13 python3.12 python3.11 python3)
+[ -z "${PYTHON:-}" ] || names=("$PYTHON")
+python=
+for name in "${names[@]}"; do
+  # A name in PATH may be pyenv's for a version that is not active, or lack Debian's venv package.
+  if "$name" -c "import ensurepip, sys
+sys.exit(not (3, 11) <= sys.version_info < (3, $newest + 1))" 2>/dev/null; then
+    python=$name
+    break
+  fi
+done
+[ -n "$python" ] || {
+  echo "error: ${PYTHON:-python3} is not a Python from 3.11 to 3.$newest${lock:+, which $lock is for,}" \
+    "that runs and has venv; install one, or set PYTHON to its name" >&2
   exit 2
 }
-# Files for newer Pythons did not exist when the versions were chosen.
-if [ -n "$lock" ] && ! "$python" -c 'import sys; sys.exit(sys.version_info >= (3, 14))'; then
-  echo "note: $lock is for Python 3.11 to 3.13; $1 is installed in today's versions"
-  lock=
-fi
-stamp=".venv/.installed-$(cat pyproject.toml ${lock:+"$lock"} - <<<"$1" | cksum | tr ' ' '-')"
+version=$("$python" -V)
+stamp=".venv/.installed-$(cat pyproject.toml ${lock:+"$lock"} - <<<"$1 $version" | cksum | tr ' ' '-')"
 if [ ! -e "$stamp" ]; then
-  echo "making .venv (a minute or two)"
-  "$python" -m venv .venv
+  echo "making .venv with $version ($(command -v "$python")); this takes a minute or two"
+  [ "$python" = .venv/bin/python ] || "$python" -m venv --clear .venv
   install=(.venv/bin/python -m pip install --quiet)
   if [ -n "$lock" ]; then
     # Setuptools first: packages that come as source are built with it, not with today's.

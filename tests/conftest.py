@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from unittest import mock
 
+import jax
 import pytest
 
 from anigan_jax.cli import main
@@ -16,6 +17,9 @@ os.environ["NPROC"] = "16"
 # What one process has compiled no other compiles again, however small: they are many.
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 environment.prepare("cpu", devices=4)
+# The imports above bring JAX, which has read its environment by then.
+jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 MAPS = Path("/proc/self/maps")
 MANY_MAPS = 25_000
@@ -30,8 +34,6 @@ def few_memory_maps():
     """
     yield
     if MAPS.exists() and MAPS.read_bytes().count(b"\n") > MANY_MAPS:
-        import jax
-
         jax.clear_caches()
         gc.collect()
 

@@ -1,6 +1,8 @@
 """Trainings in processes of their own: started, watched, signalled, compared."""
 
 import json
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -13,10 +15,20 @@ from anigan_jax.storage import checkpoint, metrics_file
 
 # A line of metrics is the same in every run of the same bits but for this.
 VOLATILE = ("images_per_sec",)
+STARTED: list = []
+
+
+def end_all() -> None:
+    """Kills the trainings that still run."""
+    while STARTED:
+        STARTED.pop().end()
 
 
 class Training(subprocess.Popen):
-    """`anigan VERB ...` in a process; what it says lies in a file."""
+    """`anigan VERB ...` in a process; its output goes to a file.
+
+    A test that fails leaves none behind, stopped ones neither.
+    """
 
     def __init__(self, log: Path, *args, env=None):
         self.log = log
@@ -27,7 +39,9 @@ class Training(subprocess.Popen):
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
                 env={**process_env(), **(env or {})},
+                start_new_session=True,
             )
+        STARTED.append(self)
 
     def said(self) -> str:
         return self.log.read_text()
@@ -37,12 +51,24 @@ class Training(subprocess.Popen):
         deadline = time.monotonic() + seconds
         while not condition():
             assert self.poll() is None, f"it ended with {self.returncode}:\n{self.said()}"
-            assert time.monotonic() < deadline, f"it did not happen:\n{self.said()}"
+            if time.monotonic() > deadline:
+                self.end()
+                raise AssertionError(f"it did not happen:\n{self.said()}")
             time.sleep(0.002)
 
     def ended(self, seconds=120) -> int:
-        """The exit code."""
-        return self.wait(timeout=seconds)
+        """The exit code; one that has not ended by then is killed."""
+        try:
+            return self.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            self.end()
+            raise AssertionError(f"it did not end:\n{self.said()}") from None
+
+    def end(self) -> None:
+        """Kills it and all that it started, if it still runs."""
+        if self.poll() is None:
+            os.killpg(self.pid, signal.SIGKILL)
+            self.wait(timeout=10)
 
 
 def ranks(folder: Path, world: int, *args, devices=4, name="rank", env=None, extra=None):

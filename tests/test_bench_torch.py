@@ -16,6 +16,7 @@ from tiny import (
     TEXT,
     draw,
     drawn,
+    drawn_state,
     shrunk,
     thin_vgg,
 )
@@ -25,7 +26,6 @@ from anigan_jax.data.captions import pairs
 from anigan_jax.methods.schedule import Schedule, schedule_repeats
 from anigan_jax.optimizers import Optimizer
 from anigan_jax.perceptual.vgg import VGG
-from anigan_jax.state import init_state
 from anigan_jax.training import step as train_step
 
 torch = pytest.importorskip("torch")
@@ -82,9 +82,7 @@ def without_chance(config, **changes):
     )
 
 
-# --- networks
-
-
+@pytest.mark.long
 @pytest.mark.parametrize("player", ["generator", "discriminator"])
 @pytest.mark.parametrize("name", PLANS)
 def test_networks_equal_ours(name, player):
@@ -137,21 +135,9 @@ def test_random_vgg_keeps_the_scale():
     assert 0.1 < maps.std() < 10
 
 
-# --- steps
-
-
-def first_state(config, constants):
-    method = config.method.make()
-    shapes = jax.eval_shape(lambda: init_state(config, method, constants))
-    params = drawn(shapes.params)
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    state = zeros.replace(key=rng.root_key(config.seed), params=params, ema=params["g"])
-    return method, state.replace(stats=drawn(shapes.stats, 1))
-
-
 def two_steps(config, inputs, constants):
     """(first state, states, metrics) of two steps by our step builder on one batch."""
-    method, state = first_state(config, constants)
+    method, state = config.method.make(), drawn_state(config, constants)
     inputs = {**inputs, "constants": constants}
     examples = jnp.arange(config.batch_size, dtype=jnp.int32)
     step = train_step.make_train_step(config, method, method.phases[-1], None)
@@ -236,6 +222,7 @@ def test_gan_steps_equal_ours(changes):
     follow(config, {"a": {"image": real}}, batches)
 
 
+@pytest.mark.long
 def test_text_gan_steps_equal_ours():
     config = without_chance(TEXT, loss="hinge")
     real, length = images(config, 7), config.method.encoder.length
@@ -245,7 +232,7 @@ def test_text_gan_steps_equal_ours():
         "texts": draw(8, len(pairs()), 2, length),
         "wordings": jnp.full(len(pairs()), 2),
     }
-    keys = rng.example_keys(rng.root_key(3), jnp.arange(config.batch_size))
+    keys = rng.example_keys(jax.random.key(3), jnp.arange(config.batch_size))
     label = jnp.stack([jnp.arange(config.batch_size), jnp.arange(config.batch_size)], 1)
     inputs = {"a": {"image": real, "label": label}, "keys": keys}
     texts = config.method.draw_texts({**inputs, "constants": constants})
@@ -254,6 +241,7 @@ def test_text_gan_steps_equal_ours():
     follow(config, inputs, batches, constants)
 
 
+@pytest.mark.long
 def test_cyclegan_steps_equal_ours():
     config = without_chance(CYCLE, pool=0)
     real = {"a": images(config, 9), "b": images(config, 10)}
@@ -261,6 +249,7 @@ def test_cyclegan_steps_equal_ours():
     follow(config, {domain: {"image": x} for domain, x in real.items()}, [batch, batch])
 
 
+@pytest.mark.long
 def test_cartoongan_steps_equal_ours():
     terms = {"landmark": 0.0, "grayscale": 0.0, "color": 0.0, "total_variation": 0.0}
     config = without_chance(CARTOON, edge=0.5, style=20.0, content=3.0, **terms)
@@ -270,9 +259,6 @@ def test_cartoongan_steps_equal_ours():
     constants = {f"vgg/{name}": jnp.asarray(array) for name, array in arrays.items()}
     inputs = {"a": {"image": real["a"]}, "b": {"image": real["b"], "edges": edges}}
     follow(config, inputs, [batch, batch], constants, arrays=arrays)
-
-
-# --- what a step draws
 
 
 def small(name):
@@ -287,6 +273,7 @@ def finite(peer):
     assert all(torch.isfinite(value).all() for value in values)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", NAMES)
 def test_every_config_has_a_peer(name):
     config, rest = small(name)
@@ -320,6 +307,7 @@ def test_channels_last_under_autocast(name):
     assert all(weight.dtype == torch.float32 for weight in peer.g.parameters())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["as_printed", "as_argued"])
 @pytest.mark.parametrize("correct", [0, 5, 11, 14, 16])
 def test_dynamic_repeats_are_ours(kind, correct):

@@ -62,8 +62,8 @@ def config(folder):
 @pytest.fixture(scope="module")
 def first(config, pack):
     """A first state whose weights NumPy draws: the compilation of the initial ones is saved."""
-    method, frozen = config.method.make(None), config.method.frozen(pack)
-    state = jax.eval_shape(lambda: init_state(config, method, frozen))
+    method, constants = config.method.make(), config.method.constants(pack)
+    state = jax.eval_shape(lambda: init_state(config, method, constants))
     draws = np.random.default_rng(0)
 
     def one(where, leaf):
@@ -78,7 +78,6 @@ def first(config, pack):
         params=params,
         opt_state=zeros,
         ema=params["g"],
-        frozen=frozen,
     )
 
 
@@ -100,23 +99,26 @@ def path(config, pack, first):
 # --- terms by hand
 
 
+@pytest.mark.long
 def test_the_first_phase_learns_content_alone(config, pack, path):
     """Its loss by hand at each step; D, its statistics and its optimizer stay bit for bit."""
     states, lines = path(0, CONTENT)
     for step, (now, after, line) in enumerate(zip(states[:-1], states[1:], lines, strict=True)):
-        photo = batch_at(config, pack, step, now)["real"]
+        batch = batch_at(config, pack, step, now)
+        photo = batch["a"]["image"]
         made = G(now.params["g"], photo)
-        content = np.abs(maps(now, made) - maps(now, photo)).mean()
+        content = np.abs(maps(batch, made) - maps(batch, photo)).mean()
         same_metrics(line, {"loss/content": content, "loss/g": 10 * content})
-        assert set(line) == {"loss/content", "loss/g", "gradient/g", "fingerprint", "bad"}
+        assert set(line) == {"loss/content", "loss/g", "gradient/g", "fingerprint"}
         for part in ("params", "stats", "opt_state"):
             assert digests(getattr(after, part)["d"]) == digests(getattr(states[0], part)["d"])
         assert digests(after.params["g"]) != digests(now.params["g"])
         assert after.opt_state["g"].count == after.step == step + 1
     # The way down is the gradient's: 4 steps of Adam lower the content loss of one batch.
-    photo = batch_at(config, pack, 0, states[0])["real"]
+    batch = batch_at(config, pack, 0, states[0])
+    photo = batch["a"]["image"]
     before, after = (
-        np.abs(maps(s, G(s.params["g"], photo)) - maps(s, photo)).mean()
+        np.abs(maps(batch, G(s.params["g"], photo)) - maps(batch, photo)).mean()
         for s in (states[0], states[CONTENT])
     )
     assert after < before
@@ -130,12 +132,11 @@ def test_the_second_phase_moves_both_by_their_losses(config, pack, path):
         batch = batch_at(config, pack, CONTENT + i, now)
         want = d_by_hand(now, batch) | g_by_hand(now, after.params["d"], batch)
         same_metrics(line, want)
-        assert set(line) == {*want, "gradient/d", "gradient/g", "fingerprint", "bad"}
+        assert set(line) == {*want, "gradient/d", "gradient/g", "fingerprint"}
         for player in "gd":
             assert digests(after.params[player]) != digests(now.params[player])
         assert after.opt_state["g"].count == CONTENT + i + 1
         assert after.opt_state["d"].count == i + 1
-    assert digests(states[-1].frozen) == digests(states[0].frozen)
 
 
 def test_each_term_by_hand(config, pack, first):
@@ -162,10 +163,11 @@ def both(game, state, batch, keys):
     return d.metrics, g.metrics
 
 
+@pytest.mark.long
 def test_an_identity_map_keeps_everything(folder, pack, first):
     """Landmarks, content, grey and color of G(a) = a are those of a; style and GAN remain."""
     config = with_features(CARTOON, folder)
-    state = first.replace(frozen=config.method.frozen(pack))
+    state = first
     batch = batch_at(config, pack, 0, state)
     # Weights are powers of two, so that each shows in the total.
     settings = dataclasses.replace(
@@ -180,14 +182,15 @@ def test_an_identity_map_keeps_everything(folder, pack, first):
         "gan": cross_entropy(
             np.asarray(D(state.params["d"], batch["a"]["image"]), np.float64), True
         ),
-        "style": np.abs(gram(maps(state, photo)) - gram(maps(state, batch["b"]["image"]))).mean(),
+        "style": np.abs(gram(maps(batch, photo)) - gram(maps(batch, batch["b"]["image"]))).mean(),
         "total_variation": total_variation(photo),
     }
     same_metrics(g, {f"loss/{name}": value for name, value in terms.items()})
     total = 0.5 * terms["gan"] + 2 * terms["style"] + 4 * terms["total_variation"]
     same_metrics(g, {"loss/g": total})
     # D's edges count by their weight.
-    logits = [np.asarray(D(state.params["d"], batch[n]), np.float64) for n in ("real_b", "edges_b")]
+    shown = (batch["b"][name] for name in ("image", "edges"))
+    logits = [np.asarray(D(state.params["d"], x), np.float64) for x in shown]
     want = cross_entropy(logits[0], True) + 0.25 * cross_entropy(logits[1], False)
     fakes = cross_entropy(np.asarray(D(state.params["d"], batch["a"]["image"]), np.float64), False)
     same_metrics(d, {"loss/d": want + fakes})
@@ -196,7 +199,7 @@ def test_an_identity_map_keeps_everything(folder, pack, first):
 def test_the_landmark_term_by_hand(folder, pack, first):
     """Mean distance of 68 points of two images in units of the side."""
     config = with_features(CARTOON, folder)
-    state = first.replace(frozen=config.method.frozen(pack))
+    state = first
     batch = batch_at(config, pack, 0, state)
     mirrored = lambda params, stats, images, train=True: (images[:, :, ::-1], stats)  # noqa: E731
     settings = dataclasses.replace(config.method, content=0.0, content_steps=0, style=0.0)
@@ -215,6 +218,7 @@ def test_the_landmark_term_by_hand(folder, pack, first):
     assert got > 0.01
 
 
+@pytest.mark.long
 def test_style_compares_g_of_a_with_cartoons(config, pack, first):
     """It has a gradient with respect to G, and follows the cartoons."""
     state = first
@@ -253,7 +257,7 @@ def test_style_compares_g_of_a_with_cartoons(config, pack, first):
         values.append(float(run(moved, batch)[0][0]))
     np.testing.assert_allclose((values[0] - values[1]) / 2e-3, size, rtol=5e-2)
     # Other cartoons are another style.
-    other = run(state, {**batch, "real_b": -batch["b"]["image"]})[0][0]
+    other = run(state, {**batch, "b": {"image": -batch["b"]["image"]}})[0][0]
     assert abs(other - total) > 0.1 * total
 
 
@@ -275,13 +279,14 @@ def test_fakes_are_constants_to_d(config, pack, first):
 # --- what is left out
 
 
-def metrics_of(settings, frozen, edges=True):
+def metrics_of(settings, constants, edges=True):
     """Names of the metrics of D's and G's losses, from shapes alone."""
     config = dataclasses.replace(CARTOON, method=settings)
     method = settings.make(None)
-    state = jax.eval_shape(lambda held: init_state(config, method, held), frozen)
+    state = jax.eval_shape(lambda held: init_state(config, method, held), constants)
     image = jax.ShapeDtypeStruct((8, 16, 16, 3), jnp.float32)
-    batch = {"real": image, "real_b": image, **({"edges_b": image} if edges else {})}
+    cartoons = {"image": image, **({"edges": image} if edges else {})}
+    batch = {"a": {"image": image}, "b": cartoons, "constants": constants}
     return set().union(
         *jax.eval_shape(lambda s, b: both(CartoonGame(settings, None), s, b, None), state, batch)
     )
@@ -289,11 +294,11 @@ def metrics_of(settings, frozen, edges=True):
 
 def test_terms_without_a_weight_cost_nothing(pack):
     """Neither their arrays nor their metrics are there."""
-    assert BARE.frozen(pack) == {}
-    assert set(BARE.inputs(pack)) == {"images_b"}
+    assert BARE.constants(pack) == {}
+    assert {d: set(x) for d, x in BARE.inputs(pack).items()} == {"b": {"image"}}
     assert [phase.name for phase in BARE.make(None).phases] == ["train"]
     judged = {"loss/d", "score/real", "score/fake", "accuracy/d"}
-    # Nothing is frozen here: what would look for features would fail.
+    # There are no constants here: what would look for features would fail.
     assert metrics_of(BARE, {}, edges=False) == {*judged, "loss/g", "loss/gan"}
 
 
@@ -304,15 +309,15 @@ def test_each_weight_brings_its_term(folder, pack, name):
     settings = dataclasses.replace(
         BARE, **{name: 1.0}, features=with_features(CARTOON, folder).method.features
     )
-    frozen = settings.frozen(pack)
-    kinds = {path.split("/")[0] for path in frozen}
+    constants = settings.constants(pack)
+    kinds = {path.split("/")[0] for path in constants}
     wanted = {"content": {"vgg"}, "style": {"vgg"}, "landmark": {"landmarks"}}
     assert kinds == wanted.get(name, set())
-    assert metrics_of(settings, frozen) - metrics_of(BARE, {}) == {f"loss/{name}"}
+    assert metrics_of(settings, constants) - metrics_of(BARE, {}) == {f"loss/{name}"}
 
 
-def test_only_the_convolutions_up_to_the_layer_are_frozen(config, pack):
-    names = {path.split("/")[1] for path in config.method.frozen(pack)}
+def test_only_the_convolutions_up_to_the_layer_are_constants(config, pack):
+    names = {path.split("/")[1] for path in config.method.constants(pack)}
     assert names == {"conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1"}
 
 
@@ -322,26 +327,28 @@ def test_only_the_convolutions_up_to_the_layer_are_frozen(config, pack):
 def test_edges_are_those_of_their_cartoons(pack):
     """Rows of one order, mirrored together."""
     data = arrays(CARTOON, pack)
-    assert set(data) == {"images", "images_b", "edges_b"}
-    held = jax.tree.map(jnp.asarray, data)
+    assert {d: set(x) for d, x in data.items()} == {"a": {"image"}, "b": {"image", "edges"}}
+    held = jax.tree.map(jnp.asarray, dict(data))
     changed = 0
     for draw in range(4):
         rows = input.gather(held, jnp.int32(draw), 8, EXAMPLES, CARTOON.seed)
-        for image, edges in zip(rows["images_b"], rows["edges_b"], strict=True):
+        for image, edges in zip(rows["b"]["image"], rows["b"]["edges"], strict=True):
             np.testing.assert_array_equal(edges, transforms.smooth_edges(np.asarray(image)))
             changed += (np.asarray(image) != np.asarray(edges)).any()
         key = rng.root_key(CARTOON.seed)
         batch = input.to_batch(rows, key, jnp.int32(draw), EXAMPLES, True)
         straight = input.to_batch(rows, key, jnp.int32(draw), EXAMPLES, False)
         turned = {
-            name: (np.asarray(batch[name]) != np.asarray(straight[name])).any((1, 2, 3))
-            for name in ("real", "real_b", "edges_b")
+            name: (np.asarray(batch["b"][name]) != np.asarray(straight["b"][name])).any((1, 2, 3))
+            for name in ("image", "edges")
         }
-        np.testing.assert_array_equal(turned["real_b"], turned["edges_b"])
-        for i in np.flatnonzero(turned["edges_b"]):
-            np.testing.assert_array_equal(batch["b"]["edges"][i], straight["edges_b"][i][:, ::-1])
-        assert turned["real_b"].any()
-        assert not turned["real_b"].all()
+        np.testing.assert_array_equal(turned["image"], turned["edges"])
+        for i in np.flatnonzero(turned["edges"]):
+            np.testing.assert_array_equal(
+                batch["b"]["edges"][i], straight["b"]["edges"][i][:, ::-1]
+            )
+        assert turned["image"].any()
+        assert not turned["image"].all()
     assert changed > 25
 
 
@@ -349,7 +356,5 @@ def test_a_pack_without_edges_is_refused(tmp_path):
     bare = packed(CYCLE, tmp_path)
     with pytest.raises(UserError, match="edges"):
         input.rows(CARTOON, bare)
-    assert set(input.rows(dataclasses.replace(CARTOON, method=BARE), bare)) == {
-        "images",
-        "images_b",
-    }
+    rows = input.rows(dataclasses.replace(CARTOON, method=BARE), bare)
+    assert {d: set(x) for d, x in rows.items()} == {"a": {"image"}, "b": {"image"}}

@@ -21,9 +21,9 @@ from tiny import (
 
 from anigan_jax.errors import UserError
 from anigan_jax.methods.cartoongan import Features
-from anigan_jax.runtime import devices as parallel
 from anigan_jax.storage import checkpoint
 from anigan_jax.training import loop, program
+from anigan_jax.training.program import Program
 
 
 @pytest.fixture(scope="module")
@@ -74,20 +74,20 @@ def test_a_dispatch_does_not_reach_over_the_phases(config, pack, content, length
     run = dataclasses.replace(
         config.run, steps=24, steps_per_dispatch=7, sample_every=12, checkpoint_every=24, devices=1
     )
-    frozen = method.frozen(pack)
-    session = program.prepare(dataclasses.replace(config, method=method, run=run), pack, frozen)
-    assert session.length == length
-    assert session.total == 24
+    config = dataclasses.replace(config, method=method, run=run)
+    made = Program(config, pack, method.constants(pack))
+    assert made.length == length
+    assert made.total == 24
 
 
 def test_absent_features_are_told_with_the_command_before_a_run_is_made(pack, tmp_path):
     features = dataclasses.replace(CARTOON.method.features, path=str(tmp_path / "none"))
     method = dataclasses.replace(CARTOON.method, features=features)
     with pytest.raises(UserError, match=r"no file .*none.*anigan weights"):
-        method.frozen(pack)
+        method.constants(pack)
     run = tmp_path / "run"
     with pytest.raises(UserError, match="anigan weights"):
-        loop.train(dataclasses.replace(CARTOON, method=method), run, pack, "", [])
+        loop.train(dataclasses.replace(CARTOON, method=method), run, pack)
     assert not (run / "run.json").exists()
     assert {p.name for p in run.iterdir()} <= {"lock"}
 
@@ -122,7 +122,7 @@ def test_negative_lengths_are_refused():
 @pytest.mark.slow
 def test_a_run_that_is_cut_twice_equals_a_whole_one(folder, tmp_path):
     """Killed as the phases change, ended after the drop of the rate, lengthened, replayed."""
-    assert (CONTENT, CARTOON.g.drops) == (4, (5,))
+    assert (CONTENT, CARTOON.optimizers["g"].boundaries) == (4, (5,))
     config = write_config(tmp_path, "CARTOON")
     with_features(NO_FACES, folder)
     options = [
@@ -164,21 +164,13 @@ def test_a_run_that_is_cut_twice_equals_a_whole_one(folder, tmp_path):
     assert "identical through step 8" in done.stdout
 
 
-@pytest.mark.parametrize("kind", ["resident", "streamed"])
-def test_a_replay_reaches_beyond_the_first_length_of_a_run(tmp_path, monkeypatch, kind):
+@pytest.mark.parametrize("kind", ["device", "host"])
+def test_a_replay_reaches_beyond_the_first_length_of_a_run(tmp_path, kind):
     """A run may be resumed with more steps; its record still has the first length."""
     config = with_features(CARTOON, tmp_path)
-    run = dataclasses.replace(config.run, steps=3, feed=kind, steps_per_dispatch=1)
+    run = dataclasses.replace(config.run, steps=3, input=kind, steps_per_dispatch=1)
     config = dataclasses.replace(config, run=run)
-    made = iter(("content", "train"))
-
-    def name_of_phase(step, mapper, devices):
-        name = next(made)
-        return lambda state, shared, local: name
-
-    monkeypatch.setattr(parallel, "map_step", name_of_phase)
     pack = packed(config, tmp_path / "cache")
-    session = program.prepare(config, pack, config.method.frozen(pack))
-    local = session.locals_from(0)
-    names = [session.dispatch(at, None, next(local)) for at in range(7)]
+    made = Program(config, pack, config.method.constants(pack))
+    names = [made.method.phases[chunk.phase].name for chunk in made.chunks(0, 7)]
     assert names == ["content"] * 4 + ["train"] * 3

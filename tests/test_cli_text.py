@@ -11,6 +11,8 @@ from tiny import anigan, untrained, write_config
 
 from anigan_jax.storage import checkpoint, metrics_file
 
+pytestmark = pytest.mark.long
+
 WITHOUT = "blue hair red eyes"
 
 
@@ -221,8 +223,8 @@ def test_bad_settings_write_nothing(tmp_path, option, named, verb):
 
 def test_a_text_encoder_is_needed_only_at_the_start(tmp_path, verb):
     """Trained, read into a text GAN, deleted: the run resumes, reads prompts, and replays."""
-    reader = config_file(tmp_path / "a", "READER")
-    done = anigan("train", reader, "--workdir", tmp_path / "encoder", "--run.steps", 20)
+    reader = config_file(tmp_path / "a", "SPELLER")
+    done = anigan("train", reader, "--workdir", tmp_path / "encoder")
     assert done.returncode == 0, done.stderr
     assert "retrieval/image_to_text" in done.stdout
     text = config_file(tmp_path / "b", "READS")

@@ -13,6 +13,8 @@ from anigan_jax.errors import UserError
 from anigan_jax.runtime import processes
 from anigan_jax.storage import metrics_file
 
+pytestmark = pytest.mark.long
+
 STEPS = 24
 LENGTH = ("--run.steps", STEPS, "--run.checkpoint-every", 8)
 
@@ -118,7 +120,7 @@ def test_a_killed_process_ends_the_other_and_the_run_resumes(trained, tmp_path, 
 def test_a_stopped_process_is_named(trained, tmp_path, victim):
     folder, config, _ = trained
     run = tmp_path / "run"
-    both = ranks(tmp_path, 2, *train(config, run), "--run.silent-after", 5)
+    both = ranks(tmp_path, 2, *train(config, run), "--run.heartbeat-timeout", 5)
     both[0].until(lambda: newest(run) >= 8)
     both[victim].send_signal(signal.SIGSTOP)
     start = time.monotonic()
@@ -140,7 +142,7 @@ def test_a_process_ten_times_slower_is_waited_for(trained, tmp_path):
     folder, config, _ = trained
     run = tmp_path / "run"
     short = ("train", config, "--workdir", run, "--run.steps", 8, "--run.checkpoint-every", 8)
-    both = ranks(tmp_path, 2, *short, "--run.silent-after", 10)
+    both = ranks(tmp_path, 2, *short, "--run.heartbeat-timeout", 10)
     # Compiled at full speed.
     both[0].until(lambda: written(run) >= 3)
     while both[1].poll() is None:
@@ -191,10 +193,10 @@ def test_how_a_process_finds_its_place():
         "JAX_NUM_PROCESSES": "3",
         "JAX_PROCESS_ID": "2",
     }
-    assert processes.place(explicit) == (2, 3, "host:1234")
+    assert processes.detect(explicit) == (2, 3, "host:1234")
     slurm = {"SLURM_PROCID": "1", "SLURM_NTASKS": "4", "SLURM_STEP_NODELIST": "a[1-4]"}
-    assert processes.place(slurm)[:2] == (1, 4)
-    assert processes.place({"TPU_WORKER_HOSTNAMES": "a,b", "TPU_WORKER_ID": "1"})[1] == 2
+    assert processes.detect(slurm)[:2] == (1, 4)
+    assert processes.detect({"TPU_WORKER_HOSTNAMES": "a,b", "TPU_WORKER_ID": "1"})[1] == 2
     alone = [
         {},
         {**slurm, "SLURM_NTASKS": "1"},
@@ -204,16 +206,16 @@ def test_how_a_process_finds_its_place():
         # Left over from another program: says nothing of how many.
         {"JAX_COORDINATOR_ADDRESS": "host:1234"},
     ]
-    assert [processes.place(environment) for environment in alone] == [None] * len(alone)
-    assert processes.place({}, forced=True) == (None, None, None)
+    assert [processes.detect(environment) for environment in alone] == [None] * len(alone)
+    assert processes.detect({}, forced=True) == (None, None, None)
 
 
 @pytest.mark.parametrize(
     ("change", "hint"),
     [
-        ({"JAX_PROCESS_ID": "3"}, "counts from 0"),
-        ({"JAX_PROCESS_ID": "-1"}, "counts from 0"),
-        ({"JAX_NUM_PROCESSES": "many"}, "counts from 0"),
+        ({"JAX_PROCESS_ID": "3"}, "from 0 to one less"),
+        ({"JAX_PROCESS_ID": "-1"}, "from 0 to one less"),
+        ({"JAX_NUM_PROCESSES": "many"}, "from 0 to one less"),
         ({"JAX_COORDINATOR_ADDRESS": "host"}, "host:port"),
         ({"JAX_COORDINATOR_ADDRESS": ""}, "missing"),
     ],
@@ -225,7 +227,7 @@ def test_half_a_place_is_refused(change, hint):
         "JAX_PROCESS_ID": "2",
     }
     with pytest.raises(UserError, match=hint):
-        processes.place({**explicit, **change})
+        processes.detect({**explicit, **change})
 
 
 @pytest.mark.slow

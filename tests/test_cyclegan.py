@@ -62,9 +62,6 @@ def path(data):
     return states, lines
 
 
-# --- losses by hand
-
-
 def test_metrics_of_the_first_steps_equal_their_losses_by_hand(data, path):
     """D learns first, on what comes through the pool; G is judged by the D that has learned.
 
@@ -89,7 +86,7 @@ def test_metrics_of_the_first_steps_equal_their_losses_by_hand(data, path):
         want = d_by_hand(now.params["d"], real, shown)
         want |= g_by_hand(now.params["g"], after.params["d"], real)
         same_metrics(lines[step], want)
-        assert set(lines[step]) == {*want, "gradient/d", "gradient/g", "fingerprint", "bad"}
+        assert set(lines[step]) == {*want, "gradient/d", "gradient/g", "fingerprint"}
     assert swapped > 5
 
 
@@ -107,6 +104,7 @@ def loss_metrics(settings, state, batch, change=lambda game: None):
     return jax.device_get(both(state, batch, keys_at(0, state, 0)))
 
 
+@pytest.mark.long
 def test_cross_entropy_and_other_weights(data, path):
     state = path[0][0]
     batch = batch_at(CYCLE, data, 0, state)
@@ -146,15 +144,16 @@ def test_without_identity_weight_the_term_is_left_out(path):
     state, image = path[0][0], jax.ShapeDtypeStruct((8, 16, 16, 3), jnp.float32)
     game, keys = CycleGame(settings, None), keys_at(0, state, 1)
     run = lambda s, b: game.g_loss(s.params["g"], s, b, keys)[1].metrics  # noqa: E731
-    names = set(jax.eval_shape(run, state, {"real": image, "real_b": image}))
+    names = set(jax.eval_shape(run, state, {"a": {"image": image}, "b": {"image": image}}))
     assert names == {"loss/g", *(f"loss/{n}" for n in ("cycle_a", "cycle_b", "gan_ab", "gan_ba"))}
 
 
+@pytest.mark.long
 def test_swapping_the_domains_swaps_the_metrics(data, path):
     """While the pool fills, when chance decides nothing yet."""
     state = path[0][1]
     batch = batch_at(CYCLE, data, 1, state)
-    mirrored = {**batch, "real": batch["b"]["image"], "real_b": batch["a"]["image"]}
+    mirrored = {**batch, "a": batch["b"], "b": batch["a"]}
     one = loss_metrics(CYCLE.method, state, batch)
     two = loss_metrics(CYCLE.method, swap_domains(state), mirrored)
     for got, want in zip(two, one, strict=True):
@@ -163,15 +162,18 @@ def test_swapping_the_domains_swaps_the_metrics(data, path):
     assert one[0]["loss/d_a"] != pytest.approx(one[0]["loss/d_b"], rel=1e-3)
 
 
+@pytest.mark.long
 def test_evaluation_by_hand_and_with_swapped_domains(pack, path):
     method, state = CYCLE.method.make(None), path[0][-1]
-    images, inputs = pack.first("test"), CYCLE.method.inputs(pack, "test")
-    assert len(images) == len(inputs["images_b"]) == 12
-    found = method.evaluate(state, images, inputs)
-    back = method.evaluate(swap_domains(state), inputs["images_b"], {"images_b": images})
+    held_out = input.rows(CYCLE, pack, "test")
+    images = {name: held_out[name]["image"] for name in "ab"}
+    assert len(images["a"]) == len(images["b"]) == 12
+    found = method.evaluate(state, {}, held_out)
+    swapped = {"a": held_out["b"], "b": held_out["a"]}
+    back = method.evaluate(swap_domains(state), {}, swapped)
     same_metrics(back, {other_name(name): value for name, value in found.items()}, 1e-6)
     # The averaged generators are judged, on values in [-1, 1].
-    x = {"a": images / 127.5 - 1, "b": inputs["images_b"] / 127.5 - 1}
+    x = {name: images[name] / 127.5 - 1 for name in "ab"}
     want = {}
     for name in "ab":
         there = forward(NETWORKS[0], state.ema[WAYS[OTHER[name]]], x[name].astype("f"))
@@ -185,6 +187,7 @@ def test_evaluation_by_hand_and_with_swapped_domains(pack, path):
     assert found["cycle/a"] != pytest.approx(found["cycle/b"], rel=1e-3)
 
 
+@pytest.mark.long
 def test_fakes_are_constants_to_d(data, path):
     """No gradient of D's loss reaches the generators, though they made the fakes."""
     state = path[0][0]
@@ -230,12 +233,10 @@ def test_without_a_pool_there_is_no_memory(path):
     loss = method.phases[0].updates[0].losses[0]
     keys = keys_at(0, path[0][0], 0)
     run = lambda s, b: loss(s.params["d"], s, b, keys)[1].extra_state  # noqa: E731
-    assert jax.eval_shape(run, state, {"real": image, "real_b": image}) == {}
+    assert jax.eval_shape(run, state, {"a": {"image": image}, "b": {"image": image}}) == {}
 
 
-# --- PyTorch
-
-
+@pytest.mark.long
 def test_first_steps_equal_pytorch(data, path):
     """D, then G, by Adam, with the same images, flips and pool, across the drop of the rate."""
     torch = pytest.importorskip("torch")
@@ -305,9 +306,7 @@ def test_first_steps_equal_pytorch(data, path):
         np.testing.assert_allclose(states[6].extra_state[name], stored, rtol=0, atol=1e-4)
 
 
-# --- bits
-
-
+@pytest.mark.long
 def test_a_rerun_gives_the_same_bits(data, path):
     states, lines = path
     end, metrics = run_steps(CYCLE, data, states[0], STEPS)
@@ -317,6 +316,7 @@ def test_a_rerun_gives_the_same_bits(data, path):
     assert len(set(prints)) == STEPS
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("at", [1, 2, 4, 5])
 def test_a_resumed_run_gives_the_same_bits(data, path, tmp_path, at):
     """With 8 and 16 of 20 in the pool, with a full one, and at the drop of the rate."""
@@ -336,6 +336,7 @@ FORGOTTEN = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("what", FORGOTTEN)
 def test_the_pool_is_needed_to_resume(data, path, what):
     """Negative controls: what D is shown later hangs on every part of the memory."""
@@ -354,6 +355,7 @@ def test_dispatch_and_mapper_do_not_change_the_bits(data, path):
         assert metrics["fingerprint"].tolist() == [line["fingerprint"] for line in lines]
 
 
+@pytest.mark.long
 def test_four_devices_agree_with_one(data, path):
     """Each image is normalized alone, so only the order of the gradients' sums differs."""
     states, lines = path
@@ -383,9 +385,10 @@ def test_a_streamed_feed_gives_the_bits_of_a_resident_one(data, path):
     step = parallel.map_step(made, "pmap", devices)
     state, prints = parallel.replicate(first, devices), []
     for at in (0, 2):
-        rows = input._rows(CYCLE, data, at, 2, 1, 4)
-        assert rows["images_b"].shape == (4, 2, 1, 2, 16, 16, 3)
-        state, metrics = step(state, {}, {"device": np.arange(4, dtype=np.int32), "rows": rows})
+        rows = input.host_rows(CYCLE, dict(data), at, 2, 1, 4)
+        assert rows["b"]["image"].shape == (4, 2, 1, 2, 16, 16, 3)
+        local = {"device": np.arange(4, dtype=np.int32), "rows": rows}
+        state, (metrics, _) = step(state, {"data": {}, "constants": {}}, local)
         jax.block_until_ready(state)
         prints += np.asarray(metrics["fingerprint"]).tolist()
     assert digests(state) == digests(want)

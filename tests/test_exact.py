@@ -2,54 +2,25 @@
 
 import dataclasses
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from faults.undisturbed import STEPS, resumed, train
+from processes import Training, ledger, newest, same_end
 from tiny import (
     FULL,
-    NAMES,
     anigan,
     digests,
     packed,
-    process_env,
     run_steps,
     start,
-    write_config,
 )
 
-from anigan_jax.storage import checkpoint, metrics_file
-
-
-@pytest.mark.slow
-def test_two_processes_give_the_same_bits_for_every_config(tmp_path):
-    """Separate compilation caches: the second process compiles for itself."""
-    script = Path(__file__).with_name("steps_in_a_process.py")
-    runs = []
-    for i in range(2):
-        env = {**process_env(), "XDG_CACHE_HOME": str(tmp_path / str(i))}
-        env.pop("JAX_COMPILATION_CACHE_DIR", None)
-        runs.append(
-            subprocess.Popen(
-                [sys.executable, script], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-            )
-        )
-    texts = [run.communicate(timeout=1500) for run in runs]
-    assert [run.returncode for run in runs] == [0, 0], texts[0][1][-2000:]
-    first, second = (json.loads(out) for out, _ in texts)
-    assert first.keys() == set(NAMES)
-    assert first == second
-    # Another config is another run. At one size these differ in nothing: the reference and
-    # UCSD's baseline (batch), sjtu_text_gan and its narrower variant, the two classifiers.
-    assert len({json.dumps(value) for value in first.values()}) >= len(NAMES) - 3
-
+from anigan_jax.storage import checkpoint
 
 ENTRIES = {
     "params of g": lambda now, new: {"params": {**now.params, "g": new.params["g"]}},
@@ -94,86 +65,59 @@ def test_every_entry_of_the_state_is_needed_to_resume(halves, tmp_path, entry):
     assert (digests(end) == want) == (entry == "nothing")
 
 
-def ledger(run: Path) -> list[tuple]:
-    lines = metrics_file.read_metrics(run / "metrics.jsonl")
-    volatile = ("images_per_sec",)
-    return [tuple(sorted((k, str(v)) for k, v in m.items() if k not in volatile)) for m in lines]
-
-
-def leaves(run: Path, step: int) -> dict:
-    path = run / "checkpoints" / f"step_{step:09d}" / "manifest.json"
-    return json.loads(path.read_text())["leaves"]
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """A config file and a whole run of 240 steps (44 images, batch 8: 48 epochs)."""
-    folder = tmp_path_factory.mktemp("runs")
-    config = write_config(folder)
-    done = anigan("train", config, "--workdir", folder / "whole", "--run.steps", 240)
-    assert done.returncode == 0, done.stderr
-    return folder, config
-
-
-def test_kill_and_resume_equal_an_uninterrupted_run(runs):
+@pytest.mark.long
+def test_kill_and_resume_equal_an_uninterrupted_run(whole, tmp_path):
     """SIGKILL in the middle, then a SIGTERM, then to the end: every line and every leaf."""
-    folder, config = runs
-    command = [
-        *(sys.executable, "-m", "anigan_jax", "train", str(config)),
-        *("--workdir", str(folder / "cut"), "--run.steps", "240"),
-    ]
-    for number, after, code in ((signal.SIGKILL, 40, -9), (signal.SIGTERM, 90, 143)):
-        process = subprocess.Popen(
-            command, env=process_env(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
-        deadline = time.time() + 200
-        while max(checkpoint.steps(folder / "cut" / "checkpoints"), default=0) < after:
-            assert time.time() < deadline, "no checkpoint appeared"
-            assert process.poll() is None, process.stdout.read().decode()
-            time.sleep(0.02)
-        os.kill(process.pid, number)
-        process.communicate(timeout=100)
-        assert process.returncode == code
-        assert max(checkpoint.steps(folder / "cut" / "checkpoints")) < 240
-    assert anigan(*command[3:]).returncode == 0
-    assert ledger(folder / "cut") == ledger(folder / "whole")
-    assert leaves(folder / "cut", 240) == leaves(folder / "whole", 240)
-    assert len(ledger(folder / "whole")) == 241
+    config, undisturbed = whole
+    cut = tmp_path / "cut"
+    for number, after, code in ((signal.SIGKILL, 40, -9), (signal.SIGTERM, 80, 143)):
+        training = Training(tmp_path / "log", *train(config, cut))
+        training.until(lambda after=after: newest(cut) >= after)
+        training.send_signal(number)
+        assert training.ended() == code, training.said()
+        assert newest(cut) < STEPS
+    resumed(config, cut)
+    same_end(cut, undisturbed)
+    assert newest(cut) == STEPS
+    assert len(ledger(cut)) == STEPS + 1
 
 
-def test_input_mapper_and_dispatch_do_not_change_the_bits(runs):
-    folder, config = runs
+@pytest.mark.long
+def test_input_mapper_and_dispatch_do_not_change_the_bits(whole, tmp_path):
+    config, undisturbed = whole
     options = ["--run.input", "host", "--run.mapper", "shard_map"]
     options += ["--run.steps-per-dispatch", "4", "--run.checkpoint-every", "8"]
-    done = anigan("train", config, "--workdir", folder / "other", "--run.steps", 24, *options)
+    done = anigan("train", config, "--workdir", tmp_path / "other", "--run.steps", 24, *options)
     assert done.returncode == 0, done.stderr
-    assert ledger(folder / "other") == ledger(folder / "whole")[:25]
+    assert ledger(tmp_path / "other") == ledger(undisturbed)[:25]
 
 
-def test_replay_agrees_with_an_untouched_run(runs):
-    done = anigan("replay", runs[0] / "whole", "--until", 30)
+@pytest.mark.long
+def test_replay_agrees_with_an_untouched_run(whole):
+    done = anigan("replay", whole[1], "--until", 30)
     assert done.returncode == 0
     assert "identical through step 30" in done.stdout
 
 
-def copy(runs, tmp_path) -> Path:
-    shutil.copytree(runs[0] / "whole", tmp_path / "run")
-    return tmp_path / "run"
+@pytest.fixture
+def run(whole, tmp_path):
+    """A copy to write into."""
+    return Path(shutil.copytree(whole[1], tmp_path / "run"))
 
 
-def test_replay_names_the_first_step_of_another_seed(runs, tmp_path):
-    run = copy(runs, tmp_path)
+@pytest.mark.long
+def test_replay_names_the_first_step_of_another_seed(run, verb):
     path = run / "run.json"
     recorded = json.loads(path.read_text())
     recorded["config"]["seed"] = 1
     path.write_text(json.dumps(recorded))
-    done = anigan("replay", run, "--until", 10)
-    assert done.returncode == 1
-    assert "step 0" in done.stdout
+    code, out, _ = verb("replay", run, "--until", 10)
+    assert code == 1
+    assert "step 0" in out
 
 
-def test_replay_names_the_first_step_of_other_data(runs, tmp_path):
-    run = copy(runs, tmp_path)
+@pytest.mark.long
+def test_replay_names_the_first_step_of_other_data(run):
     path = run / "run.json"
     recorded = json.loads(path.read_text())
     recorded["config"]["data"]["seed"] = 1
@@ -183,9 +127,9 @@ def test_replay_names_the_first_step_of_other_data(runs, tmp_path):
     assert "step 1" in done.stdout
 
 
-def test_replay_names_a_changed_weight_of_a_checkpoint(runs, tmp_path):
+@pytest.mark.long
+def test_replay_names_a_changed_weight_of_a_checkpoint(run):
     """One weight of the last checkpoint changed, with digests that fit it."""
-    run = copy(runs, tmp_path)
     like = jax.tree.map(np.asarray, start(FULL)[1])
     found = checkpoint.restore(run / "checkpoints", like)
     kernel = np.array(found.state.params["g"]["rgb"]["weight"]["kernel"])
@@ -198,29 +142,27 @@ def test_replay_names_a_changed_weight_of_a_checkpoint(runs, tmp_path):
     assert "rgb" in done.stdout
 
 
-def test_a_damaged_newest_checkpoint_is_told_and_the_run_still_ends_the_same(runs, tmp_path):
-    run = copy(runs, tmp_path)
-    newest = run / "checkpoints" / "step_000000240"
-    target = max(newest.joinpath("state").rglob("*"), key=lambda p: p.stat().st_size)
+@pytest.mark.long
+def test_a_damaged_newest_checkpoint_is_told_and_the_run_still_ends_the_same(whole, run):
+    config, undisturbed = whole
+    state = run / "checkpoints" / f"step_{STEPS:09d}" / "state"
+    target = max(state.rglob("*"), key=lambda p: p.stat().st_size)
     data = bytearray(target.read_bytes())
     data[len(data) // 2] ^= 1
     target.write_bytes(data)
-    done = anigan("train", runs[1], "--workdir", run, "--run.steps", 240)
-    assert done.returncode == 0, done.stderr
-    assert "damaged" in done.stdout + done.stderr
-    assert leaves(run, 240) == leaves(runs[0] / "whole", 240)
-    assert ledger(run) == ledger(runs[0] / "whole")
+    assert "damaged" in resumed(config, run).said()
+    same_end(run, undisturbed)
 
 
-def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_over(runs, tmp_path):
-    run = copy(runs, tmp_path)
+@pytest.mark.long
+def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_over(whole, run, verb):
     for manifest in run.glob("checkpoints/*/manifest.json"):
         manifest.write_text("{}")
     before = (run / "metrics.jsonl").read_bytes()
     for _ in range(2):
-        done = anigan("train", runs[1], "--workdir", run, "--run.steps", 240)
-        assert done.returncode == 2
-        assert "damaged" in done.stderr
+        code, _, err = verb(*train(whole[0], run))
+        assert code == 2
+        assert "damaged" in err
     assert (run / "metrics.jsonl").read_bytes() == before
 
 
@@ -230,15 +172,15 @@ def test_the_state_tree_is_the_whole_of_training():
     assert fields == covered
 
 
-def test_a_run_of_another_version_is_neither_resumed_nor_replayed(runs, tmp_path):
-    run = copy(runs, tmp_path)
+@pytest.mark.long
+def test_a_run_of_another_version_is_neither_resumed_nor_replayed(whole, run, verb):
     recorded = json.loads((run / "run.json").read_text())
     (run / "run.json").write_text(json.dumps({**recorded, "schema": 1}))
     before = (run / "metrics.jsonl").read_bytes()
-    for verb in (["train", runs[1], "--workdir", run, "--run.steps", 250], ["replay", run]):
-        done = anigan(*verb)
-        assert done.returncode == 2
-        assert "another version" in done.stderr
+    for words in (train(whole[0], run), ("replay", run)):
+        code, _, err = verb(*words)
+        assert code == 2
+        assert "another version" in err
     assert (run / "metrics.jsonl").read_bytes() == before
     # It can still be looked at.
-    assert anigan("sample", run, "--n", 1).returncode == 0
+    assert verb("sample", run, "--n", 1)[0] == 0

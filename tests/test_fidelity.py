@@ -12,7 +12,9 @@ from anigan_jax.evaluation import features, sample_quality, translation_quality
 from anigan_jax.methods import translation
 from anigan_jax.metrics import paired
 from anigan_jax.perceptual import lpips, store
+from anigan_jax.sampling import grids
 from anigan_jax.storage import safetensors
+from anigan_jax.training import input
 
 
 def heads() -> dict[str, np.ndarray]:
@@ -34,16 +36,17 @@ def state():
 def translations(method, state, pack):
     """What the held-out images become, by direction."""
     targets = sample_quality.targets(method, pack)
-    return {w: sample_quality.made(method, state, pack, w, t, 12, 0) for w, t in targets.items()}
+    model = grids.model_of(method, state, {})
+    return {w: sample_quality.made(model, pack, w, t, 12, 0) for w, t in targets.items()}
 
 
 def judged(pack, state, translate, vgg=None):
     """The report of a method that translates by plain functions of images."""
     wrapped = {way: lambda p, s, x, f=f: f(x) for way, f in translate.items()}
     method = start(CYCLE)[0]._replace(translate=wrapped, evaluate=translation.evaluator(wrapped))
-    inputs = CYCLE.method.inputs(pack, "test")
     made = translations(method, state, pack)
-    return translation_quality.measure(method, state, pack, inputs, made, vgg)
+    model, data = grids.model_of(method, state, {}), input.rows(CYCLE, pack, "test")
+    return translation_quality.measure(model, pack, data, made, vgg)
 
 
 def test_who_changes_nothing_is_the_identity_baseline(pack, state):

@@ -112,10 +112,11 @@ def test_dropout_of_d_is_at_work_in_both_updates(player):
         variables = d.init(jax.random.key(0), real, train=False)
         state = game_state({"g": {}, "d": variables["params"]})
         game = game_of(settings, Noise(), d)
-        (loss,) = next(u for u in game.updates() if u.player == player).losses
+        (run,) = next(u for u in game.updates() if u.player == player).losses
         for seed in (0, 1):
             keys = keys_of(normal(3, B, 8 * 8 * 3), seed)
-            found[rate, seed] = float(loss(state.params[player], state, game_batch(real), keys)[0])
+            value, _ = run(state.params[player], state, game_batch(real), keys)
+            found[rate, seed] = float(value)
     assert found[0.0, 0] == found[0.0, 1]
     assert len({found[0.0, 0], found[0.5, 0], found[0.5, 1]}) == 3
 
@@ -173,7 +174,8 @@ def test_color_by_its_factors():
     n = 400
     image = normal(5, 4, 4, 3) + np.array([0.9, -0.4, 0.1], np.float32)
     images = jnp.broadcast_to(jnp.asarray(image), (n, 4, 4, 3))
-    out = augment.diff_augment(images, jax.random.split(jax.random.key(0), n), ("color",))
+    change = jax.jit(lambda x, keys: augment.diff_augment(x, keys, ("color",)))
+    out = change(images, jax.random.split(jax.random.key(0), n))
     found = factors(images, out)
     for values, low, high in zip(found, (-0.5, 0.0, 0.5), (0.5, 2.0, 1.5), strict=True):
         width = high - low

@@ -38,7 +38,7 @@ from anigan_jax.methods.schedule import Schedule, schedule_repeats
 
 # Off the line real = 1 - fake, on which one label could stand for the other.
 LABELS = [(0.9, 0.0), (0.8, 0.3)]
-B = 5
+B = 4
 REAL = normal(21, B, SIDE, SIDE, 3)
 Z = normal(22, B, Z_DIM)
 PARAMS = {"g": affine_g(), "d": quadratic_d()}
@@ -123,7 +123,6 @@ PENALTIES = [{"r1": 3.0}, {"r2": 5.0}, {"r1": 0.7, "r2": 0.2}]
 def test_gradient_norms_at_reals_and_at_fakes(loss, weights):
     """R1 at reals, R2 at fakes, both halved: Mescheder et al. 2018, eq. 9 and 10."""
     s = gan(loss=loss, **weights)
-    assert abs(squared_norms(D64, REAL).mean() / squared_norms(D64, images_of(G64, Z)).mean()) != 1
     ((value, gradient, _),) = losses_of(s, "d")
     same(value, d_by_hand(s, D64))
     same(gradient, slopes(lambda d: d_by_hand(s, d), D64))
@@ -163,8 +162,8 @@ def mixes_of(keys):
     """
     d = {**quadratic_d(), "w": jnp.zeros(PIXELS), "q": jnp.ones(PIXELS)}
     real, fake = jnp.zeros((1, PIXELS)).at[0, 0].set(1.0), jnp.zeros((1, PIXELS))
-    run = jax.vmap(lambda key: penalties(real, fake, d, keys._replace(example=key[None])))
-    return 1 - np.sqrt(np.asarray(run(keys.example), np.float64))
+    one = lambda key: penalties(real, fake, d, keys._replace(example=key[None]))  # noqa: E731
+    return 1 - np.sqrt(np.asarray(jax.jit(jax.vmap(one))(keys.example), np.float64))
 
 
 def test_the_mix_is_uniform_and_of_each_example():
@@ -176,10 +175,9 @@ def test_the_mix_is_uniform_and_of_each_example():
     assert abs(mix.mean() - 0.5) < 0.07
 
 
-@pytest.mark.parametrize("devices", [1, 4])
-def test_the_gradient_penalty_by_hand_on_any_number_of_devices(devices, monkeypatch):
+def test_the_gradient_penalty_by_hand_on_any_number_of_devices(monkeypatch):
     """Each example brings its own mix along, bit for bit, however the batch is cut."""
-    n = 8
+    n = 4
     keys, d = keys_of(np.zeros((n, 1)), seed=5), quadratic_d()
     real, fake = normal(31, n, PIXELS), normal(32, n, PIXELS)
     mix = mixes_of(keys)[:, None]
@@ -187,17 +185,19 @@ def test_the_gradient_penalty_by_hand_on_any_number_of_devices(devices, monkeypa
     mixes, value = [], losses.gradient_penalty
 
     def kept(discriminate, real, fake, mix):
-        mixes.append(np.asarray(mix))
+        jax.debug.callback(lambda found: mixes.append(np.asarray(found)), mix, ordered=True)
         return value(discriminate, real, fake, mix)
 
     monkeypatch.setattr(losses, "gradient_penalty", kept)
-    found = []
-    for part in np.split(np.arange(n), devices):
-        own = keys._replace(example=keys.example[part])
-        found.append(penalties(real[part], fake[part], d, own))
-    same(np.mean(found), ((norms - 1) ** 2).mean(), rtol=5e-5)
-    penalties(real, fake, d, keys)
-    assert np.concatenate(mixes[:-1]).tobytes() == mixes[-1].tobytes()
+    run = jax.jit(penalties)
+    for devices in (1, 4):
+        found = []
+        for part in np.split(np.arange(n), devices):
+            own = keys._replace(example=keys.example[part])
+            found.append(run(real[part], fake[part], d, own))
+        same(np.mean(found), ((norms - 1) ** 2).mean(), rtol=5e-5)
+    jax.effects_barrier()
+    assert np.concatenate(mixes[1:]).tobytes() == mixes[0].tobytes()
 
 
 def test_a_gradient_penalty_moves_d_as_by_hand():

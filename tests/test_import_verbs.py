@@ -42,6 +42,7 @@ def test_a_script_without_a_guard_is_told_so(tmp_path):
     assert not list((tmp_path / "cache").iterdir())
 
 
+@pytest.mark.long
 @pytest.mark.fault(35)
 def test_a_decoder_that_dies_or_hangs_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(ingest, "CHUNK", 4)
@@ -131,6 +132,7 @@ def test_import_again_other_data_and_damage(tmp_path, verb):
     assert (tmp_path / "mine/thesis.txt").exists()
 
 
+@pytest.mark.long
 def test_a_killed_import_leaves_no_half_pack(tmp_path):
     folder = tmp_path / "x"
     image = files.noise_file(1, "JPEG")

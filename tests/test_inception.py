@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 from foreign import Payload, save_torch, zipped
-from oracle import torch_fidelity
+from oracles.fidelity import torch_fidelity
 
 from anigan_jax.errors import UserError
 from anigan_jax.perceptual import convert, inception, store

@@ -38,7 +38,7 @@ def save(number, frame):
 for number in (signal.SIGTERM, signal.SIGINT):
     signal.signal(number, save)
 how, _, number = sys.argv[2].partition("-")
-child = subprocess.Popen(["sleep", "600"]).pid if how in ("wait", "stuck") else 0
+child = subprocess.Popen(["sleep", "60"]).pid if how in ("wait", "stuck") else 0
 print(json.dumps({{"argv": sys.argv[1:], "env": told, "pid": os.getpid(), "child": child}}),
       flush=True)
 if how == "exit" or how == "stuck" and rank == "1":
@@ -78,10 +78,26 @@ def shell(tmp_path):
         )
         return started[-1]
 
+    # A process that inherits an ignored SIGINT, as from `pytest &`, cannot be interrupted.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield start
+    signal.signal(signal.SIGINT, before)
     for process in started:
-        process.kill()
-        process.communicate()
+        # The script leads a session, in which its processes have groups of their own; while one
+        # of them lives, it holds the pipe open.
+        for pid in session_of(process.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.communicate(timeout=5)
+
+
+def session_of(leader: int) -> list[int]:
+    members = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if path.read_text().rpartition(")")[2].split()[3] == str(leader):
+                members.append(int(path.parent.name))
+    return members
 
 
 def told(output: str) -> dict[str, dict]:
@@ -267,6 +283,96 @@ def test_the_quickstart_has_a_folder_of_its_own(tmp_path, given):
     )
     (said,) = told(done.stdout).values()
     assert said["argv"] == ["train", "quickstart", *(given or ["--workdir", "another"])]
+
+
+# Knows its version, makes environments of itself, and installs nothing.
+PYTHON = """#!/bin/sh
+case "$*" in
+  -V) echo "Python 3.{minor}.1" ;;
+  -c*) exec {python} - "$2" <<'END'
+import sys
+sys.version_info = (3, {minor}, 1)
+exec(sys.argv[1])
+END
+  ;;
+  *"-m venv"*) mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
+esac
+"""
+PYENV = "#!/bin/sh\necho 'pyenv: $0: command not found' >&2\nexit 127\n"
+
+
+@pytest.fixture
+def env_sh(tmp_path):
+    """Sources env.sh where `python3.MINOR` exists for each of `minors`; gives code and output."""
+    (tmp_path / "launch").mkdir()
+    for name in ("launch/env.sh", "launch/requirements-test.lock", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    for name in ("bash", "cat", "cksum", "cp", "dirname", "mkdir", "sed", "touch", "tr"):
+        put(tmp_path / "bin", name, f'#!/bin/sh\nexec {shutil.which(name)} "$@"\n')
+
+    def source(minors=(), plain=None, lock="", python=""):
+        for minor in minors:
+            text = PYTHON.format(python=sys.executable, minor=minor)
+            put(tmp_path / "bin", f"python3.{minor}", text)
+        if plain:
+            put(tmp_path / "bin", "python3", PYTHON.format(python=sys.executable, minor=plain))
+        done = subprocess.run(
+            ["bash", "-c", f"source launch/env.sh '' {lock}"],
+            env={"PATH": str(tmp_path / "bin"), "PYTHON": python},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=20,
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    source.bin = tmp_path / "bin"
+    return source
+
+
+LOCK = "launch/requirements-test.lock"
+
+
+@pytest.mark.parametrize(
+    ("minors", "plain", "lock", "taken"),
+    [
+        ((11, 13, 14), 12, "", "3.14.1"),
+        # The lock file has no files for 3.14.
+        ((11, 13, 14), 14, LOCK, "3.13.1"),
+        ((9, 10), 11, "", "3.11.1"),
+        ((), 14, "", "3.14.1"),
+    ],
+)
+def test_the_newest_python_that_fits_is_taken(env_sh, minors, plain, lock, taken):
+    code, output = env_sh(minors, plain, lock)
+    assert code == 0, output
+    assert f"making .venv with Python {taken} (" in output
+
+
+def test_a_python_that_does_not_run_is_passed_over(env_sh):
+    put(env_sh.bin, "python3.13", PYENV)
+    code, output = env_sh((), 11)
+    assert code == 0, output
+    assert "Python 3.11.1" in output
+    assert "pyenv" not in output
+
+
+def test_an_environment_keeps_its_python_until_another_is_named(env_sh):
+    assert "Python 3.11.1" in env_sh((11,))[1]
+    assert env_sh((12, 13)) == (0, "")
+    assert "Python 3.12.1" in env_sh(python="python3.12")[1]
+    assert env_sh() == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("python", "plain", "lock"),
+    [("", 10, ""), ("", 15, ""), ("", None, ""), ("python3", 10, ""), ("python3", 14, LOCK)],
+)
+def test_no_python_that_fits_is_an_error(env_sh, python, plain, lock):
+    code, output = env_sh((), plain, lock, python)
+    assert code == 2
+    assert f"error: python3 is not a Python from 3.11 to 3.{13 if lock else 14}" in output
+    assert (LOCK in output) == bool(lock)
 
 
 def directives() -> dict[str, str]:

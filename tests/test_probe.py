@@ -14,13 +14,13 @@ from anigan_jax.data.labels import HAIR
 from anigan_jax.data.synthetic.sources import PaintedFaces
 from anigan_jax.errors import UserError
 from anigan_jax.evaluation import linear_probe, prompt_accuracy
-from anigan_jax.methods import gan
 from anigan_jax.metrics import attributes
 from anigan_jax.networks.blocks import Norm
 from anigan_jax.networks.dcgan import Discriminator
 from anigan_jax.networks.stack import grid_max
 from anigan_jax.report import tables
 from anigan_jax.report.table import as_text
+from anigan_jax.sampling import grids
 
 HELD = PaintedFaces(count=150, size=16, test=0.3)
 
@@ -92,7 +92,7 @@ def test_features_are_all_maps_before_the_logit_pooled_by_hand(output):
     method, state = start(config)
     params, stats = state.params["d"], shaken(state.stats["d"], 7)
     images = jnp.tanh(draw(0, 3, 16, 16, 3))
-    represent = jax.jit(method.represent)
+    features = jax.jit(method.features)
     got = features(params, stats, images)
 
     kernels = [params[f"down{i}"]["weight"]["kernel"] for i in (1, 2, 3)]
@@ -135,9 +135,9 @@ def test_features_of_a_text_gan_are_those_before_the_text_joins(pack):
 
 
 def test_only_games_have_features():
-    assert gan.make(PLAIN.method, None).represent is not None
+    assert PLAIN.method.make().features is not None
     for other in (CYCLE, JUDGE):
-        assert other.method.make(None).represent is None
+        assert other.method.make().features is None
 
 
 def test_the_spaces_are_those_of_d_now_of_d_at_the_start_and_pixels(pack):
@@ -145,7 +145,8 @@ def test_the_spaces_are_those_of_d_now_of_d_at_the_start_and_pixels(pack):
     method, fresh = start(config, pack)
     params = {**fresh.params, "d": shaken(fresh.params["d"], 3)}
     stats = {**fresh.stats, "d": shaken(fresh.stats["d"], 4)}
-    seen = linear_probe.spaces(config, method, fresh.replace(params=params, stats=stats))
+    model = grids.model_of(method, fresh.replace(params=params, stats=stats), {})
+    seen = linear_probe.spaces(config, model)
     images = pack.first("test")[:5]
     signed = jnp.asarray(images, jnp.float32) / 127.5 - 1
     for name, player in (("d", (params["d"], stats["d"])), ("untrained", None)):
@@ -219,7 +220,7 @@ def test_real_or_generated_never_scores_what_it_was_fitted_on(pack):
     method, state = start(dataclasses.replace(PLAIN, data=HELD), pack)
     train, held = each(pack.first("train")), each(pack.first("test"))
     assert not train & held
-    task = linear_probe.real_or_generated(method, state, pack, 60, 0)
+    task = linear_probe.real_or_generated(grids.model_of(method, state, {}), pack, 60, 0)
     for part, pool, count in ((task.fit, train, 30), (task.score, held, 30)):
         made, real = part.images[part.classes == 0], part.images[part.classes == 1]
         assert len(made) == len(real) == len(each(made)) == len(each(real)) == count
@@ -227,7 +228,7 @@ def test_real_or_generated_never_scores_what_it_was_fitted_on(pack):
         assert not each(made) & (train | held)
     assert not each(task.fit.images) & each(task.score.images)
     # Fewer are held out than wanted: all of them, and as many generated ones.
-    few = linear_probe.real_or_generated(method, state, pack, 4000, 0)
+    few = linear_probe.real_or_generated(grids.model_of(method, state, {}), pack, 4000, 0)
     counts = [np.bincount(part.classes).tolist() for part in (few.fit, few.score)]
     assert counts == [[len(train)] * 2, [len(held)] * 2]
 
@@ -280,7 +281,7 @@ def test_the_majority_and_the_mean_of_the_classes_are_what_they_say(monkeypatch)
     monkeypatch.setattr(
         linear_probe, "spaces", lambda *_: {"pixels": lambda x: x.reshape(len(x), -1)}
     )
-    report = linear_probe.measure(None, None, SimpleNamespace(step=3), None, 20, 0)
+    report = linear_probe.measure(None, SimpleNamespace(state=SimpleNamespace(step=3)), None, 20, 0)
     hair = report["tasks"]["hair"]
     assert hair["classes"] == {"a": (6, 2), "b": (3, 6)}
     assert (hair["chance"].right, hair["chance"].n) == (2, 8)

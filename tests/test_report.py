@@ -15,12 +15,9 @@ from PIL import Image
 from run_dirs import FLOOR, HOSTILE, Page, judged
 from tiny import anigan, process_env, untrained, write_config
 
-from anigan_jax.errors import UserError
-from anigan_jax.metrics.feature_scores import label
 from anigan_jax.report import collect, files
 from anigan_jax.report import page as report_page
 from anigan_jax.report import tables as report_tables
-from anigan_jax.report.table import Table, as_html, as_text
 from anigan_jax.storage import metrics_file
 
 
@@ -154,7 +151,7 @@ def test_no_draw_runs_no_code_and_starts_no_backend(run):
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, env=process_env(), check=False)
     assert done.returncode == 0, done.stderr
-    assert "the checkpoints were not looked at" in done.stdout
+    assert "the checkpoints were not examined" in done.stdout
     assert not mark.exists()
 
 
@@ -162,16 +159,16 @@ def test_what_cannot_be_built_is_left_out(run, verb):
     (run / "config.py").write_text("raise RuntimeError('not here')\n")
     code, said, _ = verb("report", run)
     assert code == 0
-    assert "left out of run: the checkpoints are not looked at" in said
+    assert "left out of run: the checkpoints are not examined" in said
     assert "not here" in said
     (run / "config.py").unlink()
     shutil.rmtree(run / "checkpoints")
     (run / "previews/samples/step_000000004.png").write_bytes(b"no picture")
     code, said, _ = verb("report", run)
     assert code == 0
-    assert "no checkpoint is here" in said
-    assert f"left out: {run / 'samples/step_000000004.png'}" in said
-    assert "no checkpoint is here" in Page(run / "report.html").text
+    assert "there is no checkpoint" in said
+    assert f"left out: {run / 'previews/samples/step_000000004.png'}" in said
+    assert "there is no checkpoint" in Page(run / "report.html").text
 
 
 def test_a_run_that_has_just_begun(run, verb):
@@ -277,7 +274,7 @@ def test_where_the_page_goes(run, trained, tmp_path, verb, monkeypatch):
     for given, wanted in (
         ((run, "--out", "page.txt"), "--out page.txt must end in .html"),
         ((run, run.parent / "run"), "is given twice"),
-        ((tmp_path / "none",), "is no run folder"),
+        ((tmp_path / "none",), "is not a run directory"),
         ((run, "--out", run / "run.json" / "page.html"), "cannot be written"),
     ):
         code, _, error = verb("report", *given, "--no-draw")
@@ -355,88 +352,3 @@ def test_the_newest_pictures_of_each_verb(tmp_path):
     ]
     (table,) = report_tables.newest(tmp_path, "mine")
     assert table.rows == (("step", "20"), ("score", "0.5"))
-
-
-def test_any_json_becomes_tables():
-    share = {"value": 0.5, "low": 0.4, "high": 0.6}
-    value = {"a": 1, "b": {"x": share, "y": None}, "c": {"d": {"e": {"f": [1, 2]}}}}
-    tables = report_tables.of_json("t", value)
-    assert [(t.title, t.columns, t.rows) for t in tables] == [
-        ("t", (), (("a", "1"),)),
-        ("t", ("", "x", "y"), (("b", "50.0 % [40.0, 60.0]", "-"),)),
-        ("t: c: d", ("", "f"), (("e", "1, 2"),)),
-    ]
-    (rows,) = report_tables.of_json("t", [{"u": 1}, {"u": 2.5}])
-    assert rows.rows == (("0", "1"), ("1", "2.5"))
-
-
-def test_one_table_is_text_and_a_page():
-    rows = [["a\n<b>", 12345, None], ["longer", 0.123456, {"value": 0.5}]]
-    one = Table("Title", ["name", "n", "x"], rows, ["A note."])
-    more = Table("More", rows=[["key", [1, 2]]], folded=True)
-    assert as_text([one, more]) == (
-        "Title\n\n"
-        "| name   |      n |      x |\n"
-        "|--------|-------:|-------:|\n"
-        "| a\\n<b> | 12,345 |      - |\n"
-        "| longer | 0.1235 | 50.0 % |\n\n"
-        "A note."
-    )
-    assert as_text([more], folded=True) == "More\n\n- key  1, 2"
-    page = as_html(one)
-    assert "a\\n&lt;b&gt;" in page and "<b>" not in page and "A note." in page
-    assert as_html(more).strip().startswith("<details>")
-
-
-def test_names_of_scores():
-    for name, title, better in (
-        ("kid", "KID", "lower"),
-        ("ab/kid-vgg16", "KID (vgg16), A to B", "lower"),
-        ("density-random", "Density (random)", "near 1"),
-        ("cycle/a", "Cycle: a", "lower"),
-        ("made/up-x", "made/up-x", ""),
-    ):
-        assert label(name)[:2] == (title, better)
-
-
-def test_event_files(run, tmp_path, verb):
-    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    judged(run)
-    folder = tmp_path / "events"
-    code, said, _ = verb("report", run, "--no-draw", "--tensorboard", folder)
-    assert code == 0
-    assert str(folder / "run") in said
-    events = reader.EventAccumulator(str(folder / "run"), size_guidance={"scalars": 0, "images": 0})
-    events.Reload()
-    lines = metrics_file.read_metrics(run / "metrics.jsonl")
-    for key in ("loss/g", "images_per_sec", "accuracy/d"):
-        found = events.Scalars(key)
-        assert [event.step for event in found] == list(range(1, 9))
-        np.testing.assert_allclose([e.value for e in found], [m[key] for m in lines[1:]], rtol=1e-6)
-    assert [(e.step, round(e.value, 6)) for e in events.Scalars("evaluation/coverage-vgg16")] == [
-        (4, 0.5)
-    ]
-    assert {tag.split("/")[0] for tag in events.Tags()["images"]} == {"samples", "ema"}
-    image = events.Images("samples")[-1]
-    (tmp_path / "x.png").write_bytes(image.encoded_image_string)
-    assert image.step == 8
-    with (
-        Image.open(tmp_path / "x.png") as got,
-        Image.open(run / "previews/samples/step_000000008.png") as want,
-    ):
-        np.testing.assert_array_equal(np.asarray(got.convert("RGB")), np.asarray(want))
-    # Points are never there twice.
-    before = sorted(p.name for p in (folder / "run").iterdir())
-    code, _, error = verb("report", run, "--no-draw", "--tensorboard", folder)
-    assert code == 2
-    assert "holds event files already" in error
-    assert sorted(p.name for p in (folder / "run").iterdir()) == before
-
-
-def test_tensorboard_is_an_extra(run, verb, monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, "tensorboardX", None)
-    code, _, error = verb("report", run, "--no-draw", "--tensorboard", tmp_path / "x")
-    assert code == 2
-    assert "anigan_jax[tensorboard]" in error
-    with pytest.raises(UserError, match="given twice"):
-        collect.labels([run, run])

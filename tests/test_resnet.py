@@ -198,25 +198,21 @@ def lively(params, seed=0):
 NETWORKS = {
     "resnet": (
         ResnetGenerator(size=16, base_channels=4, blocks=1),
-        resnet.generator,
         resnet.generator_plan,
         lambda norm: torch_generator(4, 1, norm),
     ),
     "cartoon": (
         CartoonGenerator(size=16, base_channels=4, blocks=1),
-        resnet.generator,
         resnet.generator_plan,
         lambda norm: torch_generator(4, 1, norm, flat=True),
     ),
     "no bias": (
         ResnetGenerator(size=16, base_channels=2, blocks=2, bias=False),
-        resnet.generator,
         resnet.generator_plan,
         lambda norm: torch_generator(2, 2, norm, bias=norm == "none"),
     ),
     "patch": (
         PatchDiscriminator(size=32, base_channels=4),
-        resnet.discriminator,
         resnet.discriminator_plan,
         lambda norm: torch_patch(4, norm=norm),
     ),
@@ -224,28 +220,27 @@ NETWORKS = {
         PatchDiscriminator(
             size=16, base_channels=4, num_downsamples=2, num_flat_convs=0, head_kernel=3
         ),
-        resnet.discriminator,
         resnet.discriminator_plan,
         lambda norm: torch_patch(4, 2, 0, norm, head=3),
     ),
     "seven": (
         CartoonDiscriminator(size=16, base_channels=4),
-        cartoon.discriminator,
         cartoon.discriminator_plan,
         lambda norm: torch_cartoon_discriminator(4, norm),
     ),
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "norm"),
     [*((name, "instance") for name in NETWORKS), ("resnet", "none"), ("patch", "none")],
 )
 def test_networks_equal_pytorch(name, norm):
     pytest.importorskip("torch")
-    settings, make, plan, peer = NETWORKS[name]
+    settings, plan, peer = NETWORKS[name]
     settings = dataclasses.replace(settings, norm=norm)
-    net, side = make(settings), settings.size
+    net, side = settings.build(), settings.size
     # Larger than trained, and not square: the networks are fully convolutional.
     x = draw(3, 2, side + 8, side + 16, 3)
     variables = net.init(jax.random.key(0), jnp.zeros((1, side, side, 3)), train=False)
@@ -258,6 +253,7 @@ def test_networks_equal_pytorch(name, norm):
     assert y.shape[1:3] == x.shape[1:3] if generates else y.shape[1] < side / 2
 
 
+@pytest.mark.long
 def test_batch_norm_equals_pytorch_and_keeps_statistics():
     pytest.importorskip("torch")
     settings = ResnetGenerator(size=16, base_channels=4, blocks=1, norm="batch")

@@ -11,7 +11,7 @@ from tiny import TEXT, arrays, digests, packed, run_steps, start
 from anigan_jax import losses, optimizers, rng
 from anigan_jax.data.labels import EYES
 from anigan_jax.errors import UserError
-from anigan_jax.methods import text_conditioning, text_gan
+from anigan_jax.methods import text_conditioning
 from anigan_jax.methods.text_conditioning import PAIRS, Encoder, tables
 from anigan_jax.methods.text_gan import TextGAN
 from anigan_jax.networks import text as specs
@@ -59,17 +59,17 @@ def test_two_texts_are_the_least(pack):
 
 
 def test_texts_are_those_of_the_labels(pack):
-    frozen = TEXT.method.frozen(pack)
+    constants = TEXT.method.constants(pack)
     labels = pack.labels("train")[:6]
-    batch = {"label": jnp.array(labels), "keys": keys_of(6)}
+    batch = {"a": {"label": jnp.array(labels)}, "keys": keys_of(6), "constants": constants}
     settings = dataclasses.replace(TEXT.method, int_beta=0.25)
-    got = jax.jit(lambda f, b: text_gan.draw_texts(settings, f, b))(frozen, batch)
+    got = jax.jit(settings.draw_texts)(batch)
     for (hair, eyes), right, wrong, between in zip(labels, *got, strict=True):
         assert np.flatnonzero(right).tolist() == [hair, 12 + eyes]
         assert (wrong != right).any()
         other = (np.asarray(between) - 0.25 * np.asarray(right)) / 0.75
         assert np.flatnonzero(np.abs(other) > 1e-6).size == 2
-        assert frozen["counts"][pair_of(wrong)] > 0
+        assert constants["counts"][pair_of(wrong)] > 0
 
 
 def pair_of(two_hot) -> int:
@@ -79,7 +79,7 @@ def pair_of(two_hot) -> int:
 
 def test_texts_do_not_depend_on_the_number_of_devices(pack):
     """The batch's texts, drawn whole and in four parts by global index: the same bits."""
-    frozen, data = TEXT.method.frozen(pack), arrays(TEXT, pack)
+    constants, data = TEXT.method.constants(pack), arrays(TEXT, pack)
     data = jax.tree.map(jnp.asarray, data)
     raw = rng.root_key(0)
 
@@ -87,7 +87,7 @@ def test_texts_do_not_depend_on_the_number_of_devices(pack):
         examples = start + jnp.arange(count, dtype=jnp.int32)
         rows = input.gather(data, jnp.int32(3), 8, examples, 0)
         batch = input.to_batch(rows, raw, jnp.int32(3), examples, True)
-        return text_gan.draw_texts(TEXT.method, frozen, batch)
+        return TEXT.method.draw_texts({**batch, "constants": constants})
 
     whole = part(0, 8)
     parts = [part(i, 2) for i in (0, 2, 4, 6)]
@@ -97,9 +97,9 @@ def test_texts_do_not_depend_on_the_number_of_devices(pack):
 
 def test_wordings_are_drawn_among_those_that_exist():
     texts = np.arange(2 * 3, dtype=np.float32).reshape(2, 3, 1)
-    frozen = {"texts": jnp.array(texts), "wordings": jnp.array([2, 3])}
+    constants = {"texts": jnp.array(texts), "wordings": jnp.array([2, 3])}
     pair = jnp.array([0] * 300 + [1] * 300)
-    got = np.asarray(text_conditioning.vectors(frozen, pair, keys_of(600)))[:, 0]
+    got = np.asarray(text_conditioning.vectors(constants, pair, keys_of(600)))[:, 0]
     assert set(got[:300]) == {0, 1}
     assert set(got[300:]) == {3, 4, 5}
     assert abs((got[300:] == 4).mean() - 1 / 3) < 0.11
@@ -116,6 +116,7 @@ def losses_of(config, pack, **changes):
     return {name: float(value[0]) for name, value in metrics.items()}
 
 
+@pytest.mark.long
 def test_weights_of_the_terms(pack):
     """D's loss is its terms by their weights: Reed's halves here, SJTU's sum there."""
     one = losses_of(PLAIN_TEXT, pack)
@@ -154,7 +155,8 @@ def test_the_first_step_equals_its_losses_by_hand(pack):
     examples = jnp.arange(8, dtype=jnp.int32)
     rows = input.gather(data, jnp.int32(0), 8, examples, config.seed)
     batch = input.to_batch(rows, state.key, jnp.int32(0), examples, config.flip)
-    texts = text_gan.draw_texts(config.method, state.frozen, batch)
+    batch |= {"constants": config.method.constants(pack)}
+    texts = config.method.draw_texts(batch)
     z = rng.latents(state.key, state.step, 0, 0, examples, 4)
     g, d = config.method.generator.build(), config.method.discriminator.build()
 
@@ -187,12 +189,14 @@ def test_the_first_step_equals_its_losses_by_hand(pack):
     np.testing.assert_allclose(got["loss/g"], cls + 0.5 * between, rtol=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("loss", losses.ADVERSARIAL)
 def test_every_loss_trains_finitely(pack, loss):
     got = losses_of(PLAIN_TEXT, pack, loss=loss, r1=1.0)
     assert all(np.isfinite(value) for value in got.values())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("g_steps", [1, 2, 5])
 def test_steps_of_g_for_each_of_d(pack, g_steps):
     """SJTU tried 1:1, 2:1 and 5:1: G's optimizer counts them."""
@@ -205,6 +209,7 @@ def test_steps_of_g_for_each_of_d(pack, g_steps):
     assert int(end.opt_state["d"].count) == 2
 
 
+@pytest.mark.long
 def test_bits_do_not_depend_on_dispatch_or_mapper_and_repeat(pack):
     _, state = start(TEXT, pack)
     data = arrays(TEXT, pack)
@@ -218,10 +223,11 @@ def test_bits_do_not_depend_on_dispatch_or_mapper_and_repeat(pack):
     assert prints[0] == prints[1] == prints[2]
 
 
+@pytest.mark.long
 def test_four_devices_agree_with_one(pack):
     """SGD: the same texts, noise and images, so only the order of sums differs."""
     sgd = optimizers.Optimizer(name="sgd", learning_rate=1e-3)
-    config = dataclasses.replace(PLAIN_TEXT, g=sgd, d=sgd)
+    config = dataclasses.replace(PLAIN_TEXT, optimizers={"g": sgd, "d": sgd})
     _, state = start(config, pack)
     data = arrays(config, pack)
     one, lines = run_steps(config, data, state, 2)
@@ -236,15 +242,16 @@ def test_four_devices_agree_with_one(pack):
 def test_the_preview_has_a_text_for_each_row(pack):
     method, state = start(TEXT, pack)
     keys = rng.example_keys(jax.random.key(0), jnp.arange(64))
-    panels = jax.jit(method.preview)(state, keys, {})
+    constants = TEXT.method.constants(pack)
+    panels = jax.jit(method.preview)(state, constants, keys, {})
     assert set(panels) == {"samples", "ema"}
     rows = np.asarray(panels["samples"]).reshape(8, 8, 16, 16, 3)
     # Another latent and another text both change the picture.
     assert np.abs(rows[0, 0] - rows[0, 1]).max() > 1e-4
     assert np.abs(rows[0, 0] - rows[1, 0]).max() > 1e-4
-    shown = [PAIRS[i] for i in state.frozen["preview"]]
+    shown = [PAIRS[i] for i in constants["preview"]]
     assert len({label.hair for label in shown}) == 8
-    assert all(state.frozen["counts"][i] > 0 for i in state.frozen["preview"])
+    assert all(constants["counts"][i] > 0 for i in constants["preview"])
 
 
 def test_settings_that_mean_nothing_are_refused():

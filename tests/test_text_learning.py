@@ -2,8 +2,8 @@
 
 import json
 
+import learning
 import pytest
-import tiny
 from tiny import anigan, write_config
 
 pytestmark = pytest.mark.slow
@@ -14,7 +14,7 @@ def test_prompts_are_obeyed_and_the_control_falls_to_chance(tmp_path):
     for name in ("OBEDIENT", "OBEDIENT_JUDGE"):
         folder = tmp_path / name
         folder.mkdir()
-        done = anigan("train", write_config(folder, name), "--workdir", folder / "run")
+        done = anigan("train", write_config(folder, name, "learning"), "--workdir", folder / "run")
         assert done.returncode == 0, done.stderr
     runs = [tmp_path / name / "run" for name in ("OBEDIENT", "OBEDIENT_JUDGE")]
     done = anigan("accuracy", runs[0], "--classifier", runs[1], "--n", 4, "--json")
@@ -32,14 +32,14 @@ def test_prompts_are_obeyed_and_the_control_falls_to_chance(tmp_path):
     assert got["hair"] > 0.9 * top["hair"]
     # Zero-shot: the pairs that were left out are obeyed too, far beyond chance.
     unseen = report["unseen"]["prompts"]
-    assert unseen["hair"]["n"] == 4 * len(tiny.OBEDIENT.data.without)
+    assert unseen["hair"]["n"] == 4 * len(learning.OBEDIENT.data.without)
     assert unseen["hair"]["low"] > 0.5
     assert unseen["eyes"]["low"] > 0.3
 
 
 def test_the_text_encoder_finds_the_pair_of_a_held_out_image(tmp_path):
     """The joint embedding on 32-px painted faces; chance is 1 / 132."""
-    config = write_config(tmp_path, "READER")
+    config = write_config(tmp_path, "READER", "learning")
     done = anigan("train", config, "--workdir", tmp_path / "run")
     assert done.returncode == 0, done.stderr
     lines = (tmp_path / "run/evaluation.jsonl").read_text().splitlines()

@@ -1,23 +1,21 @@
 """The text GAN's networks: SJTU's layers, PyTorch's numbers, and how texts join."""
 
-import dataclasses
-
 import jax
 import numpy as np
 import pytest
-from tiny import TEXT, digests
+from tiny import digests
 
 from anigan_jax import config_file
 from anigan_jax.methods.text_gan import TextGAN
+from anigan_jax.networks import describe
 from anigan_jax.networks import text as specs
-from anigan_jax.sampling import grids
 
 
 def test_layers_of_the_seed():
     """k5, filters 256-128-64-3 and 64-128-256-512, a projection to 256, 1x1 then 4x4."""
-    nets = grids.describe(config_file.load("sjtu_text_gan"))["networks"]
+    nets = describe.describe(config_file.load("sjtu_text_gan").method.networks())
     g = {row["layer"]: row for row in nets["generator"]["layers"]}
-    assert [row["shape"] for row in g.values()] == [
+    assert [row["shape"] for row in g.values() if row["kind"] != "BatchNorm"] == [
         [256],
         [4, 4, 512],
         [8, 8, 256],
@@ -25,8 +23,9 @@ def test_layers_of_the_seed():
         [32, 32, 64],
         [64, 64, 3],
     ]
-    assert g["stem"]["parameters"] == (100 + 256) * 8192 + 8192 + 2 * 512
-    assert g["up1"]["parameters"] == 25 * 512 * 256 + 3 * 256
+    assert g["stem"]["parameters"] == (100 + 256) * 8192 + 8192
+    assert g["stem_norm"]["parameters"] == g["stem_norm"]["statistics"] == 2 * 512
+    assert g["up1"]["parameters"] == 25 * 512 * 256 + 256
     assert g["rgb"]["parameters"] == 25 * 64 * 3 + 3
     d = {row["layer"]: row for row in nets["discriminator"]["layers"]}
     assert [d[f"down{i}"]["shape"] for i in (1, 2, 3, 4)] == [
@@ -36,9 +35,9 @@ def test_layers_of_the_seed():
         [4, 4, 512],
     ]
     # The map and the repeated text meet in the 1x1 convolution.
-    assert d["joint"]["parameters"] == (512 + 256) * 512 + 3 * 512
+    assert d["joint"]["parameters"] == (512 + 256) * 512 + 512
     assert d["logit"]["parameters"] == 16 * 512 + 1
-    narrow = grids.describe(config_file.load("sjtu_text_gan_128"))["networks"]
+    narrow = describe.describe(config_file.load("sjtu_text_gan_128").method.networks())
     assert narrow["generator"]["layers"][0]["shape"] == [128]
 
 
@@ -171,7 +170,8 @@ def test_norms_that_follow_the_text():
     gain, bias = np.split(told @ p["stem_norm"]["text"]["kernel"], 2, axis=1)
     want = np.maximum(x * (1 + gain[:, None, None]) + bias[:, None, None], 0)
     np.testing.assert_allclose(stem, want, rtol=1e-4, atol=1e-6)
-    counted = grids.describe(dataclasses.replace(TEXT, method=TextGAN(generator=settings)))
-    row = counted["networks"]["generator"]["layers"][1]
-    assert row["layer"] == "stem"
-    assert row["parameters"] == 3 * 32 + 32 + 2 * 2 + (4 + 1) * 2 * 2
+    counted = describe.describe(TextGAN(generator=settings).networks())["generator"]
+    rows = {row["layer"]: row["parameters"] for row in counted["layers"]}
+    assert list(rows)[1:4] == ["stem", "stem_norm", "stem_norm/text"]
+    assert rows["stem"] == 3 * 32 + 32
+    assert (rows["stem_norm"], rows["stem_norm/text"]) == (2 * 2, (4 + 1) * 2 * 2)

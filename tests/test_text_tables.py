@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tiny import PLAIN, arrays, digests, packed, run_steps, start
 
-from anigan_jax.config import to_dict
+from anigan_jax.config import to_json
 from anigan_jax.data import captions
 from anigan_jax.data.captions import Prompt
 from anigan_jax.data.labels import Label
@@ -19,8 +19,8 @@ from anigan_jax.methods.text_conditioning import PAIRS, Encoder
 from anigan_jax.methods.text_encoder import TextEncoder
 from anigan_jax.networks.char_cnn_rnn import CharCNNRNN, CharEncoder, windows
 from anigan_jax.networks.classifier import Classifier
-from anigan_jax.storage import safetensors
-from anigan_jax.training import artifacts
+from anigan_jax.optimizers import Optimizer
+from anigan_jax.storage import run_dir, safetensors
 
 CHAR = CharEncoder(widths=(4, 5), hidden=6, dim=7)
 JUDGE = Classifier(size=16, base_channels=4)
@@ -118,7 +118,7 @@ def pack(tmp_path_factory):
 def test_a_trained_encoder_reads_prompts_as_its_own_network_does(pack, tmp_path):
     _, state = start(ENCODER, pack)
     state = jax.tree.map(np.asarray, state)
-    artifacts._export(ENCODER, tmp_path, state)
+    run_dir.export_weights(tmp_path, ENCODER, state, {})
     encoder = Encoder(kind="char_cnn_rnn", path=str(tmp_path), char=CHAR)
     made = text_conditioning.tables(encoder, FOUND)
     assert made["texts"].shape == (132, len(captions.WORDINGS), 7)
@@ -135,16 +135,16 @@ def test_a_trained_encoder_reads_prompts_as_its_own_network_does(pack, tmp_path)
 
 def test_an_encoder_of_other_settings_is_refused(pack, tmp_path):
     _, state = start(ENCODER, pack)
-    artifacts._export(ENCODER, tmp_path, jax.tree.map(np.asarray, state))
+    run_dir.export_weights(tmp_path, ENCODER, jax.tree.map(np.asarray, state), {})
     with pytest.raises(UserError, match=r"method\.encoder\.char"):
         text_conditioning.tables(Encoder(kind="char_cnn_rnn", path=str(tmp_path)), FOUND)
     about = safetensors.metadata(tmp_path / safetensors.WEIGHTS)
-    assert about == {"step": 0, "method": to_dict(ENCODER.method)}
+    assert about == {"step": 0, "config": to_json(ENCODER)}
 
 
 def test_exported_weights_are_those_of_the_state(pack, tmp_path):
     _, state = start(ENCODER, pack)
-    artifacts._export(ENCODER, tmp_path, state)
+    run_dir.export_weights(tmp_path, ENCODER, state, {})
     tree = safetensors.unflatten(safetensors.read(tmp_path / safetensors.WEIGHTS))
     assert digests(tree["params"]) == digests(jax.tree.map(np.asarray, state.params))
     assert digests(tree["stats"]) == digests(jax.tree.map(np.asarray, state.stats))
@@ -152,7 +152,7 @@ def test_exported_weights_are_those_of_the_state(pack, tmp_path):
 
 def test_prompts_are_read_in_the_words_of_captions(pack, tmp_path):
     _, state = start(ENCODER, pack)
-    artifacts._export(ENCODER, tmp_path, jax.tree.map(np.asarray, state))
+    run_dir.export_weights(tmp_path, ENCODER, jax.tree.map(np.asarray, state), {})
     encoder = Encoder(kind="char_cnn_rnn", path=str(tmp_path), char=CHAR)
     made = text_conditioning.tables(encoder, FOUND)
     texts = ["grey hair red eyes", "gray hair red eyes", "Gray Hair Red Eyes"]
@@ -210,7 +210,8 @@ def test_the_recurrent_layer_equals_pytorch():
 
 @pytest.mark.parametrize("config", [ENCODER, CLASSIFIER], ids=["encoder", "classifier"])
 def test_a_family_of_one_player_repeats_and_learns(pack, config):
-    config = dataclasses.replace(config, d=dataclasses.replace(config.d, rate=3e-3))
+    faster = dataclasses.replace(config.optimizers["d"], learning_rate=3e-3)
+    config = dataclasses.replace(config, optimizers={"d": faster})
     _, state = start(config, pack)
     data = arrays(config, pack)
     end, metrics = run_steps(config, data, state, 100, length=20)
@@ -224,12 +225,12 @@ def test_a_family_of_one_player_repeats_and_learns(pack, config):
 @pytest.mark.parametrize("config", [ENCODER, CLASSIFIER], ids=["encoder", "classifier"])
 def test_four_devices_agree_with_one(pack, config):
     """The encoder's negatives come from the global batch, gathered over devices."""
-    sgd = dataclasses.replace(config.d, name="sgd", rate=1e-2)
+    sgd = Optimizer(name="sgd", learning_rate=1e-2)
     method = config.method
     role = "image" if config is ENCODER else "network"
     # Dropout's draws are by example; batch norm's statistics are synchronized.
     method = dataclasses.replace(method, **{role: dataclasses.replace(JUDGE, dropout=0.0)})
-    config = dataclasses.replace(config, d=sgd, method=method)
+    config = dataclasses.replace(config, optimizers={"d": sgd}, method=method)
     _, state = start(config, pack)
     one, lines = run_steps(config, arrays(config, pack), state, 2)
     four, more = run_steps(config, arrays(config, pack), state, 2, devices=4)
@@ -244,7 +245,8 @@ def test_evaluation_judges_held_out_images(pack):
         (ENCODER, {"retrieval/image_to_text", "unseen_wording/hair", "retrieval/top5"}),
     ):
         method, state = start(config, pack)
-        got = method.evaluate(state, pack.images[:5], {"label": pack.labels("train")[:5]})
+        data = {"a": {"image": pack.images[:5], "label": pack.labels("train")[:5]}}
+        got = method.evaluate(state, config.method.constants(pack), data)
         assert keys <= got.keys()
         assert all(0 <= value <= 1 for value in got.values())
 

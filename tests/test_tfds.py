@@ -41,19 +41,19 @@ def test_painted_faces(tmp_path):
     assert again.info.splits["test"].num_examples == 2
 
 
-def test_a_prepared_set_becomes_a_pack(tmp_path):
+def test_a_prepared_set_becomes_a_pack(tmp_path, verb):
     builder = prepared(tfds_builders.PaintedFaces, tmp_path, count=20, size=32)
     out = tmp_path / "pack"
-    done = anigan("import", f"tfds:{builder.data_dir}", "--size", 32, "--out", out)
-    assert done.returncode == 0, done.stderr
+    code, _, err = verb("import", f"tfds:{builder.data_dir}", "--size", 32, "--out", out)
+    assert code == 0, err
     made = dataset.open_pack(out)
     assert made.manifest["parts"] == {"train": [0, 20], "test": [20, 22]}
     columns, classes = made.examples(), made.manifest["classes"]
     got = {(made.images[i].tobytes(), classes["hair"][columns["hair"][i]]) for i in range(20)}
     want = {(painted.paint(0, i, 32).tobytes(), painted.face(0, i).hair) for i in range(20)}
     assert got == want
-    again = anigan("import", f"tfds:{builder.data_dir}", "--size", 32, "--out", out)
-    assert "unchanged" in again.stdout
+    again = verb("import", f"tfds:{builder.data_dir}", "--size", 32, "--out", out)
+    assert "unchanged" in again[1]
 
 
 def test_tagged_faces(tmp_path):
@@ -111,17 +111,17 @@ def test_bad_images_inside_are_refused_like_any_other(tmp_path):
         dataset.build(Images(f"tfds:{builder.data_dir}", size=32), tmp_path / "cache")
 
 
-def test_tfrecord_is_refused_with_what_to_install(tmp_path):
+def test_tfrecord_is_refused_with_what_to_install(tmp_path, verb):
     builder = prepared(tfds_builders.PaintedFaces, tmp_path, count=4, size=16)
     info = builder.data_path / "dataset_info.json"
     content = json.loads(info.read_text())
     content["fileFormat"] = "tfrecord"
     info.write_text(json.dumps(content))
-    done = anigan("check", f"tfds:{builder.data_dir}")
-    assert done.returncode == 2
-    assert "tensorflow-cpu" in done.stderr
-    assert "array_record" in done.stderr
-    assert "Traceback" not in done.stderr
+    code, _, err = verb("check", f"tfds:{builder.data_dir}")
+    assert code == 2
+    assert "tensorflow-cpu" in err
+    assert "array_record" in err
+    assert "Traceback" not in err
 
 
 @pytest.mark.parametrize(("name", "hint"), [("mnist", "not prepared"), ("nonsuch", "cannot be")])

@@ -13,11 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from anigan_jax import config as configs
-from anigan_jax import config_file
+from anigan_jax import config_file, rng
 from anigan_jax.config import Config, Run
 from anigan_jax.data import dataset
 from anigan_jax.data.images import Images
-from anigan_jax.data.labels import EYES, HAIR
 from anigan_jax.data.synthetic.sources import PaintedFaces, PaintedPairs
 from anigan_jax.methods.cartoongan import CartoonGAN, Features
 from anigan_jax.methods.classifier import ColorClassifier
@@ -37,12 +36,13 @@ from anigan_jax.networks.text import TextDiscriminator, TextGenerator
 from anigan_jax.optimizers import Optimizer
 from anigan_jax.perceptual import vgg
 from anigan_jax.runtime import devices as parallel
-from anigan_jax.state import init_state
+from anigan_jax.runtime import environment
+from anigan_jax.state import abstract_state, init_state
 from anigan_jax.storage import checkpoint, run_dir, safetensors
 from anigan_jax.training import input, program
 from anigan_jax.training import step as train_step
 
-NAMES = sorted(path.stem for path in config_file.config_folder().glob("*.py"))
+NAMES = sorted(path.stem for path in environment.config_folder().glob("*.py"))
 
 # Everything that has state of its own: dynamic schedule, EMA, spectral and batch norm.
 FULL = Config(
@@ -128,60 +128,18 @@ JUDGE = dataclasses.replace(
     ema_half_life=0,
 )
 
-# Enough to obey within a minute or two; `test_text_learning` judges them.
-FACES = PaintedFaces(count=6000, size=32)
-UNSEEN = tuple(
-    f"{hair} hair {eyes} eyes" for hair, eyes in zip(HAIR[:11], (*EYES[3:], *EYES[:3]), strict=True)
-)
-FAST = Optimizer(learning_rate=1e-3)
-OBEDIENT = Config(
-    name="obedient",
-    method=TextGAN(
-        generator=TextGenerator(
-            z_dim=32, size=32, base_channels=16, kernel=4, embed=32, text_dim=64, join="norm"
-        ),
-        discriminator=TextDiscriminator(
-            size=32,
-            base_channels=16,
-            kernel=4,
-            embed=32,
-            spectral=True,
-            batch_norm=False,
-            first_norm=False,
-            join="product",
-        ),
-        loss="hinge",
-        wrong_text="one_part",
-        wrong_weight=0.5,
-    ),
-    data=dataclasses.replace(FACES, without=UNSEEN),
-    batch_size=32,
-    optimizers={"g": FAST, "d": FAST},
-    ema_half_life=3000,
-    run=Run(steps=2000, sample_every=1000, checkpoint_every=1000),
-)
-OBEDIENT_JUDGE = Config(
-    name="obedient_judge",
-    method=ColorClassifier(network=Classifier(size=32, base_channels=16)),
-    data=PaintedFaces(count=6000, size=32, seed=1, test=0.1),
-    batch_size=64,
-    optimizers={"d": Optimizer(learning_rate=1e-3, b1=0.9)},
-    run=Run(steps=800, sample_every=800, checkpoint_every=800),
-)
-READER = dataclasses.replace(
-    OBEDIENT_JUDGE,
-    name="reader",
-    method=TextEncoder(
-        text=CharEncoder(widths=(32, 64), hidden=64, dim=64),
-        image=Classifier(size=32, base_channels=16),
-    ),
-    run=Run(steps=1200, sample_every=1200, checkpoint_every=1200),
-)
 
+# The least that reads, and a text GAN that takes its vectors.
+SPELLER = dataclasses.replace(
+    JUDGE,
+    method=TextEncoder(
+        text=CharEncoder(widths=(3, 4), hidden=5, dim=6), image=JUDGE.method.network
+    ),
+)
 READS = dataclasses.replace(
     TEXT,
     method=dataclasses.replace(
-        TEXT.method, encoder=Encoder(kind="char_cnn_rnn", char=READER.method.text)
+        TEXT.method, encoder=Encoder(kind="char_cnn_rnn", char=SPELLER.method.text)
     ),
 )
 IMAGES = dataclasses.replace(TEXT, data=Images(size=16), batch_size=4)
@@ -278,9 +236,24 @@ def packed(config: Config, folder: Path) -> dataset.Pack:
     return dataset.build(config.data, folder, workers=1)
 
 
-def arrays(config: Config, packed: dataset.Pack) -> dict:
+class Rows(dict):
+    """Domain -> name -> array, and the method's constants beside them."""
+
+    constants: dict
+
+
+jax.tree_util.register_pytree_node(
+    Rows,
+    lambda rows: (tuple(rows.values()), tuple(rows)),
+    lambda names, x: dict(zip(names, x, strict=True)),
+)
+
+
+def arrays(config: Config, packed: dataset.Pack) -> Rows:
     """What a step reads of the data."""
-    return input.rows(config, packed)
+    rows = Rows(input.rows(config, packed))
+    rows.constants = config.method.constants(packed)
+    return rows
 
 
 def constants_of(config: Config, packed: dataset.Pack | None) -> dict:
@@ -296,6 +269,15 @@ def start(config: Config, packed: dataset.Pack | None = None):
 _COMPILED: dict = {}
 
 
+def drawn_state(config: Config, constants):
+    """A first state that NumPy draws: compiling the initial one takes ten seconds."""
+    shapes = abstract_state(config, config.method.make(None), constants)
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    params, stats = drawn(shapes.params), drawn(shapes.stats, 1)
+    ema = params["g"] if config.ema_half_life else {}
+    return zeros.replace(key=rng.root_key(config.seed), params=params, stats=stats, ema=ema)
+
+
 def run_steps(
     config: Config, data, state, steps: int, *, constants=None, length=1, devices=1, mapper="pmap"
 ):
@@ -303,12 +285,13 @@ def run_steps(
 
     Args:
       data: images of domain A, or `arrays` where the method has inputs.
-      constants: the method's, where it has any.
+      constants: the method's, where `data` do not bring them.
     """
     at, chosen = int(state.step), jax.devices()[:devices]
     axis = parallel.axis_of(chosen)
     method = config.method.make(axis)
-    data = data if isinstance(data, dict) else {"a": {"image": data}}
+    constants = getattr(data, "constants", {}) if constants is None else constants
+    data = dict(data) if isinstance(data, dict) else {"a": {"image": data}}
     images = data["a"]["image"]
     config = configs.resolve(config, len(images))
     over = program.phase_ends(method.phases, at + steps, len(images) // config.batch_size)
@@ -321,7 +304,7 @@ def run_steps(
         _COMPILED[key] = parallel.map_step(step, mapper, chosen)
     step = _COMPILED[key]
     state = parallel.replicate(jax.tree.map(np.asarray, state), chosen)
-    held = {"data": data, "constants": constants or {}}
+    held = {"data": data, "constants": constants}
     shared = parallel.replicate(jax.tree.map(np.asarray, held), chosen)
     lines = []
     for _ in range(steps // length):
@@ -359,12 +342,12 @@ def process_env() -> dict[str, str]:
     return {**kept, "NPROC": "2", "JAX_PLATFORMS": "cpu", "PYTHONPATH": root}
 
 
-def write_config(folder: Path, name: str = "FULL") -> Path:
+def write_config(folder: Path, name: str = "FULL", module: str = "tiny") -> Path:
     """A config file that a process can load."""
     path = folder / "tiny_config.py"
     here = Path(__file__).resolve().parent
     path.write_text(
-        f"import sys\nsys.path.insert(0, {str(here)!r})\nfrom tiny import {name} as CONFIG\n"
+        f"import sys\nsys.path.insert(0, {str(here)!r})\nfrom {module} import {name} as CONFIG\n"
     )
     return path
 
@@ -378,7 +361,7 @@ def untrained(folder: Path, name: str, *overrides: str) -> Path:
     run = folder / name.lower()
     run_dir.lock(run)
     constants = run_dir.open_run(config, run, data, tuple(overrides))
-    _, state = start(config, data)
+    state = drawn_state(config, constants)
     # As after a step, the averaged weights are others than the trained ones.
     state = state.replace(ema=jax.tree.map(lambda x: 1.5 * x, state.ema))
     checkpoint.save(run / "checkpoints", 0, state, {"config_sha256": configs.fingerprint(config)})

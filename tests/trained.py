@@ -13,6 +13,7 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
+import processes
 import pytest
 from tiny import anigan, write_config
 
@@ -55,3 +56,10 @@ def trained(tmp_path_factory):
         return Trained(folder / "tiny_config.py", folder / "run", said.read_text())
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def no_process_left():
+    """Ends what a failed test has left behind, at once, with all that it started."""
+    yield
+    processes.end_all()

@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 import os
+import platform as host
 import statistics
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from anigan_jax.errors import UserError
-from anigan_jax.runtime import stdio
+from anigan_jax.runtime import environment
 
 # A window lasts at least so long, in seconds.
 WINDOW = 2.0
@@ -57,8 +58,8 @@ class Worker:
         env = dict(os.environ)
         if cache:
             env["JAX_COMPILATION_CACHE_DIR"] = cache
-        if not spec.pop("large_pages", True):
-            env["GLIBC_TUNABLES"] = stdio.without_large_pages(env)
+        if spec.pop("retains_memory", True):
+            env = {name: str(value) for name, (_, value) in environment.RETAINING.items()} | env
         if flags:
             env["XLA_FLAGS"] = f"{env.get('XLA_FLAGS', '')} {flags}".strip()
         # Several processes share one accelerator.
@@ -141,16 +142,16 @@ def sides(wanted: Wanted, batch: int, dtype: str, devices: int, on_gpu: bool) ->
 
 
 def torch_sides(on_gpu: bool, dtype: str) -> Iterator[dict]:
-    """PyTorch's layouts; on a GPU also with AMP and compiled, on a CPU with large pages."""
+    """PyTorch's layouts; on a GPU also with AMP and compiled, on a CPU retaining memory."""
 
     half = dtype == "bfloat16"
     name = "PyTorch AMP" if half else "PyTorch"
     ways: dict[str, dict] = {"": {}}
     if on_gpu:
         ways[", compiled"] = {"compiled": True}
-    elif stdio.has_large_pages(os.environ):
-        # As its users start it, and as we start ourselves.
-        ways = {"": {"large_pages": False}, ", large pages": {}}
+    elif host.libc_ver()[0] == "glibc":
+        # As its users start it, and with our settings of glibc.
+        ways = {"": {"retains_memory": False}, ", memory retained": {}}
     for way, settings in ways.items():
         for layout, last in (("", False), (", channels-last", True)):
             about = {"channels_last": last, "amp": half, "compiled": False}

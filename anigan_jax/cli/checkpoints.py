@@ -45,7 +45,7 @@ def replay(
             )
         notes += [f"{line}; the bits may differ" for line in run_dir.changes(recorded, config)]
         code, message = training.replay(config, run, pack, until, group)
-        if group.writes:
+        if group.is_primary:
             print("\n".join([*(f"note: {note}" for note in notes), message]), flush=True)
     return code
 

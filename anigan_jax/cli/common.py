@@ -14,6 +14,7 @@ from tyro.conf import Positional, arg
 from anigan_jax import config_file
 from anigan_jax.config import Config
 from anigan_jax.errors import UserError
+from anigan_jax.runtime import environment
 
 RunDir = Annotated[Path, Positional, arg(metavar="RUN", help="a run directory")]
 ConfigName = Annotated[
@@ -100,7 +101,7 @@ def _hint(config: Config, word: str) -> str:
 def _with_images(config: Config) -> str:
     """Which configs train the same kind of model on images of one's own."""
     names = []
-    for path in sorted(config_file.config_folder().glob("[a-z]*.py")):
+    for path in sorted(environment.config_folder().glob("[a-z]*.py")):
         other = config_file.load(str(path))
         if type(other.method) is type(config.method) and not other.data.drawn:
             names.append(path.stem)

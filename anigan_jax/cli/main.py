@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 
 import anigan_jax
 from anigan_jax.errors import UserError
-from anigan_jax.runtime import stdio
-from anigan_jax.runtime.environment import config_folder
+from anigan_jax.runtime import environment, stdio
 
 # Verbs that take steps of a training.
 TRAINS = (["train"], ["sweep"], ["bench"], ["replay"])
@@ -73,10 +72,12 @@ def main(argv: list[str] | None = None) -> None:
     Exit code 0; 1: a replay or a check fails; 2: a mistake, nothing was begun; 3: training
     diverged; 4: disk, memory or another process failed, resume; 128 + signal.
     """
-    if argv is None:
-        argv = sys.argv[1:]
-        stdio.prepare(argv[:1] in TRAINS)
     try:
+        if argv is None:
+            argv = sys.argv[1:]
+            stdio.prepare()
+            if argv[:1] in TRAINS:
+                environment.retain_host_memory()
         sys.exit(_run(argv))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -115,7 +116,7 @@ def _usage() -> str:
         lines += ["", f"{title}:"] if names else []
         lines += [f"  {name:13}{found[name].summary}" for name in names]
     lines += ["", "configs, by name; a file of your own by its path:"]
-    for path in sorted(config_folder().glob("[a-z]*.py")):
+    for path in sorted(environment.config_folder().glob("[a-z]*.py")):
         lines.append(f"  {path.stem:21} {_summary(ast.parse(path.read_text(encoding='utf-8')))}")
     return "\n".join(
         [

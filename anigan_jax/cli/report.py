@@ -59,11 +59,12 @@ def _look(run: Path, trust: bool) -> dict:
     environment.prepare("cpu")
     from anigan_jax.report import draw
 
-    def told(text: str) -> None:
+    def progress(text: str) -> None:
         print(f"{printable(run)}: {text}", file=sys.stderr, flush=True)
 
-    report = told if sys.stderr.isatty() else lambda text: None
-    return draw.look(run, collect.recorded(run), report, trust)
+    return draw.look(
+        run, collect.recorded(run), progress if sys.stderr.isatty() else lambda text: None
+    )
 
 
 def _tell(run: dict) -> None:

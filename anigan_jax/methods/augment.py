@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Float, Key, Shaped, UInt8
 
 
-def signed(images: UInt8[Array, "*s"]) -> Float[Array, "*s"]:
+def signed(images: UInt8[Array | np.ndarray, "*s"]) -> Float[Array | np.ndarray, "*s"]:
     """uint8 -> float32 in [-1, 1], any shape."""
     # One rounding; x / 127.5 - 1 may become a multiply-add or not, as fusion decides.
     return (2 * images.astype(jnp.int32) - 255).astype(jnp.float32) / 255

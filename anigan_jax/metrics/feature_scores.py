@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Num
@@ -92,7 +92,7 @@ def _prdc_needs(sets: Features) -> str:
     return f"balls of {NEIGHBORS} neighbors need more than {NEIGHBORS} images, not {sets.fewest}"
 
 
-def _prdc(name: str, better: str, says: str, **rest) -> Metric:
+def _prdc(name: str, better: str, says: str, **rest: Any) -> Metric:
     def compute(sets: Features) -> float:
         return getattr(sets.prdc, name)
 
@@ -211,5 +211,9 @@ def scores(
     """
     sets = Features(fake, real, seed, size)
     refused = {name: why for name, m in OF_FEATURES.items() if (why := m.needs(sets))}
-    values = {name: m.compute(sets) for name, m in OF_FEATURES.items() if name not in refused}
+    values = {
+        name: m.compute(sets)
+        for name, m in OF_FEATURES.items()
+        if m.compute and name not in refused
+    }
     return Scores(values, refused)

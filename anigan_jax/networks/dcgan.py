@@ -58,7 +58,7 @@ class Generator(GeneratorSettings):
     def unit_range(self) -> bool:
         return self.output == "sigmoid"
 
-    def build(self, axis_name: str | None = None, dtype: str = "float32") -> Stack:
+    def build(self, axis_name: str | None = None, dtype: str = "float32") -> nn.Module:
         """The module: z (b, 1, 1, Z) -> images (b, size, size, 3)."""
         rest = (self.norm, self.negative_slope, self.stddev, axis_name, dtype)
         return Stack(generator_plan(self), *rest, name="generator")

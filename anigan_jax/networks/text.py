@@ -30,7 +30,7 @@ class TextGenerator(Generator):
     """concat: the text beside z (SJTU); norm: gains and biases of every batch norm
     follow the text, so that z alone makes the first map (de Vries et al. 2017)."""
 
-    def build(self, axis_name: str | None = None, dtype: str = "float32") -> TextStack:
+    def build(self, axis_name: str | None = None, dtype: str = "float32") -> nn.Module:
         """The module: z (b, 1, 1, Z) and texts, a tuple of (b, T) -> a tuple of images."""
         plans = text_plan(self, self.text_dim, "leaky_relu"), (), generator_plan(self)
         rest = (self.norm, self.negative_slope, self.stddev, axis_name, dtype)
@@ -53,7 +53,7 @@ class TextDiscriminator(Discriminator):
     a logit, plus the inner product of the text and the map summed over its places
     (projection discriminator, Miyato and Koyama 2018)."""
 
-    def build(self, axis_name: str | None = None, dtype: str = "float32") -> TextStack:
+    def build(self, axis_name: str | None = None, dtype: str = "float32") -> nn.Module:
         """The module: images and texts, a tuple of (b, T) -> a tuple of logits, one per text."""
         before, after = joint_plan(self)
         product = self.join == "product"

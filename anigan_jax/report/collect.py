@@ -1,4 +1,4 @@
-"""What run folders hold, as plain dicts for a page; JAX never starts here."""
+"""The contents of run directories, as plain dicts for a page; no backend is started."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ NO_METRIC = ("step", "images_seen", "fingerprint", "warnings")
 
 
 def labels(runs: list[Path]) -> list[str]:
-    """Names of run folders, with as many folders above as tell them apart.
+    """Names of run directories, with as many parents as tell them apart.
 
     Raises:
-      UserError: one is given twice.
+      UserError: a run is given twice.
     """
     parts = [run.resolve().parts for run in runs]
     for i, part in enumerate(parts):
@@ -45,18 +45,18 @@ def recorded(run: Path) -> dict:
     """run.json.
 
     Raises:
-      UserError: the folder is no run, or the file is damaged.
+      UserError: the folder is not a run directory, or the file is damaged.
     """
     path = run / "run.json"
     if not path.exists():
-        raise UserError(f"{run} is no run folder: it has no run.json")
+        raise UserError(f"{run} is not a run directory (no run.json)")
     found = read_json(path)
     with reading(path):
         for key in ("config", "facts"):
             found[key].items()
         for key in ("name", "data_sha256"):
             if not isinstance(found[key], str):
-                raise ValueError(f"{key} is no text")
+                raise ValueError(f"{key} is not a string")
         if not all(isinstance(word, str) for word in found["command"]):
             raise ValueError("the command is not of strings")
         found["config"]["run"]["log_every"] + 0
@@ -67,8 +67,8 @@ def collect(run: Path, label: str, looked: dict | None = None) -> dict:
     """Everything that a page shows of a run; pictures are paths.
 
     Args:
-      label: what tells it from the other runs of the page.
-      looked: what `report_draw.look` found in the checkpoints; None: nobody looked.
+      label: its name among the runs of the page.
+      looked: what `draw.look` found in the checkpoints; None: they were not examined.
 
     Raises:
       UserError: a file of the folder is damaged.
@@ -121,7 +121,7 @@ def lines_of(path: Path) -> list[dict]:
             if key in ("fingerprint", "warnings") or value is None:
                 continue
             if not isinstance(value, int | float):
-                raise UserError(f"{path}, line {number} is damaged: {key} is no number")
+                raise UserError(f"{path}, line {number} is damaged: {key} is not a number")
             if not math.isfinite(value):
                 line[key] = None
     return lines
@@ -172,11 +172,11 @@ def parameters(path: Path) -> dict[str, int]:
 
 def seconds(lines: list[dict]) -> float | None:
     """Time spent in steps, by images per second; None where it is not recorded."""
-    told = [m for m in lines if m.get("images_per_sec") and m.get("images_seen")]
-    if not told:
+    timed = [m for m in lines if m.get("images_per_sec") and m.get("images_seen")]
+    if not timed:
         return None
-    seen = np.array([m["images_seen"] for m in told], float)
-    rates = np.array([m["images_per_sec"] for m in told], float)
+    seen = np.array([m["images_seen"] for m in timed], float)
+    rates = np.array([m["images_per_sec"] for m in timed], float)
     return float((np.diff(seen, prepend=0) / rates).sum())
 
 
@@ -188,7 +188,7 @@ def _written(path: Path) -> str | None:
 
 
 def curves(lines: list[dict]) -> dict:
-    """{'lines', 'x', 'series': name -> what `downsample.series` gives}."""
+    """{'lines', 'x', 'series': name -> what `series.series` returns}."""
     # The first line holds a fingerprint alone.
     lines = [line for line in lines if len(line.keys() - set(NO_METRIC)) > 0]
     steps = np.array([line["step"] for line in lines], np.int64)
@@ -234,8 +234,8 @@ def scores(run: Path, judged: list[dict]) -> dict:
     best = metrics_file.best(judged)
     if path.exists():
         with reading(path):
-            told = read_json(path)
-            best = int(told["step"]), float(told["kid"])
+            saved = read_json(path)
+            best = int(saved["step"]), float(saved["kid"])
             if not math.isfinite(best[1]):
                 raise ValueError(f"kid is {best[1]}")
     found["best"] = best and {"step": best[0], "kid": best[1]}
@@ -248,14 +248,14 @@ def ledger(lines: list[dict], every: int, checked: list[dict] | None) -> dict:
 
     Args:
       checked: kept checkpoints as {'step', 'computed': hex or None, 'fault': text or None};
-        None: nobody looked.
+        None: they were not examined.
 
     Returns:
       'lines', 'first' and 'last' (a step and its fingerprint), 'every', 'gaps' as pairs of
       neighboring steps with something missing between; 'checked' with 'recorded' and 'state',
       one of 'same', 'differs', 'damaged', 'not recorded'.
     """
-    told = {line["step"]: line.get("fingerprint") for line in lines}
+    recorded = {line["step"]: line.get("fingerprint") for line in lines}
     steps = [line["step"] for line in lines]
     gaps = [[a, b] for a, b in itertools.pairwise(steps) if b != (a // every + 1) * every]
     if steps and steps[0] != 0:
@@ -270,10 +270,10 @@ def ledger(lines: list[dict], every: int, checked: list[dict] | None) -> dict:
     }
     if lines:
         found["first"], found["last"] = (
-            {"step": step, "fingerprint": told[step]} for step in (steps[0], steps[-1])
+            {"step": step, "fingerprint": recorded[step]} for step in (steps[0], steps[-1])
         )
     if checked is not None:
-        found["checked"] = [{**one, **_compared(one, told.get(one["step"]))} for one in checked]
+        found["checked"] = [{**one, **_compared(one, recorded.get(one["step"]))} for one in checked]
     return found
 
 
@@ -287,7 +287,7 @@ def _compared(one: dict, wanted: str | None) -> dict:
 
 
 def verdict(found: dict) -> tuple[bool, str]:
-    """Whether nothing speaks against a ledger, and a sentence on it."""
+    """Whether a ledger is consistent, and a sentence on it."""
     checked, bad = found["checked"], []
     if found["gaps"]:
         a, b = found["gaps"][0]
@@ -297,12 +297,12 @@ def verdict(found: dict) -> tuple[bool, str]:
             f"every {found['every']} (unless the run was resumed with another --run.log-every)"
         )
     if checked is None:
-        said = "the checkpoints were not looked at"
+        summary = "the checkpoints were not examined"
     elif not checked:
-        said = "no checkpoint is here to be checked"
+        summary = "there is no checkpoint to check"
     else:
         good = sum(one["state"] == "same" for one in checked)
-        said = f"{good} of {len(checked)} kept checkpoints have the recorded fingerprint"
+        summary = f"{good} of {len(checked)} kept checkpoints have the recorded fingerprint"
         for one in checked:
             at = f"the checkpoint of step {one['step']:,}"
             if one["state"] == "differs":
@@ -310,4 +310,4 @@ def verdict(found: dict) -> tuple[bool, str]:
                 bad.append(f"{at} has fingerprint {one['computed']}, recorded is {wanted}")
             if one["state"] == "damaged":
                 bad.append(f"{at} cannot be read: {one['fault']}")
-    return not bad, "; ".join([said, *bad])
+    return not bad, "; ".join([summary, *bad])

@@ -1,4 +1,4 @@
-"""What a report asks of a run's checkpoints: their fingerprints, and pictures that are missing.
+"""Examines a run's checkpoints for a report: fingerprints, and pictures that are missing.
 
 Checkpoints hold all that is needed; the run's data are not.
 """
@@ -32,17 +32,17 @@ def look(
 
     Args:
       recorded: run.json of the folder.
-      report: is given what is being done.
+      report: called with what is being done.
       trust: whether classes of the run's own may be executed.
 
     Returns:
-      'checked': checkpoints as `report.ledger` wants them, or None where none could be tried;
+      'checked': checkpoints as `collect.ledger` takes them, or None where none could be tried;
       'left_out': sentences.
     """
     folder = run / "checkpoints"
     steps = checkpoint.steps(folder)
     if not steps:
-        return {"checked": [], "left_out": ["no checkpoint is here: nothing is drawn or checked"]}
+        return {"checked": [], "left_out": ["there is no checkpoint: nothing is drawn or checked"]}
     try:
         config = run_dir.config_of(run, recorded, trust)
         method = config.method.make()
@@ -51,7 +51,7 @@ def look(
     # Under another version of the package, or with code of its own, anything may be wrong.
     except Exception as error:
         why = str(error) or type(error).__name__
-        text = f"the checkpoints are not looked at, their networks cannot be built here: {why}"
+        text = f"the checkpoints are not examined, their networks cannot be built here: {why}"
         return {"checked": None, "left_out": [text]}
     checked, state = [], None
     for step in steps:

@@ -1,4 +1,4 @@
-"""The page of `anigan report`: one file that opens from disk and asks the network for nothing."""
+"""The page of `anigan report`: one file that opens from disk and makes no network request."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def _json(data) -> str:
 
 
 def short(digest: str | None) -> str:
-    """The beginning of a hash; the page holds the rest beside it."""
+    """The beginning of a hash; the page has all of it as a tooltip."""
     if not digest:
         return "-"
     return digest if len(digest) <= 16 else f"{digest[:12]}..."
@@ -165,20 +165,22 @@ def charts(runs: list[dict]) -> list[dict]:
         of = label(key)
         add("scores", of.title, of_runs("scores", key), better=of.better, says=of.says)
     for chart in found:
-        chart["aria"] = "; ".join(_told(runs, chart["section"], line) for line in chart["series"])
+        chart["aria"] = "; ".join(
+            _in_words(runs, chart["section"], line) for line in chart["series"]
+        )
     return found
 
 
-def _told(runs: list[dict], section: str, line: dict) -> str:
+def _in_words(runs: list[dict], section: str, line: dict) -> str:
     """A series as a sentence, for those who do not see its line."""
     series = runs[line["run"]][section]["series"][line["key"]]
     if section == "curves":
-        told = series["numbers"]
-        if told is None:
+        numbers = series["numbers"]
+        if numbers is None:
             return f"{line['label']}: no values"
-        low, high = told["lowest"], told["highest"]
+        low, high = numbers["lowest"], numbers["highest"]
         return (
-            f"{line['label']}: from {told['first']:.4g} to {told['last']:.4g}, lowest "
+            f"{line['label']}: from {numbers['first']:.4g} to {numbers['last']:.4g}, lowest "
             f"{low[0]:.4g} at step {low[1]:,}, highest {high[0]:.4g} at step {high[1]:,}"
         )
     values = [value for value in series if value is not None]
@@ -203,7 +205,7 @@ def sections(views: list[dict], drawn: list[dict]) -> list[tuple[str, str]]:
         for name, title, there in (
             ("training", "Over the training", some(lambda v: v["slides"]["steps"] or v["real"])),
             ("curves", "Curves", any(c["section"] == "curves" for c in drawn)),
-            ("scores", "Judged checkpoints", any(c["section"] == "scores" for c in drawn)),
+            ("scores", "Evaluated checkpoints", any(c["section"] == "scores" for c in drawn)),
             ("warnings", "Warnings", some(lambda v: v["warnings"])),
             *outputs,
             ("ledger", "Ledger", True),
@@ -246,7 +248,7 @@ def _view(run: dict, budget: int, missing: list[str]) -> dict:
     """A run's dict with its pictures as data addresses."""
 
     def shown(one: dict, **options) -> dict | None:
-        with _told_missing(one["path"], missing):
+        with _noting_missing(one["path"], missing):
             return {**one, "picture": embedded(one["path"], **options)}
         return None
 
@@ -254,7 +256,7 @@ def _view(run: dict, budget: int, missing: list[str]) -> dict:
         view = shown(one, quality=90)
         if view and one["moving"]:
             view["moving"] = None
-            with _told_missing(one["moving"], missing):
+            with _noting_missing(one["moving"], missing):
                 view["moving"] = embedded_moving(one["moving"])
         return view
 
@@ -273,7 +275,7 @@ def _view(run: dict, budget: int, missing: list[str]) -> dict:
 
 
 @contextlib.contextmanager
-def _told_missing(path: Path, missing: list[str]):
+def _noting_missing(path: Path, missing: list[str]):
     """Leaves a picture out that cannot be read, and says so."""
     try:
         yield
@@ -317,7 +319,7 @@ def _slides(slides: dict, budget: int, missing: list[str]) -> dict:
     made: dict[tuple[str, int], dict] = {}
     for name, found in slides["panels"].items():
         for step, path in found.items():
-            with _told_missing(path, missing):
+            with _noting_missing(path, missing):
                 made[name, step] = embedded(path)
     there = steps = [step for step in slides["steps"] if any(at == step for _, at in made)]
     while len(steps) > FEWEST and _bytes(made, steps) > budget:

@@ -27,7 +27,7 @@ def quality(report: dict) -> list[Table]:
     """Tables of `anigan evaluate`: a set's scores, translations, protocols, what scores say."""
     weights = {True: ", averaged weights", False: ", weights as trained"}
     about = [
-        [key.replace("_", " "), item]
+        [key.replace("_mb", ", MB").replace("_", " "), item]
         for key, item in report.items()
         if key not in SHOWN and not isinstance(item, dict)
     ]

@@ -30,7 +30,7 @@ def check(folder: Path, names: list[str]) -> None:
     """
     _writer()
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"--tensorboard {folder} is no folder")
+        raise UserError(f"--tensorboard {folder} is not a folder")
     for name in names:
         place = folder / name
         if list(place.glob("events.out.tfevents.*")):
@@ -43,7 +43,7 @@ def check(folder: Path, names: list[str]) -> None:
 def write(run: Path, folder: Path) -> Path:
     """Writes metrics.jsonl, evaluation.jsonl and evenly spaced previews of a run.
 
-    Names of judged metrics begin with 'evaluation/'.
+    Names of evaluation metrics begin with 'evaluation/'.
     """
     make = _writer()
     from tensorboardX.proto.summary_pb2 import Summary
@@ -53,13 +53,13 @@ def write(run: Path, folder: Path) -> Path:
         with make(logdir=str(folder)) as writer:
             for front, name in (("", "metrics.jsonl"), ("evaluation/", "evaluation.jsonl")):
                 for line in collect.lines_of(run / name):
-                    told = [
+                    values = [
                         Summary.Value(tag=f"{front}{key}", simple_value=value)
                         for key, value in line.items()
                         if key not in collect.NO_METRIC and value is not None
                     ]
                     # An event a line is several times quicker than one a value.
-                    writer.file_writer.add_summary(Summary(value=told), line["step"])
+                    writer.file_writer.add_summary(Summary(value=values), line["step"])
             for panel, found in files.slides(run)["panels"].items():
                 for step, path in found.items():
                     with Image.open(path) as image:

@@ -12,16 +12,16 @@ BATCH = 256
 def in_batches(run: Callable, images: np.ndarray, batch: int = BATCH):
     """Rows of run(images (batch, ...)) for (n, ...) images, n at least 1.
 
-    `run` gives an array, or a dict of arrays, with a row for each image.
+    `run` returns an array, or a dict of arrays, with a row for each image.
     """
-    out = []
-    for at in range(0, len(images), batch):
-        part = np.asarray(images[at : at + batch])
+    outputs = []
+    for start in range(0, len(images), batch):
+        rows = np.asarray(images[start : start + batch])
         # One shape for the last batch too: each new shape is compiled.
-        full = np.zeros((batch, *part.shape[1:]), part.dtype)
-        full[: len(part)] = part
-        made = run(full)
-        named = made if isinstance(made, dict) else {"": made}
-        out.append({name: np.asarray(rows)[: len(part)] for name, rows in named.items()})
-    joined = {name: np.concatenate([part[name] for part in out]) for name in out[0]}
+        padded = np.zeros((batch, *rows.shape[1:]), rows.dtype)
+        padded[: len(rows)] = rows
+        output = run(padded)
+        named = output if isinstance(output, dict) else {"": output}
+        outputs.append({name: np.asarray(x)[: len(rows)] for name, x in named.items()})
+    joined = {name: np.concatenate([part[name] for part in outputs]) for name in outputs[0]}
     return joined.get("", joined)

@@ -1,4 +1,4 @@
-"""Mapping a step over devices: the only file that says pmap, shard_map, device_put.
+"""Mapping a step over devices: the only file that uses pmap, shard_map, device_put.
 
 `jax.pmap` is in maintenance mode since JAX 0.8 (it is jit of shard_map now); both are
 offered behind one signature and give the same bits.
@@ -45,8 +45,8 @@ def axis_of(devices: list[jax.Device]) -> str | None:
     return AXIS if len(devices) > 1 else None
 
 
-def mine(devices: list[jax.Device]) -> list[int]:
-    """Places, among the devices of all processes, of those of this one."""
+def local_indices(devices: list[jax.Device]) -> list[int]:
+    """Indices, among the devices of all processes, of those of this one."""
     return [i for i, d in enumerate(devices) if d.process_index == jax.process_index()]
 
 
@@ -72,10 +72,10 @@ def _put(tree: PyTree, devices: list[jax.Device], spec: PartitionSpec) -> PyTree
 def local(tree: PyTree) -> PyTree:
     """A tree, equal on all devices, that this process can compute with alone."""
 
-    def own(leaf):
+    def addressable(leaf):
         return leaf if leaf.is_fully_addressable else leaf.addressable_data(0)
 
-    return jax.tree.map(own, tree)
+    return jax.tree.map(addressable, tree)
 
 
 def map_step(step: Callable, mapper: str, devices: list[jax.Device]) -> Callable:
@@ -85,9 +85,9 @@ def map_step(step: Callable, mapper: str, devices: list[jax.Device]) -> Callable
     leaves of `local` have a leading axis of one entry per device. The state is donated.
 
     Several processes always take shard_map: their pmap cannot be compiled before its first
-    call, and processes that compile for unequal times lose one another in it.
+    call, and processes whose compilations take unequal times time out in it.
     """
-    if mapper == "pmap" and len(mine(devices)) == len(devices):
+    if mapper == "pmap" and len(local_indices(devices)) == len(devices):
         return jax.pmap(
             step,
             axis_name=AXIS,
@@ -97,7 +97,7 @@ def map_step(step: Callable, mapper: str, devices: list[jax.Device]) -> Callable
             devices=devices,
         )
     mesh = Mesh(np.array(devices), (AXIS,))
-    whole, split = PartitionSpec(), PartitionSpec(AXIS)
+    replicated, sharded = PartitionSpec(), PartitionSpec(AXIS)
 
     def body(state, shared, local):
         return step(state, shared, jax.tree.map(lambda x: x[0], local))
@@ -105,7 +105,11 @@ def map_step(step: Callable, mapper: str, devices: list[jax.Device]) -> Callable
     # With check_vma=True gradients arrive summed, and the step's own mean would make
     # updates as many times too large as there are devices.
     mapped = jax.shard_map(
-        body, mesh=mesh, in_specs=(whole, whole, split), out_specs=whole, check_vma=False
+        body,
+        mesh=mesh,
+        in_specs=(replicated, replicated, sharded),
+        out_specs=replicated,
+        check_vma=False,
     )
     return jax.jit(mapped, donate_argnums=(0,))
 

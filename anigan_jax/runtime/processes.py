@@ -1,4 +1,4 @@
-"""Several processes as one run: who is who, what they agree on, what process 0 hands out."""
+"""Several processes as one run: their ranks, barriers, checks of equality, broadcasts."""
 
 from __future__ import annotations
 
@@ -10,52 +10,52 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from anigan_jax.errors import MachineError, UserError
-from anigan_jax.runtime import environment as runtime
-from anigan_jax.runtime import watch as watching
+from anigan_jax.runtime import environment
+from anigan_jax.runtime.heartbeat import Heartbeat, end
 
-# What the libraries that exchange data between processes call themselves in their errors.
+# Words in the errors of the libraries that exchange data between processes.
 EXCHANGE = ("Gloo", "gloo", "NCCL", "oordination", "UNAVAILABLE", "DEADLINE_EXCEEDED")
-# Seconds within which all processes must have come.
-GATHER = 300
+# Seconds within which all processes must have connected.
+INITIALIZATION_TIMEOUT = 300
 
 
-class Place(NamedTuple):
-    """Where a process stands; None: JAX finds it out."""
+class ProcessSpec(NamedTuple):
+    """A process's rank, the number of processes, and process 0's address; None: JAX detects it."""
 
     rank: int | None
     world: int | None
     address: str | None
 
 
-class Group(NamedTuple):
-    """The processes of a run, seen by one of them; `watch` is None where it is alone."""
+class ProcessGroup(NamedTuple):
+    """The processes of a run, seen by one of them; one that is alone has no heartbeat."""
 
     rank: int = 0
     world: int = 1
-    watch: watching.Watch | None = None
+    heartbeat: Heartbeat | None = None
 
     @property
-    def writes(self) -> bool:
-        """Whether this process writes into the run folder: the first alone does."""
+    def is_primary(self) -> bool:
+        """Whether this is process 0, which alone writes the run directory."""
         return self.rank == 0
 
     def at(self, step: int, phase: str) -> None:
-        """Tells the others where this process is."""
-        if self.watch:
-            self.watch.at(step, phase)
+        """Reports where this process is; a phase that begins is progress."""
+        if self.heartbeat:
+            self.heartbeat.at(step, phase)
 
-    def meet(self) -> None:
+    def barrier(self) -> None:
         """Waits for the others, for as long as none is lost."""
-        if self.watch:
-            self.watch.meet()
+        if self.heartbeat:
+            self.heartbeat.barrier()
 
     def failed(self, error: Exception) -> None:
-        """After an error that a lost process may have caused: the watch tells, and ends all."""
-        if self.watch and of_exchange(error):
-            self.watch.verdict()
+        """After an error that a lost process may have caused: names that process and ends all."""
+        if self.heartbeat and is_exchange_error(error):
+            self.heartbeat.diagnose()
 
 
-ALONE = Group()
+ALONE = ProcessGroup()
 
 
 class DisagreementError(UserError):
@@ -64,35 +64,35 @@ class DisagreementError(UserError):
     alike = True
 
 
-def place(environment: Mapping[str, str], forced: bool = False) -> Place | None:
-    """What the environment says of several processes; None: this one is alone.
+def detect(environ: Mapping[str, str], forced: bool = False) -> ProcessSpec | None:
+    """What the environment says about several processes; None: there is only this one.
 
     Args:
-      forced: `--distributed`: JAX's own detection decides where the environment is silent.
+      forced: `--distributed`: where the environment says nothing, JAX detects it.
 
     Raises:
-      UserError: half of it is said.
+      UserError: the variables are incomplete or contradict one another.
     """
     names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-    given = [environment.get(name) for name in names]
+    given = [environ.get(name) for name in names]
     if any(given[1:]):
         return _explicit(names, given)
-    slurm = environment.get("SLURM_PROCID"), environment.get("SLURM_NTASKS", "1")
-    if slurm[0] is not None and "SLURM_STEP_NODELIST" in environment and int(slurm[1]) > 1:
-        return Place(int(slurm[0]), int(slurm[1]), given[0])
-    names = environment.get("TPU_WORKER_HOSTNAMES", "").split(",")
-    if len(names) > 1:
-        return Place(None, len(names), given[0])
-    return Place(None, None, given[0]) if forced else None
+    rank, world = environ.get("SLURM_PROCID"), int(environ.get("SLURM_NTASKS", "1"))
+    if rank is not None and "SLURM_STEP_NODELIST" in environ and world > 1:
+        return ProcessSpec(int(rank), world, given[0])
+    workers = environ.get("TPU_WORKER_HOSTNAMES", "").split(",")
+    if len(workers) > 1:
+        return ProcessSpec(None, len(workers), given[0])
+    return ProcessSpec(None, None, given[0]) if forced else None
 
 
 def is_first(environment: Mapping[str, str]) -> bool:
     """Whether this process is alone, or the first of several, as the environment says."""
-    found = place(environment)
+    found = detect(environment)
     return found is None or found.rank in (None, 0)
 
 
-def _explicit(names: tuple[str, ...], given: list[str | None]) -> Place:
+def _explicit(names: tuple[str, ...], given: list[str | None]) -> ProcessSpec:
     missing = [name for name, value in zip(names, given, strict=True) if not value]
     if missing:
         raise UserError(
@@ -102,76 +102,86 @@ def _explicit(names: tuple[str, ...], given: list[str | None]) -> Place:
     address, world, rank = given
     if not (world.isdigit() and rank.isdigit() and int(rank) < int(world)):
         raise UserError(
-            f"{names[2]} is {rank!r} of {names[1]} {world!r}; it counts from 0 up to one less"
+            f"{names[2]} {rank!r} of {names[1]} {world!r}: it must be from 0 to one less"
         )
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
         raise UserError(f"{names[0]} is {address!r}; it must be host:port")
-    return Place(int(rank), int(world), address) if int(world) > 1 else Place(0, 1, None)
+    alone = int(world) == 1
+    return ProcessSpec(0, 1, None) if alone else ProcessSpec(int(rank), int(world), address)
 
 
-def join(place: Place | None, silent: float, stuck: float) -> Group:
-    """Meets the other processes and starts JAX; it must not have started before.
+def initialize(
+    spec: ProcessSpec | None, heartbeat_timeout: float, stall_timeout: float
+) -> ProcessGroup:
+    """Connects the processes and starts JAX, which must not have been started before.
 
     Args:
-      silent, stuck: seconds, as `watch.Watch` takes them.
+      heartbeat_timeout, stall_timeout: seconds, as `Heartbeat` takes them.
 
     Raises:
-      MachineError: they do not come.
+      UserError: JAX does not detect them. MachineError: they cannot be reached.
     """
-    if place is None or place.world == 1:
-        runtime.start()
+    if spec is None or spec.world == 1:
+        environment.start()
         return ALONE
     import jax
 
     # It would take SIGTERM for itself; `signals` has it.
     jax.config.update("jax_enable_preemption_service", False)
-    who = "this process" if place.rank is None else f"process {place.rank} of {place.world}"
+    who = "this process" if spec.rank is None else f"process {spec.rank} of {spec.world}"
     try:
         jax.distributed.initialize(
-            place.address, place.world, place.rank, initialization_timeout=GATHER
+            spec.address,
+            spec.world,
+            spec.rank,
+            initialization_timeout=INITIALIZATION_TIMEOUT,
+            # Behind ours, which names the lost process; JAX counts it lost after half of that.
+            heartbeat_timeout_seconds=int(3 * heartbeat_timeout + 10),
         )
     except ValueError as error:
         raise UserError(
-            f"JAX finds no other processes from here ({error}); start them by srun, on a TPU, "
+            f"JAX did not detect any other processes ({error}); start them with srun, on a TPU, "
             "or with JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID set"
         ) from None
     except RuntimeError as error:
-        raise MachineError(f"{who} did not find the others within {GATHER} s: {error}") from None
+        raise MachineError(
+            f"{who} could not connect to the others within {INITIALIZATION_TIMEOUT} s: {error}"
+        ) from None
     try:
-        runtime.start()
+        environment.start()
         rank, world = jax.process_index(), jax.process_count()
         if world == 1:
             return ALONE
-        watch = watching.Watch(rank, world, silent, stuck)
-        host = place.address.rpartition(":")[0] if place.address else None
-        door = _share_json(watch.listen(host) if rank == 0 else None)
+        heartbeat = Heartbeat(rank, world, heartbeat_timeout, stall_timeout)
+        host = spec.address.rpartition(":")[0] if spec.address else None
+        server = _broadcast_json(heartbeat.serve(host) if rank == 0 else None)
         if rank:
-            watch.join(door)
+            heartbeat.join(server)
     except (RuntimeError, UserError, OSError) as error:
         # A lost process may look like an absent device.
-        if of_exchange(error) or isinstance(error, OSError):
-            raise MachineError(f"{who} lost the others while they met: {error}") from None
+        if is_exchange_error(error) or isinstance(error, OSError):
+            raise MachineError(f"{who} lost the others while connecting: {error}") from None
         raise
-    return Group(rank, world, watch)
+    return ProcessGroup(rank, world, heartbeat)
 
 
-def of_exchange(error: Exception) -> bool:
-    """Whether it comes from the talk between processes."""
+def is_exchange_error(error: Exception) -> bool:
+    """Whether an error comes from the exchange of data between processes."""
     return any(word in str(error) for word in EXCHANGE)
 
 
-def leave(group: Group, error: BaseException | None = None) -> None:
-    """Ends a process's part in a run; with an error the others end with it.
+def shutdown(group: ProcessGroup, error: BaseException | None = None) -> None:
+    """Ends a process's part in a run; after an error the others end too.
 
-    JAX would wait for them, who may wait in a collective for this one.
+    JAX would wait for them, while they may wait for this one in a collective.
     """
     import jax
 
     if not error:
-        if group.watch:
+        if group.heartbeat:
             jax.distributed.shutdown()
-            group.watch.leave()
+            group.heartbeat.leave()
         return
     code, message = 1, f"{type(error).__name__}: {error}"
     if isinstance(error, UserError):
@@ -183,37 +193,37 @@ def leave(group: Group, error: BaseException | None = None) -> None:
     else:
         traceback.print_exception(error)
     alike = getattr(error, "alike", False)
-    if group.watch:
-        group.watch.leave("" if alike else f"process {group.rank}: {message}", code)
-    watching.end(group.rank, code, f"error: {message}" if group.writes or not alike else "")
+    if group.heartbeat:
+        group.heartbeat.leave("" if alike else f"process {group.rank}: {message}", code)
+    end(group.rank, code, f"error: {message}" if group.is_primary or not alike else "")
 
 
-def agree(group: Group, facts: dict) -> None:
-    """All processes must hold equal facts (JSON): config, data, versions.
+def assert_equal(group: ProcessGroup, facts: dict) -> None:
+    """Checks that all processes hold equal facts (JSON): config, data, versions.
 
     Raises:
-      UserError: on every process, with what differs between whom.
+      UserError: on every process, with what differs between which ones.
     """
-    group.meet()
-    told = _gather_json(facts)
+    group.barrier()
+    gathered = _allgather_json(facts)
     faults = [
         f"{name}: {first} on process 0, {other.get(name)} on process {rank}"
-        for rank, other in enumerate(told)
-        for name, first in told[0].items()
+        for rank, other in enumerate(gathered)
+        for name, first in gathered[0].items()
         if other.get(name) != first
     ]
     if faults:
         raise DisagreementError(
-            "the processes were started differently, and would not train one model: "
+            "the processes were started differently and would not train the same model: "
             + "; ".join(faults[:8])
         )
 
 
-def share(group: Group, tree: Any, like: Any) -> Any:
+def broadcast(group: ProcessGroup, tree: Any, like: Any) -> Any:
     """Process 0's arrays, on every process, bit for bit.
 
     Args:
-      tree: NumPy arrays on process 0; anything elsewhere.
+      tree: NumPy arrays on process 0; ignored elsewhere.
       like: a tree of their shapes and types.
     """
     if group.world == 1:
@@ -224,38 +234,40 @@ def share(group: Group, tree: Any, like: Any) -> Any:
     total = sum(leaf.dtype.itemsize * int(np.prod(leaf.shape)) for leaf in leaves)
     # As bytes: a broadcast is a sum with zeros, which would lose the sign of -0.
     block = np.zeros(total, np.uint8)
-    if group.writes:
+    if group.is_primary:
         flat = [np.ascontiguousarray(x).reshape(-1).view(np.uint8) for x in jax.tree.leaves(tree)]
         block = np.concatenate(flat) if flat else block
-    group.meet()
+    group.barrier()
     block = _broadcast(block)
-    found, start = [], 0
+    arrays, start = [], 0
     for leaf in leaves:
         size = leaf.dtype.itemsize * int(np.prod(leaf.shape))
         piece = block[start : start + size].tobytes()
-        found.append(np.frombuffer(piece, leaf.dtype).reshape(leaf.shape))
+        arrays.append(np.frombuffer(piece, leaf.dtype).reshape(leaf.shape))
         start += size
-    return jax.tree.unflatten(structure, found)
+    return jax.tree.unflatten(structure, arrays)
 
 
-def share_arrays(group: Group, arrays: dict[str, np.ndarray] | None) -> dict[str, np.ndarray]:
+def broadcast_arrays(
+    group: ProcessGroup, arrays: dict[str, np.ndarray] | None
+) -> dict[str, np.ndarray]:
     """Process 0's flat dict of arrays, whose shapes the others do not know."""
     if group.world == 1:
         return arrays
     import jax
 
-    told = {n: [str(x.dtype), list(x.shape)] for n, x in arrays.items()} if arrays else {}
-    told = share_json(group, told if group.writes else None)
-    like = {n: jax.ShapeDtypeStruct(shape, dtype) for n, (dtype, shape) in told.items()}
-    return share(group, arrays, like)
+    specs = {n: [str(x.dtype), list(x.shape)] for n, x in arrays.items()} if arrays else {}
+    specs = broadcast_json(group, specs)
+    like = {n: jax.ShapeDtypeStruct(shape, dtype) for n, (dtype, shape) in specs.items()}
+    return broadcast(group, arrays, like)
 
 
-def share_json(group: Group, value):
+def broadcast_json(group: ProcessGroup, value):
     """Process 0's JSON value, on every process."""
     if group.world == 1:
         return value
-    group.meet()
-    return _share_json(value)
+    group.barrier()
+    return _broadcast_json(value)
 
 
 def _broadcast(block: np.ndarray) -> np.ndarray:
@@ -264,7 +276,7 @@ def _broadcast(block: np.ndarray) -> np.ndarray:
     return np.asarray(multihost_utils.broadcast_one_to_all(block))
 
 
-def _share_json(value):
+def _broadcast_json(value):
     text = np.frombuffer(json.dumps(value).encode(), np.uint8)
     size = int(_broadcast(np.array([len(text)], np.int32))[0])
     block = np.zeros(size, np.uint8)
@@ -272,7 +284,7 @@ def _share_json(value):
     return json.loads(_broadcast(block).tobytes())
 
 
-def _gather_json(value) -> list:
+def _allgather_json(value) -> list:
     from jax.experimental import multihost_utils
 
     text = np.frombuffer(json.dumps(value).encode(), np.uint8)

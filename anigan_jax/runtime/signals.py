@@ -19,13 +19,13 @@ class Interrupted(Exception):
 
 @dataclass
 class Stop:
-    """What the signals said.
+    """What signals asked for.
 
     Attributes:
       number: the first signal that asks to stop; 0: none.
       ready: training runs, so a checkpoint comes before the end; before that, a signal
         leaves at once, as there is nothing to save.
-      slept: the process was stopped and went on (SIGCONT) since this was last cleared.
+      slept: the process was suspended and went on (SIGCONT) since this was last cleared.
     """
 
     number: int = 0
@@ -44,7 +44,7 @@ class Stop:
         finally:
             self._interrupts = False
 
-    def _asked(self, number: int) -> None:
+    def _on_stop(self, number: int) -> None:
         if self.number:
             return
         self.number = number
@@ -53,7 +53,7 @@ class Stop:
         if self._interrupts:
             raise Interrupted
 
-    def _woken(self) -> None:
+    def _on_continue(self) -> None:
         self.slept = True
 
 
@@ -61,8 +61,8 @@ class Stop:
 def caught() -> Iterator[Stop]:
     """A `Stop` that signals write into, while the context lasts."""
     stop = Stop()
-    before = {n: signal.signal(n, lambda number, _: stop._asked(number)) for n in STOPS}
-    before[signal.SIGCONT] = signal.signal(signal.SIGCONT, lambda *_: stop._woken())
+    before = {n: signal.signal(n, lambda number, _: stop._on_stop(number)) for n in STOPS}
+    before[signal.SIGCONT] = signal.signal(signal.SIGCONT, lambda *_: stop._on_continue())
     try:
         with _second_ends():
             yield stop
@@ -86,10 +86,10 @@ def _second_ends() -> Iterator[None]:
     os.set_blocking(write, False)
 
     def watch() -> None:
-        asked = 0
+        stops = 0
         while data := os.read(read, 1):
-            asked += data[0] in STOPS
-            if asked > 1:
+            stops += data[0] in STOPS
+            if stops > 1:
                 os._exit(128 + data[0])
         os.close(read)
 

@@ -1,24 +1,16 @@
-"""The command line's own process: whatever shell, locale and memory it was started with.
-
-A run must not end, or end in other bits, because of where its words go.
-"""
+"""The standard streams of the command line: what is written there never ends or changes a run."""
 
 from __future__ import annotations
 
 import io
 import os
-import platform
 import sys
-from collections.abc import Mapping
-from pathlib import Path
 
-# glibc asks Linux for pages of 2 MB: a DCGAN step on a CPU is a tenth faster, as every
-# dispatch gets its memory anew and hundreds of MB of it are touched.
-LARGE_PAGES = "glibc.malloc.hugetlb=1"
+from anigan_jax.errors import UserError
 
 
-class Unread(io.TextIOWrapper):
-    """A text stream that goes on in silence when its reader has left (`| head`)."""
+class BrokenPipeSafeStream(io.TextIOWrapper):
+    """A text stream that goes on silently when its reader has gone (`| head`)."""
 
     def write(self, text: str) -> int:
         try:
@@ -40,51 +32,29 @@ class Unread(io.TextIOWrapper):
         os.close(nowhere)
 
 
-def prepare(trains: bool = False) -> None:
-    """Makes names of files mean the same in every locale, and output optional.
+def prepare() -> None:
+    """Makes output optional, and file names the same in every locale.
 
-    Must run first: it may start the process anew, in Python's UTF-8 mode and, where it
-    trains, with memory in large pages.
+    Raises:
+      UserError: Python does not read file names as UTF-8. Their order decides the order of the
+        data, and so every bit of a run; Python chooses for good when it starts.
     """
-    # The next file would take the number of a closed stream, and then get its output.
+    # The next file opened would get the number of a closed stream, and then its output.
     while (opened := os.open(os.devnull, os.O_RDWR)) < 3:
         pass
     os.close(opened)
-    settings = {}
-    if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
-        settings["PYTHONUTF8"] = "1"
-    tunables = os.environ.get("GLIBC_TUNABLES", "")
-    if trains and "glibc.malloc.hugetlb" not in tunables and _large_pages_on_request():
-        settings["GLIBC_TUNABLES"] = ":".join(filter(None, (tunables, LARGE_PAGES)))
-    if settings:
-        os.environ.update(settings)
-        os.execv(sys.executable, sys.orig_argv)
     for number, name in ((1, "stdout"), (2, "stderr")):
         stream = getattr(sys, name)
-        # As `python -u` wants it.
+        # Respects `python -u`.
         through = stream is not None and stream.write_through
         raw = open(number, "wb", closefd=False) if stream is None else stream.detach()  # noqa: SIM115
-        # Names of files are any bytes; a terminal shows what it can.
-        lines = stream is not None and (number == 2 or os.isatty(number))
-        made = Unread(raw, "utf-8", "backslashreplace", line_buffering=lines, write_through=through)
-        setattr(sys, name, made)
-
-
-def has_large_pages(env: Mapping[str, str]) -> bool:
-    """Whether a process of this environment asks for them, as `prepare` makes it do."""
-    return LARGE_PAGES in env.get("GLIBC_TUNABLES", "").split(":")
-
-
-def without_large_pages(env: Mapping[str, str]) -> str:
-    """GLIBC_TUNABLES of a process that does not ask for them."""
-    kept = [one for one in env.get("GLIBC_TUNABLES", "").split(":") if one != LARGE_PAGES]
-    return ":".join(kept)
-
-
-def _large_pages_on_request() -> bool:
-    """Whether the system has large pages, for those that ask; where all get them nobody must."""
-    try:
-        said = Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text()
-    except OSError:
-        return False
-    return "[madvise]" in said and platform.libc_ver()[0] == "glibc"
+        # File names are any bytes; a terminal shows what it can.
+        by_line = stream is not None and (number == 2 or os.isatty(number))
+        safe = BrokenPipeSafeStream(
+            raw, "utf-8", "backslashreplace", line_buffering=by_line, write_through=through
+        )
+        setattr(sys, name, safe)
+    if (encoding := sys.getfilesystemencoding()) != "utf-8":
+        raise UserError(
+            f"this locale reads file names as {encoding}; set PYTHONUTF8=1, or a UTF-8 locale"
+        )

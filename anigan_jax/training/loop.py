@@ -15,7 +15,7 @@ from anigan_jax.core import Health, TrainState
 from anigan_jax.data.dataset import Pack
 from anigan_jax.errors import DivergedError, MachineError, UserError, machine_fault
 from anigan_jax.runtime import devices, environment, processes
-from anigan_jax.runtime.processes import Group
+from anigan_jax.runtime.processes import ProcessGroup
 from anigan_jax.runtime.signals import Stop
 from anigan_jax.state import abstract_state
 from anigan_jax.storage import checkpoint, run_dir
@@ -31,7 +31,7 @@ def train(
     pack: Pack,
     command: tuple[str, ...] = (),
     stop: Stop | None = None,
-    group: Group = processes.ALONE,
+    group: ProcessGroup = processes.ALONE,
 ) -> int:
     """Trains to the end, or to a signal; resumes where the folder holds a checkpoint.
 
@@ -53,20 +53,20 @@ def train(
         rows(config, pack)
         evaluator = online_eval.Evaluator(config, config.method.make(), pack, workdir)
         if group.world > 1:
-            processes.agree(group, run_dir.facts_of(config, pack))
-        with run_dir.lock(workdir) if group.writes else contextlib.nullcontext():
+            processes.assert_equal(group, run_dir.facts_of(config, pack))
+        with run_dir.lock(workdir) if group.is_primary else contextlib.nullcontext():
             return _resume(config, workdir, pack, evaluator, command, stop, group)
 
 
 @contextlib.contextmanager
-def machine_faults(workdir: Path, group: Group) -> Iterator[None]:
+def machine_faults(workdir: Path, group: ProcessGroup) -> Iterator[None]:
     """Turns what a disk, memory or a lost process does into a MachineError; others pass."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:
-        # Where another process is lost, collectives fail here: the watch knows which.
+        # Where another process is lost, collectives fail here: the heartbeat names it.
         group.failed(error)
         reason = machine_fault(error, workdir)
         if not reason:
@@ -74,34 +74,36 @@ def machine_faults(workdir: Path, group: Group) -> Iterator[None]:
         raise MachineError(f"{reason}; the same command goes on with {workdir}") from error
 
 
-def _resume(config, workdir: Path, pack: Pack, evaluator, command, stop: Stop, group: Group) -> int:
+def _resume(
+    config: Config, workdir: Path, pack: Pack, evaluator, command, stop: Stop, group: ProcessGroup
+) -> int:
     """Opens the folder, takes up what is there, and trains."""
-    constants = run_dir.open_run(config, workdir, pack, command) if group.writes else None
-    constants = processes.share_arrays(group, constants)
+    constants = run_dir.open_run(config, workdir, pack, command) if group.is_primary else None
+    constants = processes.broadcast_arrays(group, constants)
     shapes = abstract_state(config, config.method.make(), constants)
     folder, found = workdir / "checkpoints", None
     total = resolve(config, len(pack.images)).run.steps
-    if group.writes:
+    if group.is_primary:
         folder.mkdir(exist_ok=True)
         found = checkpoint.restore(folder, shapes)
         run_dir.same_run(config, workdir, found)
         artifacts.check_space(config, workdir, shapes, total)
-    at = processes.share_json(group, found.step if found else 0)
-    if group.writes:
+    at = processes.broadcast_json(group, found.step if found else 0)
+    if group.is_primary:
         print("\n".join(_header(config, shapes, pack, workdir, at, total)), flush=True)
     # Once, now that the start is known: it puts the data on the devices.
-    report = (lambda text: print(text, flush=True)) if group.writes else (lambda text: None)
+    report = (lambda text: print(text, flush=True)) if group.is_primary else (lambda text: None)
     program = Program(config, pack, constants, at, group, report)
-    if group.writes:
+    if group.is_primary:
         run_dir.note_resume(workdir, config, at)
     state = found.state if found else program.initial()
-    state = processes.share(group, jax.tree.map(np.asarray, state), program.abstract)
+    state = processes.broadcast(group, jax.tree.map(np.asarray, state), program.abstract)
     state = devices.replicate(state, program.devices)
     files = NoArtifacts()
-    if group.writes:
+    if group.is_primary:
         files = Artifacts(program, pack, workdir, evaluator, state, at)
     # All or none: a signal before leaves at once.
-    group.meet()
+    group.barrier()
     stop.ready = True
     try:
         at, signal = _loop(program, files, state, at, stop)
@@ -110,7 +112,7 @@ def _resume(config, workdir: Path, pack: Pack, evaluator, command, stop: Stop, g
         files.close(failed=True)
         raise
     files.close()
-    if signal and group.writes:
+    if signal and group.is_primary:
         print(f"stopped by signal {signal} at step {at}; the same command resumes", flush=True)
     return 128 + signal if signal else 0
 
@@ -133,7 +135,9 @@ def _header(config, shapes: TrainState, pack: Pack, workdir: Path, at: int, tota
         player: sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))
         for player, tree in shapes.params.items()
     }
-    players = ", ".join(f"{player.upper()} {size:,}" for player, size in sizes.items())
+    players = ", ".join(
+        f"{player.upper()} {size:,}" for player, size in sorted(sizes.items(), reverse=True)
+    )
     epochs = total * config.batch_size / len(pack.images)
     yield f"parameters  {players}; {total:,} steps of {config.batch_size} ({epochs:.1f} epochs)"
     if at >= total:
@@ -191,6 +195,7 @@ class Recorder:
         if saves:
             self._settle(state)
             self._hear()
+            group.at(at, self.files.saving)
             self.files.checkpoint(at, state, self._stop_for_files())
             self._hear()
         shows = ended or at % run.sample_every == 0
@@ -198,7 +203,7 @@ class Recorder:
             self.files.sample(at, state)
         if saves or shows:
             # Collectives give up before process 0 has evaluated and drawn.
-            group.meet()
+            group.barrier()
             self.clock = time.monotonic()
         return bool(self.signal)
 

@@ -6,7 +6,7 @@ import itertools
 import math
 import sys
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -15,7 +15,7 @@ from anigan_jax.config import Config, resolve
 from anigan_jax.core import Health, Method, Phase, PyTree, TrainState
 from anigan_jax.data.dataset import Pack
 from anigan_jax.runtime import devices, environment, processes
-from anigan_jax.runtime.processes import Group
+from anigan_jax.runtime.processes import ProcessGroup
 from anigan_jax.state import abstract_state, init_state
 from anigan_jax.training import step
 from anigan_jax.training.input import ahead, host_rows, rows
@@ -57,7 +57,7 @@ class Program:
         pack: Pack,
         constants: PyTree,
         start: int = 0,
-        group: Group = processes.ALONE,
+        group: ProcessGroup = processes.ALONE,
         report: Callable[[str], None] = lambda text: None,
     ):
         """Puts the data on the devices; compiles nothing yet.
@@ -78,7 +78,7 @@ class Program:
         changes = [end for end in self.ends if end < self.total]
         marks = (run.sample_every, run.checkpoint_every, self.total, start, *changes)
         self.length = largest_divisor(run.steps_per_dispatch, marks)
-        self.steps: list[Callable] = [
+        self.steps: list[Any] = [
             devices.map_step(
                 step.make_super_step(config, self.method, phase, self.length, axis),
                 run.mapper,
@@ -89,7 +89,7 @@ class Program:
         self.data, self.constants = rows(config, pack), constants
         held = jax.tree.map(np.asarray, self.data) if run.input == "device" else {}
         self.shared = devices.replicate({"data": held, "constants": constants}, self.devices)
-        self.own = np.array(devices.mine(self.devices), np.int32)
+        self.own = np.array(devices.local_indices(self.devices), np.int32)
         # Explicitly on the devices: no dispatch waits for a transfer.
         self.index = devices.split(self.own, self.devices)
         self.abstract = abstract_state(config, self.method, constants)
@@ -150,7 +150,7 @@ class Program:
         self.steps[chunk.phase] = self.steps[chunk.phase].lower(state, self.shared, local).compile()
         environment.release_host_memory()
         # Collectives give up before a slow compilation ends.
-        self.group.meet()
+        self.group.barrier()
 
 
 def phase_ends(phases: tuple[Phase, ...], total: int, per_epoch: int) -> list[int]:

@@ -11,7 +11,7 @@ import numpy as np
 from anigan_jax.config import Config
 from anigan_jax.data.dataset import Pack
 from anigan_jax.runtime import devices, processes
-from anigan_jax.runtime.processes import Group
+from anigan_jax.runtime.processes import ProcessGroup
 from anigan_jax.storage import checkpoint, manifest, metrics_file, run_dir
 from anigan_jax.training import artifacts
 from anigan_jax.training.loop import machine_faults
@@ -23,7 +23,7 @@ def replay(
     workdir: Path,
     pack: Pack,
     until: int | None,
-    group: Group = processes.ALONE,
+    group: ProcessGroup = processes.ALONE,
 ) -> tuple[int, str]:
     """Trains again from the start, without writing, and compares the ledger.
 
@@ -35,14 +35,16 @@ def replay(
         return _replay(config, workdir, pack, until, group)
 
 
-def _replay(config, workdir: Path, pack: Pack, until: int | None, group: Group) -> tuple[int, str]:
+def _replay(
+    config, workdir: Path, pack: Pack, until: int | None, group: ProcessGroup
+) -> tuple[int, str]:
     run_dir.same_bits(workdir)
     ledger = {
         m["step"]: m["fingerprint"] for m in metrics_file.read_metrics(workdir / "metrics.jsonl")
     }
     last = min(until if until is not None else max(ledger), max(ledger))
     # Process 0's view: the others may look at a folder that is being written.
-    shared = processes.share_json(group, [list(ledger.items()), last, leaves_of(workdir)])
+    shared = processes.broadcast_json(group, [list(ledger.items()), last, leaves_of(workdir)])
     ledger, last = dict(map(tuple, shared[0])), shared[1]
     saved = {int(step): leaves for step, leaves in shared[2].items()}
     constants = run_dir.constants_of(workdir)

@@ -29,21 +29,12 @@ from typing import NamedTuple
 HERE = Path(__file__).resolve()
 sys.path[:0] = [str(HERE.parents[1]), str(HERE.parents[2])]
 
-from tiny import CARTOON, CYCLE, FULL, JUDGE, TEXT, process_env, with_features  # noqa: E402
+from tiny import CARTOON, CYCLE, FULL, JUDGE, SPELLER, TEXT, process_env, with_features  # noqa: E402
 
 from anigan_jax.config import Run  # noqa: E402
-from anigan_jax.methods.text_encoder import TextEncoder  # noqa: E402
-from anigan_jax.networks.char_cnn_rnn import CharEncoder  # noqa: E402
-from anigan_jax.networks.classifier import Classifier  # noqa: E402
 from anigan_jax.storage.manifest import path_of, read_manifest, steps  # noqa: E402
 from anigan_jax.storage.metrics_file import read_metrics  # noqa: E402
 
-READER = dataclasses.replace(
-    JUDGE,
-    method=TextEncoder(
-        text=CharEncoder(widths=(3, 4), hidden=5, dim=6), image=Classifier(size=16, base_channels=4)
-    ),
-)
 RUN = Run(steps=120, steps_per_dispatch=2, sample_every=24, checkpoint_every=12, keep_checkpoints=2)
 FAMILIES = {
     name: dataclasses.replace(config, name=name, run=RUN)
@@ -53,7 +44,7 @@ FAMILIES = {
         "cyclegan": CYCLE,
         "cartoongan": CARTOON,
         "classifier": JUDGE,
-        "text_encoder": READER,
+        "text_encoder": SPELLER,
     }.items()
 }
 

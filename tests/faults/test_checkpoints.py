@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from faults import disk, saves, soak
 from faults.saves import SAVES, script
-from tiny import anigan, process_env, untrained
+from tiny import process_env, untrained
 
 from anigan_jax.errors import MachineError, UserError
 from anigan_jax.storage import checkpoint, metrics_file
@@ -31,6 +31,7 @@ def what_is_there(folder: Path) -> int:
     return value
 
 
+@pytest.mark.long
 @pytest.mark.fault(1, 39)
 @pytest.mark.parametrize(
     "scenario", ["next_step", pytest.param("same_step", marks=pytest.mark.slow)]
@@ -126,6 +127,7 @@ def is_whole(folder: Path) -> bool:
 
 
 @disk.needs_strace
+@pytest.mark.long
 @pytest.mark.fault(1, 3, 39)
 @pytest.mark.parametrize("scenario", ["next_step", "same_step"])
 def test_every_crash_of_a_save_leaves_the_old_or_the_new(scenario, tmp_path):
@@ -256,20 +258,21 @@ def test_what_cannot_be_read_for_now_is_not_called_damaged(tmp_path):
 
 
 @pytest.mark.fault(5)
-def test_a_run_without_a_whole_checkpoint_is_refused_and_not_begun_anew(tmp_path):
+def test_a_run_without_a_whole_checkpoint_is_refused_and_not_begun_anew(tmp_path, verb):
     run = untrained(tmp_path / "run", "FULL")
     file = run / "checkpoints" / "step_000000000" / "manifest.sha256"
     file.write_bytes(b"")
     for _ in range(2):
-        done = anigan("train", tmp_path / "run" / "tiny_config.py", "--workdir", run)
-        assert done.returncode == 2, done.stderr
-        assert "damaged" in done.stderr
-        assert "Traceback" not in done.stderr
+        code, _, err = verb("train", tmp_path / "run" / "tiny_config.py", "--workdir", run)
+        assert code == 2, err
+        assert "damaged" in err
+        assert "Traceback" not in err
     assert not (run / "metrics.jsonl").exists()
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["step_000000000.corrupt"]
 
 
 # Orbax complains of a file that went while it was read; the next checkpoint is read then.
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.fault(39)
 def test_a_reader_beside_retention_always_finds_a_whole_checkpoint(tmp_path):

@@ -16,6 +16,8 @@ from tiny import process_env
 
 from anigan_jax.storage import metrics_file
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def small_disk(tmp_path):

@@ -17,6 +17,8 @@ from tiny import FULL, anigan, process_env
 
 from anigan_jax.storage import metrics_file
 
+pytestmark = pytest.mark.long
+
 HERE = Path(__file__).resolve().parent
 STEPS = FULL.run.steps
 CONFIG = f"""import dataclasses, sys
@@ -80,13 +82,16 @@ def locales(tmp_path_factory):
 
 # name -> (what the shell does before, where the run's words go)
 SHELLS = {
-    "turkish": ("export LC_ALL=tr_TR.ISO-8859-9 PYTHONHASHSEED=7; umask 077", "2>&1 | true"),
+    "turkish": (
+        "export LC_ALL=tr_TR.ISO-8859-9 PYTHONUTF8=1 PYTHONHASHSEED=7; umask 077",
+        "2>&1 | true",
+    ),
     "german": (
         "export LC_ALL=de_DE.UTF-8 PYTHONHASHSEED=8 GLIBC_TUNABLES=glibc.malloc.hugetlb=0; "
         "ulimit -n 64; unset HOME",
         "</dev/null",
     ),
-    "ascii": ("export LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0", "<&- >&- 2>&-"),
+    "ascii": ("export LC_ALL=C PYTHONCOERCECLOCALE=0; unset PYTHONUTF8", "<&- >&- 2>&-"),
 }
 
 
@@ -109,6 +114,17 @@ def test_the_shell_around_a_run_changes_nothing(plain, locales, tmp_path, name):
         modes = {oct(p.stat().st_mode & 0o077) for p in (tmp_path / "run").rglob("*")}
         assert modes == {"0o0"}
     assert (tmp_path / "run" / "config.py").read_bytes() == config.read_bytes()
+
+
+@pytest.mark.fault(30)
+@pytest.mark.parametrize("encoding", ["iso8859-9", "ascii"])
+def test_a_locale_without_utf_8_is_refused_with_the_way_out(locales, tmp_path, encoding):
+    locale = {"iso8859-9": "tr_TR.ISO-8859-9", "ascii": "C"}[encoding]
+    env = {"LC_ALL": locale, "LOCPATH": locales, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = anigan("train", "quickstart", "--workdir", tmp_path / "run", env=env)
+    assert done.returncode == 2
+    assert f"reads file names as {encoding}; set PYTHONUTF8=1" in done.stderr
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,8 @@ from faults import disk, saves
 from faults.saves import EXPORTS, SAVES, script
 from tiny import process_env
 
+pytestmark = pytest.mark.long
+
 OLD, NEW = 1, 2
 
 

@@ -21,6 +21,8 @@ from anigan_jax.runtime import environment
 from anigan_jax.storage import checkpoint, metrics_file
 from anigan_jax.training import artifacts
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.fault(12)
 def test_a_rate_that_is_far_too_high(whole, tmp_path):
@@ -96,19 +98,20 @@ def test_other_devices_and_back(whole, tmp_path):
 
 @pytest.mark.fault(26)
 @pytest.mark.parametrize(
-    "options",
+    ("options", "named"),
     [
-        ("--run.platform", "gpu"),
-        ("--run.platform", "tpu"),
+        (("--run.platform", "gpu"), "platform 'cuda'"),
+        (("--run.platform", "tpu"), "platform 'tpu'"),
         # One of two is missing.
-        ("--run.devices", 2),
+        (("--run.devices", 2), ""),
     ],
 )
-def test_devices_that_are_not_there(whole, tmp_path, options):
+def test_devices_that_are_not_there(whole, tmp_path, options, named):
     config, _ = whole
     env = {"JAX_PLATFORMS": ""} if "--run.platform" in options else {}
     training = Training(tmp_path / "log", *train(config, tmp_path / "run", *options), env=env)
     assert training.ended() == 2, training.said()
+    assert named in training.said()
     assert "Traceback" not in training.said()
     assert not (tmp_path / "run" / "run.json").exists()
 

@@ -18,6 +18,8 @@ from tiny import write_config
 
 from anigan_jax.storage import checkpoint, metrics_file
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.slow
 @pytest.mark.fault(6)

@@ -20,9 +20,11 @@ NO_FACES = dataclasses.replace(CARTOON, method=dataclasses.replace(CARTOON.metho
 
 
 def batch_at(config, pack, step, state):
-    held, draw = jax.tree.map(jnp.asarray, arrays(config, pack)), jnp.int32(step)
+    data, draw = arrays(config, pack), jnp.int32(step)
+    held = jax.tree.map(jnp.asarray, dict(data))
     rows = input.gather(held, draw, config.batch_size, EXAMPLES, config.seed)
-    return input.to_batch(rows, jnp.asarray(state.key), draw, EXAMPLES, config.flip)
+    batch = input.to_batch(rows, jnp.asarray(state.key), draw, EXAMPLES, config.flip)
+    return {**batch, "constants": data.constants}
 
 
 def keys_at(state):
@@ -42,7 +44,7 @@ G, D = compiled_networks()
 
 
 @jax.jit
-def conv3_1(frozen, images):
+def conv3_1(constants, images):
     """VGG16's conv3_1 before its ReLU, of images in [-1, 1] normalized as ImageNet's."""
     mean, deviation = jnp.array([0.485, 0.456, 0.406]), jnp.array([0.229, 0.224, 0.225])
     x = ((images + 1) / 2 - mean) / deviation
@@ -52,15 +54,15 @@ def conv3_1(frozen, images):
             x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, window, "VALID")
             continue
         layout = ("NHWC", "HWIO", "NHWC")
-        kernel = frozen[f"vgg/{name}/kernel"]
+        kernel = constants[f"vgg/{name}/kernel"]
         x = jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=layout)
-        x = x + frozen[f"vgg/{name}/bias"]
+        x = x + constants[f"vgg/{name}/bias"]
         x = x if name == "conv3_1" else jnp.maximum(x, 0)
     return x
 
 
-def maps(state, images):
-    return np.asarray(conv3_1(state.frozen, jnp.asarray(images, jnp.float32)), np.float64)
+def maps(batch, images):
+    return np.asarray(conv3_1(batch["constants"], jnp.asarray(images, jnp.float32)), np.float64)
 
 
 def gram(features):
@@ -96,11 +98,11 @@ def g_by_hand(state, d, batch):
     """Metrics of G's update under the discriminator d; all terms but landmarks."""
     photo = np.asarray(batch["a"]["image"], np.float64)
     made = np.asarray(G(state.params["g"], batch["a"]["image"]), np.float64)
-    wanted = gram(maps(state, batch["b"]["image"]))
+    wanted = gram(maps(batch, batch["b"]["image"]))
     found = {
         "gan": cross_entropy(np.asarray(D(d, jnp.asarray(made, jnp.float32)), np.float64), True),
-        "content": np.abs(maps(state, made) - maps(state, photo)).mean(),
-        "style": np.abs(gram(maps(state, made)) - wanted).mean(),
+        "content": np.abs(maps(batch, made) - maps(batch, photo)).mean(),
+        "style": np.abs(gram(maps(batch, made)) - wanted).mean(),
         "grayscale": np.abs(luminance(made) - luminance(photo)).mean(),
         "color": color(made, photo),
         "total_variation": total_variation(made),
