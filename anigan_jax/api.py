@@ -146,12 +146,12 @@ def load(path: str | Path, checkpoint: str | int | None = None, *, trust: bool =
     own = run_dir.own_of(file.parent, recorded, trust)
     config = run_dir.settings_of(about.get("config"), own, file)
     environment.start()
-    trees = safetensors.unflatten(safetensors.read(file))
+    trees = safetensors.unflatten(safetensors.read(file), about.get("empty", ()))
     state = TrainState(
         step=jnp.int32(about.get("step", 0)),
         key=jnp.zeros(2, jnp.uint32),
         params=trees.get("params", {}),
-        stats={player: {} for player in trees.get("params", {})} | trees.get("stats", {}),
+        stats=trees.get("stats", {}),
         opt_state={},
         ema=trees.get("ema", {}),
         extra_state={},

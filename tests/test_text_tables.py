@@ -139,7 +139,7 @@ def test_an_encoder_of_other_settings_is_refused(pack, tmp_path):
     with pytest.raises(UserError, match=r"method\.encoder\.char"):
         text_conditioning.tables(Encoder(kind="char_cnn_rnn", path=str(tmp_path)), FOUND)
     about = safetensors.metadata(tmp_path / safetensors.WEIGHTS)
-    assert about == {"step": 0, "config": to_json(ENCODER)}
+    assert {k: about[k] for k in ("step", "config")} == {"step": 0, "config": to_json(ENCODER)}
 
 
 def test_exported_weights_are_those_of_the_state(pack, tmp_path):

@@ -62,9 +62,8 @@ def _look(run: Path, trust: bool) -> dict:
     def progress(text: str) -> None:
         print(f"{printable(run)}: {text}", file=sys.stderr, flush=True)
 
-    return draw.look(
-        run, collect.recorded(run), progress if sys.stderr.isatty() else lambda text: None
-    )
+    report = progress if sys.stderr.isatty() else lambda text: None
+    return draw.look(run, collect.recorded(run), report, trust)
 
 
 def _tell(run: dict) -> None:

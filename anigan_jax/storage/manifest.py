@@ -18,7 +18,6 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 from anigan_jax.errors import MachineError, UserError
@@ -28,15 +27,6 @@ MANIFEST, DIGEST = "manifest.json", "manifest.sha256"
 FIELDS = {"schema": int, "step": int, "meta": dict, "leaves": dict, "files": dict}
 LEAF = {"dtype": str, "shape": list, "sha256": str}
 FILE = {"bytes": int, "sha256": str}
-
-
-def _from_1(manifest: dict) -> dict:
-    # Only manifest.sha256 is new: before, a bit that flipped in `meta` went unseen.
-    return manifest | {"schema": 2}
-
-
-MIGRATIONS: dict[int, Callable[[dict], dict]] = {1: _from_1}
-"""Schema of an older manifest -> what makes it one of the next schema."""
 
 
 def path_of(folder: Path, step: int) -> Path:
@@ -96,36 +86,30 @@ def write_manifest(path: Path, step: int, meta: dict, leaves: dict) -> None:
 
 
 def read_manifest(path: Path) -> dict:
-    """The manifest of a checkpoint, an older one in the present form.
+    """The manifest of a checkpoint.
 
     Raises:
       ValueError: it is damaged.
-      UserError: a newer version wrote it.
+      UserError: another version wrote it.
     """
     digest = path / DIGEST
-    signed = digest.exists()
-    if signed and digest.read_bytes() != f"{sha256(path / MANIFEST)}  {MANIFEST}\n".encode():
+    if not digest.exists():
+        raise ValueError(f"{DIGEST}: missing")
+    if digest.read_bytes() != f"{sha256(path / MANIFEST)}  {MANIFEST}\n".encode():
         raise ValueError(f"{MANIFEST} and {DIGEST} do not fit together")
     try:
         manifest = json.loads((path / MANIFEST).read_bytes())
     except ValueError as error:
         raise ValueError(f"{MANIFEST}: {error}") from None
     schema = manifest.get("schema") if isinstance(manifest, dict) else None
-    # JSON's true and 1.0 would pass for 1.
-    if type(schema) is not int:
+    # JSON's true and 2.0 would pass for integers.
+    if type(schema) is not int or schema < 1:
         raise ValueError(f"{MANIFEST}: schema {schema!r}")
-    if not signed and schema != 1:
-        raise ValueError(f"{DIGEST}: missing")
-    if signed and schema > SCHEMA:
+    if schema != SCHEMA:
         raise UserError(
-            f"checkpoint {path} has schema {schema} and this version reads {min(MIGRATIONS)} to "
-            f"{SCHEMA}: a newer anigan_jax wrote it. Use that one; nothing was changed"
+            f"checkpoint {path} has schema {schema} and this version reads {SCHEMA}: another "
+            "anigan_jax wrote it. Use that one; nothing was changed"
         )
-    while manifest["schema"] != SCHEMA:
-        if manifest["schema"] not in MIGRATIONS:
-            raise ValueError(f"{MANIFEST}: schema {schema!r}")
-        manifest = MIGRATIONS[manifest["schema"]](manifest)
-    # A bit that flipped in an unsigned one may leave it JSON.
     if not _has(manifest, FIELDS):
         raise ValueError(f"{MANIFEST}: some of {', '.join(FIELDS)} is missing or of another type")
     for part, form in (("leaves", LEAF), ("files", FILE)):

@@ -196,7 +196,11 @@ def export_weights(workdir: Path, config: Config, state: TrainState, constants: 
         "constants": constants,
     }
     code = config_file.own_code(config)
-    about = {"step": int(state.step), "config": to_json(config, code.modules)}
+    about = {
+        "step": int(state.step),
+        "config": to_json(config, code.modules),
+        "empty": safetensors.empty(trees),
+    }
     safetensors.write(safetensors.flatten(trees), workdir / safetensors.WEIGHTS, about)
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import struct
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -93,9 +94,24 @@ def flatten(tree: dict, prefix: str = "") -> dict[str, np.ndarray]:
     return flat
 
 
-def unflatten(flat: dict[str, np.ndarray]) -> dict:
-    """The inverse of `flatten`."""
+def empty(tree: dict, prefix: str = "") -> list[str]:
+    """Paths of a tree's dicts that hold nothing, which `flatten` leaves out."""
+    if not tree:
+        return [prefix]
+    found = []
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            found += empty(value, f"{prefix}/{name}".removeprefix("/"))
+    return found
+
+
+def unflatten(flat: dict[str, np.ndarray], empty: Iterable[str] = ()) -> dict:
+    """The inverse of `flatten`; `empty`: paths of dicts that hold nothing."""
     tree: dict = {}
+    for path in empty:
+        node = tree
+        for name in path.split("/"):
+            node = node.setdefault(name, {})
     for path, value in flat.items():
         *parents, leaf = path.split("/")
         node = tree

@@ -1,0 +1,153 @@
+"""The library: a run opened without its data, and a training, as a notebook calls them."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from tiny import process_env, untrained
+
+import anigan_jax
+from anigan_jax import api
+from anigan_jax.errors import UserError
+from anigan_jax.storage import safetensors
+
+
+@pytest.fixture(scope="module")
+def noise(trained, tmp_path_factory):
+    return trained("FULL").copy(tmp_path_factory.mktemp("api") / "run").run
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    return untrained(tmp_path_factory.mktemp("text") / "run", "TEXT")
+
+
+@pytest.fixture(scope="module")
+def cycle(tmp_path_factory):
+    return untrained(tmp_path_factory.mktemp("cycle") / "run", "CYCLE")
+
+
+def test_a_run_opens_without_data_cache_or_place(noise, tmp_path, monkeypatch):
+    """The first images do not depend on how many are asked for."""
+    moved = tmp_path / "elsewhere" / "friend"
+    shutil.copytree(noise, moved)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cold"))
+    monkeypatch.chdir(tmp_path)
+    run = anigan_jax.load("elsewhere/friend")
+    images = run.generate(5, seed=3)
+    assert (images.shape, images.dtype) == ((5, 16, 16, 3), np.uint8)
+    assert (run.generate(2, seed=3) == images[:2]).all()
+    assert (run.generate(2, seed=4) != images[:2]).any()
+    assert run.step == 8
+    assert set(run.params) == {"g", "d", "ema"}
+    # No pack was made.
+    assert not (tmp_path / "cold" / "anigan_jax" / "packs").exists()
+
+
+def test_weights_alone_are_enough(noise, tmp_path):
+    alone = tmp_path / "weights.safetensors"
+    shutil.copyfile(noise / safetensors.WEIGHTS, alone)
+    whole = anigan_jax.load(noise).generate(2)
+    for path in (alone, tmp_path):
+        assert (anigan_jax.load(path).generate(2) == whole).all()
+    with pytest.raises(UserError, match=r"not a run directory.*no checkpoints"):
+        anigan_jax.load(tmp_path, checkpoint=8)
+
+
+def test_a_checkpoint_by_name_or_step(noise):
+    run = anigan_jax.load(noise, checkpoint="latest")
+    assert (run.generate(2) == anigan_jax.load(noise).generate(2)).all()
+    early = anigan_jax.load(noise, checkpoint=4)
+    assert early.step == 4
+    assert (early.generate(2) != run.generate(2)).any()
+    for wanted, named in (
+        (5, "no checkpoint of step 5; it has"),
+        ("best", "no best"),
+        ("x", "'x'"),
+    ):
+        with pytest.raises(UserError, match=named):
+            anigan_jax.load(noise, checkpoint=wanted)
+
+
+def test_prompts_and_translations(text, cycle):
+    run = anigan_jax.load(text)
+    blue = run.generate(3, seed=1, prompt="blue hair red eyes")
+    assert blue.shape == (3, 16, 16, 3)
+    assert (blue != run.generate(3, seed=1, prompt="red hair blue eyes")).any()
+    assert run.generate(2).shape == (2, 16, 16, 3)
+    with pytest.raises(UserError, match="Known colors"):
+        run.generate(1, prompt="purple polka dots")
+    way = anigan_jax.load(cycle)
+    photos = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype(np.uint8)
+    there = way.translate(photos)
+    assert (there.shape, there.dtype) == ((2, 32, 32, 3), np.uint8)
+    assert (way.translate(photos, "ba") != there).any()
+    for wrong in (photos[0], photos.astype(float), photos[..., :1]):
+        with pytest.raises(UserError, match=r"uint8 \(n, S, S, 3\)"):
+            way.translate(wrong)
+    with pytest.raises(UserError, match="translates photos"):
+        way.generate(1)
+    with pytest.raises(UserError, match="prompts need a text GAN"):
+        way.generate(1, prompt="blue hair red eyes")
+
+
+def test_what_cannot_be_opened_raises(tmp_path):
+    with pytest.raises(UserError, match="does not exist"):
+        anigan_jax.load(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="not a run directory"):
+        anigan_jax.load(tmp_path)
+    (tmp_path / "run.json").write_text("[1")
+    with pytest.raises(UserError, match="damaged"):
+        anigan_jax.load(tmp_path)
+
+
+def test_names_are_looked_up_when_used():
+    assert anigan_jax.load is api.load
+    assert all(hasattr(anigan_jax, name) for name in anigan_jax.__all__)
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = anigan_jax.nothing
+
+
+NOTEBOOK = """
+import jax.numpy as jnp
+print(jnp.ones(3).sum())
+import anigan_jax
+from anigan_jax.config import Run
+from anigan_jax.data.synthetic.sources import PaintedFaces
+from anigan_jax.methods.gan import GAN
+from anigan_jax.networks.dcgan import Discriminator, Generator
+method = GAN(Generator(z_dim=4, size=16, base_channels=4), Discriminator(size=16, base_channels=4))
+data = PaintedFaces(count=300, size=16)
+config = anigan_jax.Config("mine", method, data, batch_size=8, run=Run(steps=4, devices=1))
+run = anigan_jax.train(config, "run")
+assert run.step == 4 and run.config == config, run.config
+assert run.generate(2).shape == (2, 16, 16, 3)
+again = anigan_jax.train(config, "run")
+assert (again.generate(2) == run.generate(2)).all()
+try:
+    anigan_jax.train(anigan_jax.Config("mine", method, data, batch_size=0), "bad")
+except anigan_jax.UserError as error:
+    print("refused:", error)
+"""
+
+
+def test_a_training_as_a_notebook_runs_it(tmp_path):
+    """JAX was used before, there is no `__main__` guard, and the images are packed by workers."""
+    script = tmp_path / "notebook.py"
+    script.write_text(NOTEBOOK)
+    env = {**process_env(), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    env["JAX_COMPILATION_CACHE_DIR"] = os.environ["JAX_COMPILATION_CACHE_DIR"]
+    done = subprocess.run(
+        [sys.executable, script], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert "refused: batch_size is 0" in done.stdout
+    recorded = json.loads((tmp_path / "run" / "run.json").read_text())
+    # It says what it ran: the settings themselves, and not a file's.
+    assert recorded["config"]["method"]["generator"]["base_channels"] == 4
+    assert recorded["command"] == []
+    assert not (tmp_path / "bad").exists()
