@@ -121,7 +121,7 @@ from anigan_jax.data.synthetic.sources import PaintedFaces
 from anigan_jax.methods.gan import GAN
 from anigan_jax.networks.dcgan import Discriminator, Generator
 method = GAN(Generator(z_dim=4, size=16, base_channels=4), Discriminator(size=16, base_channels=4))
-data = PaintedFaces(count=300, size=16)
+data = PaintedFaces(count=600, size=16)
 config = anigan_jax.Config("mine", method, data, batch_size=8, run=Run(steps=4, devices=1))
 run = anigan_jax.train(config, "run")
 assert run.step == 4 and run.config == config, run.config

@@ -149,8 +149,10 @@ def _farewell(config: Config, workdir: Path) -> None:
     print("next:")
     page = ("report RUN", "one page with everything about the run")
     proof = ("replay RUN", "prove that the run repeats bit for bit")
+    # Opening a run with code of its own takes the word of whoever opens it.
+    own = " --trust" if run_dir.read_run(workdir).get("code") else ""
     lines = [
-        (f"anigan {verb}".replace("RUN", str(workdir)), gives)
+        (f"anigan {verb}".replace("RUN", f"{workdir}{own}"), gives)
         for verb, gives in (*config.method.next_verbs, *_judging(config, workdir), page, proof)
     ]
     width = max(len(verb) for verb, _ in lines)

@@ -21,6 +21,7 @@ from anigan_jax.data.archives import in_bytes
 from anigan_jax.data.decode import Finding, Refusal
 from anigan_jax.data.discover import Catalogue, Item
 from anigan_jax.data.sources import Source
+from anigan_jax.errors import MachineError
 
 # Never 1: a decoder that dies or hangs must not take this process with it.
 WORKERS = max(2, os.cpu_count() or 2)
@@ -175,7 +176,9 @@ def _decoded(source: Source, catalogue: Catalogue, workers: int) -> Iterator[lis
     """Results of the chunks, in order."""
     jobs = _jobs(source, catalogue)
     few = len(catalogue.items) < 4 * CHUNK
-    if workers < 2 or not catalogue.items or (few and source.drawn):
+    # A worker imports this package alone: it could not find a source of the user's own.
+    own = type(source).__module__.partition(".")[0] != __name__.partition(".")[0]
+    if workers < 2 or own or not catalogue.items or (few and source.drawn):
         yield from (_make(source, chunk) for chunk in jobs)
         return
     pool, waiting = _pool(workers), deque()
@@ -207,10 +210,7 @@ def _probe(pool: concurrent.futures.ProcessPoolExecutor, source: Source) -> None
     try:
         pool.submit(_make, source, []).result(START_SECONDS)
     except BrokenProcessPool:
-        raise RuntimeError(
-            "worker processes cannot start; a script that builds packs needs "
-            "`if __name__ == '__main__':` around its calls (or workers=1)"
-        ) from None
+        raise MachineError("worker processes cannot start here; is there enough memory?") from None
 
 
 def _alone(source: Source, chunk: list) -> Iterator[tuple]:
@@ -236,9 +236,25 @@ def _alone(source: Source, chunk: list) -> Iterator[tuple]:
             _kill(pool)
 
 
+class _Pool(concurrent.futures.ProcessPoolExecutor):
+    """Workers that import this package and nothing of the program that starts them.
+
+    Python would have them run its main script again, which a script without a `__main__`
+    guard, or a notebook, is not made for.
+    """
+
+    def submit(self, *args, **kwargs) -> concurrent.futures.Future:
+        main = vars(sys.modules["__main__"])
+        hidden = {name: main.pop(name) for name in ("__file__", "__spec__") if name in main}
+        main["__spec__"] = None
+        try:
+            return super().submit(*args, **kwargs)
+        finally:
+            main.update(hidden)
+
+
 def _pool(workers: int) -> concurrent.futures.ProcessPoolExecutor:
-    context = multiprocessing.get_context("spawn")
-    return concurrent.futures.ProcessPoolExecutor(workers, context, initializer=_limit)
+    return _Pool(workers, multiprocessing.get_context("spawn"), initializer=_limit)
 
 
 def _limit() -> None:
