@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import hashlib
+import importlib.machinery
 import multiprocessing
 import os
 import resource
@@ -176,9 +177,10 @@ def _decoded(source: Source, catalogue: Catalogue, workers: int) -> Iterator[lis
     """Results of the chunks, in order."""
     jobs = _jobs(source, catalogue)
     few = len(catalogue.items) < 4 * CHUNK
-    # A worker imports this package alone: it could not find a source of the user's own.
-    own = type(source).__module__.partition(".")[0] != __name__.partition(".")[0]
-    if workers < 2 or own or not catalogue.items or (few and source.drawn):
+    # A worker has no config file and no main script: a source defined there is unknown to it.
+    home = type(source).__module__.partition(".")[0]
+    known = importlib.machinery.PathFinder.find_spec(home) is not None
+    if workers < 2 or not known or not catalogue.items or (few and source.drawn):
         yield from (_make(source, chunk) for chunk in jobs)
         return
     pool, waiting = _pool(workers), deque()
