@@ -326,7 +326,7 @@ def test_only_the_convolutions_up_to_the_layer_are_constants(config, pack):
 
 def test_edges_are_those_of_their_cartoons(pack):
     """Rows of one order, mirrored together."""
-    data = arrays(CARTOON, pack)
+    data = input.rows(CARTOON, pack)
     assert {d: set(x) for d, x in data.items()} == {"a": {"image"}, "b": {"image", "edges"}}
     held = jax.tree.map(jnp.asarray, dict(data))
     changed = 0

@@ -47,7 +47,7 @@ def test_phases_end_by_steps_and_by_epochs():
         settings = dataclasses.replace(settings, **lengths)
         phases = settings.make(None).phases
         assert [p.name for p in phases] == ["content", "train"][-len(phases) :]
-        return program.ends(phases, total, 5)
+        return program.phase_ends(phases, total, 5)
 
     assert ends(40, content_steps=4) == [4, 40]
     assert ends(40, content_epochs=3) == [15, 40]
