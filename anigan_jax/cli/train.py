@@ -57,6 +57,7 @@ def train(
     configs.check(settings)
     if workdir is None:
         raise UserError("say where the run goes: --workdir RUN")
+    api.refuse_name(workdir)
     if dry_run:
         return _dry_run(settings, workdir, json)
     words = ("--resume", str(resume)) if resume else (config, "--workdir", str(workdir))
