@@ -45,8 +45,8 @@ def test_a_script_without_a_guard_is_not_run_again_by_workers(tmp_path):
 @pytest.mark.fault(35)
 def test_a_decoder_that_dies_or_hangs_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(ingest, "CHUNK", 4)
-    monkeypatch.setattr(ingest, "CHUNK_SECONDS", 8.0)
-    monkeypatch.setattr(ingest, "FILE_SECONDS", 4.0)
+    monkeypatch.setattr(ingest, "CHUNK_SECONDS", 16.0)
+    monkeypatch.setattr(ingest, "FILE_SECONDS", 8.0)
     contents = {f"{i:02}.png": files.noise_file(i, size=32) for i in range(18)}
     contents |= {"05-dies.png": files.noise_file(98), "16-hangs.png": files.noise_file(99)}
     source = Deadly(write(tmp_path / "x", contents), size=16)
