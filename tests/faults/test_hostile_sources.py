@@ -375,13 +375,13 @@ def test_the_limits_of_a_decoder_are_under_a_minute(tmp_path):
 
 @pytest.mark.fault(35)
 def test_a_decoder_that_dies_ends_the_import_with_the_file_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(ingest, "CHUNK_SECONDS", 3.0)
-    monkeypatch.setattr(ingest, "FILE_SECONDS", 2.0)
+    monkeypatch.setattr(ingest, "CHUNK_SECONDS", 8.0)
+    monkeypatch.setattr(ingest, "FILE_SECONDS", 6.0)
     contents = {**faces(3), "2-hangs.png": files.noise_file(9), "3-dies.png": files.noise_file(8)}
     source = Deadly(write(tmp_path / "x", contents), size=16)
     with pytest.raises(UserError) as error:
         dataset.build(source, tmp_path / "cache")
-    for name in ("2-hangs.png: crashed (over 2 s)", "3-dies.png: crashed (the decoder died)"):
+    for name in ("2-hangs.png: crashed (over 6 s)", "3-dies.png: crashed (the decoder died)"):
         assert name in str(error.value)
     assert os.listdir(tmp_path / "cache") == []
 
