@@ -143,13 +143,14 @@ def flat(settings: dict) -> dict[str, str]:
     def walk(path: str, value) -> None:
         if isinstance(value, dict):
             for key, item in value.items():
-                inner = path if key == "class" else f"{path}.{key}" if path else key
-                walk(inner, item)
+                if key == "class":
+                    walk(path, item.rpartition(":")[2])
+                else:
+                    walk(f"{path}.{key}" if path else key, item)
         elif path:
             found[path] = value if isinstance(value, str) else json.dumps(value)
 
     walk("", settings)
-    found.pop("class", None)
     return found
 
 

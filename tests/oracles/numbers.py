@@ -3,18 +3,19 @@
 import itertools
 
 
-def adam(rate=2e-4, b1=0.5, b2=0.999, epsilon=1e-8, unit="step", drops=(), **more) -> dict:
-    """Kingma and Ba's Adam with Radford et al.'s numbers; the rate falls by 0.1 at `drops`."""
-    rest = {"drop_factor": 0.1, "decay_from": 0, "decay_steps": 0, **more}
+def adam(
+    learning_rate=2e-4, b1=0.5, b2=0.999, epsilon=1e-8, unit="step", boundaries=(), **more
+) -> dict:
+    """Kingma and Ba's Adam with Radford et al.'s numbers; falls by 0.1 at the boundaries."""
     return {
         "kind": "adam",
-        "rate": rate,
+        "learning_rate": learning_rate,
         "b1": b1,
         "b2": b2,
         "epsilon": epsilon,
         "unit": unit,
-        "drops": drops,
-        **rest,
+        "boundaries": boundaries,
+        **{"gamma": 0.1, "decay_start": 0, "decay_steps": 0, **more},
     }
 
 
