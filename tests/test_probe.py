@@ -293,7 +293,8 @@ def test_the_majority_and_the_mean_of_the_classes_are_what_they_say(monkeypatch)
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("probe") / "run"
-    return untrained(folder, "PLAIN", "--data.count", "150", "--data.test", "0.3")
+
+    return untrained(folder, "PLAIN", "--data.count", "150", "--data.test", "0.3", drawn=False)
 
 
 def test_the_verb_writes_a_table_and_json(run, verb):

@@ -352,7 +352,7 @@ def write_config(folder: Path, name: str = "FULL", module: str = "tiny") -> Path
     return path
 
 
-def untrained(folder: Path, name: str, *overrides: str) -> Path:
+def untrained(folder: Path, name: str, *overrides: str, drawn: bool = True) -> Path:
     """A run directory as a start leaves it: compiling a step would take half a minute."""
     folder.mkdir()
     file = write_config(folder, name)
@@ -361,7 +361,7 @@ def untrained(folder: Path, name: str, *overrides: str) -> Path:
     run = folder / name.lower()
     run_dir.lock(run)
     constants = run_dir.open_run(config, run, data, tuple(overrides))
-    state = drawn_state(config, constants)
+    state = drawn_state(config, constants) if drawn else start(config, data)[1]
     # As after a step, the averaged weights are others than the trained ones.
     state = state.replace(ema=jax.tree.map(lambda x: 1.5 * x, state.ema))
     checkpoint.save(run / "checkpoints", 0, state, {"config_sha256": configs.fingerprint(config)})
