@@ -242,7 +242,8 @@ class _Pool(concurrent.futures.ProcessPoolExecutor):
     """Workers that import this package and nothing of the program that starts them.
 
     Python would have them run its main script again, which a script without a `__main__`
-    guard, or a notebook, is not made for.
+    guard, or a notebook, is not made for. A job for a pool that a worker's death has broken
+    fails as those do that were under way.
     """
 
     def submit(self, *args, **kwargs) -> concurrent.futures.Future:
@@ -251,6 +252,10 @@ class _Pool(concurrent.futures.ProcessPoolExecutor):
         main["__spec__"] = None
         try:
             return super().submit(*args, **kwargs)
+        except BrokenProcessPool as error:
+            failed: concurrent.futures.Future = concurrent.futures.Future()
+            failed.set_exception(error)
+            return failed
         finally:
             main.update(hidden)
 

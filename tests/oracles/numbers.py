@@ -15,7 +15,10 @@ def adam(
         "epsilon": epsilon,
         "unit": unit,
         "boundaries": boundaries,
-        **{"gamma": 0.1, "decay_start": 0, "decay_steps": 0, **more},
+        "gamma": 0.1,
+        "decay_start": 0,
+        "decay_steps": 0,
+        **more,
     }
 
 
