@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from run_dirs import FLOOR, HOSTILE, Page, judged
-from tiny import anigan, process_env, untrained, write_config
+from tiny import process_env, untrained
 
 from anigan_jax.report import collect, files
 from anigan_jax.report import page as report_page
@@ -21,19 +21,10 @@ from anigan_jax.report import tables as report_tables
 from anigan_jax.storage import metrics_file
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A run of a whole process, as that of test_cli (whose compilation it finds)."""
-    folder = tmp_path_factory.mktemp("report")
-    done = anigan("train", write_config(folder), "--workdir", folder / "run")
-    assert done.returncode == 0, done.stderr
-    return folder / "run"
-
-
 @pytest.fixture
 def run(trained, tmp_path):
     """A copy to write into."""
-    return Path(shutil.copytree(trained, tmp_path / "run"))
+    return trained("FULL").copy(tmp_path / "run").run
 
 
 def test_the_dict_of_a_run(run):
@@ -271,7 +262,7 @@ def test_a_damaged_folder_is_refused(run, verb, what):
 
 def test_where_the_page_goes(run, trained, tmp_path, verb, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    both = run, trained
+    both = run, trained("FULL").run
     for given, wanted in (
         ((run, "--out", "page.txt"), "--out page.txt must end in .html"),
         ((run, run.parent / "run"), "is given twice"),

@@ -1,33 +1,21 @@
 """Event files of `anigan report --tensorboard`."""
 
-import shutil
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from run_dirs import judged
-from tiny import anigan, write_config
 
 from anigan_jax.errors import UserError
 from anigan_jax.report import collect
 from anigan_jax.storage import metrics_file
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A run of a whole process, as that of test_cli (whose compilation it finds)."""
-    folder = tmp_path_factory.mktemp("report")
-    done = anigan("train", write_config(folder), "--workdir", folder / "run")
-    assert done.returncode == 0, done.stderr
-    return folder / "run"
-
-
 @pytest.fixture
 def run(trained, tmp_path):
     """A copy to write into."""
-    return Path(shutil.copytree(trained, tmp_path / "run"))
+    return trained("FULL").copy(tmp_path / "run").run
 
 
 def test_event_files(run, tmp_path, verb):
