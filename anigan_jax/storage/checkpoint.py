@@ -12,6 +12,7 @@ import hashlib
 import logging
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -38,7 +39,18 @@ from anigan_jax.storage.manifest import (
 
 __all__ = ["Found", "leaf_digests", "prune", "restore", "save", "steps", "verify"]
 
-logging.getLogger("absl").setLevel(logging.ERROR)
+# What goes wrong in Orbax's threads, `save` raises: it is told once, and not by them too.
+logging.getLogger("absl").setLevel(logging.CRITICAL)
+_unraisable = sys.unraisablehook
+
+
+def _quiet(unraisable) -> None:
+    # After a failed save, TensorStore's threads still answer to an event loop that is closed.
+    if str(unraisable.exc_value) != "Event loop is closed":
+        _unraisable(unraisable)
+
+
+sys.unraisablehook = _quiet
 
 
 class Found(NamedTuple):
