@@ -99,4 +99,4 @@ def test_quickstart_trains(installed, tmp_path):
         *size.split(), "--method.discriminator.base-channels", 4, cwd=tmp_path)  # fmt: skip
     lines = (tmp_path / "r/metrics.jsonl").read_text().splitlines()
     assert json.loads(lines[-1])["step"] == 4
-    assert list((tmp_path / "r/samples").iterdir())
+    assert list((tmp_path / "r/previews/samples").iterdir())
