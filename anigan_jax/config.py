@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from anigan_jax import intervals
 from anigan_jax.data.sources import Source
 from anigan_jax.errors import UserError
 from anigan_jax.optimizers import Optimizer
@@ -61,27 +62,32 @@ class MethodSettings:
 
 @dataclass(frozen=True)
 class Run:
-    """How long and where; none of this changes the numbers of a step."""
+    """How long and where; none of this changes the numbers of a step.
+
+    An `..._every` is a period or a list, in steps or in epochs (whole batches): '500',
+    '2 epochs', '1,5,10 epochs', '1,20,40 steps', '1, every 20 steps'. Each is due at the end of
+    the run too.
+    """
 
     epochs: int = 25
     """Length in epochs of the data (whole batches); `steps` overrides it."""
     steps: int = 0
     """Length in steps; 0: `epochs` decides."""
     steps_per_dispatch: int = 10
-    """At most this many steps in one dispatch; rounded down to divide the intervals."""
+    """At most this many steps in one dispatch; fewer where something is due before."""
     log_every: int = 1
     """Steps between lines of metrics.jsonl."""
-    sample_every: int = 500
-    """Steps between sample grids."""
-    checkpoint_every: int = 500
-    """Steps between checkpoints."""
+    sample_every: int | str = 500
+    """When sample grids are written."""
+    checkpoint_every: int | str = 500
+    """When checkpoints are written."""
     keep_checkpoints: int = 3
     """Newest checkpoints kept."""
-    keep_every: int = 0
-    """Checkpoints of steps that it divides are never deleted; 0: all but the newest are."""
-    evaluate_every: int = 0
-    """Steps between evaluations of what the run makes, a multiple of `checkpoint_every`; 0: none.
-    The checkpoint with the best KID is then kept."""
+    keep_every: int | str = 0
+    """When checkpoints are written that are never deleted; 0: all but the newest are deleted."""
+    evaluate_every: int | str = 0
+    """When what the run makes is evaluated, and a checkpoint written; 0: never. The checkpoint
+    with the best KID is then kept."""
     evaluate_n: int = 2000
     """Images of each evaluation; as many as are held out where those are fewer, so that the
     floor has the same number."""
@@ -130,11 +136,12 @@ class Config:
 
 
 def resolve(config: Config, images: int) -> Config:
-    """The config with its length and schedules in steps, not in epochs of `images` images."""
+    """The config with its length, intervals and schedules in steps, not in epochs of `images`."""
     per_epoch = images // config.batch_size
     steps = config.run.steps or config.run.epochs * per_epoch
     players = {name: o.in_steps(per_epoch) for name, o in config.optimizers.items()}
-    run = dataclasses.replace(config.run, steps=steps)
+    every = {n: intervals.in_steps(getattr(config.run, n), per_epoch) for n in intervals.SETTINGS}
+    run = dataclasses.replace(config.run, steps=steps, **every)
     return dataclasses.replace(config, optimizers=players, run=run)
 
 
@@ -325,27 +332,22 @@ def check(config: Config) -> None:
         ("run.devices", run.devices, 0),
         ("run.steps_per_dispatch", run.steps_per_dispatch, 1),
         ("run.log_every", run.log_every, 1),
-        ("run.sample_every", run.sample_every, 1),
-        ("run.checkpoint_every", run.checkpoint_every, 1),
         ("run.keep_checkpoints", run.keep_checkpoints, 1),
-        ("run.keep_every", run.keep_every, 0),
-        ("run.evaluate_every", run.evaluate_every, 0),
         ("run.evaluate_n", run.evaluate_n, 2),
         ("run.heartbeat_timeout", run.heartbeat_timeout, 3),
         ("run.stall_timeout", run.stall_timeout, 3),
     ):
         if value < low:
             faults.append(f"{path} is {value}; it must be at least {low}")
+    for name in intervals.SETTINGS:
+        value = getattr(run, name)
+        if told := intervals.fault(value, int(name in ("sample_every", "checkpoint_every"))):
+            faults.append(f"run.{name} is {value}; {told}")
     for path, number in _numbers("", to_json(config)):
         if not math.isfinite(number):
             faults.append(f"{path} is {number}; it must be a finite number")
     for player, settings in config.optimizers.items():
         faults += _optimizer_faults(f"optimizers.{player}", settings)
-    if run.evaluate_every > 0 and run.evaluate_every % max(run.checkpoint_every, 1):
-        faults.append(
-            f"run.evaluate_every {run.evaluate_every} is not a multiple of "
-            f"run.checkpoint_every {run.checkpoint_every}; checkpoints are evaluated"
-        )
     if run.steps == 0 and run.epochs == 0:
         faults.append("run.steps and run.epochs are both 0; set one")
     if config.ema_half_life and not config.method.has_generator:

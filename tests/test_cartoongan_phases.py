@@ -63,8 +63,8 @@ def test_phases_end_by_steps_and_by_epochs():
     [
         ({"content_steps": 4}, 4),
         ({"content_steps": 6}, 6),
-        ({"content_steps": 5}, 1),
-        ({"content_steps": 0, "content_epochs": 1}, 1),
+        ({"content_steps": 5}, 5),
+        ({"content_steps": 0, "content_epochs": 1}, 5),
         ({"content_steps": 12}, 6),
     ],
 )
@@ -78,6 +78,8 @@ def test_a_dispatch_does_not_reach_over_the_phases(config, pack, content, length
     made = Program(config, pack, method.constants(pack))
     assert made.length == length
     assert made.total == 24
+    ends = [chunk.end for chunk in made.chunks(0)]
+    assert {made.ends[0], 12, 24} <= set(ends)
 
 
 def test_absent_features_are_told_with_the_command_before_a_run_is_made(pack, tmp_path):

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from anigan_jax import intervals
 from anigan_jax.errors import MachineError, UserError
 from anigan_jax.storage import checkpoint
 from anigan_jax.storage import manifest as checkpoint_files
@@ -138,7 +139,7 @@ def test_the_manifest_names_every_leaf(tmp_path):
 
 def test_pruning_keeps_the_newest_and_those_of_a_history(tmp_path):
     folder = saved(tmp_path, (2, 3, 4, 5, 6))
-    checkpoint.prune(folder, keep=1, every=2)
+    checkpoint.prune(folder, keep=1, every=intervals.parse("2"))
     assert checkpoint.steps(folder) == [2, 4, 6]
     checkpoint.prune(folder, keep=2)
     assert checkpoint.steps(folder) == [4, 6]

@@ -19,7 +19,7 @@ ORDER = (
     ("runtime",),
     ("networks",),
     ("data",),
-    ("optimizers",),
+    ("optimizers", "intervals"),
     ("config",),
     ("config_file",),
     ("storage",),

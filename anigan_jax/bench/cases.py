@@ -108,7 +108,7 @@ def ours(config: Config, folder: Path, *, data: bool = True, form: str = "") -> 
     )
     config = dataclasses.replace(config, run=run)
     program = Program(config, pack, constants)
-    shared, step = program.shared, program.steps[-1]
+    shared, step = program.shared, program.step(len(program.method.phases) - 1, program.length)
     patches = contextlib.ExitStack()
     if not data:
         shared = {**shared, "data": parallel.replicate(_constant(program), program.devices)}

@@ -12,8 +12,9 @@ from anigan_jax import api
 from anigan_jax import config as configs
 from anigan_jax.cli.common import AsJson, RunDir, Trust
 from anigan_jax.errors import MachineError, UserError, printable
+from anigan_jax.intervals import Every, parse
 from anigan_jax.runtime import environment
-from anigan_jax.storage import manifest, run_dir
+from anigan_jax.storage import epochs, manifest, run_dir
 
 
 def replay(
@@ -93,8 +94,7 @@ def _best(run: Path) -> int | None:
 
 def _prune(run: Path, keep: int, best: int | None) -> list[int]:
     folder = run / "checkpoints"
-    # Runs of before had no such setting.
-    every = run_dir.read_run(run).get("config", {}).get("run", {}).get("keep_every", 0)
+    kept = _kept(run)
     with run_dir.lock(run):
         manifest.recover(folder)
         steps = manifest.steps(folder)
@@ -104,7 +104,19 @@ def _prune(run: Path, keep: int, best: int | None) -> list[int]:
         newest = next(whole, None)
         if steps and newest is None:
             raise UserError(f"no checkpoint in {folder} is whole, so none is deleted")
-        return manifest.prune(folder, keep, every, best, newest)
+        return manifest.prune(folder, keep, kept, best, newest)
+
+
+def _kept(run: Path) -> Every:
+    """The steps whose checkpoints are never deleted; runs of before had no such setting."""
+    setting = run_dir.read_run(run).get("config", {}).get("run", {}).get("keep_every", 0)
+    found = epochs.of_run(run)
+    try:
+        return parse(setting, found and found.steps)
+    except ValueError as error:
+        raise UserError(
+            f"{run} keeps its checkpoints by {setting!r}: {error}; so none is deleted"
+        ) from None
 
 
 def _look(folder: Path, best: int | None, verify: bool) -> dict:

@@ -21,6 +21,7 @@ import shutil
 from pathlib import Path
 
 from anigan_jax.errors import MachineError, UserError
+from anigan_jax.intervals import NEVER, Every
 
 SCHEMA = 2
 MANIFEST, DIGEST = "manifest.json", "manifest.sha256"
@@ -186,17 +187,17 @@ def delete(folder: Path, step: int) -> None:
     shutil.rmtree(gone, ignore_errors=True)
 
 
-def prune(folder: Path, keep: int, every: int = 0, *spared: int | None) -> list[int]:
+def prune(folder: Path, keep: int, every: Every = NEVER, *spared: int | None) -> list[int]:
     """Deletes all but the newest `keep` checkpoints, and what was left by kills.
 
-    Checkpoints of steps that `every` divides stay (0: none), and those `spared`.
+    Checkpoints of steps that `every` names stay, and those `spared`.
 
     Returns:
       The steps that were deleted.
     """
     recover(folder)
     old = steps(folder)[:-keep]
-    deleted = [s for s in old if s not in spared and not (every and s % every == 0)]
+    deleted = [step for step in old if step not in spared and not every.due(step)]
     for step in deleted:
         delete(folder, step)
     for path in leftovers(folder):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import itertools
 import json
 import math
 import shutil
@@ -13,7 +14,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from anigan_jax import rng
+from anigan_jax import intervals, rng
 from anigan_jax import state as states
 from anigan_jax.config import Config, fingerprint
 from anigan_jax.core import PyTree, TrainState
@@ -97,16 +98,16 @@ class Artifacts:
 
         Args:
           metrics: on the host, each of shape (length,).
-          seconds: None where they say nothing of the speed.
+          seconds: of a step; None where they say nothing of the speed.
         """
         self.check()
         line: dict = {}
-        length, batch = chunk.end - chunk.start, self.config.batch_size
-        for i in range(length):
+        batch = self.config.batch_size
+        for i in range(chunk.end - chunk.start):
             step = chunk.start + 1 + i
             if step % self.config.run.log_every:
                 continue
-            speed = math.nan if seconds is None else length * batch / seconds
+            speed = math.nan if seconds is None else batch / seconds
             values = {k: float(v[i]) for k, v in sorted(metrics.items()) if k != "fingerprint"}
             line = {
                 "step": step,
@@ -161,7 +162,7 @@ class Artifacts:
         run_dir.export_weights(self.workdir, self.config, state, constants)
         checkpoint.save(self.folder, at, state, {"config_sha256": fingerprint(self.config)})
         best, _ = self.evaluator.best() or (None, None)
-        checkpoint.prune(self.folder, run.keep_checkpoints, run.keep_every, best)
+        checkpoint.prune(self.folder, run.keep_checkpoints, self.program.intervals.keep, best)
         self.evaluator.saved()
 
     def check(self) -> None:
@@ -271,17 +272,18 @@ def size_of(like: PyTree) -> int:
     return sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(like))
 
 
-def check_space(config: Config, workdir: Path, shapes: TrainState, total: int) -> None:
-    """Refuses a run whose checkpoints do not fit on the disk.
+def check_space(config: Config, workdir: Path, shapes: TrainState) -> None:
+    """Refuses a run, its config resolved, whose checkpoints do not fit on the disk.
 
     Raises:
       UserError: there is less.
     """
-    run, one = config.run, size_of(shapes)
-    kept = math.lcm(run.keep_every, run.checkpoint_every)
-    history = total // kept if kept else 0
-    # The newest, the best, one in the making; and the exported networks, old and new.
-    most = min(run.keep_checkpoints, total // run.checkpoint_every + 1) + 2 + history
+    run, one, due = config.run, size_of(shapes), intervals.of(config.run)
+    newest = itertools.islice(due.checkpoint.up_to(run.steps), run.keep_checkpoints - 1)
+    kept = sum(1 for _ in due.keep.up_to(run.steps))
+    # The newest with that of the end, the best, one in the making; and the exported networks,
+    # old and new.
+    most = len(list(newest)) + 3 + kept
     have = len(checkpoint.steps(workdir / "checkpoints"))
     need = max(most - have, 2) * one + size_of((shapes.params, shapes.stats, shapes.ema)) * 2
     free = shutil.disk_usage(workdir).free

@@ -51,7 +51,8 @@ def train(
         # Everything that can refuse comes before the first file of the run is written.
         devices.choose_devices(config.run.devices, config.batch_size)
         rows(config, pack)
-        evaluator = online_eval.Evaluator(config, config.method.make(), pack, workdir)
+        resolved = resolve(config, len(pack.images))
+        evaluator = online_eval.Evaluator(resolved, config.method.make(), pack, workdir)
         if group.world > 1:
             processes.assert_equal(group, run_dir.facts_of(config, pack))
         with run_dir.lock(workdir) if group.is_primary else contextlib.nullcontext():
@@ -82,12 +83,13 @@ def _resume(
     constants = processes.broadcast_arrays(group, constants)
     shapes = abstract_state(config, config.method.make(), constants)
     folder, found = workdir / "checkpoints", None
-    total = resolve(config, len(pack.images)).run.steps
+    resolved = resolve(config, len(pack.images))
+    total = resolved.run.steps
     if group.is_primary:
         folder.mkdir(exist_ok=True)
         found = checkpoint.restore(folder, shapes)
         run_dir.same_run(config, workdir, found)
-        artifacts.check_space(config, workdir, shapes, total)
+        artifacts.check_space(resolved, workdir, shapes)
     at = processes.broadcast_json(group, found.step if found else 0)
     if group.is_primary:
         print("\n".join(_header(config, shapes, pack, workdir, at, total)), flush=True)
@@ -166,7 +168,7 @@ class Recorder:
 
     def __init__(self, program: Program, files: Artifacts | NoArtifacts, at: int, stop: Stop):
         self.program, self.files, self.stop = program, files, stop
-        self.first, self.clock, self.late, self.signal = at, time.monotonic(), None, 0
+        self.clock, self.late, self.signal, self.whole = time.monotonic(), None, 0, 0
 
     def __call__(self, chunk: Chunk, metrics: dict, health: Health, state: TrainState) -> bool:
         """Records a chunk that was dispatched; `state` is the one after it.
@@ -178,27 +180,32 @@ class Recorder:
           DivergedError: the state is not finite any more.
           MachineError: the devices do not agree, or a save failed.
         """
-        run, group, at = self.program.config.run, self.program.group, chunk.end
-        ended = at >= self.program.total
+        intervals, group, at = self.program.intervals, self.program.group, chunk.end
+        ended, timed = at >= self.program.total, chunk
+        if self.late and jax.default_backend() != "cpu":
+            # The one that is waited for here.
+            timed = self.late[0]
         self._settle(state)
         if jax.default_backend() == "cpu":
             # Collectives of queued dispatches deadlock XLA's CPU client.
             jax.block_until_ready(state)
         self._hear()
         now = time.monotonic()
-        seconds = None if self.stop.slept else now - self.clock
-        self.late = (chunk, metrics, health, seconds)
-        if at == self.first + 2 * self.program.length:
-            self.files.announce(now - self.clock)
+        seconds = (now - self.clock) / (timed.end - timed.start)
+        self.late = (chunk, metrics, health, None if self.stop.slept else seconds)
+        if at - chunk.start == self.program.length:
+            self.whole += 1
+            if self.whole == 2:
+                self.files.announce(seconds * self.program.length)
         self.clock, self.stop.slept = now, False
-        saves = bool(self.signal) or ended or at % run.checkpoint_every == 0
+        saves = bool(self.signal) or ended or intervals.checkpoint.due(at)
         if saves:
             self._settle(state)
             self._hear()
             group.at(at, self.files.saving)
             self.files.checkpoint(at, state, self._stop_for_files())
             self._hear()
-        shows = ended or at % run.sample_every == 0
+        shows = ended or intervals.sample.due(at)
         if shows:
             self.files.sample(at, state)
         if saves or shows:

@@ -16,6 +16,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from anigan_jax import intervals
 from anigan_jax.config import Config, Run
 from anigan_jax.core import Method, PyTree, TrainState
 from anigan_jax.data.dataset import Pack
@@ -36,7 +37,7 @@ class Evaluator:
     """Writes what is found of a run's checkpoints."""
 
     def __init__(self, config: Config, method: Method, pack: Pack, workdir: Path):
-        """Writes nothing yet.
+        """Writes nothing yet; `config` is resolved.
 
         Raises:
           UserError: the run cannot be evaluated as its settings ask.
@@ -45,7 +46,8 @@ class Evaluator:
         self.own = of_family(config, method, pack)
         self.network, self.panel = None, None
         self.file: metrics_file.MetricsFile | None = None
-        if config.run.evaluate_every:
+        self.intervals = intervals.of(config.run)
+        if self.intervals.evaluate:
             sample_quality.targets(method, pack)
             self.network = features.find(config.run.eval_network)
 
@@ -82,7 +84,7 @@ class Evaluator:
         """What is found of the state of a step; {} where none is due."""
         line: dict = {}
         # A signal makes checkpoints at other steps as well.
-        if self.own and (at % self.config.run.checkpoint_every == 0 or at >= self.total):
+        if self.own and (self.intervals.checkpoint.due(at) or at >= self.total):
             line |= self.own(state, self.constants)
         if self._due(at):
             line |= self.panel(_on_host(state), self.constants)
@@ -109,8 +111,7 @@ class Evaluator:
             self.file.close()
 
     def _due(self, at: int) -> bool:
-        every = self.config.run.evaluate_every
-        return bool(self.panel) and (at % every == 0 or at >= self.total)
+        return bool(self.panel) and (self.intervals.evaluate.due(at) or at >= self.total)
 
     def _write(self, line: dict) -> None:
         warnings = health.of_scores([*self.file.lines, line])

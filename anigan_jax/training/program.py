@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import collections
 import itertools
-import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from anigan_jax import intervals
 from anigan_jax.config import Config, resolve
 from anigan_jax.core import Health, Method, Phase, PyTree, TrainState
 from anigan_jax.data.dataset import Pack
@@ -45,10 +46,10 @@ class Program:
       data, constants: as `input.rows` and `MethodSettings.constants` give them.
       devices: of all processes.
       total: steps of the run.
-      length: steps of a dispatch.
+      length: steps of a dispatch, where nothing is due before its end; else it has one.
       shared: the arrays on the devices that every dispatch reads.
       abstract: shapes and types of the state.
-      steps: the function of each phase, of (state, shared, local), compiled once it has run.
+      intervals: when the run does what.
     """
 
     def __init__(
@@ -75,17 +76,9 @@ class Program:
         self.method: Method = config.method.make(axis)
         # Not up to `total` alone: a replay also repeats what a longer, resumed run added.
         self.ends = phase_ends(self.method.phases, sys.maxsize, images // config.batch_size)
-        changes = [end for end in self.ends if end < self.total]
-        marks = (run.sample_every, run.checkpoint_every, self.total, start, *changes)
-        self.length = largest_divisor(run.steps_per_dispatch, marks)
-        self.steps: list[Any] = [
-            devices.map_step(
-                step.make_super_step(config, self.method, phase, self.length, axis),
-                run.mapper,
-                self.devices,
-            )
-            for phase in self.method.phases
-        ]
+        self.intervals = intervals.of(run)
+        self.length = best_length(run.steps_per_dispatch, self._stretches(start, self.total))
+        self._steps: dict[tuple[int, int], Any] = {}
         self.data, self.constants = rows(config, pack), constants
         held = jax.tree.map(np.asarray, self.data) if run.input == "device" else {}
         self.shared = devices.replicate({"data": held, "constants": constants}, self.devices)
@@ -93,7 +86,7 @@ class Program:
         # Explicitly on the devices: no dispatch waits for a transfer.
         self.index = devices.split(self.own, self.devices)
         self.abstract = abstract_state(config, self.method, constants)
-        self._compiled: set[int] = set()
+        self._compiled: set[tuple[int, int]] = set()
 
     def initial(self) -> TrainState:
         """The state before the first step."""
@@ -102,24 +95,52 @@ class Program:
     def chunks(self, start: int, end: int | None = None) -> Iterator[Chunk]:
         """The dispatches from a step to the end of the run, or to another step."""
         last = self.total if end is None else end
-        steps = range(start, last, self.length)
-        for at, local in zip(steps, self._locals(start), strict=False):
+        spans = self._spans(start, last)
+        for (at, to), local in zip(spans, self._locals(start, last), strict=False):
             phase = next(i for i, over in enumerate(self.ends) if at < over)
-            yield Chunk(at, at + self.length, phase, local)
+            yield Chunk(at, to, phase, local)
 
-    def _locals(self, start: int) -> Iterator[dict]:
+    def _stretches(self, start: int, last: int) -> Iterator[tuple[int, int]]:
+        """(start, end) of the steps between two at which a dispatch must end."""
+        ends = (self.intervals.sample | self.intervals.checkpoint) | intervals.Every(
+            (*self.ends, self.total, last)
+        )
+        for end in ends.up_to(last, start):
+            yield start, end
+            start = end
+
+    def _spans(self, start: int, last: int) -> Iterator[tuple[int, int]]:
+        """(start, end) of each dispatch: whole ones, then single steps to what is due."""
+        for at, end in self._stretches(start, last):
+            whole = end - (end - at) % self.length
+            yield from ((step, step + self.length) for step in range(at, whole, self.length))
+            yield from ((step, step + 1) for step in range(whole, end))
+
+    def _locals(self, start: int, last: int) -> Iterator[dict]:
         if self.config.run.input == "device":
             while True:
                 yield {"device": self.index}
         reserved, count = step.draws_per_step(self.method), len(self.devices)
         for part in ahead(
             devices.split(
-                host_rows(self.config, self.data, at, self.length, reserved, count, self.own),
+                host_rows(self.config, self.data, at, to - at, reserved, count, self.own),
                 self.devices,
             )
-            for at in itertools.count(start, self.length)
+            for at, to in self._spans(start, last)
         ):
             yield {"device": self.index, "rows": part}
+
+    def step(self, phase: int, length: int) -> Any:
+        """The function of a phase, (state, shared, local) -> ..., for dispatches of `length`."""
+        if (phase, length) not in self._steps:
+            axis = devices.axis_of(self.devices)
+            made = self.method.phases[phase]
+            self._steps[phase, length] = devices.map_step(
+                step.make_super_step(self.config, self.method, made, length, axis),
+                self.config.run.mapper,
+                self.devices,
+            )
+        return self._steps[phase, length]
 
     def run(
         self, state: TrainState, chunk: Chunk, stop: int = 0
@@ -130,24 +151,26 @@ class Program:
           stop: a signal that the other processes are to hear of; 0: none.
 
         Returns:
-          (state, metrics of shape (length,), `Health`); not waited for.
+          (state, metrics of shape (steps of the chunk,), `Health`); not waited for.
         """
         local = chunk.local
         if len(self.own) < len(self.devices):
             # The processes must stop at one step: each hears of it from the dispatch.
             local = {**local, "stop": devices.split(np.full_like(self.own, stop), self.devices)}
-        if chunk.phase not in self._compiled:
+        kind = chunk.phase, chunk.end - chunk.start
+        if kind not in self._compiled:
             self._compile(state, chunk, local)
         self.group.at(chunk.start, "step")
-        state, (metrics, health) = self.steps[chunk.phase](state, self.shared, local)
+        state, (metrics, health) = self.step(*kind)(state, self.shared, local)
         return state, metrics, health
 
     def _compile(self, state: TrainState, chunk: Chunk, local: dict) -> None:
-        self._compiled.add(chunk.phase)
+        kind = chunk.phase, chunk.end - chunk.start
+        self._compiled.add(kind)
         self.group.at(chunk.start, "compile")
         name = self.method.phases[chunk.phase].name
         self.report(f"compiling the steps of phase {name!r}: up to a few minutes the first time")
-        self.steps[chunk.phase] = self.steps[chunk.phase].lower(state, self.shared, local).compile()
+        self._steps[kind] = self.step(*kind).lower(state, self.shared, local).compile()
         environment.release_host_memory()
         # Collectives give up before a slow compilation ends.
         self.group.barrier()
@@ -165,7 +188,19 @@ def phase_ends(phases: tuple[Phase, ...], total: int, per_epoch: int) -> list[in
     return found
 
 
-def largest_divisor(most: int, marks) -> int:
-    """The largest number up to `most` that divides every mark."""
-    common = math.gcd(*marks)
-    return max(n for n in range(1, most + 1) if common % n == 0)
+def best_length(most: int, stretches: Iterable[tuple[int, int]]) -> int:
+    """The steps of a dispatch, up to `most`, that give the fewest dispatches.
+
+    What it leaves of a stretch (start, end) are single steps, which are compiled too: only
+    where that halves the dispatches.
+    """
+    # They repeat: the first tell.
+    first = itertools.islice(stretches, 10_000)
+    counts = collections.Counter(end - start for start, end in first)
+
+    def dispatches(length: int) -> int:
+        singles = sum(n * (steps % length) for steps, n in counts.items())
+        whole = sum(n * (steps // length) for steps, n in counts.items())
+        return (whole + singles) * (2 if singles else 1)
+
+    return min(range(most, 0, -1), key=dispatches)

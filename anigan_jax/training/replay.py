@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from pathlib import Path
 
 import jax
@@ -48,8 +49,9 @@ def _replay(
     ledger, last = dict(map(tuple, shared[0])), shared[1]
     saved = {int(step): leaves for step, leaves in shared[2].items()}
     constants = run_dir.constants_of(workdir)
-    # Intervals of one step: each fingerprint and each checkpoint is compared.
-    program = Program(config, pack, constants, 1, group)
+    # Dispatches of one step: each fingerprint and each checkpoint is compared.
+    alone = dataclasses.replace(config.run, steps_per_dispatch=1)
+    program = Program(dataclasses.replace(config, run=alone), pack, constants, 0, group)
     state = devices.replicate(program.initial(), program.devices)
     now = f"{int(artifacts.fingerprint_of(devices.local(state))):08x}"
     chunks = program.chunks(0, last)
