@@ -295,7 +295,9 @@ def _intervals(training: Training, budget: Budget, judge: str, steps: int) -> It
         return ",".join(map(str, found)) + ","
 
     yield from ("--run.steps", str(steps))
-    yield from ("--run.checkpoint-every", str(max(1, steps // 4)))
+    quarter = max(1, steps // 4)
+    # Whole dispatches, so that no single steps have to be compiled beside them.
+    yield from ("--run.checkpoint-every", str(quarter - quarter % 10 or quarter))
     yield from ("--run.sample-every", listed((*training.shown, training.parts)))
     if training.kept:
         yield from ("--run.keep-every", listed(training.kept))

@@ -41,7 +41,7 @@ def _cartoon(name: str, *flags: str) -> Training:
         "tsinghua_cartoongan",
         images=PHOTOS * CARTOON_EPOCHS,
         parts=CARTOON_EPOCHS,
-        small=(3_000, 4),
+        small=(3_200, 4),
         speed=(6, 20),
         flags=("--data.edges", *IN_STEPS, *flags),
         scheduled=(*_drops(CARTOON_DROPS), ("method.content-steps", CONTENT)),
