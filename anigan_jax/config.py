@@ -140,8 +140,10 @@ def resolve(config: Config, images: int) -> Config:
     per_epoch = images // config.batch_size
     steps = config.run.steps or config.run.epochs * per_epoch
     players = {name: o.in_steps(per_epoch) for name, o in config.optimizers.items()}
-    every = {n: intervals.in_steps(getattr(config.run, n), per_epoch) for n in intervals.SETTINGS}
-    run = dataclasses.replace(config.run, steps=steps, **every)
+    changes: dict[str, Any] = {"steps": steps}
+    for name in intervals.SETTINGS:
+        changes[name] = intervals.in_steps(getattr(config.run, name), per_epoch)
+    run = dataclasses.replace(config.run, **changes)
     return dataclasses.replace(config, optimizers=players, run=run)
 
 

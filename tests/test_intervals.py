@@ -79,7 +79,8 @@ def test_no_other_types(tmp_path):
 
 def test_settings_come_from_the_command_line_and_from_json():
     words = ["--run.sample-every", "1,5,10 epochs", "--run.keep-every=2epochs"]
-    config = config_file.override(FULL, [*words, "--run.checkpoint-every", "4"], "")
+    judged = ["--run.evaluate-every", "5"]
+    config = config_file.override(FULL, [*words, "--run.checkpoint-every", "4", *judged], "")
     configs.check(config)
     assert (config.run.sample_every, config.run.keep_every) == ("1,5,10 epochs", "2epochs")
     assert config.run.checkpoint_every == 4
@@ -88,8 +89,8 @@ def test_settings_come_from_the_command_line_and_from_json():
     resolved = configs.resolve(config, 8 * 7 + 3).run
     assert (resolved.sample_every, resolved.keep_every) == ("7,35,70", 14)
     due = intervals.of(resolved)
-    # What is kept is saved too.
-    assert list(due.checkpoint.up_to(16)) == [4, 8, 12, 14, 16]
+    # What is kept or evaluated is saved too.
+    assert list(due.checkpoint.up_to(16)) == [4, 5, 8, 10, 12, 14, 15, 16]
     with pytest.raises(ValueError, match="epochs"):
         intervals.of(config.run)
 

@@ -15,6 +15,7 @@ from anigan_jax.errors import MachineError, UserError, printable
 from anigan_jax.intervals import Every, parse
 from anigan_jax.runtime import environment
 from anigan_jax.storage import epochs, manifest, run_dir
+from anigan_jax.storage.epochs import Epochs
 
 
 def replay(
@@ -74,8 +75,9 @@ def checkpoints(
         environment.prepare("cpu")
     folder, best = run / "checkpoints", _best(run)
     deleted = None if prune is None else _prune(run, prune, best)
-    found = {**_look(folder, best, verify), "deleted": deleted}
-    print(jsons.dumps(found, indent=1) if json else _text(found))
+    known = epochs.of_run(run)
+    found = {**_look(folder, best, verify, known), "deleted": deleted}
+    print(jsons.dumps(found, indent=1) if json else _text(found, known))
     return int(any(one["faults"] or one["newer"] for one in found["checkpoints"]))
 
 
@@ -119,7 +121,7 @@ def _kept(run: Path) -> Every:
         ) from None
 
 
-def _look(folder: Path, best: int | None, verify: bool) -> dict:
+def _look(folder: Path, best: int | None, verify: bool, known: Epochs | None) -> dict:
     """What is there; `faults` is None where nothing was verified, `newer` says why not."""
     found = []
     for step, path in sorted(manifest.places(folder).items()):
@@ -127,7 +129,8 @@ def _look(folder: Path, best: int | None, verify: bool) -> dict:
         # The run goes on and has deleted it.
         if path.exists():
             size = _size(path)
-            told = {"step": step, "bytes": size, "best": step == best}
+            at = {"step": step, "epoch": known and known.at(step)}
+            told = {**at, "bytes": size, "best": step == best}
             found.append({**told, "faults": faults, "newer": newer})
     return {
         "folder": str(folder),
@@ -160,7 +163,7 @@ def _size(path: Path) -> int:
     return total
 
 
-def _text(found: dict) -> str:
+def _text(found: dict, known: Epochs | None) -> str:
     lines = [printable(found["folder"])]
     for one in found["checkpoints"]:
         marks = ["best"] if one["best"] else []
@@ -171,7 +174,8 @@ def _text(found: dict) -> str:
         if one["newer"] is not None:
             marks.append(f"NOT READ: {one['newer']}")
         marks = printable(", ".join(marks))
-        lines.append(f"  step {one['step']:>9}  {_told(one['bytes'])}  {marks}".rstrip())
+        epoch = f"  {known.label(one['step']):11}" if known else ""
+        lines.append(f"  step {one['step']:>9}{epoch}  {_told(one['bytes'])}  {marks}".rstrip())
     for title, kind in (("damaged, set aside", "set_aside"), ("left by a kill", "leftovers")):
         for one in found[kind]:
             lines.append(f"  {title}: {printable(one['name'])}  {_told(one['bytes']).strip()}")

@@ -61,6 +61,14 @@ def at_least(flag: str, value: int, low: int) -> None:
         raise UserError(f"{flag} is {value}; it must be at least {low}")
 
 
+def epochs_of(flag: str, text: str) -> list[int]:
+    """Epochs that a flag lists, '1,5,10'."""
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isdecimal() and int(word) for word in words):
+        raise UserError(f"{flag} {text!r} is not a list of epochs, such as 1,5,10")
+    return [int(word) for word in words]
+
+
 def settings(name: str, overrides: Sequence[str], prog: str) -> Config:
     """A config by name or path, overridden."""
     config = config_file.load(name)

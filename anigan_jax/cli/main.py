@@ -26,7 +26,7 @@ GROUPS = {
         *("translate", "compare", "kernels"),
     ),
     "data": ("import", "check"),
-    "how good it is": ("evaluate", "accuracy", "probe", "report", "sweep"),
+    "how good it is": ("evaluate", "accuracy", "probe", "report", "epochs", "sweep"),
     "proof": ("replay", "checkpoints"),
     "the five reports": ("reproduce",),
     "networks and speed": ("describe", "weights", "bench"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json as jsons
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,10 +10,12 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from anigan_jax.cli.common import Trust
+from anigan_jax.cli import common
+from anigan_jax.cli.common import AsJson, RunDir, Trust
 from anigan_jax.errors import UserError, printable
-from anigan_jax.report import collect, page
+from anigan_jax.report import by_epoch, collect, page
 from anigan_jax.report import tensorboard as events
+from anigan_jax.report.table import as_text
 from anigan_jax.runtime import environment
 
 
@@ -51,6 +54,24 @@ def report(
         for one, name in zip(run, names, strict=True):
             print(printable(events.write(one, tensorboard / name)))
     print(f"{printable(out)}  ({out.stat().st_size / 1e6:.1f} MB)")
+    return 0
+
+
+def epochs(
+    run: RunDir,
+    *,
+    at: Annotated[str, arg(metavar="EPOCH,EPOCH")] = "",
+    json: AsJson = False,
+) -> int:
+    """A table by epoch: mean losses of G and D, mean scores of real and fake images.
+
+    Args:
+      at: which epochs, such as 1,5,10; without: those at which checkpoints are kept, else
+        1,5,10,15,20,25, as far as they are completed.
+    """
+    collect.recorded(run)
+    found = by_epoch.epoch_means(run, common.epochs_of("--at", at) if at else None)
+    print(jsons.dumps(found, indent=1) if json else as_text([by_epoch.table(found)]))
     return 0
 
 

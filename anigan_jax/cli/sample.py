@@ -1,19 +1,23 @@
-"""Pictures of a run: new images, paths between them, tables of words, kernels."""
+"""Pictures of a run: new images, paths between them, tables of words, histories, kernels."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-from tyro.conf import UseAppendAction, arg
+from tyro.conf import Positional, UseAppendAction, arg
 
 from anigan_jax import api
-from anigan_jax.cli.common import Checkpoint, RunDir, Seed, Trust, at_least
+from anigan_jax.cli.common import Checkpoint, RunDir, Seed, Trust, at_least, epochs_of
 from anigan_jax.data import captions
 from anigan_jax.errors import UserError
-from anigan_jax.sampling import grids
+from anigan_jax.sampling import grids, photos
+from anigan_jax.sampling import history as histories
 from anigan_jax.sampling import prompts as texts
+from anigan_jax.storage import images
+from anigan_jax.storage.run_dir import out_dir
 
 Prompts = Annotated[tuple[str, ...], UseAppendAction, arg(metavar="TEXT")]
 
@@ -91,30 +95,68 @@ def table(
 
 def history(
     run: RunDir,
+    photo: Annotated[
+        tuple[Path, ...], Positional, arg(metavar="PHOTO", help="what a translation shows")
+    ] = (),
     *,
-    prompt: Annotated[str, arg(metavar="TEXT")],
     n: int = 4,
+    prompt: Prompts = (),
+    direction: Literal["ab", "ba"] = "ab",
     columns: int = 10,
+    epochs: Annotated[str, arg(metavar="EPOCH,EPOCH")] = "",
     seed: Seed = 0,
     checkpoint: Checkpoint = "latest",
     trust: Trust = False,
 ) -> int:
-    """One prompt at each checkpoint that the run has kept.
+    """The same latents, prompts or photos at each kept checkpoint; exit code 1 where a photo
+    cannot be used.
 
     Args:
+      n: latents; of each prompt, where there are some; held-out photos, where none is given.
       prompt: what to draw, such as 'blue hair red eyes'.
-      n: latents.
-      columns: at most so many checkpoints.
+      direction: of a translation; ab: from photo to anime.
+      columns: at most so many checkpoints, up to that of --checkpoint.
+      epochs: checkpoints of these epochs instead, such as 5,20,40.
     """
     at_least("--n", n, 1)
     at_least("--columns", columns, 2)
     at_least("--seed", seed, 0)
-    (wanted,) = _prompts([prompt])
+    photos.check(list(photo), photos.Cropping())
+    asked, complete = _prompts(prompt), True
+    wanted = epochs_of("--epochs", epochs) if epochs else []
     trained = api.load(run, checkpoint, trust=trust)
-    texts.need_texts(trained.model)
-    models = (trained.at(step).model for step in texts.pick_steps(run, columns))
-    print(texts.history(models, run, wanted, n, seed))
-    return 0
+    model, name = trained.model, f"seed_{seed}{texts.suffix(asked)}"
+    if photo or (model.method.translate and not asked):
+        photos.need_direction(model.method, direction)
+        shown, complete = _photos(trained, photo, direction, n)
+        rows = histories.of_photos(model, shown, direction)
+        name = direction
+    elif asked:
+        rows = histories.of_prompts(model, asked, n, seed)
+    else:
+        rows = histories.of_latents(model, n, seed)
+    steps = histories.of_epochs(run, wanted) or histories.pick_steps(run, columns, trained.step)
+    page = histories.page((trained.at(step).model for step in steps), rows, run)
+    path = out_dir(run, "history") / f"step_{steps[-1]:09d}_{name}.png"
+    print(images.save_image(page, path))
+    return 0 if complete else 1
+
+
+def _photos(trained: api.Trained, given: tuple[Path, ...], direction: str, n: int):
+    """Photos of the command line, (N, S, S, 3) uint8; else the first `n` that are held out.
+
+    Returns:
+      The photos, and whether all that were given can be used.
+    """
+    size = trained.config.method.size
+    if given:
+        found = photos.gather(list(given), photos.Cropping(), size)
+        for finding in found.left_out:
+            print(f"left out: {photos.reason(finding)}", file=sys.stderr)
+        return found.images[size], not found.left_out
+    pack = api.data_of(trained.config)
+    held = pack.named("test" if pack.has("test") else "train", direction[0].upper())
+    return pack.part(held)[:n], True
 
 
 def kernels(run: RunDir, *, checkpoint: Checkpoint = "latest", trust: Trust = False) -> int:

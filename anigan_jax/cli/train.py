@@ -19,7 +19,7 @@ from anigan_jax.errors import UserError
 from anigan_jax.perceptual import store
 from anigan_jax.report import files
 from anigan_jax.runtime import processes, signals
-from anigan_jax.storage import manifest, metrics_file, run_dir
+from anigan_jax.storage import epochs, manifest, metrics_file, run_dir
 
 
 def train(
@@ -183,11 +183,13 @@ def _scores(workdir: Path) -> None:
     if not scores:
         return
     floor = json.loads(protocol.read_text())["floor"] if protocol.exists() else {}
-    print(f"judged at step {scores[-1]['step']}:")
+    known = epochs.of_run(workdir)
+    print(f"judged at {epochs.named(scores[-1]['step'], known)}:")
     for name, value in scores[-1].items():
         if isinstance(value, float):
             real = f"   real held-out images {floor[name]:.4f}" if name in floor else ""
             print(f"  {name:31} {value:9.4f}{real}")
     if best.exists():
         found = json.loads(best.read_text())
-        print(f"  best KID {found['kid']:.4f} at step {found['step']}; that checkpoint is kept")
+        at = epochs.named(found["step"], known)
+        print(f"  best KID {found['kid']:.4f} at {at}; that checkpoint is kept")

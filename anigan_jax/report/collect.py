@@ -13,15 +13,16 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from anigan_jax.errors import UserError
-from anigan_jax.report import files, tables
+from anigan_jax.report import by_epoch, files, tables
 from anigan_jax.report.files import read_json, reading
 from anigan_jax.report.series import series
-from anigan_jax.storage import metrics_file, safetensors
+from anigan_jax.report.table import Table
+from anigan_jax.storage import epochs, metrics_file, safetensors
 from anigan_jax.storage.metrics_file import spaced
 
 # Points of a judged metric; more than a run will ever have.
 MOST_SCORES = 500
-NO_METRIC = ("step", "images_seen", "fingerprint", "warnings")
+NO_METRIC = ("step", "images_seen", "epoch", "fingerprint", "warnings")
 
 
 def labels(runs: list[Path]) -> list[str]:
@@ -95,6 +96,8 @@ def collect(run: Path, label: str, looked: dict | None = None) -> dict:
         "step": last["step"],
         "of": steps if steps and steps >= last["step"] else None,
         "images_seen": last.get("images_seen"),
+        "epochs": epochs.of_run(run),
+        "by_epoch": _by_epoch(run),
         "seconds": seconds(lines),
         "written": _written(run / "metrics.jsonl"),
         "curves": curves(lines),
@@ -109,6 +112,13 @@ def collect(run: Path, label: str, looked: dict | None = None) -> dict:
         "ledger": ledger(lines, about["config"]["run"]["log_every"], looked["checked"]),
         "left_out": looked["left_out"] + ([] if lines else ["no step has been logged yet"]),
     }
+
+
+def _by_epoch(run: Path) -> list[Table]:
+    """The table by epoch; [] before the first epoch's end, or of a run of unknown epochs."""
+    known = epochs.of_run(run) and (run / "metrics.jsonl").exists()
+    found = by_epoch.epoch_means(run) if known else {"epochs": []}
+    return [by_epoch.table(found)] if found["epochs"] else []
 
 
 def lines_of(path: Path) -> list[dict]:

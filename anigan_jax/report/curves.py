@@ -30,13 +30,15 @@ PANELS = {
 def curves(metrics: list[dict], folder: Path) -> list[Path]:
     """losses.png, scores.png, and terms.png where losses have parts.
 
-    Raw values are faint, running means bold.
+    Raw values are faint, running means bold. Epochs stand above, steps below.
     """
     # Imported here: matplotlib takes longer to start than the command line.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     written = []
+    # Epochs of a step; runs of before have none.
+    share = next((m["epoch"] / m["step"] for m in reversed(metrics) if m.get("epoch")), None)
     parts = {key for line in metrics for key in line if key.startswith("loss/")} - set(PLAYERS)
     for name, keys in {**PANELS, "terms": sorted(parts)}.items():
         figure = Figure(figsize=(9, 5), dpi=100, layout="constrained")
@@ -60,6 +62,9 @@ def curves(metrics: list[dict], folder: Path) -> list[Path]:
         axes.set_ylim((0, 1) if shares else margins)
         axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
         axes.set_xlabel("step")
+        if share:
+            top = axes.secondary_xaxis("top", functions=(lambda x: x * share, lambda x: x / share))
+            top.set_xlabel("epoch")
         axes.grid(alpha=0.3)
         path = folder / f"{name}.png"
         canvas = FigureCanvasAgg(figure)

@@ -16,6 +16,7 @@ from anigan_jax.errors import UserError
 from anigan_jax.metrics.feature_scores import label
 from anigan_jax.report import collect, files
 from anigan_jax.report.table import cell, environment
+from anigan_jax.storage import epochs
 from anigan_jax.storage.metrics_file import spaced
 
 ASSETS = Path(__file__).parent / "assets"
@@ -48,13 +49,17 @@ def write(runs: list[dict], path: Path) -> list[str]:
     views = [{**_view(run, share, missing), "index": i} for i, run in enumerate(runs)]
     data = {
         "runs": [
-            {k: run[k] for k in ("label", "curves", "scores", "warnings", "slides")}
+            {
+                **{k: run[k] for k in ("label", "curves", "scores", "warnings", "slides")},
+                "epochs": run["epochs"] and run["epochs"]._asdict(),
+            }
             for run in views
         ],
         "charts": charts(runs),
     }
     scripts = [_asset("uplot/uPlot.iife.min.js"), _asset("report.js")]
     environment().filters |= {"short": short, "duration": duration, "breakable": breakable}
+    environment().filters["named"] = epochs.named
     page = (
         environment()
         .get_template("report.html")
@@ -205,6 +210,7 @@ def sections(views: list[dict], drawn: list[dict]) -> list[tuple[str, str]]:
         for name, title, there in (
             ("training", "Over the training", some(lambda v: v["slides"]["steps"] or v["real"])),
             ("curves", "Curves", any(c["section"] == "curves" for c in drawn)),
+            ("epochs", "By epoch", some(lambda v: v["by_epoch"])),
             ("scores", "Evaluated checkpoints", any(c["section"] == "scores" for c in drawn)),
             ("warnings", "Warnings", some(lambda v: v["warnings"])),
             *outputs,

@@ -22,7 +22,9 @@ class Progress:
     def update(self, step: int, line: dict) -> None:
         """Shows a metrics line at a step."""
         keys = ("loss/g", "loss/d", "images_per_sec")
-        text = "  ".join(f"{k} {line[k]:.3g}" for k in keys if line.get(k) is not None)
+        shown = [f"epoch {line['epoch']:.2f}"] if "epoch" in line else []
+        shown += [f"{k} {line[k]:.3g}" for k in keys if line.get(k) is not None]
+        text = "  ".join(shown)
         if self.bar:
             self.bar.set_postfix_str(text, refresh=False)
             self.bar.update(step - self.step)

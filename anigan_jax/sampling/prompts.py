@@ -1,10 +1,9 @@
-"""Pictures of text GANs: prompts, the table of colors, paths between texts, a history."""
+"""Pictures of text GANs: prompts, the table of colors, paths between texts."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +14,7 @@ from anigan_jax.data.captions import Prompt
 from anigan_jax.data.labels import EYES, HAIR
 from anigan_jax.errors import UserError
 from anigan_jax.sampling.grids import Model, generated, latents, stem
-from anigan_jax.storage import checkpoint
 from anigan_jax.storage import images as record
-from anigan_jax.storage.metrics_file import spaced
 from anigan_jax.storage.run_dir import out_dir
 
 
@@ -125,30 +122,6 @@ def between(model: Model, run: Path, ends: list[Prompt], rows: int, frames: int,
     columns = [full[0].text, *[""] * 8, full[1].text]
     page = record.table(draw(10), [""] * rows, columns)
     return [gif, record.save_image(page, folder / f"{name}.png")]
-
-
-def history(models: Iterable[Model], run: Path, prompt: Prompt, n: int, seed: int) -> Path:
-    """One prompt over the training, a column for each checkpoint (SJTU, figure 3).
-
-    Args:
-      models: of growing steps.
-    """
-    columns, steps = [], []
-    for model in models:
-        images, _ = ask(model, [prompt], n, seed)
-        columns.append(images[0])
-        steps.append(f"{int(model.state.step):,}")
-    page = record.table(np.stack(columns, axis=1), [prompt.text, *[""] * (n - 1)], steps)
-    name = f"{stem(model.state, seed)}{suffix([prompt])}.png"
-    return record.save_image(page, out_dir(run, "history") / name)
-
-
-def pick_steps(run: Path, most: int) -> list[int]:
-    """At most `most` of a run's checkpoints, the first and the last among them."""
-    have = checkpoint.steps(run / "checkpoints")
-    if not have:
-        raise UserError(f"{run} holds no checkpoint yet")
-    return [have[i] for i in spaced(len(have), most)]
 
 
 def one_text(model: Model, prompts: list[Prompt], seed: int) -> np.ndarray | None:

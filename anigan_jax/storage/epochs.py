@@ -33,6 +33,11 @@ class Epochs(NamedTuple):
         return f"epoch {self.at(step):.2f}" if rest else f"epoch {whole}"
 
 
+def named(step: int, epochs: Epochs | None) -> str:
+    """'step 1,950 (epoch 5)'; without the epoch where it is not known."""
+    return f"step {step:,}" + (f" ({epochs.label(step)})" if epochs else "")
+
+
 def of_run(run: Path) -> Epochs | None:
     """The epochs of a run directory; None where it does not say what it learns from."""
     try:

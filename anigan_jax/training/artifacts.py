@@ -24,6 +24,7 @@ from anigan_jax.report.curves import curves
 from anigan_jax.runtime import devices, progress
 from anigan_jax.runtime.signals import Stop
 from anigan_jax.storage import atomic, checkpoint, images, metrics_file, run_dir
+from anigan_jax.storage.epochs import Epochs
 from anigan_jax.training import health, online_eval
 from anigan_jax.training.input import rows
 from anigan_jax.training.online_eval import Evaluator
@@ -73,6 +74,7 @@ class Artifacts:
         """Opens the files of a run that goes on from step `at`."""
         self.program, self.workdir, self.evaluator = program, workdir, evaluator
         self.config, self.folder = program.config, workdir / "checkpoints"
+        self.epochs = Epochs(len(pack.images), self.config.batch_size)
         self.draw = previewer(program, pack)
         # Before the first checkpoint a run starts over, its line of step 0 too.
         self.metrics = metrics_file.MetricsFile(workdir / "metrics.jsonl", at or -1, health.WINDOW)
@@ -112,6 +114,7 @@ class Artifacts:
             line = {
                 "step": step,
                 "images_seen": step * batch,
+                "epoch": self.epochs.at(step),
                 **values,
                 "images_per_sec": round(speed, 2),
                 "fingerprint": f"{int(metrics['fingerprint'][i]):08x}",

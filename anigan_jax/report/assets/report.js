@@ -17,6 +17,17 @@
     return String(Number(v.toPrecision(4)));
   };
 
+  /* Runs of the same data and batches have the same epochs, and share an axis with them. */
+  const [shared] = data.runs.map((run) => run.epochs);
+  const alike = (e) => e && shared && e.images === shared.images && e.batch_size === shared.batch_size;
+  const common = data.runs.every((run) => alike(run.epochs)) ? shared : null;
+  const epoch = (step, of) => {
+    const whole = Math.floor(of.images / of.batch_size);
+    return `epoch ${step % whole ? ((step * of.batch_size) / of.images).toFixed(2) : step / whole}`;
+  };
+  const below = (step) => (common ? `${number.format(step)}\n${epoch(step, common)}` : number.format(step));
+  const named = (step, of) => `step ${number.format(step)}${of ? ` (${epoch(step, of)})` : ""}`;
+
   /* Charts. A curve is three series: the running mean, and the lowest and highest logged values. */
   const charts = [];
   const faint = (color, share) => color + Math.round(share * 255).toString(16).padStart(2, "0");
@@ -165,7 +176,7 @@
         else for (let j = row.length - 1; j >= 0 && value == null; j--) value = row[j];
         output.textContent = told(value);
       });
-      place.textContent = `step ${number.format(values[0][at ?? values[0].length - 1])}`;
+      place.textContent = named(values[0][at ?? values[0].length - 1], common);
     }
 
     const outputs = [];
@@ -241,12 +252,12 @@
         width: box.clientWidth,
         height: 210,
         legend: { show: false },
-        padding: [10, 24, 0, 0],
+        padding: [10, common ? 40 : 24, 0, 0],
         scales: { x: { time: false, range: (u, a, b) => (a == null || a === b || (a === steps[0] && b === steps[steps.length - 1])
             ? [whole.min, whole.max] : [a, b]) },
           y: { distr: state.log ? 3 : 1, range: limits } },
         axes: [
-          { ...axis, values: (u, splits) => splits.map((v) => number.format(v)), space: 70, size: 32 },
+          { ...axis, values: (u, splits) => splits.map(below), space: 80, size: common ? 48 : 32 },
           { ...axis, size: (u, words) => 14 + 7 * Math.max(2, ...(words || []).map((w) => (w || "").length)), gap: 4,
             values: (u, splits) => splits.map((v) => (v == null ? "" : told(v))),
             ...(state.log ? { filter: (u, splits) => sparse(u, splits) } : {}) },
@@ -313,7 +324,7 @@
     function show() {
       const step = steps[slider.value];
       const last = steps[steps.length - 1];
-      place.textContent = `step ${number.format(step)}`;
+      place.textContent = named(step, common);
       slider.setAttribute("aria-valuetext", `step ${number.format(step)} of ${number.format(last)}`);
       /* Beside a translation the real images of its target. */
       const target = /_to_b$/.test(panel) ? "real_b" : "real";
@@ -334,7 +345,7 @@
         if (image.src !== found.at[near]) image.src = found.at[near];
         image.width = found.width * Math.max(1, Math.floor(530 / found.width));
         image.alt = `${found.title} of ${run.label} at step ${number.format(near)}`;
-        caption.textContent = `${found.title}, step ${number.format(near)}`;
+        caption.textContent = `${found.title}, ${named(near, run.epochs)}`;
       }
     }
     function stop() {
