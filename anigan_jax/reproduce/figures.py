@@ -13,7 +13,7 @@ from anigan_jax.data import captions
 from anigan_jax.errors import UserError
 from anigan_jax.report import files
 from anigan_jax.reproduce.plan import Picture, Planned, Show, Work
-from anigan_jax.sampling import grids, photos, prompts
+from anigan_jax.sampling import grids, history, photos, prompts
 from anigan_jax.storage import images as record
 
 SEED = 0
@@ -102,40 +102,49 @@ def strip(
 ) -> Iterator[Picture]:
     """One latent (or prompt) a row, one kept part of the report a column."""
     planned = work.run(name)
-    columns, steps = [], sorted({planned.at(part): part for part in parts}.items())
-    for step, _ in steps:
-        model = api.load(planned.folder, step).model
-        if model.texts:
-            asked = captions.read_prompts(list(texts), "prompts")
-            made, _ = prompts.ask(model, asked, 1, SEED)
-            columns.append(made[:, 0])
-        else:
-            columns.append(grids.generated(model, grids.latents(model.method, ROWS, SEED)))
-    labels = [f"{part:,}" for _, part in steps]
-    rows = list(texts) or [""] * ROWS
-    sheet = record.table(np.stack(columns, axis=1), rows, labels)
-    path = _save(work, sheet, f"{name}_strip")
+    steps = {planned.at(part): f"{part:,}" for part in reversed(parts)}
+    model = loaded(planned).model
+    if texts:
+        asked, _ = _understood(model, texts)
+        rows = history.of_prompts(model, asked, 1, SEED)
+    else:
+        rows = history.of_latents(model, ROWS, SEED)
+    models = (api.load(planned.folder, step).model for step in sorted(steps))
+    columns = [rows.draw(one._replace(method=model.method)) for one in models]
+    names = [steps[step] for step in sorted(steps)]
+    sheet = record.table(np.stack(columns, axis=1), rows.labels, names)
     caption = f"{name}: columns are {planned.training.unit}s of the report"
-    yield work.picture(path, caption)
+    yield work.picture(_save(work, sheet, f"{name}_strip"), caption)
 
 
 @show
 def prompted(work: Work, name: str, title: str, texts: Sequence[str], n: int = 4):
     """A row of images for each prompt; those that the run does not understand are named."""
-    planned = work.run(name)
-    model, asked, unknown = loaded(planned).model, [], []
+    model = loaded(work.run(name)).model
+    asked, unknown = _understood(model, texts)
+    made, _ = prompts.ask(model, asked, n, SEED)
+    sheet = record.table(made, [prompt.text for prompt in asked])
+    left = f"; not understood: {', '.join(unknown)}" if unknown else ""
+    path = _save(work, sheet, f"{name}_{title.lower().replace(' ', '_')}")
+    yield work.picture(path, f"{name}: the prompts of {title}, {n} latents each{left}")
+
+
+def _understood(model: grids.Model, texts: Sequence[str]) -> tuple[list, list[str]]:
+    """The prompts of some texts, and the texts that a run does not understand.
+
+    Raises:
+      UserError: it understands none, or reads no text.
+    """
+    prompts.need_texts(model)
+    asked, unknown = [], []
     for text in texts:
         try:
             asked += captions.read_prompts([text], "prompt")
         except UserError:
             unknown.append(text)
     if not asked:
-        raise UserError(f"none of the prompts of {title} is understood: {', '.join(unknown)}")
-    made, _ = prompts.ask(model, asked, n, SEED)
-    sheet = record.table(made, [prompt.text for prompt in asked])
-    left = f"; not understood: {', '.join(unknown)}" if unknown else ""
-    path = _save(work, sheet, f"{name}_{title.lower().replace(' ', '_')}")
-    yield work.picture(path, f"{name}: the prompts of {title}, {n} latents each{left}")
+        raise UserError(f"none of the prompts is understood: {', '.join(unknown)}")
+    return asked, unknown
 
 
 @show
