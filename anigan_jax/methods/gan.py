@@ -295,7 +295,8 @@ class Networks(NamedTuple):
 
     def fake(self, params, stats, z: Array, text: Array | None = None, *, train: bool = True):
         """Images of z (n, Z) in G's own range, and G's new statistics."""
-        variables, rest = {"params": params, **stats}, {"train": train, "mutable": list(stats)}
+        variables = {"params": params, **stats}
+        rest = {"train": train, "power_iterate": train, "mutable": list(stats)}
         z = z[:, None, None, :]
         if text is None:
             return call(self.g, "apply", variables, z, **rest)

@@ -88,7 +88,7 @@ class GANPeer(Peer):
     def make(self, batch: Batch) -> Tensor:
         """Images (b, 3, S, S) of the batch's latents, in G's own range."""
         with self.mode.autocast():
-            return self.g(batch["z"])
+            return self.g(batch["z"], True)
 
     def judge(self, images: Tensor, texts: tuple = (), iterate: bool = False) -> tuple[Tensor, ...]:
         """D's logits (b,) of images, one for each text (one where there is none)."""
@@ -200,7 +200,8 @@ class TextPeer(GANPeer):
 
     def make(self, batch: Batch, text: str = "right") -> Tensor:
         with self.mode.autocast():
-            return self.g(batch["z"], (batch[text],))[0]
+            # GAN-INT's second pass sees the kernels of the first.
+            return self.g(batch["z"], (batch[text],), text == "right")[0]
 
     def real_term(self, batch: Batch) -> tuple[Tensor, Tensor]:
         s, texts = self.method, (batch["right"], batch["wrong"])
