@@ -181,10 +181,7 @@ def compared(work: Work, *names: str) -> Iterator[Picture]:
 @show
 def gallery(work: Work, *names: str) -> Iterator[Picture]:
     """The last preview of each of several runs; those that are not trained are left out."""
-    there = [name for name in names if work.finished(name)]
-    if not there:
-        raise UserError("none of its runs has been trained")
-    for name in there:
+    for name in work.those(names):
         yield from samples(name)(work)
 
 

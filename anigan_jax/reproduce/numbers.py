@@ -41,7 +41,7 @@ def mean(lines: list[dict], key: str, low: float, high: float) -> float | None:
 def _budgets(work: Work, names: Sequence[str]) -> list[str]:
     """Sentences on how much of the report the numbers of some runs stand for."""
     found: dict[str, list[str]] = {}
-    for name in names:
+    for name in filter(work.finished, names):
         found.setdefault(work.runs[name].budget(), []).append(name)
     if len(found) == 1:
         return [f"Ours: {next(iter(found))}."]
@@ -81,10 +81,9 @@ def at_end(work: Work, variants: Mapping[str, Sequence], keys: Mapping[str, str]
       keys: metric -> its title.
     """
     rows = []
-    for name, said in variants.items():
-        row, there = [name], work.finished(name)
-        lines = lines_of(work.runs[name]) if there else []
-        steps = work.runs[name].steps
+    for name in work.those(variants):
+        row, said, steps = [name], variants[name], work.runs[name].steps
+        lines = lines_of(work.runs[name])
         for key, value in zip(keys, said, strict=True):
             row += [value, mean(lines, key, (1 - END) * steps, steps)]
         rows.append(row)
@@ -103,7 +102,7 @@ def ranges(
       keys: metric -> (title, what the report says).
     """
     rows = []
-    for name in filter(work.finished, names):
+    for name in work.those(names):
         planned = work.runs[name]
         lines = [line for line in lines_of(planned) if line["step"] > planned.at(after)]
         for key, (title, said) in keys.items():
@@ -111,8 +110,6 @@ def ranges(
             if values:
                 low, middle, high = np.percentile(values, [5, 50, 95])
                 rows.append([name, title, said, f"{low:.3g} to {high:.3g} ({middle:.3g})"])
-    if not rows:
-        raise UserError("none of its runs has been trained")
     unit = work.runs[names[0]].training.unit
     note = "Ours: 5th to 95th percentile, and the median."
     columns = ["run", "metric", "report", "ours"]
@@ -157,6 +154,7 @@ def scores(
     at = dict.fromkeys(variants, parts) if isinstance(parts, int) else parts
     judged = {v: [_judged(work, name, at[v]) for name in names] for v, names in variants.items()}
     names = [name for group in variants.values() for name in group]
+    work.those(names)
     unit = work.runs[names[0]].training.unit
     when = f" at {unit} {parts:,} of the report" if isinstance(parts, int) else " in the end"
     rest = [f"The report: {said}.", *_budgets(work, names)]
@@ -257,9 +255,7 @@ def right_colors(
     from anigan_jax.evaluation import prompt_accuracy
 
     classifier = loaded(work.run(judge)).model
-    there = [name for name in reported if work.finished(name)]
-    if not there:
-        raise UserError("none of its runs has been trained")
+    there = work.those(reported)
     unit = work.runs[there[0]].training.unit
     shares: dict[tuple[str, int], dict] = {}
     for name in there:

@@ -34,7 +34,8 @@ class Training:
       images: real images that the report's training sees, repeats counted.
       parts: into how many epochs or iterations (`unit`) the report divides it.
       small: (images, batch) at budget 'small'.
-      speed: images a second on 2 CPU cores (full width and batch, small).
+      speed: images a second on 2 CPU cores (full, small): estimates, by FLOPs from runs that
+        were timed.
       flags: of `anigan train`.
       scheduled: flags whose values are parts of the report, here steps.
       shown, kept, judged: parts after which there is a preview, a checkpoint, a score.
@@ -183,6 +184,10 @@ class Planned(NamedTuple):
         )
 
 
+class Untrained(UserError):
+    """A run that a table or figure needs is not there; who trains them says why."""
+
+
 class Work(NamedTuple):
     """What experiments are made from."""
 
@@ -200,11 +205,22 @@ class Work(NamedTuple):
         """A finished run.
 
         Raises:
-          UserError: it is not finished.
+          Untrained: it is not finished.
         """
         if not self.finished(name):
-            raise UserError(f"the run {name} has not been trained")
+            raise Untrained(f"the run {name} has not been trained")
         return self.runs[name]
+
+    def those(self, names: Iterable[str]) -> list[str]:
+        """Those of some runs that are finished.
+
+        Raises:
+          Untrained: none is.
+        """
+        found = [name for name in names if self.finished(name)]
+        if not found:
+            raise Untrained(f"of the runs {', '.join(names)} none has been trained")
+        return found
 
     def picture(self, path: Path, caption: str) -> Picture:
         """A picture that lies in the working directory."""

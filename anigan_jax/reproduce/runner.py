@@ -149,7 +149,8 @@ def _made(work: Work, experiment: Experiment, failed: dict[str, str]) -> Found:
         if planned.training.name in failed
     ]
     path = _result(work, experiment)
-    if not notes and (there := _kept(work, experiment)):
+    there = _kept(work, experiment)
+    if there and not (notes or there.notes):
         return there
     found = Found([], notes)
     environment.prepare()
@@ -159,7 +160,8 @@ def _made(work: Work, experiment: Experiment, failed: dict[str, str]) -> Found:
         except MachineError:
             raise
         except UserError as error:
-            if not notes:
+            # Why a run is missing has been said already.
+            if not (isinstance(error, plan.Untrained) and failed):
                 found.notes.append(f"left out: {error}")
     told = {"made_from": _made_from(work, experiment), "notes": found.notes}
     told["shown"] = [_as_json(one) for one in found.shown]

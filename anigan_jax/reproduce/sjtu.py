@@ -53,7 +53,7 @@ def _text_gan(name: str, config: str = "sjtu_text_gan", flags: tuple[str, ...] =
         flags=flags,
         judged=(EPOCHS,),
         encoder="text_encoder",
-        **{"speed": (25, 250), **rest},
+        **{"speed": (28, 190), **rest},
     )
 
 
@@ -70,7 +70,7 @@ REPORT = Report(
             images=FACES * 30,
             parts=30,
             small=(64_000, 64),
-            speed=(250, 500),
+            speed=(250, 400),
         ),
         Training(
             "color_judge",
@@ -86,13 +86,12 @@ REPORT = Report(
         _text_gan(
             "ratio_2",
             flags=("--method.schedule.g", "2", *SAME_RATE),
-            speed=(18, 180),
             shown=FIGURE_2,
         ),
         _text_gan(
             "ratio_5",
             flags=("--method.schedule.g", "5", *SAME_RATE),
-            speed=(10, 100),
+            speed=(13, 90),
             shown=FIGURE_2,
         ),
     ),
