@@ -8,18 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from oracles.resnet import nchw
-from tiny import (
-    CARTOON,
-    CYCLE,
-    NAMES,
-    PLAIN,
-    TEXT,
-    draw,
-    drawn,
-    drawn_state,
-    shrunk,
-    thin_vgg,
-)
+from tiny import CARTOON, CYCLE, NAMES, PLAIN, TEXT, draw, drawn, drawn_state, shrunk, thin_vgg
 
 from anigan_jax import rng
 from anigan_jax.data.captions import pairs

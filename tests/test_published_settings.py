@@ -5,9 +5,6 @@ files, the others are named. "Chosen" marks what the source leaves open and the 
 docstring decides. Numbers of parameters are the sources' or sums by hand.
 """
 
-import ast
-import re
-
 import pytest
 from oracles.numbers import (
     D64,
@@ -25,7 +22,6 @@ from tiny import NAMES
 
 from anigan_jax import config_file
 from anigan_jax.networks import describe
-from anigan_jax.runtime import environment
 
 # --- how a config is read: the one place that knows its classes
 
@@ -393,23 +389,6 @@ def test_a_config_has_its_sources_numbers(name):
     config = config_file.load(name)
     assert {path: setting(config, path) for path in TABLE[name]} == TABLE[name]
     assert config.seed == 0
-
-
-@pytest.mark.parametrize("name", [n for n in NAMES if config_file.load(n).data.test])
-def test_a_config_says_on_what_share_it_trains(name):
-    """And, of as many images as its source had, how many steps an epoch then has."""
-    config = config_file.load(name)
-    path = environment.config_folder() / f"{name}.py"
-    told = " ".join(ast.get_docstring(ast.parse(path.read_text())).split())
-    share = round(100 * (1 - config.data.test))
-    assert re.search(rf"\b[Tt]rains on {share} % of|{share} % of the images train", told)
-    steps = re.search(
-        r"([\d,]+)(?: photos)?, (\d+) steps an epoch \((\d+) with --data\.test 0\)", told
-    )
-    if steps:
-        images, held, every = (int(number.replace(",", "")) for number in steps.groups())
-        b = config.batch_size
-        assert (held, every) == (images * share // 100 // b, images // b)
 
 
 def test_sums_by_hand_are_those_of_the_sources():
