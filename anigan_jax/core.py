@@ -64,7 +64,8 @@ class Update(NamedTuple):
       player: a key of `TrainState.params`: 'g' or 'd'; a family of one network (a
         classifier) has 'd' alone.
       losses: applied in turn, an optimizer step each (most updates have one; Keras
-        style training steps D on the real and on the fake batch separately).
+        style training steps D on the real and on the fake batch separately). A metric that
+        several of them give is their mean.
       repeats: a constant, or a function of (extra_state, step), read before the
         step's first update.
       max_repeats: upper bound of `repeats`; a step reserves that many real batches.

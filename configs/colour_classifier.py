@@ -3,7 +3,7 @@
 anigan train colour_classifier --workdir runs/judge --data.path FACES.zip
 
 It prints its accuracy on held-out images; `anigan accuracy RUN --classifier runs/judge`
-measures a text GAN with it.
+measures a text GAN with it. Trains on 90 % of the images, and is tried on the others.
 
 Measured on 7,007 faces: 8 minutes on 2 cores beside other work; hair 92.4 %, eyes 87.9 %
 of 793 held-out images.

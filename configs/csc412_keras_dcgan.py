@@ -4,13 +4,19 @@ anigan train csc412_keras_dcgan --workdir runs/s2 --data.path FACES.zip
 ... --method.schedule.kind as_argued      (or fixed, for 1:1)
 
 Numbers of the report: 2,734,531 parameters in G, 1,086,273 in D, images in [0, 1], BCE,
-Adam 2e-4 (0.5), 1,400 iterations; D learns from reals and fakes in two optimizer steps,
-as train_on_batch does.
+Adam 2e-4 (0.5), 1,400 iterations, pictures after the first and every 20th; D learns from
+reals and fakes in two optimizer steps, as train_on_batch does, one batch of fakes for all
+repeats of D and fresh noise for each of G. Loss and accuracy of D are means of what the
+two calls return, each before its own step; the accuracy decides the next repeats.
+The prose has transposed convolutions; this follows the summaries, whose upsampling and
+convolutions give those numbers of parameters (their captions are swapped).
 Chosen, where it is silent: batch 128, z 100 (from the summary's 1,654,784), dropout 0.25,
 leak 0.2, Keras's batch norm (momentum 0.99, epsilon 1e-3), Glorot kernels, epsilon 1e-7;
 accuracy before the first iteration is one half.
 Departs: reals are drawn without replacement; fakes for D use batch statistics and D's
-batch norm keeps batch statistics in G's update, where Keras would use running ones.
+batch norm keeps batch statistics in G's update, where Keras would use running ones, which
+move once in each of D's two passes, as there.
+Trains on 90 % of the images (--data.test 0: on all); an iteration is one step.
 """
 
 from anigan_jax.config import Config, Run
@@ -49,10 +55,11 @@ CONFIG = Config(
             stddev=0.0,
         ),
         split_d=True,
+        shared_noise=False,
         schedule=Schedule(kind="as_printed"),
     ),
     data=Images(path="data/faces.zip"),
     batch_size=128,
     optimizers={"g": Optimizer(epsilon=1e-7), "d": Optimizer(epsilon=1e-7)},
-    run=Run(steps=1400, sample_every=100, checkpoint_every=100),
+    run=Run(steps=1400, sample_every=20, checkpoint_every=100),
 )

@@ -1,6 +1,8 @@
 """The judge of text GANs on painted faces; no download.
 
 anigan train painted_classifier --workdir runs/painted_judge
+
+Trains on 90 % of 8,192 faces, about 115 steps an epoch, and is tried on the others.
 """
 
 from anigan_jax.config import Config, Run

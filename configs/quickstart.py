@@ -1,6 +1,8 @@
 """A narrow 64-px DCGAN on painted faces: recognizable in under 4 minutes on 2 CPU cores.
 
 bash launch/quickstart.sh
+
+Trains on 95 % of 4,096 faces, about 121 steps an epoch.
 """
 
 from anigan_jax.config import Config, Run

@@ -2,7 +2,8 @@
 
 anigan train sjtu_text_gan_128 --workdir runs/s0_128 --data.path FACES.zip
 
-Everything else is `sjtu_text_gan`, where the sources of the numbers stand.
+Everything else is `sjtu_text_gan`, where the sources of the numbers stand. It, too, trains
+on 90 % of the images.
 """
 
 from anigan_jax.config import Config, Run

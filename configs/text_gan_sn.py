@@ -10,6 +10,7 @@ D: spectral norm everywhere, no batch norm, the text enters by an inner product 
 last map (Miyato and Koyama 2018); texts that differ in one color alone make it look at
 the eyes as at the hair; DiffAugment without color, which the text names.
 Tags are embedded by the networks, so no encoder is trained.
+Trains on 90 % of the images (--data.test 0: on all).
 
 Measured with the second line on 7,007 faces: 6,560 steps (30 epochs) in 42 minutes on 2
 cores beside other work; of 952 prompts hair 98.2 %, eyes 93.2 % right.

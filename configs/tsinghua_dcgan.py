@@ -3,9 +3,13 @@
 anigan train tsinghua_dcgan --workdir runs/s1 --data.path FACES.zip
 
 Numbers of the report: batch 128, learning rate 3e-4, 100 epochs, BCE, batch norm and leaky
-ReLU after every convolution but the last.
+ReLU after every convolution but the last, so after D's first one, too; in D an extra
+convolution of 512 to 512 before the score, and no dense layer.
 Chosen, where it is silent: Adam (0.5, 0.999), leak 0.2, kernels k4 (k3 in the extra
-layers), images scaled to [-1, 1] (its "standard normal" scaling would leave tanh's range).
+layers).
+Departs: images are scaled to [-1, 1]; "normalized to standard normal distribution", as the
+report has it, they would leave tanh's range.
+Trains on 90 % of the images: of its 115,087, 809 steps an epoch (899 with --data.test 0).
 """
 
 from anigan_jax.config import Config, Run

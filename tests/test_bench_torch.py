@@ -44,6 +44,7 @@ PLANS = (
     "tsinghua_cyclegan",
     "tsinghua_cartoongan",
 )
+UCSD_G = dataclasses.replace(PLAIN.method.generator, spectral=True, activation_first=True)
 # Adam's epsilon is large, so that its update follows small gradients as smoothly as others.
 SMOOTH = Optimizer(learning_rate=1e-3, epsilon=1e-3)
 
@@ -213,7 +214,11 @@ def images(config, seed):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"real_label": 0.9, "d_scale": 0.5}, {"split_d": True, "loss": "least_squares"}],
+    [
+        {"real_label": 0.9, "d_scale": 0.5},
+        {"split_d": True, "loss": "least_squares"},
+        {"generator": UCSD_G},
+    ],
 )
 def test_gan_steps_equal_ours(changes):
     config = without_chance(PLAIN, **changes)

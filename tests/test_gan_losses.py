@@ -4,6 +4,7 @@ The networks are a quadratic D and an affine G, whose gradients are known; see `
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +35,7 @@ from oracles.games import (
 from tiny import PLAIN
 
 from anigan_jax import losses
+from anigan_jax.errors import UserError
 from anigan_jax.methods.schedule import Schedule, schedule_repeats
 
 # Off the line real = 1 - fake, on which one label could stand for the other.
@@ -107,12 +109,30 @@ def test_values_and_gradients_of_every_loss(loss, labels):
 
 @pytest.mark.parametrize("labels", LABELS)
 def test_split_losses_are_the_halves(labels):
-    """As Keras trains: the reals' term, then the fakes'."""
+    """As Keras trains: the reals' term, then the fakes' and, once, the penalties."""
     s = gan(split_d=True, real_label=labels[0], fake_label=labels[1], d_scale=0.5)
-    parts = losses_of(s, "d")
-    for (value, gradient, _), part in zip(parts, ("real", "fake"), strict=True):
-        same(value, d_by_hand(s, D64, parts=part))
-        same(gradient, slopes(lambda d, part=part: d_by_hand(s, d, parts=part), D64))
+    paid = {"real": s, "fake": dataclasses.replace(s, r1=0.7, r2=0.2)}
+    parts = losses_of(paid["fake"], "d")
+    for (value, gradient, aux), (part, own) in zip(parts, paid.items(), strict=True):
+        by_hand = functools.partial(d_by_hand, own, parts=part)
+        same(value, by_hand(D64))
+        same(gradient, slopes(by_hand, D64))
+        assert aux.metrics.keys() == {"loss/d", "accuracy/d", f"score/{part}"}
+
+
+def test_a_half_is_one_pass_of_d():
+    """So its statistics move once in each: by reals, which also iterate spectral norm, by fakes."""
+    d = QuadraticD()
+    for loss in game_of(gan(split_d=True), AffineG(), d).updates()[0].losses:
+        loss(PARAMS["d"], game_state(PARAMS), game_batch(REAL), keys_of(Z))
+    assert [call["power_iterate"] for call in d.calls] == [True, False]
+    same(d.calls[0]["images"], REAL)
+    same(d.calls[1]["images"], images_of(G64, Z))
+
+
+def test_halves_of_a_loss_that_compares_them_are_refused():
+    with pytest.raises(UserError, match="split_d trains D on reals and fakes apart"):
+        gan(split_d=True, loss="relativistic").make()
 
 
 PENALTIES = [{"r1": 3.0}, {"r2": 5.0}, {"r1": 0.7, "r2": 0.2}]

@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import NAMES, shrunk
+from tiny import NAMES, drawn, shrunk
 
 from anigan_jax import config_file
 from anigan_jax.errors import UserError
+from anigan_jax.methods.gan import Networks, split_variables
 from anigan_jax.methods.translation import Translation
 from anigan_jax.networks import dcgan as specs
 from anigan_jax.networks import describe
@@ -117,58 +118,100 @@ def test_keras_initial_values():
     assert (params["d"]["down4_norm"]["scale"] == 1).all()
 
 
-def torch_reference(base, z):
+def torch_dcgan(base, z, g, d):
+    """pytorch/examples' networks, with what settings of G and D change in UCSD's."""
     from torch import nn
+    from torch.nn.utils import spectral_norm
 
-    g, sides = [], [z, 8 * base, 4 * base, 2 * base, base]
+    made, sides = [], [z, 8 * base, 4 * base, 2 * base, base, 3]
     for i, (a, b) in enumerate(itertools.pairwise(sides)):
-        stride, pad = (2, 1) if i else (1, 0)
-        conv = nn.ConvTranspose2d(a, b, 4, stride, pad, bias=False)
-        g += [conv, nn.BatchNorm2d(b), nn.ReLU()]
-    g += [nn.ConvTranspose2d(base, 3, 4, 2, 1, bias=False), nn.Tanh()]
-    d, sides = [], [3, base, 2 * base, 4 * base, 8 * base]
+        conv = nn.ConvTranspose2d(a, b, 4, *((2, 1) if i else (1, 0)), bias=False)
+        after = [nn.BatchNorm2d(b), nn.ReLU()] if i < 4 else [nn.Tanh()]
+        made += [spectral_norm(conv) if g.spectral else conv]
+        made += reversed(after) if g.activation_first else after
+    judge, sides = [], [3, base, 2 * base, 4 * base, 8 * base, 1]
     for i, (a, b) in enumerate(itertools.pairwise(sides)):
-        norm = [nn.BatchNorm2d(b)] if i else []
-        d += [nn.Conv2d(a, b, 4, 2, 1, bias=False), *norm, nn.LeakyReLU(0.2)]
-    d += [nn.Conv2d(8 * base, 1, 4, 1, 0, bias=False)]
-    return nn.Sequential(*g), nn.Sequential(*d)
+        conv = nn.Conv2d(a, b, 4, *((2, 1) if i < 4 else (1, 0)), bias=d.bias)
+        norm = [nn.BatchNorm2d(b)] if 0 < i < 4 and d.batch_norm else []
+        judge += [spectral_norm(conv) if d.spectral else conv, *norm, nn.LeakyReLU(0.2)]
+    return nn.Sequential(*made), nn.Sequential(*judge[:-1])
 
 
-def test_the_reference_equals_pytorch():
-    """The whole networks of pytorch/examples in training mode, weights carried over."""
+def carry(torch, net, plan, params, stats):
+    """Our parameters, and u and v of spectral norm, into a torch network."""
+    layers, block = iter(plan), None
+    for module in net:
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.weight.data = torch.tensor(np.asarray(params[f"{block.name}_norm"]["scale"]))
+        if not isinstance(module, torch.nn.Conv2d | torch.nn.ConvTranspose2d):
+            continue
+        block = next(layers)
+        own, kernel = params[block.name], np.asarray(params[block.name]["weight"]["kernel"])
+        order = (2, 3, 0, 1) if isinstance(module, torch.nn.ConvTranspose2d) else (3, 2, 0, 1)
+        weight = module.weight_orig if block.spectral else module.weight
+        weight.data = torch.tensor(kernel.transpose(order).copy())
+        if block.bias:
+            module.bias.data = torch.tensor(np.array(own["bias"]))
+        if block.spectral:
+            held = stats["spectral"][block.name]["weight"]
+            places = np.asarray(held["v"]).reshape(kernel.shape[:3]).transpose(2, 0, 1)
+            module.weight_u = torch.tensor(np.array(held["u"]))
+            module.weight_v = torch.tensor(places.ravel().copy())
+    assert next(layers, None) is None
+
+
+def changed(name, base, z, *flags):
+    """A config's networks with flags, narrow: (settings of G, of D)."""
+    config = config_file.override(config_file.load(name), list(flags), "")
+    g = dataclasses.replace(config.method.generator, base_channels=base, z_dim=z)
+    return g, dataclasses.replace(config.method.discriminator, base_channels=base)
+
+
+IN_G = ("--method.generator.spectral", "--method.generator.activation-first")
+MIYATO = ("--method.discriminator.no-batch-norm", "--method.discriminator.bias")
+
+
+@pytest.mark.parametrize(
+    ("name", "flags"),
+    [
+        ("ref_dcgan64", ()),
+        ("ucsd_dcgan", ()),
+        ("ucsd_sn_dcgan", ()),
+        ("ucsd_sn_dcgan", IN_G),
+        ("ucsd_sn_dcgan", MIYATO),
+    ],
+)
+def test_dcgans_equal_pytorch(name, flags):
+    """Whole networks in training mode, weights carried over; spectral norm iterates once."""
     torch = pytest.importorskip("torch")
     base, z = 4, 8
-    nets = torch_reference(base, z)
-    config = config_file.load("ref_dcgan64")
-    method = dataclasses.replace(
-        config.method,
-        generator=specs.Generator(z_dim=z, base_channels=base),
-        discriminator=specs.Discriminator(base_channels=base),
-    ).make(None)
-    params, stats, _ = method.init(jax.random.key(0), {})
-    plans = (
-        specs.Generator(z_dim=z, base_channels=base).build(),
-        specs.Discriminator(base_channels=base).build(),
-    )
+    settings = changed(name, base, z, *flags)
     x = np.random.default_rng(0).normal(size=(3, 1, 1, z)).astype("f")
-    for player, net, plan in zip("gd", nets, plans, strict=True):
-        tree = params[player]
-        layers = iter(plan.blocks)
-        for module in net:
-            if isinstance(module, torch.nn.Conv2d | torch.nn.ConvTranspose2d):
-                block = next(layers)
-                kernel = np.asarray(tree[block.name]["weight"]["kernel"])
-                order = (
-                    (2, 3, 0, 1) if isinstance(module, torch.nn.ConvTranspose2d) else (3, 2, 0, 1)
-                )
-                module.weight.data = torch.tensor(kernel.transpose(order).copy())
-            elif isinstance(module, torch.nn.BatchNorm2d):
-                module.weight.data = torch.tensor(np.asarray(tree[f"{block.name}_norm"]["scale"]))
-        variables = {"params": tree, **stats[player]}
-        y, _ = plan.apply(variables, jnp.array(x), train=True, mutable=list(stats[player]))
+    for made, net in zip(settings, torch_dcgan(base, z, *settings), strict=True):
+        plan = made.build()
+        shapes = jax.eval_shape(lambda x, n=plan: n.init(jax.random.key(0), x, train=False), x)
+        params, stats = (drawn(t) for t in split_variables({"net": shapes}))
+        params, stats = params["net"], stats["net"]
+        for block in plan.blocks:
+            if block.norm:
+                params[f"{block.name}_norm"]["bias"] *= 0
+        carry(torch, net, plan.blocks, params, stats)
+        run = {"train": True, "power_iterate": True, "mutable": list(stats)}
+        y, _ = plan.apply({"params": params, **stats}, jnp.array(x), **run)
         want = net(torch.tensor(x.transpose(0, 3, 1, 2).copy())).detach().numpy()
         np.testing.assert_allclose(y, want.transpose(0, 2, 3, 1), rtol=1e-4, atol=1e-5)
         x = np.asarray(y)
+
+
+def test_spectral_norm_of_g_iterates_in_training_alone():
+    settings = specs.Generator(z_dim=4, size=8, base_channels=2, spectral=True)
+    nets, z = Networks(settings.build(), None, False, None), jnp.ones((2, 4))
+    init = lambda: nets.g.init(jax.random.key(0), z[:, None, None, :], train=False)  # noqa: E731
+    params, stats = (drawn(tree["g"]) for tree in split_variables({"g": jax.eval_shape(init)}))
+    for train in (True, False):
+        _, after = nets.fake(params, stats, z, train=train)
+        same = jax.tree.map(np.array_equal, after["spectral"], stats["spectral"])
+        assert set(jax.tree.leaves(same)) == {not train}
 
 
 @pytest.mark.parametrize("size", [0, 4, 48, 65])

@@ -5,6 +5,9 @@ files, the others are named. "Chosen" marks what the source leaves open and the 
 docstring decides. Numbers of parameters are the sources' or sums by hand.
 """
 
+import ast
+import re
+
 import pytest
 from oracles.numbers import (
     D64,
@@ -22,6 +25,7 @@ from tiny import NAMES
 
 from anigan_jax import config_file
 from anigan_jax.networks import describe
+from anigan_jax.runtime import environment
 
 # --- how a config is read: the one place that knows its classes
 
@@ -156,8 +160,9 @@ TABLE = {
         # Chosen: 32 channels, no biases before norms, instance norm without gains in G.
         "parameters.generator": kernels(7, 3, 32)
         + (2 * kernels(3, 32, 64, 128) + 8 * kernels(3, 128, 128) + kernels(7, 32, 3) + 3),
+        # Tsinghua: like its DCGAN's D, at 32 channels, with a map of logits.
         "parameters.discriminator": kernels(4, 3, 32, 64, 128, 256)
-        + (32 + norms(64, 128, 256) + kernels(3, 256, 1) + 1),
+        + (kernels(3, 256, 256, 1) + 1 + norms(32, 64, 128, 256, 256)),
     },
     "tsinghua_cartoongan": {
         "batch_size": 8,  # Tsinghua
@@ -208,9 +213,11 @@ TABLE = {
         "ema_half_life": 0,
         **both(adam(epsilon=1e-7)),  # CSC412: 2e-4, 0.5; Keras's epsilon
         **trained(steps=1400),  # CSC412
+        "run.sample_every": 20,  # CSC412
         **noise(
             100,  # CSC412's summary: 1,654,784 = 101 x 16,384
             split_d=True,  # Keras's train_on_batch
+            shared_noise=False,  # CSC412: noise is drawn again for G
             **{"schedule.kind": "as_printed"},
         ),
         "method.generator.output": "sigmoid",  # CSC412
@@ -252,8 +259,12 @@ TABLE = {
         **both(adam()),  # UCSD
         **trained(epochs=24),  # UCSD: samples up to epoch 24
         **noise(100),  # chosen
-        "method.discriminator.spectral": True,  # UCSD
-        "parameters.generator": G64,
+        "method.discriminator.spectral": True,  # UCSD: on top of the vanilla DCGAN
+        "method.discriminator.batch_norm": True,
+        "method.discriminator.bias": False,
+        "method.generator.spectral": False,  # chosen, Miyato et al. 2018
+        "method.generator.activation_first": False,  # chosen, Radford et al. 2016
+        **counts(generator=G64, discriminator=D64),
     },
     "ref_dcgan64": {
         # pytorch/examples, dcgan/main.py.
@@ -382,6 +393,23 @@ def test_a_config_has_its_sources_numbers(name):
     config = config_file.load(name)
     assert {path: setting(config, path) for path in TABLE[name]} == TABLE[name]
     assert config.seed == 0
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if config_file.load(n).data.test])
+def test_a_config_says_on_what_share_it_trains(name):
+    """And, of as many images as its source had, how many steps an epoch then has."""
+    config = config_file.load(name)
+    path = environment.config_folder() / f"{name}.py"
+    told = " ".join(ast.get_docstring(ast.parse(path.read_text())).split())
+    share = round(100 * (1 - config.data.test))
+    assert re.search(rf"\b[Tt]rains on {share} % of|{share} % of the images train", told)
+    steps = re.search(
+        r"([\d,]+)(?: photos)?, (\d+) steps an epoch \((\d+) with --data\.test 0\)", told
+    )
+    if steps:
+        images, held, every = (int(number.replace(",", "")) for number in steps.groups())
+        b = config.batch_size
+        assert (held, every) == (images * share // 100 // b, images // b)
 
 
 def test_sums_by_hand_are_those_of_the_sources():

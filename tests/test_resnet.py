@@ -18,8 +18,9 @@ from oracles.resnet import (
 )
 from tiny import draw
 
+from anigan_jax import config_file
 from anigan_jax.errors import UserError
-from anigan_jax.networks import cartoon, layers, resnet
+from anigan_jax.networks import cartoon, dcgan, layers, resnet
 from anigan_jax.networks.cartoon import CartoonDiscriminator, CartoonGenerator
 from anigan_jax.networks.ops import norm as networks_ops_norm
 from anigan_jax.networks.resnet import PatchDiscriminator, ResnetGenerator
@@ -151,6 +152,16 @@ def test_widths_double_at_most_three_times():
     ]
 
 
+def test_tsinghuas_cyclegan_judges_as_its_dcgan_with_a_map():
+    """Norm after the first layer, the extra convolution; the logits stay a map of 4x4."""
+    own = config_file.load("tsinghua_cyclegan").method.discriminator
+    narrow = dataclasses.replace(
+        config_file.load("tsinghua_dcgan").method.discriminator, base_channels=own.base_channels
+    )
+    assert resnet.discriminator_plan(own)[:-1] == dcgan.discriminator_plan(narrow)[:-1]
+    assert shape_of(own.build(), 64) == (2, 4, 4, 1)
+
+
 def test_cartoon_discriminator_has_seven_convolutions_and_two_halvings():
     plan = cartoon.discriminator_plan(CartoonDiscriminator())
     assert [block.op for block in plan] == ["conv"] * 7
@@ -223,6 +234,20 @@ NETWORKS = {
         resnet.discriminator_plan,
         lambda norm: torch_patch(4, 2, 0, norm, head=3),
     ),
+    "like its DCGAN's": (
+        PatchDiscriminator(
+            size=16,
+            base_channels=4,
+            num_downsamples=2,
+            num_flat_convs=0,
+            extra=True,
+            head_kernel=3,
+            first_norm=True,
+            bias=False,
+        ),
+        resnet.discriminator_plan,
+        lambda norm: torch_patch(4, 2, 0, norm, head=3, bias=norm == "none", tsinghua=True),
+    ),
     "seven": (
         CartoonDiscriminator(size=16, base_channels=4),
         cartoon.discriminator_plan,
@@ -234,7 +259,12 @@ NETWORKS = {
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "norm"),
-    [*((name, "instance") for name in NETWORKS), ("resnet", "none"), ("patch", "none")],
+    [
+        *((name, "instance") for name in NETWORKS),
+        ("resnet", "none"),
+        ("patch", "none"),
+        ("like its DCGAN's", "none"),
+    ],
 )
 def test_networks_equal_pytorch(name, norm):
     pytest.importorskip("torch")

@@ -211,6 +211,14 @@ def test_optimizers_equal_pytorch(name):
     np.testing.assert_allclose(params, peer.detach(), rtol=1e-5, atol=1e-6)
 
 
+def test_rmsprop_has_pytorchs_own_decay():
+    """0.99, not Adam's b2."""
+    torch = pytest.importorskip("torch")
+    theirs = torch.optim.RMSprop([torch.zeros(1)]).defaults
+    ours = Optimizer(name="rmsprop")
+    assert (ours.decay, ours.epsilon) == (theirs["alpha"], theirs["eps"])
+
+
 def test_lion_by_hand():
     """Chen et al. 2023, algorithm 2."""
     settings = Optimizer(name="lion", learning_rate=1e-2, b1=0.9, b2=0.8, weight_decay=0.1)

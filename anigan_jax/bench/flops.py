@@ -88,9 +88,7 @@ def _gan(method: GAN, g: Passes, d: Passes, repeats: dict[str, float]) -> float:
     text = isinstance(method, TextGAN)
     # Real images meet two texts behind one trunk.
     pairs = 3 * (2 * d.forward - d.trunk) - d.first if text else d.trained
-    losses = 2 if method.split_d else 1
-    # Each of two losses makes both logits; only one has a gradient.
-    d_update = pairs + d.trained + (losses - 1) * 2 * d.forward
+    d_update = pairs + d.trained
     between = bool(text and method.int_weight)
     g_update = (1 + between) * (g.trained + d.inward)
     shared = method.shared_noise and each_d == each_g == 1

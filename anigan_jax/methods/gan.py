@@ -43,9 +43,11 @@ class GAN(MethodSettings):
     d_scale: float = 1.0
     """Factor of D's whole loss (Keras averages the two halves: 0.5)."""
     split_d: bool = False
-    """Two optimizer steps of D, on reals and then on fakes, as Keras trains."""
+    """Two optimizer steps of D, on reals and then on fakes, as Keras trains. Losses and accuracies
+    are means of what each step's own forward pass gives; penalties enter the fakes' step."""
     shared_noise: bool = True
-    """G's update sees the latents of D's (as the PyTorch example); else fresh ones."""
+    """G's update sees the latents of D's (as the PyTorch example); else fresh ones, as always
+    where D's accuracy decides the repeats."""
     r1: float = 0.0
     """Weight of half the squared gradient norm at reals (Mescheder et al. 2018)."""
     r2: float = 0.0
@@ -84,11 +86,17 @@ class GAN(MethodSettings):
         """The Method; `axis_name` is the mapped axis of devices, None on one device.
 
         Raises:
-          UserError: the networks make and take images of different sizes.
+          UserError: the networks make and take images of different sizes, or D is to learn reals
+            and fakes apart by a loss that compares them.
         """
         g, d = self.generator, self.discriminator
         if g.size != d.size:
             raise UserError(f"generator.size {g.size} differs from discriminator.size {d.size}")
+        if self.split_d and self.adversarial.pairs:
+            raise UserError(
+                f"method.split_d trains D on reals and fakes apart; method.loss {self.loss!r} "
+                "compares them"
+            )
         nets = Networks(
             g.build(axis_name, self.dtype), d.build(axis_name, self.dtype), g.unit_range, axis_name
         )
@@ -129,11 +137,12 @@ class GAN(MethodSettings):
         parts = ("real", "fake") if self.split_d else ("both",)
         d_losses = tuple(functools.partial(self.d_loss, nets, part) for part in parts)
         g_loss = functools.partial(self.g_loss, nets)
+        # CSC412's rule: one batch of fakes for all repeats of D, fresh noise for each of G.
         fresh = not self.schedule.by_accuracy
+        stream = 0 if self.shared_noise and fresh else 1
         return (
-            # CSC412's rule: one batch of fakes for all repeats of D, fresh noise for each of G.
             Update("d", d_losses, d_repeats, most_d, 0, fresh_noise=fresh),
-            Update("g", (g_loss,), g_repeats, most_g, 0 if self.shared_noise else 1, True),
+            Update("g", (g_loss,), g_repeats, most_g, stream, True),
         )
 
     def preview(self, nets: Networks, state, constants, keys: Array, data) -> dict[str, Array]:
@@ -177,35 +186,50 @@ class GAN(MethodSettings):
         return nets.logits(params, stats, images, texts, **rest)
 
     def d_loss(self, nets: Networks, part: str, params, state, batch: Batch, keys: Keys):
-        """D's loss on reals and fakes ('both') or on one of them."""
-        images = nets.in_range(batch["a"]["image"])
-        fake, _ = nets.fake(state.params["g"], state.stats["g"], keys.z)
-        fake = jax.lax.stop_gradient(fake)
-        score = functools.partial(self.score, nets)
+        """D's loss on reals and fakes ('both'), or in one pass of D on one of them alone."""
+        real, fake = nets.in_range(batch["a"]["image"]), None
+        if part != "real":
+            fake, _ = nets.fake(state.params["g"], state.stats["g"], keys.z)
+            fake = jax.lax.stop_gradient(fake)
+        score, stats, logits = functools.partial(self.score, nets, params), state.stats["d"], {}
         # Separate passes: each has its own batch statistics, as in the references.
-        (real,), stats = score(params, state.stats["d"], images, (), keys, 0, iterate=True)
-        (made,), stats = score(params, stats, fake, (), keys, 1, iterate=False)
-        terms = self.adversarial.d(real, made, self.real_label, self.fake_label)
-        weights = {"both": (1, 1), "real": (1, 0), "fake": (0, 1)}[part]
-        total = sum(w * jnp.mean(term) for w, term in zip(weights, terms, strict=True))
-        penalty = self.penalty(nets, params, stats, images, fake, (), keys)
-        loss = self.d_scale * total + penalty
-        metrics, extra_state = self.judged(nets, state, real, made)
+        if part != "fake":
+            (logits["real"],), stats = score(stats, real, (), keys, 0, iterate=True)
+        if part != "real":
+            (logits["fake"],), stats = score(stats, fake, (), keys, 1, iterate=False)
+        # A term reads the logits of its own half alone, unless it compares both.
+        (either, *_) = logits.values()
+        both = logits.get("real", either), logits.get("fake", either)
+        terms = self.adversarial.d(*both, self.real_label, self.fake_label)
+        named = zip(("real", "fake"), terms, strict=True)
+        loss = self.d_scale * sum(jnp.mean(term) for name, term in named if name in logits)
+        if part != "real":
+            loss = loss + self.penalty(nets, params, stats, real, fake, (), keys)
+        metrics, extra_state = self.judged(nets, state, **logits)
         return loss, Aux({"loss/d": loss, **metrics}, stats, extra_state)
 
-    def judged(self, nets: Networks, state, real: Array, fake: Array):
-        """Metrics and new extra state from D's logits of reals and fakes (b,)."""
-        correct = jnp.sum(real > 0) + jnp.sum(fake < 0)
-        judged = jnp.int32(2 * real.shape[0])
-        metrics = {
-            "score/real": jnp.mean(jax.nn.sigmoid(real)),
-            "score/fake": jnp.mean(jax.nn.sigmoid(fake)),
-            "accuracy/d": correct / judged,
-        }
+    def judged(self, nets: Networks, state, real: Array | None = None, fake: Array | None = None):
+        """Metrics and new extra state from D's logits of reals and fakes (b,).
+
+        Fakes alone are counted beside the reals that the step before has counted.
+        """
+        seen = [x for x in (real, fake) if x is not None]
+        judged = jnp.int32(sum(len(x) for x in seen))
+        correct, metrics = jnp.int32(0), {}
+        if real is not None:
+            correct += jnp.sum(real > 0)
+            metrics["score/real"] = jnp.mean(jax.nn.sigmoid(real))
+        if fake is not None:
+            correct += jnp.sum(fake < 0)
+            metrics["score/fake"] = jnp.mean(jax.nn.sigmoid(fake))
+        metrics["accuracy/d"] = correct / judged
         if not state.extra_state:
             return metrics, state.extra_state
         counts = {"correct": correct.astype(jnp.int32), "judged": judged}
-        return metrics, {name: sum_over(nets.axis_name, n) for name, n in counts.items()}
+        counts = {name: sum_over(nets.axis_name, n) for name, n in counts.items()}
+        if real is None:
+            counts = {name: n + state.extra_state[name] for name, n in counts.items()}
+        return metrics, counts
 
     def penalty(self, nets: Networks, params, stats, real, fake, texts: tuple, keys: Keys) -> Array:
         """Weighted gradient penalties of D; 0 where none is set.
@@ -271,7 +295,8 @@ class Networks(NamedTuple):
 
     def fake(self, params, stats, z: Array, text: Array | None = None, *, train: bool = True):
         """Images of z (n, Z) in G's own range, and G's new statistics."""
-        variables, rest = {"params": params, **stats}, {"train": train, "mutable": list(stats)}
+        variables = {"params": params, **stats}
+        rest = {"train": train, "power_iterate": train, "mutable": list(stats)}
         z = z[:, None, None, :]
         if text is None:
             return call(self.g, "apply", variables, z, **rest)

@@ -17,6 +17,7 @@ class Block:
       padding: pixels on each side, or 'same' for TensorFlow's rule.
       pad_after: zero rows and columns appended at the bottom and right.
       reflect: pixels mirrored on each side before the operation.
+      activation_first: the activation comes before the norm.
       skip: 'start' keeps the input; 'end' adds what was kept, after the norm.
       stddev: the kernel starts at N(0, this); None: as the network says.
     """
@@ -36,6 +37,7 @@ class Block:
     skip: Literal["", "start", "end"] = ""
     norm: bool = False
     activation: Activation = "none"
+    activation_first: bool = False
     dropout: float = 0.0
     stddev: float | None = None
 

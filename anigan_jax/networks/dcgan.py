@@ -46,6 +46,10 @@ class Generator(GeneratorSettings):
     activation: Activation = "relu"
     negative_slope: float = 0.2
     """Slope of leaky ReLU for negative inputs."""
+    activation_first: bool = False
+    """The activation before batch norm, not after it (UCSD's section 3.1)."""
+    spectral: bool = False
+    """Spectral norm on every layer; each training pass iterates once, G's own updates keep it."""
     output: Literal["tanh", "sigmoid"] = "tanh"
     """sigmoid: images in [0, 1], as CSC412 trains them."""
     bias: bool = False
@@ -119,13 +123,14 @@ def up_padding(kernel: int) -> tuple[int, int]:
 def generator_plan(g: Generator) -> tuple[Block, ...]:
     """The layers of a generator."""
     ups = doublings(g.size, g.start, "generator.size")
-    act, hidden = g.activation, {"norm": True, "bias": g.bias}
+    act = g.activation
+    hidden = {"norm": True, "bias": g.bias, "activation_first": g.activation_first}
     before_head = ups if g.head == "conv" else ups - 1
     widths = [g.base_channels * 2 ** (before_head - i) for i in range(before_head + 1)]
     if g.stem == "dense":
         # A dense stem has its bias, as in Keras's summary (1,654,784 parameters).
-        stem = Block("stem", "dense", widths[0], side=g.start, norm=True, activation=act)
-        stem = replace(stem, bias=True)
+        stem = Block("stem", "dense", widths[0], side=g.start, activation=act)
+        stem = replace(stem, **{**hidden, "bias": True})
     else:
         stem = Block("stem", "conv_transpose", widths[0], g.start, activation=act)
         stem = replace(stem, **hidden)
@@ -140,7 +145,7 @@ def generator_plan(g: Generator) -> tuple[Block, ...]:
         blocks.append(replace(last, activation=g.output))
     else:
         blocks.append(_up("rgb", 3, g, bias=g.bias, activation=g.output))
-    return tuple(blocks)
+    return tuple(replace(block, spectral=g.spectral) for block in blocks)
 
 
 def _up(name: str, features: int, g: Generator, **rest) -> Block:

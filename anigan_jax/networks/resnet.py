@@ -68,10 +68,14 @@ class PatchDiscriminator(NetworkSettings):
     """k4 convolutions of stride 2; 3, and `num_flat_convs` 1, are the 70x70 PatchGAN."""
     num_flat_convs: int = 1
     """k4 convolutions of stride 1 before the logits."""
+    extra: bool = False
+    """A k3 convolution before the logits that keeps channels and side (Tsinghua)."""
     head_kernel: Literal[3, 4] = 4
     """Kernel side of the logits; 3 keeps the side of the map, 4 takes 1 off."""
     norm: NormKind = "instance"
     """After every convolution but the first and the logits."""
+    first_norm: bool = False
+    """After the first convolution too (Tsinghua)."""
     bias: bool = True
     """Biases in convolutions that a norm follows; the others always have them."""
     negative_slope: float = 0.2
@@ -137,9 +141,10 @@ def generator_plan(g: ResnetGenerator) -> tuple[Block, ...]:
 def discriminator_plan(d: PatchDiscriminator) -> tuple[Block, ...]:
     """The layers of a discriminator."""
     norm = d.norm != "none"
-    act = {"activation": "leaky_relu"}
-    hidden = {**act, "norm": norm, "bias": d.bias or not norm}
-    blocks = [Block("down1", "conv", d.base_channels, 4, 2, 1, bias=True, **act)]
+    plain = {"activation": "leaky_relu", "bias": True}
+    hidden = {**plain, "norm": norm, "bias": d.bias or not norm}
+    first = hidden if d.first_norm else plain
+    blocks = [Block("down1", "conv", d.base_channels, 4, 2, 1, **first)]
     for i in range(2, d.num_downsamples + 1):
         blocks.append(
             Block(f"down{i}", "conv", d.base_channels * 2 ** min(i - 1, 3), 4, 2, 1, **hidden)
@@ -147,6 +152,8 @@ def discriminator_plan(d: PatchDiscriminator) -> tuple[Block, ...]:
     for i in range(1, d.num_flat_convs + 1):
         width = d.base_channels * 2 ** min(d.num_downsamples + i - 1, 3)
         blocks.append(Block(f"flat{i}", "conv", width, 4, 1, 1, **hidden))
+    if d.extra:
+        blocks.append(Block("extra", "conv", blocks[-1].features, 3, 1, 1, **hidden))
     return (*blocks, Block("logit", "conv", 1, d.head_kernel, 1, 1, bias=True))
 
 

@@ -107,11 +107,14 @@ def run_layers(
         x = layer(x, power_iterate)
         if block.pad_after:
             x = jnp.pad(x, ((0, 0), (0, block.pad_after), (0, block.pad_after), (0, 0)))
+        if block.activation_first:
+            x = activate(x, block.activation, net.negative_slope)
         if norm:
             x = norm(x, train, text)
         if block.skip == "end":
             x = x + kept
-        x = activate(x, block.activation, net.negative_slope)
+        if not block.activation_first:
+            x = activate(x, block.activation, net.negative_slope)
         if block.dropout and train and keys is not None:
             x = dropout(x, block.dropout, keys, index)
         if block.features > 1 and block.activation not in ("tanh", "sigmoid"):

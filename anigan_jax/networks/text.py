@@ -70,9 +70,7 @@ def text_plan(s: TextGenerator | TextDiscriminator, features: int, activation: A
         # Like any embedding it starts at N(0, 1), or z would drown it.
         embedding = Block("embedding", "dense", s.embed, stddev=1.0)
         plan = (embedding, *plan)
-    if isinstance(s, TextDiscriminator):
-        plan = tuple(replace(block, spectral=s.spectral) for block in plan)
-    return plan
+    return tuple(replace(block, spectral=s.spectral) for block in plan)
 
 
 def joint_plan(d: TextDiscriminator) -> tuple[tuple[Block, ...], tuple[Block, ...]]:

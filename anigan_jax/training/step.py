@@ -62,14 +62,14 @@ def make_train_step(
         return state, {**metrics, f"gradient/{player}": optax.tree.norm(grads)}
 
     def one_repeat(state, position: int, update: Update, repeat, draw_batch, examples, z):
-        batch, metrics = draw_batch(state, repeat), {}
+        batch, found = draw_batch(state, repeat), []
         for part, loss in enumerate(update.losses):
             # Losses of one update have keys of their own; 8 is above any count.
             place = 8 * position + part
             keys = rng.update_keys(state.key, state.step, place, repeat, examples, z)
-            state, new = one_update(state, update.player, loss, batch, keys)
-            metrics |= new
-        return state, metrics
+            state, metrics = one_update(state, update.player, loss, batch, keys)
+            found.append(metrics)
+        return state, _means(found)
 
     def step(state: TrainState, draw_batch: Callable, examples: Array):
         before, all_metrics = state, {}
@@ -103,6 +103,13 @@ def make_train_step(
         return state, all_metrics
 
     return step
+
+
+def _means(found: list[dict[str, Array]]) -> dict[str, Array]:
+    """Metrics of an update's losses: what several of them give is averaged, as Keras prints it."""
+    names = dict.fromkeys(name for metrics in found for name in metrics)
+    each = {name: [metrics[name] for metrics in found if name in metrics] for name in names}
+    return {name: sum(values) / len(values) for name, values in each.items()}
 
 
 def _repeat(body: Callable, state: TrainState, update: Update, before: TrainState):

@@ -61,17 +61,31 @@ def torch_generator(base, blocks, norm="instance", *, flat=False, bias=True):
     return n.Sequential(*made, n.ReflectionPad2d(3), n.Conv2d(width, 3, 7), n.Tanh())
 
 
-def torch_patch(base, num_downsamples=3, num_flat_convs=1, norm="instance", *, head=4, bias=True):
-    """junyanz's NLayerDiscriminator."""
+def torch_patch(
+    base,
+    num_downsamples=3,
+    num_flat_convs=1,
+    norm="instance",
+    *,
+    head=4,
+    bias=True,
+    tsinghua=False,
+):
+    """junyanz's NLayerDiscriminator; `tsinghua`: its DCGAN's first norm and extra layer."""
     import torch
 
     n = torch.nn
-    made, width = [n.Conv2d(3, base, 4, 2, 1), n.LeakyReLU(0.2)], base
+    made, width = [n.Conv2d(3, base, 4, 2, 1, bias=bias or not tsinghua)], base
+    first = normed(torch, base, norm if tsinghua else "none", relu=False)
+    made += [*first, n.LeakyReLU(0.2)]
     for i in range(1, num_downsamples + num_flat_convs):
         wider = base * min(2**i, 8)
         made.append(n.Conv2d(width, wider, 4, 2 if i < num_downsamples else 1, 1, bias=bias))
         made += [*normed(torch, wider, norm, relu=False), n.LeakyReLU(0.2)]
         width = wider
+    if tsinghua:
+        made.append(n.Conv2d(width, width, 3, 1, 1, bias=bias))
+        made += [*normed(torch, width, norm, relu=False), n.LeakyReLU(0.2)]
     return n.Sequential(*made, n.Conv2d(width, 1, head, 1, 1))
 
 

@@ -65,11 +65,7 @@ def step_of(
 
 
 class GANPeer(Peer):
-    """The peer of `gan.GAN`; a batch also has 'z' (b, Z, 1, 1).
-
-    Departs: with `split_d` each of D's updates runs the one pass that it learns from, and the
-    accuracy is that of these two passes, as Keras's train_on_batch has it.
-    """
+    """The peer of `gan.GAN`; a batch also has 'z' (b, Z, 1, 1)."""
 
     def __init__(self, config: Config, mode: Mode, text: int = 0):
         s = config.method
@@ -92,7 +88,7 @@ class GANPeer(Peer):
     def make(self, batch: Batch) -> Tensor:
         """Images (b, 3, S, S) of the batch's latents, in G's own range."""
         with self.mode.autocast():
-            return self.g(batch["z"])
+            return self.g(batch["z"], True)
 
     def judge(self, images: Tensor, texts: tuple = (), iterate: bool = False) -> tuple[Tensor, ...]:
         """D's logits (b,) of images, one for each text (one where there is none)."""
@@ -122,18 +118,20 @@ class GANPeer(Peer):
         return self.adversarial.g(logits)
 
     def update_d(self, batch: Batch, fake: Tensor) -> Tensor:
-        """One update of D, or with `split_d` two; returns the last loss."""
+        """One update of D, or with `split_d` two; returns the loss, or the mean of both."""
         s = self.method
         self.d.requires_grad_(True)
         with self.mode.autocast():
             loss, real = self.real_term(batch)
         if s.split_d:
-            self.learn("d", s.d_scale * loss)
+            loss = self.learn("d", s.d_scale * loss)
         with self.mode.autocast():
             term, made = self.fake_term(batch, fake.detach())
         if self.dynamic:
             self.correct, self.judged = (real > 0).sum() + (made < 0).sum(), 2 * len(real)
-        return self.learn("d", s.d_scale * (term if s.split_d else loss + term))
+        if s.split_d:
+            return (loss + self.learn("d", s.d_scale * term)) / 2
+        return self.learn("d", s.d_scale * (loss + term))
 
     def update_g(self, batch: Batch, fake: Tensor) -> Tensor:
         """One update of G; `fake` has its graph. Returns the loss."""
@@ -202,7 +200,8 @@ class TextPeer(GANPeer):
 
     def make(self, batch: Batch, text: str = "right") -> Tensor:
         with self.mode.autocast():
-            return self.g(batch["z"], (batch[text],))[0]
+            # GAN-INT's second pass sees the kernels of the first.
+            return self.g(batch["z"], (batch[text],), text == "right")[0]
 
     def real_term(self, batch: Batch) -> tuple[Tensor, Tensor]:
         s, texts = self.method, (batch["right"], batch["wrong"])

@@ -100,7 +100,7 @@ class Layer(nn.Module):
         self.epsilon = norm.epsilon
         self.told = told if batched else 0
         if block.spectral:
-            matrix = self.weight.detach().flatten(1)
+            matrix = self.matrix().detach()
             u = F.normalize(torch.randn(units), dim=0)
             self.register_buffer("u", u)
             self.register_buffer("v", F.normalize(matrix.T @ u, dim=0))
@@ -113,13 +113,16 @@ class Layer(nn.Module):
         x = self.operate(x, self.kernel(iterate))
         if block.pad_after:
             x = F.pad(x, (0, block.pad_after, 0, block.pad_after))
+        if block.activation_first:
+            x = activate(x, block.activation, self.negative_slope)
         if self.norm is not None:
             x = self.norm(x, text) if self.told else self.norm(x)
         elif block.norm:
             x = F.instance_norm(x, eps=self.epsilon)
         if kept is not None:
             x = x + kept
-        x = activate(x, block.activation, self.negative_slope)
+        if not block.activation_first:
+            x = activate(x, block.activation, self.negative_slope)
         return F.dropout(x, block.dropout, self.training) if block.dropout else x
 
     def kernel(self, iterate: bool) -> Tensor:
@@ -130,12 +133,17 @@ class Layer(nn.Module):
         if not self.block.spectral:
             return self.weight
         with torch.autocast(self.weight.device.type, enabled=False):
-            matrix = self.weight.flatten(1)
+            matrix = self.matrix()
             if iterate:
                 with torch.no_grad():
                     self.v.copy_(F.normalize(matrix.T @ self.u, dim=0))
                     self.u.copy_(F.normalize(matrix @ self.v, dim=0))
             return self.weight / torch.dot(self.u, matrix @ self.v)
+
+    def matrix(self) -> Tensor:
+        """The weight as (outputs, inputs of each)."""
+        turned = self.block.op == "conv_transpose"
+        return (self.weight.transpose(0, 1) if turned else self.weight).flatten(1)
 
     def operate(self, x: Tensor, weight: Tensor) -> Tensor:
         """The operation on maps (b, C, H, W), or on vectors where it is dense."""
