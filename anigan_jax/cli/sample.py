@@ -9,7 +9,7 @@ from typing import Annotated
 from tyro.conf import UseAppendAction, arg
 
 from anigan_jax import api
-from anigan_jax.cli.common import Checkpoint, RunDir, Seed, Trust, at_least
+from anigan_jax.cli.common import Checkpoint, RunDir, Seed, Trust, Weights, at_least
 from anigan_jax.data import captions
 from anigan_jax.errors import UserError
 from anigan_jax.sampling import grids
@@ -26,6 +26,7 @@ def sample(
     prompt: Prompts = (),
     prompts: Annotated[Path | None, arg(metavar="FILE")] = None,
     checkpoint: Checkpoint = "latest",
+    weights: Weights = None,
     trust: Trust = False,
 ) -> int:
     """A grid of new images, or a row of them for each prompt.
@@ -39,7 +40,7 @@ def sample(
     n = n if n is not None else 8 if wanted else 64
     at_least("--n", n, 1)
     at_least("--seed", seed, 0)
-    model = api.load(run, checkpoint, trust=trust).model
+    model = api.load(run, checkpoint, weights=weights, trust=trust).model
     if wanted:
         print(texts.sample(model, run, wanted, n, seed))
     else:
@@ -55,6 +56,7 @@ def interpolate(
     seed: Seed = 0,
     prompt: Prompts = (),
     checkpoint: Checkpoint = "latest",
+    weights: Weights = None,
     trust: Trust = False,
 ) -> int:
     """A grid and a GIF along a closed path between latents, or between two prompts.
@@ -70,7 +72,7 @@ def interpolate(
     wanted = _prompts(prompt)
     if len(wanted) > 2:
         raise UserError(f"--prompt is given {len(wanted)} times; once or twice is allowed")
-    model = api.load(run, checkpoint, trust=trust).model
+    model = api.load(run, checkpoint, weights=weights, trust=trust).model
     if len(wanted) == 2:
         written = texts.between(model, run, wanted, stops, frames, seed)
     else:
@@ -81,11 +83,16 @@ def interpolate(
 
 
 def table(
-    run: RunDir, *, seed: Seed = 0, checkpoint: Checkpoint = "latest", trust: Trust = False
+    run: RunDir,
+    *,
+    seed: Seed = 0,
+    checkpoint: Checkpoint = "latest",
+    weights: Weights = None,
+    trust: Trust = False,
 ) -> int:
     """Every hair color with every eye color as one picture."""
     at_least("--seed", seed, 0)
-    print(texts.colors(api.load(run, checkpoint, trust=trust).model, run, seed))
+    print(texts.colors(api.load(run, checkpoint, weights=weights, trust=trust).model, run, seed))
     return 0
 
 
@@ -97,6 +104,7 @@ def history(
     columns: int = 10,
     seed: Seed = 0,
     checkpoint: Checkpoint = "latest",
+    weights: Weights = None,
     trust: Trust = False,
 ) -> int:
     """One prompt at each checkpoint that the run has kept.
@@ -110,7 +118,7 @@ def history(
     at_least("--columns", columns, 2)
     at_least("--seed", seed, 0)
     (wanted,) = _prompts([prompt])
-    trained = api.load(run, checkpoint, trust=trust)
+    trained = api.load(run, checkpoint, weights=weights, trust=trust)
     texts.need_texts(trained.model)
     models = (trained.at(step).model for step in texts.pick_steps(run, columns))
     print(texts.history(models, run, wanted, n, seed))
