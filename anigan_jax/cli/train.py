@@ -190,4 +190,4 @@ def _scores(workdir: Path) -> None:
             print(f"  {name:31} {value:9.4f}{real}")
     if best.exists():
         found = json.loads(best.read_text())
-        print(f"  best KID {found['kid']:.4f} at step {found['step']}; that checkpoint is kept")
+        print(f"  best: step {found['step']}, KID {found['kid']:.4f} ({found['rule']}); it is kept")

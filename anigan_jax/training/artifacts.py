@@ -160,8 +160,9 @@ class Artifacts:
         constants = self.program.constants if self.program.method.texts else {}
         run_dir.export_weights(self.workdir, self.config, state, constants)
         checkpoint.save(self.folder, at, state, {"config_sha256": fingerprint(self.config)})
-        best, _ = self.evaluator.best() or (None, None)
-        checkpoint.prune(self.folder, run.keep_checkpoints, run.keep_every, best)
+        best = self.evaluator.best()
+        kept = best and best.step
+        checkpoint.prune(self.folder, run.keep_checkpoints, run.keep_every, kept)
         self.evaluator.saved()
 
     def check(self) -> None:
@@ -283,7 +284,8 @@ def check_space(config: Config, workdir: Path, shapes: TrainState, total: int) -
     # The newest, the best, one in the making; and the exported networks, old and new.
     most = min(run.keep_checkpoints, total // run.checkpoint_every + 1) + 2 + history
     have = len(checkpoint.steps(workdir / "checkpoints"))
-    need = max(most - have, 2) * one + size_of((shapes.params, shapes.stats, shapes.ema)) * 2
+    exported = shapes.params, shapes.stats, shapes.ema, shapes.ema_stats
+    need = max(most - have, 2) * one + size_of(exported) * 2
     free = shutil.disk_usage(workdir).free
     if free < need:
         raise UserError(
