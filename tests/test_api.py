@@ -25,6 +25,11 @@ def noise(trained, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def averaged(tmp_path_factory):
+    return untrained(tmp_path_factory.mktemp("averaged") / "run", "FULL")
+
+
+@pytest.fixture(scope="module")
 def text(tmp_path_factory):
     return untrained(tmp_path_factory.mktemp("text") / "run", "TEXT")
 
@@ -76,11 +81,11 @@ def test_a_checkpoint_by_name_or_step(noise):
             anigan_jax.load(noise, checkpoint=wanted)
 
 
-def test_the_weights_of_the_generator_are_chosen(noise):
-    run, raw = (anigan_jax.load(noise, weights=weights) for weights in (None, "raw"))
+def test_the_weights_of_the_generator_are_chosen(averaged):
+    run, raw = (anigan_jax.load(averaged, weights=weights) for weights in (None, "raw"))
     shown, trained = run.generate(2), raw.generate(2)
     assert (shown != trained).any()
-    assert (anigan_jax.load(noise, "latest", weights="ema").generate(2) == shown).all()
+    assert (anigan_jax.load(averaged, "latest", weights="ema").generate(2) == shown).all()
     assert (run.generate(2, weights="raw") == trained).all()
     assert (raw.generate(2, weights="ema") == shown).all()
     assert (raw.at("latest").generate(2) == trained).all()
@@ -88,14 +93,14 @@ def test_the_weights_of_the_generator_are_chosen(noise):
     z = grids.latents(run.method, 2, 0)
     assert (record.to_uint8(run.method.generate(params, stats, z)) == trained).all()
     with pytest.raises(UserError, match="'raw' or 'ema'"):
-        anigan_jax.load(noise, weights="average")
+        anigan_jax.load(averaged, weights="average")
 
 
-def test_verbs_choose_the_weights_too(verb, noise, tmp_path):
+def test_verbs_choose_the_weights_too(verb, averaged, tmp_path):
     """Both pictures are kept apart; without an average there is none to draw with."""
     places = []
     for words in ((), ("--weights", "ema"), ("--weights", "raw")):
-        code, out, error = verb("sample", noise, "--n", "2", *words)
+        code, out, error = verb("sample", averaged, "--n", "2", *words)
         assert code == 0, error
         places.append(Path(out.strip()))
     assert [path.stem.endswith("_raw") for path in places] == [False, False, True]

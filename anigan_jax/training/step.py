@@ -100,8 +100,7 @@ def make_train_step(
                 all_metrics[f"repeats/{update.player}"] = jnp.float32(count)
             all_metrics |= metrics
         if config.ema_half_life:
-            state = state.replace(ema=_average(config, state))
-            state = _own_stats(phase, state, draw_batch(before, 0), examples, first)
+            state = _averaged(config, phase, state, draw_batch(before, 0), examples, first)
         return state.replace(step=before.step + 1), all_metrics
 
     return step
@@ -137,17 +136,23 @@ def _average(config: Config, state: TrainState) -> PyTree:
     )
 
 
-def _own_stats(
-    phase: Phase, state: TrainState, batch: PyTree, examples: Array, noise: dict[int, Array]
+def _averaged(
+    config: Config,
+    phase: Phase,
+    state: TrainState,
+    batch: PyTree,
+    examples: Array,
+    noise: dict[int, Array],
 ) -> TrainState:
-    """The state after a pass of the averaged weights as G's update has it, for their statistics.
+    """The state after the average has moved, and after a pass of it, as G's update has it.
 
-    Averages of the trained weights' statistics would not do: averaged weights, which are less
-    noisy, give maps of another variance, and every image would be paler.
+    The pass is for its statistics. Averages of the trained weights' statistics would not do:
+    averaged weights, which are less noisy, give maps of another variance, and pale images.
 
     Args:
       batch, noise: real batch and latents (stream -> (b, Z)) of the first repeat.
     """
+    state = state.replace(ema=_average(config, state))
     own = [place for place, update in enumerate(phase.updates) if update.player == "g"]
     if own and jax.tree.leaves(state.ema_stats):
         update = phase.updates[own[-1]]
