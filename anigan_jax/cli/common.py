@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
+from anigan_jax import config as configs
 from anigan_jax import config_file
 from anigan_jax.config import Config
 from anigan_jax.errors import UserError
@@ -21,6 +22,10 @@ ConfigName = Annotated[
     str, Positional, arg(metavar="CONFIG", help="a file, or a name that `anigan --help` lists")
 ]
 Checkpoint = Annotated[str, arg(metavar="best|latest|STEP", help="which checkpoint is shown")]
+Weights = Annotated[
+    configs.Weights | None,
+    arg(metavar="raw|ema", help="of G, as trained or averaged; without: averaged if there are any"),
+]
 Trust = Annotated[bool, arg(help="run the code that the run directory keeps, if it has any")]
 Seed = Annotated[int, arg(metavar="N", help="seed of what is drawn, at least 0")]
 AsJson = Annotated[bool, arg(help="print JSON, for programs")]

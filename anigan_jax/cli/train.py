@@ -191,5 +191,5 @@ def _scores(workdir: Path) -> None:
             print(f"  {name:31} {value:9.4f}{real}")
     if best.exists():
         found = json.loads(best.read_text())
-        at = epochs.named(found["step"], known)
-        print(f"  best KID {found['kid']:.4f} at {at}; that checkpoint is kept")
+        at, kid = epochs.named(found["step"], known), found["kid"]
+        print(f"  best: {at}, KID {kid:.4f} ({found['rule']}); that checkpoint is kept")
