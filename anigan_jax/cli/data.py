@@ -11,7 +11,7 @@ from typing import Annotated
 from tyro.conf import Positional, Suppress, arg
 
 from anigan_jax.cli.common import AsJson
-from anigan_jax.data import dataset, ingest
+from anigan_jax.data import dataset, discover, ingest
 from anigan_jax.data.images import Images
 from anigan_jax.errors import UserError
 from anigan_jax.report import data
@@ -35,6 +35,8 @@ class Settings(Images):
 
     path: Suppress[str] = ""
     path_b: Suppress[str] = ""
+    # A choice of the training: a pack holds both.
+    domain: Suppress[str] = "ask"
 
 
 DEFAULT = Settings()
@@ -75,6 +77,10 @@ def import_(
     print(f"{out}: {state}: {manifest['count']} images of {manifest['size']} px ({parts})")
     for code, count in manifest["counts"].items():
         print(f"  {count:6}  {code}")
+    if manifest.get("ignored"):
+        print(f"  not read: {discover.counted(manifest['ignored'])}")
+    if "trainA" in manifest["parts"]:
+        print("  two domains: a model of one takes --data.domain a, b or both")
     if not there:
         print(f"next: anigan train CONFIG --workdir RUN --data.path {out}")
     return 0
