@@ -351,7 +351,10 @@ def check(config: Config) -> None:
     if config.ema_half_life and not config.method.has_generator:
         faults.append("ema_half_life averages a generator, and this method has none; set it to 0")
     if config.data.size != config.method.size:
-        faults.append(f"data.size is {config.data.size} but the networks make {config.method.size}")
+        faults.append(
+            f"data.size is {config.data.size} but the networks make {config.method.size}; "
+            f"--size {config.data.size} sets both"
+        )
     if config.run.devices and config.batch_size % config.run.devices:
         faults.append(f"batch_size {config.batch_size} is not a multiple of {run.devices} devices")
     if faults:

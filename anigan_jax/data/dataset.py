@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from anigan_jax.data import edges, ingest, pack_files, remembered
+from anigan_jax.data import archives, edges, ingest, pack_files, remembered
 from anigan_jax.data import labels as tags
 from anigan_jax.data.ingest import Scan
 from anigan_jax.data.scratch import default_cache as default_cache
@@ -351,9 +351,12 @@ def verify(pack: Pack, again: bool = True) -> None:
     """
     wanted = pack.manifest["files"]
     if not again:
-        files = [(name, pack.path / name) for name in wanted]
+        files = [archives.Member(name, 0) for name in wanted]
         lines = "".join(f"{name}\0{digest}\n" for name, digest in wanted.items())
-        if remembered.sha256(pack.path, files) == hashlib.sha256(lines.encode()).hexdigest():
+        if (
+            remembered.sha256(pack.path, files, pack.path)
+            == hashlib.sha256(lines.encode()).hexdigest()
+        ):
             return
     for name, digest in wanted.items():
         try:

@@ -67,6 +67,8 @@ NOTED = {
     "duplicate": "the same pixels as another image",
     "mirror": "the mirror image of another image",
     "near": "nearly the pixels of another image",
+    "chain": "alike in layout and no copies: grouped by nearer pairs, so that they can be parted",
+    "held out": "fewer images than asked for: large groups of duplicates are never parted",
     "no label": "the label file has no row for it",
     "unlabeled": "its row names no hair or no eye color",
     "unknown tag": "words that name no color of hair or eyes are passed over",

@@ -14,6 +14,10 @@ COARSE = 4
 # different pair is 17 apart (mirrored), while JPEG at quality 20, half size and 5 %
 # brightness move a face by at most 10. A shift by one pixel (14-20) is not found.
 THRESHOLD = 10.0
+# Drawings of one layout are near each other in chains whose ends are unlike. A group of over
+# this share of the images, and of this number, is looked at.
+LARGEST = 0.1
+FEWEST = 16
 CHUNK = 256
 
 
@@ -59,6 +63,51 @@ def find(thumbs: np.ndarray, digests: list[str], threshold: float = THRESHOLD):
     groups = np.empty(n, np.int64)
     groups[unique] = unique[label]
     return groups[np.array(same, np.int64)], sorted(pairs)
+
+
+def without_chains(thumbs: np.ndarray, digests: list[str], threshold: float = THRESHOLD):
+    """Groups as `find` has them, but for chains, whose images are grouped by nearer pairs.
+
+    A chain is a group of over `LARGEST` of the images of which most are beyond the threshold of
+    the first by digest: copies of one picture never are. Its images are grouped again at half
+    the threshold, until no group is a chain; at last by equal pictures alone.
+
+    Returns:
+      Groups and pairs as of `find`, and (images, threshold used) of each chain.
+    """
+    groups, pairs = find(thumbs, digests, threshold)
+    most, chains = max(FEWEST, LARGEST * len(thumbs)), []
+    names, counts = np.unique(groups, return_counts=True)
+    for rows in (np.flatnonzero(groups == name) for name in names[counts > most]):
+        finer, own = threshold, [digests[i] for i in rows]
+        found, near = np.zeros(len(rows), np.int64), []
+        while _has_chain(thumbs[rows], own, found, finer, most):
+            finer = finer / 2 if finer > 1 else 0.0
+            found, near = find(thumbs[rows], own, finer)
+        if finer < threshold:
+            inside = set(rows.tolist())
+            groups[rows] = rows[found]
+            pairs = [pair for pair in pairs if pair.index not in inside]
+            pairs += [Pair(int(rows[p.index]), int(rows[p.of]), p.code) for p in near]
+            chains.append((len(rows), finer))
+    return groups, sorted(pairs), chains
+
+
+def _has_chain(thumbs, digests, groups, threshold: float, most: float) -> bool:
+    if not threshold:
+        return False
+    for name, count in zip(*np.unique(groups, return_counts=True), strict=True):
+        rows = np.flatnonzero(groups == name)
+        if count > most:
+            first = thumbs[min(rows, key=lambda i: digests[i])].astype(np.float32)
+            far = 0
+            for start in range(0, len(rows), 16 * CHUNK):
+                some = thumbs[rows[start : start + 16 * CHUNK]]
+                gaps = [((some - one) ** 2).mean((1, 2, 3)) for one in (first, first[:, ::-1])]
+                far += int((np.minimum(*gaps) > threshold**2).sum())
+            if 2 * far > count:
+                return True
+    return False
 
 
 def _proposed(thumbs: np.ndarray, label: np.ndarray, threshold: float):

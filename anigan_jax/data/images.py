@@ -205,10 +205,9 @@ def digest(path: str, table: bool = False, within: str = "") -> str:
         return tfds_source.digest(path.removeprefix("tfds:"))
     root = Path(path).expanduser() if table else Path(path)
     if root.is_file():
-        beside = [root.parent / n for n in (*tables.LABEL_FILES, *tables.BOX_FILES)]
-        files = [(p.name, p) for p in (root, *beside) if p.is_file()]
-    elif root.is_dir():
-        files = [(m.name, root / m.name) for m in archives.members(root, within)[0]]
-    else:
-        raise UserError(f"{path!r} does not exist; give a folder, zip, tar or tfds:NAME")
-    return remembered.sha256(root, files)
+        beside = [n for n in (*tables.LABEL_FILES, *tables.BOX_FILES) if n != root.name]
+        names = [n for n in (root.name, *beside) if (root.parent / n).is_file()]
+        return remembered.sha256(root, [archives.Member(n, 0) for n in names], root.parent)
+    if root.is_dir():
+        return remembered.sha256(root, archives.members(root, within)[0], root)
+    raise UserError(f"{path!r} does not exist; give a folder, zip, tar or tfds:NAME")

@@ -9,44 +9,48 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from anigan_jax.data.archives import Member, facts_of
 from anigan_jax.runtime.environment import cache_home
 
 # A file that changed so short before it was hashed may change again within the clock's tick.
 YOUNG = 2.0
 
 
-def sha256(root: Path, files: Iterable[tuple[str, Path]]) -> str:
+def sha256(root: Path, members: Iterable[Member], folder: Path) -> str:
     """SHA-256 over the names and contents of files; read again only where one changed.
 
     Args:
       root: what the files belong to; by its real path it is remembered.
-      files: (name, path); a name is part of the digest, a path is not.
+      members: their names, which are part of the digest, and what is known of them.
+      folder: where they lie, which is not.
     """
-    files = list(files)
-    now, newest, signature = time.time(), 0.0, hashlib.sha256()
-    for name, path in files:
-        try:
-            info = path.stat()
-        except OSError:
-            newest = now
-            continue
-        newest = max(newest, info.st_mtime, info.st_ctime)
-        facts = (info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino, info.st_dev)
-        signature.update(f"{name}\0{facts}\n".encode("utf-8", "surrogateescape"))
+    members = [m if m.facts else _looked_at(m, folder) for m in members]
+    now, signature = time.time(), hashlib.sha256()
+    newest = max((max(m.facts[:2]) if m.facts else now * 1e9 for m in members), default=0)
+    for member in members:
+        line = f"{member.name}\0{member.facts}\n"
+        signature.update(line.encode("utf-8", "surrogateescape"))
     place = _place(root)
     if known := _known(place, signature.hexdigest()):
         return known
     digest = hashlib.sha256()
-    for name, path in files:
+    for member in members:
         try:
-            with path.open("rb") as opened:
+            with (folder / member.name).open("rb") as opened:
                 content = hashlib.file_digest(opened, "sha256").hexdigest()
         except OSError as error:
             content = error.strerror or "unreadable"
-        digest.update(f"{name}\0{content}\n".encode("utf-8", "surrogateescape"))
-    if newest < now - YOUNG:
+        digest.update(f"{member.name}\0{content}\n".encode("utf-8", "surrogateescape"))
+    if newest < (now - YOUNG) * 1e9:
         _remember(place, {"signature": signature.hexdigest(), "sha256": digest.hexdigest()})
     return digest.hexdigest()
+
+
+def _looked_at(member: Member, folder: Path) -> Member:
+    try:
+        return member._replace(facts=facts_of((folder / member.name).stat()))
+    except OSError:
+        return member
 
 
 def _place(root: Path) -> Path:

@@ -46,8 +46,11 @@ def rows(config: Config, pack: Pack, part: str = "train") -> dict[str, dict[str,
         )
     fewest = min(len(values) for values in jax.tree.leaves(data))
     if part == "train" and fewest < config.batch_size:
+        held = sum(b - a for n, (a, b) in pack.manifest["parts"].items() if n.startswith("test"))
+        more = f" to train on and {held} held out" if held else ""
         raise UserError(
             f"a batch of {config.batch_size} needs at least as many images; the data has {fewest}"
+            f"{more}. --batch-size {1 << (fewest.bit_length() - 1)} fits"
         )
     return data
 
