@@ -159,7 +159,9 @@ def test_copies_of_one_picture_are_no_chain():
     copies = [jpeg(FACES[0], quality) for quality in range(40, 80)]
     thumbs = np.stack([dedup.thumbnail(image) for image in [*copies, *FACES[1:]]])
     digests = digests_of([*copies, *FACES[1:]])
-    groups, pairs, chains = dedup.without_chains(thumbs, digests)
+    groups, pairs, chains = dedup.without_chains(
+        thumbs, digests, dedup.THRESHOLD, np.arange(len(thumbs))
+    )
     assert chains == []
     assert len(set(groups[:40].tolist())) == 1
     assert len(pairs) == 39

@@ -27,6 +27,11 @@ SourceB = Annotated[
     Positional,
     arg(metavar="SOURCE_B", help="the second domain, where it is a source of its own"),
 ]
+More = Annotated[
+    tuple[str, ...],
+    Positional,
+    arg(metavar="", help="none: several sources of one set are joined by --also"),
+]
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,7 @@ Flags = Annotated[Settings, arg(name="")]
 def import_(
     source: SourceA,
     source_b: SourceB = "",
+    more: More = (),
     *,
     out: Annotated[Path, arg(metavar="PACK")],
     overwrite: bool = False,
@@ -60,7 +66,7 @@ def import_(
       overwrite: replace another pack there.
       landmarks: also pack 68 face landmarks of domain A, or of all images.
     """
-    images = Images(**{**vars(settings), "path": source, "path_b": source_b})
+    images = _images(settings, source, source_b, more)
     detect = None
     if landmarks:
         from anigan_jax.perceptual import landmarks as faces
@@ -89,6 +95,7 @@ def import_(
 def check(
     source: SourceA,
     source_b: SourceB = "",
+    more: More = (),
     *,
     json: AsJson = False,
     html: Annotated[Path | None, arg(metavar="PAGE")] = None,
@@ -99,7 +106,7 @@ def check(
     Args:
       html: also write a page to look at.
     """
-    images = Images(**{**vars(settings), "path": source, "path_b": source_b})
+    images = _images(settings, source, source_b, more)
     if dataset.is_pack(Path(source)):
         pack = dataset.open_pack(Path(source))
         dataset.verify(pack)
@@ -117,6 +124,15 @@ def check(
     if html and not json:
         print(f"\npage: {html}")
     return 1 if not found.order or (found.faults and images.policy == "error") else 0
+
+
+def _images(settings: Settings, source: str, source_b: str, more: tuple[str, ...]) -> Images:
+    if more:
+        listed = " ".join((source, "--also", source_b, *more))
+        raise UserError(
+            f"give one source, or two domains; several sources of one set are joined: {listed}"
+        )
+    return Images(**{**vars(settings), "path": source, "path_b": source_b})
 
 
 def progress(what: str):

@@ -79,9 +79,9 @@ def scan(
       report: called with (images done, images in all).
     """
     catalogue = source.catalogue()
-    findings, rows, digests, thumbs = list(catalogue.findings), [], [], []
-    done, path = 0, folder / "scan.bin"
-    with path.open("wb") as file:
+    findings, rows, digests = list(catalogue.findings), [], []
+    done, path, small = 0, folder / "scan.bin", folder / "thumbs.bin"
+    with path.open("wb") as file, small.open("wb") as thumbs:
         for results in _decoded(source, catalogue, workers):
             for index, result in results:
                 item = catalogue.items[index]
@@ -91,7 +91,7 @@ def scan(
                 findings += [Finding(item.name, *note) for note in result.notes]
                 rows.append(item)
                 digests.append(result.digest)
-                thumbs.append(result.thumb)
+                thumbs.write(result.thumb.tobytes())
                 file.write(result.pixels)
             done += len(results)
             if report:
@@ -99,6 +99,9 @@ def scan(
     shape = (len(rows), source.size, source.size, 3)
     pixels = np.memmap(path, np.uint8, "r", shape=shape) if rows else np.zeros(shape, np.uint8)
     by_name = sorted(range(len(rows)), key=lambda i: in_bytes(rows[i].name))
+    # On the disk like the pixels: a million of them are 768 MB.
+    shape = (len(rows), dedup.SIDE, dedup.SIDE, 3)
+    thumbs = np.memmap(small, np.uint8, "r", shape=shape) if rows else np.zeros(shape, np.uint8)
     groups, pairs, chains = _groups(by_name, digests, thumbs, source.twins)
     findings += [Finding("", "chain", f"{n} images; RMS {rms:g}") for n, rms in chains]
     findings += [Finding(rows[p.index].name, p.code, f"of {rows[p.of].name}") for p in pairs]
@@ -110,11 +113,10 @@ def scan(
 def _groups(by_name, digests, thumbs, twins: bool):
     """Groups, pairs and chains by row, found in the order of the names, not of arrival."""
     n = len(by_name)
-    stacked = np.stack([thumbs[i] for i in by_name]) if n else np.zeros((0, 16, 16, 3), np.uint8)
     threshold = dedup.THRESHOLD if twins else 0.0
-    grouped = dedup.without_chains(stacked, [digests[i] for i in by_name], threshold)
-    groups, pairs, chains = grouped
     row = np.array(by_name, np.int64)
+    names = [digests[i] for i in by_name]
+    groups, pairs, chains = dedup.without_chains(thumbs, names, threshold, row)
     found = np.empty(n, np.int64)
     found[row] = row[groups] if n else row
     return found, [dedup.Pair(by_name[p.index], by_name[p.of], p.code) for p in pairs], chains

@@ -167,8 +167,10 @@ def of_row(row: Row, rule: Rule = "max-count") -> Reading:
         part = {"eye": "eyes"}.get(word := re.split("[ _]", name)[0], word)
         text = f"{value} {part}" if part in COLORS else value
         tags += [Tag(piece, 0) for piece in _pieces(text)] if value else []
-    tags += [*row.tags, *(Tag(piece, 0) for piece in _pieces(row.text))]
-    for tag in tags:
+    spoken = [*row.tags, *(Tag(piece, 0) for piece in _pieces(row.text))]
+    tags += spoken
+    # A class of something else is no unknown word, unless it is all there is.
+    for tag in spoken or tags:
         if not any(color(tag.text, part) for part in COLORS):
             unknown.append(tag.text)
     return Reading(choose(tags, rule), conflicts(tags), unknown)
