@@ -365,7 +365,10 @@ def check(config: Config) -> None:
     if run.eval_weights == "ema" and not config.ema_half_life:
         faults.append("run.eval_weights is 'ema' but nothing is averaged; set ema_half_life")
     if config.data.size != config.method.size:
-        faults.append(f"data.size is {config.data.size} but the networks make {config.method.size}")
+        faults.append(
+            f"data.size is {config.data.size} but the networks make {config.method.size}; "
+            f"--size {config.data.size} sets both"
+        )
     if config.run.devices and config.batch_size % config.run.devices:
         faults.append(f"batch_size {config.batch_size} is not a multiple of {run.devices} devices")
     if faults:

@@ -15,6 +15,7 @@ from anigan_jax import config as configs
 from anigan_jax.cli import common
 from anigan_jax.cli.common import AsJson, ConfigName, Overrides, Trust
 from anigan_jax.config import Config
+from anigan_jax.data import images
 from anigan_jax.errors import UserError
 from anigan_jax.perceptual import store
 from anigan_jax.report import files
@@ -55,6 +56,8 @@ def train(
     else:
         settings = common.settings(config, overrides, f"anigan train {config}")
     configs.check(settings)
+    for _, network in common.networks("method", settings.method):
+        network.build()  # refuses a size that cannot be before the data are packed
     if workdir is None:
         raise UserError("say where the run goes: --workdir RUN")
     api.refuse_name(workdir)
@@ -95,7 +98,7 @@ def _recorded(
         place = getattr(settings.data, f.name)
         if f.name not in ("path", "path_b") or not place or place.startswith("tfds:"):
             continue
-        if not Path(place).exists():
+        if not Path(images.places(place)[0]).exists():
             start = (
                 "" if Path(place).is_absolute() else f" from where it was started, not {Path.cwd()}"
             )
