@@ -32,6 +32,7 @@ ORDER = (
     ("training",),
     ("api",),
     ("sweep", "bench"),
+    ("reproduce",),
     ("cli",),
     ("__init__", "__main__"),
 )

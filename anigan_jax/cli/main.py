@@ -17,7 +17,7 @@ from anigan_jax.errors import UserError
 from anigan_jax.runtime import environment, stdio
 
 # Verbs that take steps of a training.
-TRAINS = (["train"], ["sweep"], ["bench"], ["replay"])
+TRAINS = (["train"], ["sweep"], ["bench"], ["replay"], ["reproduce"])
 # Verbs in the order in which they are needed; `anigan --help` lists others last.
 GROUPS = {
     "start here (anigan train quickstart --workdir runs/first)": ("train",),
@@ -28,6 +28,7 @@ GROUPS = {
     "data": ("import", "check"),
     "how good it is": ("evaluate", "accuracy", "probe", "report", "epochs", "sweep"),
     "proof": ("replay", "checkpoints"),
+    "the five reports": ("reproduce",),
     "networks and speed": ("describe", "weights", "bench"),
 }
 HELP = ("-h", "--help")
