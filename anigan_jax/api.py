@@ -38,26 +38,33 @@ class Trained(NamedTuple):
     Attributes:
       path: the run directory, or the file of weights.
       config: the settings it was trained with.
-      model: its networks, with the averaged weights where the run has them.
+      networks: of the checkpoint, with all weights.
       recorded: run.json; {} where there is none.
+      weights: of G, what is drawn with: 'raw' or 'ema'; None: averaged where the run averages.
     """
 
     path: Path
     config: Config
-    model: Model
+    networks: Model
     recorded: dict
+    weights: str | None = None
+
+    @property
+    def model(self) -> Model:
+        """The networks with the weights that are drawn with."""
+        return grids.with_weights(self.networks, self.weights)
 
     @property
     def method(self) -> Method:
-        return self.model.method
+        return self.networks.method
 
     @property
     def state(self) -> TrainState:
-        return self.model.state
+        return self.networks.state
 
     @property
     def params(self) -> dict[str, Any]:
-        """Player -> tree of parameters; 'ema': those of the generator that are shown."""
+        """Player -> tree of parameters; 'ema': the averaged ones of the generator."""
         averaged = {"ema": self.state.ema} if self.state.ema else {}
         return {**self.state.params, **averaged}
 
@@ -66,45 +73,56 @@ class Trained(NamedTuple):
         """Completed steps of training."""
         return int(self.state.step)
 
-    def generate(self, n: int, seed: int = 0, prompt: str | None = None) -> np.ndarray:
+    def generate(
+        self, n: int, seed: int = 0, prompt: str | None = None, *, weights: str | None = None
+    ) -> np.ndarray:
         """`n` new images, (n, H, W, 3) uint8; the first of them do not depend on n.
 
         Args:
           seed: of the latents, and of what a prompt leaves open.
           prompt: 'blue hair red eyes', for a run that learned from texts; None: as often as
             its data has each.
+          weights: 'raw' or 'ema'; None: those that the run was loaded with.
 
         Raises:
-          UserError: the run generates nothing, or does not understand the prompt.
+          UserError: the run generates nothing, lacks these weights, or does not understand the
+            prompt.
         """
         _at_least_one(n)
+        model = self._drawing(weights)
         if prompt is not None:
-            images, _ = prompts.ask(self.model, captions.read_prompts([prompt], "prompt"), n, seed)
+            images, _ = prompts.ask(model, captions.read_prompts([prompt], "prompt"), n, seed)
             return images[0]
-        texts = prompts.texts_of_data(self.model, n, seed)
-        return grids.generated(self.model, grids.latents(self.method, n, seed), texts)
+        texts = prompts.texts_of_data(model, n, seed)
+        return grids.generated(model, grids.latents(self.method, n, seed), texts)
 
-    def translate(self, images: np.ndarray, direction: str = "ab") -> np.ndarray:
+    def translate(
+        self, images: np.ndarray, direction: str = "ab", *, weights: str | None = None
+    ) -> np.ndarray:
         """Images in the other domain, (n, S, S, 3) uint8; S need not be that of the training.
 
         Args:
           images: (n, S, S, 3) uint8, RGB.
           direction: 'ab', or 'ba' where the run has learned the way back.
+          weights: as for `generate`.
 
         Raises:
-          UserError: the run translates nothing or not in this direction, or `images` are not
-            of that shape.
+          UserError: the run translates nothing or not in this direction, lacks these weights, or
+            `images` are not of that shape.
         """
         images = np.asarray(images)
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or not len(images):
             raise UserError(
                 f"images are {images.dtype} {images.shape}; they must be uint8 (n, S, S, 3), n >= 1"
             )
-        return photos.translated(self.model, direction, images)
+        return photos.translated(self._drawing(weights), direction, images)
 
     def at(self, checkpoint: str | int) -> Trained:
         """The same run at another checkpoint: 'best', 'latest' or a step."""
-        return self._replace(model=_model_at(self.path, self.config, self.recorded, checkpoint))
+        return self._replace(networks=_model_at(self.path, self.config, self.recorded, checkpoint))
+
+    def _drawing(self, weights: str | None) -> Model:
+        return grids.with_weights(self.networks, weights or self.weights)
 
 
 def _at_least_one(n: int) -> None:
@@ -112,20 +130,34 @@ def _at_least_one(n: int) -> None:
         raise UserError(f"n is {n}; it must be at least 1")
 
 
-def load(path: str | Path, checkpoint: str | int | None = None, *, trust: bool = False) -> Trained:
+def load(
+    path: str | Path,
+    checkpoint: str | int | None = None,
+    *,
+    weights: str | None = None,
+    trust: bool = False,
+) -> Trained:
     """Opens a trained run; its training data are not needed and not looked at.
 
     Args:
       path: a run directory; or a file of weights (weights.safetensors), or a folder with one.
       checkpoint: 'best' (by KID, where the run was evaluated), 'latest' or a step; None: the
         exported weights, which are those of the newest checkpoint.
+      weights: of the generator: 'raw' as trained, 'ema' averaged; None: averaged where the run
+        averages.
       trust: runs the run's own code, where its config defines classes of its own. Everything
         else in a run directory is data: settings in JSON, arrays in safetensors.
 
     Raises:
-      UserError: there is no such run or checkpoint, it is damaged, or it needs `trust`.
+      UserError: there is no such run or checkpoint, it is damaged, it averages no weights, or it
+        needs `trust`.
     """
-    path = Path(path)
+    found = _load(Path(path), checkpoint, trust)._replace(weights=weights)
+    grids.with_weights(found.networks, weights)
+    return found
+
+
+def _load(path: Path, checkpoint: str | int | None, trust: bool) -> Trained:
     environment.prepare()
     if not path.exists():
         raise UserError(f"{path} does not exist")
@@ -154,6 +186,7 @@ def load(path: str | Path, checkpoint: str | int | None = None, *, trust: bool =
         stats=trees.get("stats", {}),
         opt_state={},
         ema=trees.get("ema", {}),
+        ema_stats=trees.get("ema_stats", {}),
         extra_state={},
     )
     model = grids.model_of(config.method.make(), state, trees.get("constants", {}))
@@ -275,9 +308,12 @@ def opened(
 
 
 def verified(config: Config, report: Any = None) -> Pack:
-    """The pack of a config's data, every byte of it as it was written."""
+    """The pack of a config's data, every byte of it as it was written.
+
+    It is hashed once and then known by the size and time of change of its files.
+    """
     pack = data_of(config, report)
-    dataset.verify(pack)
+    dataset.verify(pack, again=False)
     return pack
 
 

@@ -20,6 +20,8 @@ from anigan_jax.optimizers import Optimizer
 
 FeatureNetwork = Literal["vgg16", "inception", "random"]
 """By which images can be scored; `evaluation.features` has them."""
+Weights = Literal["raw", "ema"]
+"""Of G: as trained, or averaged."""
 ComputeType = Literal["float32", "bfloat16"]
 """What networks multiply in."""
 PACKAGE = "anigan_jax"
@@ -86,13 +88,15 @@ class Run:
     keep_every: int | str = 0
     """When checkpoints are written that are never deleted; 0: all but the newest are deleted."""
     evaluate_every: int | str = 0
-    """When what the run makes is evaluated, and a checkpoint written; 0: never. The checkpoint
-    with the best KID is then kept."""
+    """When what the run makes is evaluated, and a checkpoint written; 0: never. The best
+    checkpoint, of low KID and not collapsed, is then kept."""
     evaluate_n: int = 2000
     """Images of each evaluation; as many as are held out where those are fewer, so that the
     floor has the same number."""
     eval_network: FeatureNetwork = "vgg16"
     """Feature network of the evaluations."""
+    eval_weights: Weights | None = None
+    """Weights of G in the evaluations; without: averaged where the run averages, as verbs draw."""
     input: Literal["device", "host"] = "device"
     """Data on the device, or sent two batches ahead; the same bits."""
     mapper: Literal["pmap", "shard_map"] = "pmap"
@@ -129,6 +133,9 @@ class Config:
     """One for each player of the method: 'g', 'd', ..."""
     ema_half_life: int = 0
     """Half-life, in real images, of the average of G's weights; 0: none."""
+    ema_ramp: float = 0.05
+    """That half-life is at most this share of the images seen so far, so that the average soon
+    forgets the first weights (Karras et al. 2020, StyleGAN2-ADA: 0.05); 0: no ramp."""
     run: Run = field(default_factory=Run)
 
     def __hash__(self) -> int:
@@ -329,6 +336,7 @@ def check(config: Config) -> None:
         ("batch_size", config.batch_size, 1),
         ("seed", config.seed, 0),
         ("ema_half_life", config.ema_half_life, 0),
+        ("ema_ramp", config.ema_ramp, 0),
         ("run.steps", run.steps, 0),
         ("run.epochs", run.epochs, 0),
         ("run.devices", run.devices, 0),
@@ -354,8 +362,13 @@ def check(config: Config) -> None:
         faults.append("run.steps and run.epochs are both 0; set one")
     if config.ema_half_life and not config.method.has_generator:
         faults.append("ema_half_life averages a generator, and this method has none; set it to 0")
+    if run.eval_weights == "ema" and not config.ema_half_life:
+        faults.append("run.eval_weights is 'ema' but nothing is averaged; set ema_half_life")
     if config.data.size != config.method.size:
-        faults.append(f"data.size is {config.data.size} but the networks make {config.method.size}")
+        faults.append(
+            f"data.size is {config.data.size} but the networks make {config.method.size}; "
+            f"--size {config.data.size} sets both"
+        )
     if config.run.devices and config.batch_size % config.run.devices:
         faults.append(f"batch_size {config.batch_size} is not a multiple of {run.devices} devices")
     if faults:

@@ -158,7 +158,8 @@ def refuse_repeats(argv: list[str]) -> None:
         setting = re.sub(r"(--|\.)no-", r"\1", flag.replace("_", "-"))
         if setting in seen:
             also = "" if seen[setting] == flag else f", once as {seen[setting]}"
-            raise UserError(f"{flag} is given twice{also}; give it once")
+            hint = "; more sources of one set: --data.also" if flag == "--data.path" else ""
+            raise UserError(f"{flag} is given twice{also}; give it once{hint}")
         seen[setting] = flag
 
 

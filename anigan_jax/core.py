@@ -171,7 +171,8 @@ class TrainState(flax.struct.PyTreeNode):
       step: () int32, completed steps over all phases.
       key: (2,) uint32 raw root key; never consumed, only folded.
       params, stats, opt_state: player -> tree.
-      ema: shadow of params['g']; {} where the run averages nothing.
+      ema: average of params['g']; {} where the run averages nothing.
+      ema_stats: stats['g'] as they are of `ema`, not of params['g'].
       extra_state: what else the method carries (an image pool, counts); {} for most.
     """
 
@@ -181,12 +182,16 @@ class TrainState(flax.struct.PyTreeNode):
     stats: dict
     opt_state: dict
     ema: PyTree
+    ema_stats: PyTree
     extra_state: PyTree
 
 
 def generator_of(state: TrainState) -> tuple[PyTree, PyTree]:
     """(params, stats) of G as it is shown: averaged where the run averages."""
-    return state.ema or state.params["g"], state.stats["g"]
+    if not state.ema:
+        return state.params["g"], state.stats["g"]
+    # Exports of before had no statistics of the averaged weights.
+    return state.ema, state.ema_stats or state.stats["g"]
 
 
 def sum_over(axis_name: str | None, value: Array) -> Array:

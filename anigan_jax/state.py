@@ -25,14 +25,17 @@ def init_state(config: Config, method: Method, constants: PyTree) -> TrainState:
         )
     raw = rng.root_key(config.seed)
     params, stats, extra_state = method.init(rng.stream_key(raw, rng.Stream.INIT), constants)
+    # Copies: an alias of params['g'] could not be donated twice.
+    averaged = (params["g"], stats["g"]) if config.ema_half_life else ({}, {})
+    ema, ema_stats = jax.tree.map(jnp.copy, averaged)
     return TrainState(
         step=jnp.int32(0),
         key=raw,
         params=params,
         stats=stats,
         opt_state={p: config.optimizers[p].build().init(params[p]) for p in params},
-        # A copy: an alias of params['g'] could not be donated twice.
-        ema=jax.tree.map(jnp.copy, params["g"]) if config.ema_half_life else {},
+        ema=ema,
+        ema_stats=ema_stats,
         extra_state=extra_state,
     )
 

@@ -61,5 +61,5 @@ CONFIG = Config(
     data=Images(path="data/faces.zip"),
     batch_size=128,
     optimizers={"g": Optimizer(epsilon=1e-7), "d": Optimizer(epsilon=1e-7)},
-    run=Run(steps=1400, sample_every=20, checkpoint_every=100),
+    run=Run(steps=1400, sample_every="1, every 20", checkpoint_every=100),
 )

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,12 +14,19 @@ from tiny import process_env, untrained
 import anigan_jax
 from anigan_jax import api
 from anigan_jax.errors import UserError
+from anigan_jax.sampling import grids
+from anigan_jax.storage import images as record
 from anigan_jax.storage import safetensors
 
 
 @pytest.fixture(scope="module")
 def noise(trained, tmp_path_factory):
     return trained("FULL").copy(tmp_path_factory.mktemp("api") / "run").run
+
+
+@pytest.fixture(scope="module")
+def averaged(tmp_path_factory):
+    return untrained(tmp_path_factory.mktemp("averaged") / "run", "FULL")
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +79,38 @@ def test_a_checkpoint_by_name_or_step(noise):
     ):
         with pytest.raises(UserError, match=named):
             anigan_jax.load(noise, checkpoint=wanted)
+
+
+def test_the_weights_of_the_generator_are_chosen(averaged):
+    run, raw = (anigan_jax.load(averaged, weights=weights) for weights in (None, "raw"))
+    shown, trained = run.generate(2), raw.generate(2)
+    assert (shown != trained).any()
+    assert (anigan_jax.load(averaged, "latest", weights="ema").generate(2) == shown).all()
+    assert (run.generate(2, weights="raw") == trained).all()
+    assert (raw.generate(2, weights="ema") == shown).all()
+    assert (raw.at("latest").generate(2) == trained).all()
+    params, stats = run.state.params["g"], run.state.stats["g"]
+    z = grids.latents(run.method, 2, 0)
+    assert (record.to_uint8(run.method.generate(params, stats, z)) == trained).all()
+    with pytest.raises(UserError, match="'raw' or 'ema'"):
+        anigan_jax.load(averaged, weights="average")
+
+
+def test_verbs_choose_the_weights_too(verb, averaged, tmp_path):
+    """Both pictures are kept apart; without an average there is none to draw with."""
+    places = []
+    for words in ((), ("--weights", "ema"), ("--weights", "raw")):
+        code, out, error = verb("sample", averaged, "--n", "2", *words)
+        assert code == 0, error
+        places.append(Path(out.strip()))
+    assert [path.stem.endswith("_raw") for path in places] == [False, False, True]
+    assert places[0].read_bytes() != places[2].read_bytes()
+    bare = untrained(tmp_path / "bare", "PLAIN", "--ema-half-life", "0")
+    for words in (("sample",), ("interpolate",)):
+        code, _, error = verb(*words, bare, "--weights", "ema")
+        assert (code, error.count("\n")) == (2, 1)
+        assert "no averaged weights" in error
+    assert verb("sample", bare, "--n", "2", "--weights", "raw")[0] == 0
 
 
 def test_prompts_and_translations(text, cycle):

@@ -15,6 +15,8 @@ from anigan_jax.data.decode import Finding
 from anigan_jax.errors import UserError
 
 GOOD = files.picture()
+# Of an entry, in these tests: 256 MiB take their time.
+MAX_BYTES = 5_000_000
 
 
 NAMES = {
@@ -48,7 +50,8 @@ def test_names_in_archives(tmp_path, name):
 
 
 @pytest.mark.fault(18)
-def test_zip_entries_that_are_no_files(tmp_path):
+def test_zip_entries_that_are_no_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "MAX_BYTES", MAX_BYTES)
     bomb = special("bomb.png", stat.S_IFREG)
     bomb.compress_type = zipfile.ZIP_DEFLATED
     path = zip_of(
@@ -57,7 +60,7 @@ def test_zip_entries_that_are_no_files(tmp_path):
             (special("link.png", stat.S_IFLNK), b"/etc/passwd"),
             (special("pipe.png", stat.S_IFIFO), b""),
             (special("disk.png", stat.S_IFBLK), b""),
-            (bomb, b"\0" * 5_000_000),
+            (bomb, b"\0" * (MAX_BYTES + 1)),
             ("Same.png", GOOD),
             ("same.png", GOOD),
         ],
@@ -104,9 +107,20 @@ def test_tar_entries_that_are_no_files(tmp_path):
 
 @pytest.mark.fault(18)
 @pytest.mark.parametrize("suffix", ["tar.gz", "tar.bz2", "tar.xz"])
-def test_a_tar_that_unpacks_to_too_much(tmp_path, suffix):
+def test_a_tar_that_unpacks_to_too_much(tmp_path, suffix, monkeypatch):
+    monkeypatch.setattr(archives, "TOTAL_FREE", 2**20)
     zeros = [tar_entry(f"{i}.png", data=b"\0" * 2_000_000) for i in range(4)]
     path = tar_of(tmp_path / f"a.{suffix}", zeros, f"w:{suffix[4:]}")
+    with pytest.raises(UserError, match="over 100 times"):
+        archives.members(path)
+
+
+@pytest.mark.fault(18)
+def test_a_zip_that_unpacks_to_too_much(tmp_path, monkeypatch):
+    """By its total: flat drawings pack a thousandfold, one by one."""
+    path = zip_of(tmp_path / "a.zip", [(f"{i}.bmp", b"\0" * 2_000_000) for i in range(4)])
+    assert len(archives.members(path)[0]) == 4
+    monkeypatch.setattr(archives, "TOTAL_FREE", 2**20)
     with pytest.raises(UserError, match="over 100 times"):
         archives.members(path)
 

@@ -29,6 +29,8 @@ def run(tmp_path):
     saved(folder / "checkpoints", (1, 2, 3, 4))
     (folder / "run.json").write_text("{}")
     (folder / "best.json").write_text('{"step": 2, "kid": 0.1}\n')
+    scored = {"step": 2, "kid-random": 0.1, "variety-random": 0.95}
+    (folder / "evaluation.jsonl").write_text(json.dumps(scored) + "\n")
     return folder
 
 
@@ -55,6 +57,7 @@ def test_the_verb_lists_what_is_there(run, verb):
         (3, False),
         (4, False),
     ]
+    assert found["checkpoints"][2]["kid"] is None
     size = sum(p.stat().st_size for p in files_of(run / "checkpoints" / "step_000000003"))
     assert found["checkpoints"][2]["bytes"] == size
     assert found["leftovers"] == [{"name": ".tmp-5-9", "bytes": 700}]
@@ -63,7 +66,8 @@ def test_the_verb_lists_what_is_there(run, verb):
     code, out, _ = verb("checkpoints", run)
     lines = out.splitlines()
     assert code == 0
-    assert "best" in next(line for line in lines if "step         2" in line)
+    told = next(line for line in lines if "step         2" in line)
+    assert told.endswith("kid 0.1, variety 0.95, best")
     assert "newest" in next(line for line in lines if "step         4" in line)
 
 

@@ -227,7 +227,7 @@ def test_a_huge_picture_is_refused_fast_and_in_little_memory():
         "import sys, resource; sys.path.insert(0, 'tests'); import files\n"
         "from anigan_jax.data.decode import decode, Crop, Refusal\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "for w, h in ((50000, 50000), (2**31 - 1, 2**31 - 1), (60000, 1000)):\n"
+        "for w, h in ((50000, 50000), (2**31 - 1, 2**31 - 1), (60000, 2000)):\n"
         "    try: decode(files.png_of(w, h), Crop(64))\n"
         "    except Refusal as error: assert error.code == 'too large', error\n"
         "    else: raise SystemExit('taken')\n"
@@ -245,3 +245,33 @@ def test_a_huge_picture_is_refused_fast_and_in_little_memory():
     assert int(done.stdout) < 50
     assert time.monotonic() - start < 30
     assert resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY
+
+
+def test_a_huge_jpeg_is_decoded_at_a_fraction_of_its_size():
+    """A phone's 64 megapixels; the box is of the whole picture."""
+    image = Image.new("RGB", (8000, 8000), "red")
+    image.paste("lime", (4000, 4000, 4800, 4800))
+    data = files.encode(image, "JPEG", quality=60)
+    whole = decode(data, Crop(32))
+    assert whole.notes == [("reduced", "to 1/8")]
+    assert whole.pixels[2, 2].tolist() == [254, 0, 0]
+    head = decode(data, Crop(32, "box", (4200, 4216, 400, 400), 1.5))
+    assert head.notes == [("reduced", "to 1/4")]
+    assert (abs(head.pixels.astype(int) - [0, 255, 1]) < 9).all()
+    cut = data[: len(data) // 2]
+    with pytest.raises(Refusal, match="truncated"):
+        decode(cut, Crop(32))
+    with pytest.raises(Refusal, match="truncated"):
+        decode(cut + b"\xff\xd9", Crop(32))
+
+
+def test_a_crop_that_loses_most_of_a_picture_is_noted():
+    image = Image.new("RGB", (40, 120), "blue")
+    image.paste("red", (0, 0, 40, 40))
+    data = files.encode(image)
+    middle, top = decode(data, Crop(32)), decode(data, Crop(32, "top"))
+    assert middle.notes == top.notes == [("cropped", "40x120 to 40x40")]
+    assert (middle.pixels == [0, 0, 255]).all()
+    assert (top.pixels == [255, 0, 0]).all()
+    assert decode(data, Crop(32, "pad")).notes == []
+    assert decode(files.picture(size=(40, 60)), Crop(32)).notes == []

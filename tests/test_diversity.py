@@ -229,3 +229,17 @@ def test_what_are_no_probabilities():
         diversity.inception_score(p, 1, splits=21)
     with pytest.raises(ValueError, match="splits"):
         diversity.inception_score(p, 1, splits=0)
+
+
+def test_the_spread_is_the_mean_distance_of_pairs():
+    features = np.random.default_rng(0).normal(3, 2, (4000, 5))
+    i, j = np.random.default_rng(1).permutation(4000).reshape(2, -1)
+    want = np.linalg.norm(features[i] - features[j], axis=1).mean()
+    assert diversity.spread(features, 0) == pytest.approx(want, rel=0.03)
+    assert diversity.spread(2 * features, 0) == pytest.approx(2 * diversity.spread(features, 0))
+    # Copies of two rows: half of the pairs are equal.
+    two = features[:2].repeat(1000, axis=0)
+    apart = np.linalg.norm(features[0] - features[1])
+    assert diversity.spread(two, 0) == pytest.approx(apart / 2, rel=0.1)
+    with pytest.raises(ValueError, match="too few"):
+        diversity.spread(features[:3], 0)

@@ -6,9 +6,12 @@ import io
 import files
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
+from sources import scanned, write
 
 from anigan_jax.data import dedup
+from anigan_jax.report import data
+from anigan_jax.report.table import as_text
 
 
 def digests_of(images) -> list[str]:
@@ -108,3 +111,66 @@ def test_nothing_and_one():
     groups, pairs = find(FACES[:1])
     assert groups.tolist() == [0]
     assert pairs == []
+
+
+def avatar(seed: int) -> Image.Image:
+    """A flat drawing: all have one layout, and two seldom the same picture."""
+    rng = np.random.default_rng(seed)
+    image = Image.new("RGB", (64, 64), (225, 230, 235))
+    draw = ImageDraw.Draw(image)
+    hair, skin, coat = (tuple(map(int, rng.integers(135, 185, 3))) for _ in range(3))
+    draw.ellipse((12, 8, 52, 48), fill=hair)
+    draw.ellipse((18, 16, 46, 46), fill=skin)
+    draw.rectangle((14, 48, 50, 64), fill=coat)
+    return image
+
+
+def test_a_chain_of_like_drawings_leaves_a_held_out_set(tmp_path):
+    drawings = {f"{i:03}.png": files.encode(avatar(i)) for i in range(200)}
+    drawings["copy.jpg"] = files.encode(avatar(7), "JPEG", quality=95)
+    drawings["mirror.png"] = files.encode(avatar(8).transpose(Image.Transpose.FLIP_LEFT_RIGHT))
+    path = write(tmp_path / "x", drawings)
+    found = scanned(tmp_path, path, test=0.2)
+    thumbs = np.stack([dedup.thumbnail(np.asarray(avatar(i))) for i in range(200)])
+    chained = np.bincount(dedup.find(thumbs, [str(i) for i in range(200)])[0]).max()
+    assert chained > 150, "these drawings are no chain"
+    report = data.summary("x", found)
+    assert report["largest_group"] < 20
+    assert 0.1 < report["held_out_share"] < 0.3
+    assert [f.code for f in found.findings if not f.file] == ["chain"]
+    assert "Held out: " in as_text(data.tables(report))
+    side = {item.name: part for item, part in zip(found.items, found.parts, strict=True)}
+    assert side["copy.jpg"] == side["007.png"]
+    assert side["mirror.png"] == side["008.png"]
+
+
+def test_a_chain_leaves_a_users_own_split(tmp_path):
+    names = [("test" if i % 5 == 0 else "train") + f"/{i:03}.png" for i in range(200)]
+    drawings = {name: files.encode(avatar(i)) for i, name in enumerate(names)}
+    drawings["test/copy.png"] = drawings["train/001.png"]
+    found = scanned(tmp_path, write(tmp_path / "x", drawings))
+    parts = [found.parts[i] for i in found.order]
+    assert parts.count("test") > 20
+    assert ("test/copy.png", "leak") in {(f.file, f.code) for f in found.findings}
+
+
+def test_copies_of_one_picture_are_no_chain():
+    """However many there are: most are within the threshold of each other."""
+    copies = [jpeg(FACES[0], quality) for quality in range(40, 80)]
+    thumbs = np.stack([dedup.thumbnail(image) for image in [*copies, *FACES[1:]]])
+    digests = digests_of([*copies, *FACES[1:]])
+    groups, pairs, chains = dedup.without_chains(
+        thumbs, digests, dedup.THRESHOLD, np.arange(len(thumbs))
+    )
+    assert chains == []
+    assert len(set(groups[:40].tolist())) == 1
+    assert len(pairs) == 39
+
+
+def test_a_held_out_set_that_a_large_group_swallows_is_told(tmp_path):
+    face = files.noise(3)
+    images = {f"{q}.jpg": files.encode(face, "JPEG", quality=q) for q in range(36, 96)}
+    found = scanned(tmp_path, write(tmp_path / "x", images), test=0.2)
+    held = sum(part == "test" for part in found.parts)
+    told = [f.detail for f in found.findings if f.code == "held out"]
+    assert (held, told) == (0, ["0 of 60 images; 20% were asked for"])

@@ -31,6 +31,7 @@ ENTRIES = {
     "optimizer of g": lambda now, new: {"opt_state": {**now.opt_state, "g": new.opt_state["g"]}},
     "optimizer of d": lambda now, new: {"opt_state": {**now.opt_state, "d": new.opt_state["d"]}},
     "average": lambda now, new: {"ema": new.ema},
+    "statistics of the average": lambda now, new: {"ema_stats": new.ema_stats},
     "extra state": lambda now, new: {
         "extra_state": {"correct": np.int32(16), "judged": np.int32(16)}
     },
@@ -168,7 +169,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_over(whole, run,
 
 def test_the_state_tree_is_the_whole_of_training():
     fields = {field.name for field in dataclasses.fields(start(FULL)[1])}
-    covered = {"params", "stats", "opt_state", "ema", "extra_state", "step", "key"}
+    covered = {"params", "stats", "opt_state", "ema", "ema_stats", "extra_state", "step", "key"}
     assert fields == covered
 
 

@@ -17,12 +17,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from anigan_jax.data import archives as archive
-from anigan_jax.data import labels
+from anigan_jax.data import label_files, labels, tables
 from anigan_jax.data.decode import NOTED, REFUSED, Crop, Decoded, Finding, Refusal, decode
 from anigan_jax.errors import UserError
 
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "0"))
 CORPUS = sorted((Path(__file__).parent / "corpus").glob("*"))
+# How label files of each layout begin.
+HEADS = (
+    *("", "0,aqua hair blue eyes", "id,rating,tags", "0;blue hair", "0,touhou:3\tred hair:9"),
+    *('{"file_name": "0.png", "text": "x"}', '{"labels": [["0.png", 1]]}', '["'),
+    *("1\nBlack_Hair Smiling\n0.png 1 -1", "0," + ",".join("01" + "0" * 21), '"0"\t"a'),
+)
 # 1,000 examples take between 1 and 10 seconds.
 LIMITS = settings(
     max_examples=int(SECONDS * 300) or 150,
@@ -147,16 +153,18 @@ def judge_archive(path: Path, data: bytes) -> None:
 
 
 @LIMITS
-@given(st.text(max_size=300))
-def test_the_tag_reader(text):
-    for rule in ("max-count", "unique", "last"):
-        try:
-            table = labels.read_table(f"1,aqua hair blue eyes\n{text}\n{text}", "t", rule)
-        except UserError:
-            continue
-        for label in table.labels.values():
+@given(st.sampled_from(HEADS), st.text(max_size=300))
+def test_the_label_reader(head, text):
+    try:
+        found = label_files.read(f"{head}\n{text}\n{text}", "t")
+    except UserError:
+        return
+    for _, row in found.rows:
+        for rule in ("max-count", "unique", "last"):
+            label = labels.of_row(row, rule).label
             assert label.hair in (None, *labels.HAIR)
             assert label.eyes in (None, *labels.EYES)
+    tables.match([text, "0.png"], [key for key, _ in found.rows])
 
 
 @pytest.mark.parametrize("path", CORPUS, ids=lambda p: p.name)

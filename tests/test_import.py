@@ -66,7 +66,8 @@ def test_label_faults_are_named(tmp_path):
     table = "0,aqua hair red eyes\n1,mauve hair red eyes\n2,red hair\n7,red hair red eyes\n"
     found = scanned(tmp_path, write(tmp_path / "x", {**faces(4), "tags.csv": table}))
     assert codes(found) == {
-        "tags.csv: 1": "unknown tag",
+        "tags.csv": "unknown tag",
+        "1.png": "unlabeled",
         "2.png": "unlabeled",
         "3.png": "no label",
         "7": "no image",
@@ -165,7 +166,8 @@ def test_what_is_no_picture_lies_aside(tmp_path):
     pictures = {**faces(2), "bare": files.noise_file(7), "odd.dat": files.noise_file(8)}
     found = scanned(tmp_path, write(tmp_path / "x", {**pictures, **beside}))
     assert sorted(i.name for i in found.items) == ["0.png", "1.png", "bare", "odd.dat"]
-    assert found.catalogue.ignored == len(beside)
+    kinds = {"hidden": 3, ".txt": 1, ".pth": 1, ".mp4": 1, "without an ending": 1}
+    assert found.catalogue.ignored == kinds
     assert codes(found) == {"odd.dat": "extension"}
 
 

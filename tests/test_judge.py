@@ -76,9 +76,8 @@ def test_it_changes_no_bit_of_the_training(judged, pack, tmp_path):
 def test_every_interval_is_judged_and_the_best_checkpoint_kept(judged):
     found = lines(judged)
     assert [line["step"] for line in found] == [4, 8, 12]
-    kids = {line["step"]: line["kid-random"] for line in found}
-    best = min(kids, key=kids.get)
-    assert json.loads((judged / online_eval.BEST).read_text()) == {"step": best, "kid": kids[best]}
+    best = json.loads((judged / online_eval.BEST).read_text())["step"]
+    assert metrics_file.best(found).step == best
     assert checkpoint.steps(judged / "checkpoints") == sorted({best, 12})
 
 
@@ -111,6 +110,8 @@ def test_the_floor_is_that_of_as_many_real_images(judged, pack):
     told = scores(features.of_images(network, held), real, 0, len(held)).values
     assert protocol["floor"] == pytest.approx({f"{k}-random": v for k, v in told.items()})
     assert protocol["sha256"] == network.sha256
+    assert protocol["floor"]["variety-random"] == pytest.approx(1, abs=0.3)
+    assert (protocol["weights"], protocol["best"]) == ("ema", metrics_file.RULE)
 
 
 def stopping_at(monkeypatch, step):
@@ -150,6 +151,9 @@ def test_another_protocol_is_refused(judged, pack):
 
 
 def test_settings_that_cannot_be_judged_are_refused_before_anything_is_written(tmp_path):
+    raw = dataclasses.replace(JUDGED, ema_half_life=0)
+    with pytest.raises(UserError, match="eval_weights"):
+        check(dataclasses.replace(raw, run=dataclasses.replace(RUN, eval_weights="ema")))
     with pytest.raises(UserError, match="evaluate_n"):
         check(dataclasses.replace(JUDGED, run=dataclasses.replace(RUN, evaluate_n=1)))
     classifier = dataclasses.replace(JUDGE, run=RUN)
@@ -163,7 +167,7 @@ def test_translations_are_judged_by_direction(tmp_path):
     pack = packed(config, tmp_path)
     method, state = start(config, pack)
     own = jax.tree.map(np.asarray, state)
-    told = online_eval.of_panel(features.find("random"), RUN, method, pack, tmp_path)(own, {})
+    told = online_eval.of_panel(features.find("random"), config, method, pack, tmp_path)(own, {})
     floor = json.loads((tmp_path / online_eval.PROTOCOL).read_text())["floor"]
     assert told.keys() == floor.keys()
     assert {name.split("/")[0] for name in told} == {"ab", "ba"}
@@ -181,10 +185,52 @@ def test_the_best_of_several_directions_is_the_best_mean():
             {"step": 4, "l1": 0.1},
         ]
     )
-    assert found == (2, pytest.approx(0.4))
+    assert found == (2, pytest.approx(0.4), None, metrics_file.RULE)
     assert metrics_file.best([{"step": 1, "accuracy": 1.0}]) is None
     # KID may be negative, and the earliest of equals is taken.
     assert metrics_file.best([{"step": 5, "kid-x": -0.1}, {"step": 6, "kid-x": -0.1}])[0] == 5
+
+
+def line(step, kid, variety):
+    return {"step": step, "kid-x": kid, "variety-x": variety}
+
+
+@pytest.mark.parametrize(
+    ("lines", "step", "rule"),
+    [
+        # Collapsed, then varied, in both orders: KID does not decide between them.
+        ([line(1, 0.1, 0.7), line(2, 0.3, 0.95)], 2, "RULE"),
+        ([line(1, 0.3, 0.95), line(2, 0.1, 0.7)], 1, "RULE"),
+        # Among varied ones it does, however varied they are.
+        ([line(1, 0.3, 1.2), line(2, 0.2, 0.86)], 2, "RULE"),
+        # All collapsed: the least so.
+        ([line(1, 0.1, 0.5), line(2, 0.3, 0.8), line(3, 0.2, 0.8)], 2, "NONE_VARIED"),
+        ([{**line(1, 0.1, 0.95), "ba/variety-x": 0.2}, line(2, 0.3, 0.9)], 2, "RULE"),
+    ],
+)
+def test_a_collapsed_checkpoint_is_not_the_best(lines, step, rule):
+    found = metrics_file.best(lines)
+    assert (found.step, found.rule) == (step, getattr(metrics_file, rule))
+
+
+def test_a_collapsed_set_that_wins_by_kid_is_not_the_best(pack, tmp_path, monkeypatch):
+    """Made-up sets instead of a generator's: real faces, brighter, and faces all alike."""
+    real = pack.part("train")[:40].astype(float)
+    alike = real.mean(0) + 0.6 * (real - real.mean(0))
+    sets = {1: real + 45, 2: alike, 3: real + 20}
+    sets = {step: images.round().clip(0, 255).astype(np.uint8) for step, images in sets.items()}
+    monkeypatch.setattr(
+        online_eval.sample_quality, "made", lambda model, *rest: sets[int(model.state.step)]
+    )
+    method, state = start(JUDGED)
+    network = features.find("random")
+    judge = online_eval.of_panel(network, JUDGED, method, pack, tmp_path)
+    lines = [{"step": s, **judge(state.replace(step=np.int32(s)), {})} for s in sets]
+    kids, varieties = ([line[f"{name}-random"] for line in lines] for name in ("kid", "variety"))
+    assert kids[1] < kids[0]
+    assert varieties[1] < metrics_file.LEAST_VARIETY < min(varieties[0], varieties[2])
+    assert metrics_file.best(lines[:2]).step == 1
+    assert metrics_file.best(lines).step == 3
 
 
 def test_warnings_are_written_and_said(pack, tmp_path, capsys, monkeypatch):

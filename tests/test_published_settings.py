@@ -209,7 +209,7 @@ TABLE = {
         "ema_half_life": 0,
         **both(adam(epsilon=1e-7)),  # CSC412: 2e-4, 0.5; Keras's epsilon
         **trained(steps=1400),  # CSC412
-        "run.sample_every": 20,  # CSC412
+        "run.sample_every": "1, every 20",  # CSC412
         **noise(
             100,  # CSC412's summary: 1,654,784 = 101 x 16,384
             split_d=True,  # Keras's train_on_batch

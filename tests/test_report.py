@@ -49,7 +49,8 @@ def test_the_dict_of_a_run(run):
     assert found["ledger"]["gaps"] == []
     assert found["warnings"] == [{"step": 8, "text": "coverage fell"}]
     assert found["scores"]["floor"] == FLOOR
-    assert found["scores"]["best"] == {"step": 4, "kid": 0.02}
+    want = {"step": 4, "kid": 0.02, "variety": None, "rule": ""}
+    assert found["scores"]["best"] == want
     assert found["scores"]["series"]["coverage-vgg16"] == [0.5, None]
     assert found["outputs"].keys() == {"accuracy", "evaluate", "probe"}
     quality = found["outputs"]["evaluate"]

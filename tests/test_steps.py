@@ -99,14 +99,44 @@ def test_spectral_norm_moves_only_in_d_updates(images):
     assert digests(full.stats["d"]) != digests(end.stats["d"])
 
 
-def test_the_average_follows_its_half_life(images):
-    _, state = start(PLAIN)
+def close(got, want, tolerance=1e-6):
+    for one, other in zip(*map(jax.tree.leaves, (got, want)), strict=True):
+        np.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance / 100)
+
+
+@pytest.mark.parametrize("step", [0, 1, 40, 2000])
+def test_the_average_follows_its_half_life_and_its_ramp(images, step):
+    """8 images a step: the half-life is 50 of them, or a twentieth of those seen so far."""
+    state = start(PLAIN)[1].replace(step=jnp.int32(step))
+    state = state.replace(ema=jax.tree.map(lambda x: x + 1, state.ema))
     end, _ = run_steps(PLAIN, images, state, 1)
-    keep = 0.5 ** (8 / 50)
-    for old, new, got in zip(
-        *map(jax.tree.leaves, (state.params["g"], end.params["g"], end.ema)), strict=True
-    ):
-        np.testing.assert_allclose(got, keep * old + (1 - keep) * new, rtol=1e-6, atol=1e-8)
+    half_life = min(50, 0.05 * 8 * step)
+    keep = 0.5 ** (8 / half_life) if half_life else 0
+    want = jax.tree.map(lambda a, b: keep * a + (1 - keep) * b, state.ema, end.params["g"])
+    close(end.ema, want)
+    if not step:
+        # Nothing of the first weights is left.
+        assert digests(end.ema) == digests(end.params["g"])
+
+
+def test_the_averaged_weights_have_statistics_of_their_own(images):
+    """Those of a pass of the averaged weights in training, over the latents of the step."""
+    state = start(PLAIN)[1].replace(step=jnp.int32(2000))
+    state = state.replace(ema=jax.tree.map(lambda x: 1.5 * x, state.ema))
+    end, _ = run_steps(PLAIN, images, state, 1)
+    z = rng.latents(state.key, state.step, 0, 0, jnp.arange(8), PLAIN.method.generator.z_dim)
+    module = PLAIN.method.generator.build()
+    variables = {"params": end.ema, **state.ema_stats}
+    _, want = module.apply(variables, z[:, None, None], train=True, mutable=["batch_stats"])
+    close(end.ema_stats, want, 1e-5)
+    assert digests(end.ema_stats) != digests(end.stats["g"])
+
+
+def test_averaging_moves_no_bit_of_what_is_trained(images):
+    alone = dataclasses.replace(PLAIN, ema_half_life=0)
+    ends = [run_steps(config, images, start(config)[1], 3)[0] for config in (PLAIN, alone)]
+    for part in ("params", "stats", "opt_state"):
+        assert len({str(digests(getattr(end, part))) for end in ends}) == 1
 
 
 def test_the_fingerprint_sees_one_flipped_bit_and_a_swap():
@@ -149,6 +179,7 @@ def test_first_steps_equal_pytorch():
         jax.tree.map(jnp.array, weights),
         {"g": {}, "d": {}},
         {p: adam[p].init(jnp.array(weights[p])) for p in "gd"},
+        {},
         {},
         {},
     )

@@ -1,12 +1,11 @@
 """Tag files and prompts; the rows are of the real raw tag file."""
 
 import pytest
-from real import DATA, needs_data
 
 from anigan_jax.data import labels
+from anigan_jax.data.label_files import Row
 from anigan_jax.data.labels import Label, Tag
 from anigan_jax.data.synthetic import painted
-from anigan_jax.errors import UserError
 
 # Real rows, with the trailing tab and the stray blank of the file.
 ROWS = {
@@ -109,67 +108,33 @@ def test_bad_captions(text, reason):
         labels.parse_caption(text)
 
 
-ONE_HOT = "7," + ",".join("1" if i in (4, 11 + 6) else "0" for i in range(23))
-
-
-@pytest.mark.parametrize(
-    ("text", "key", "want"),
-    [
-        (f"2,{ROWS['2']}\n13,{ROWS['13']}\n", "13", Label("red", "blue")),
-        ("\ufeff0,aqua hair blue eyes\r\n1,red hair red eyes\r\n", "0", Label("aqua", "blue")),
-        (ONE_HOT + "\n", "7", Label("purple", "yellow")),
-    ],
-)
-def test_tables_are_told_by_their_content(text, key, want):
-    table = labels.read_table(text, "t.csv")
-    assert table.labels[key] == want
-    assert table.faults == []
-
-
-def test_faulty_rows_are_named():
-    table = labels.read_table(
-        "1,aqua hair blue eyes\n2,mauve hair blue eyes\n1,red hair red eyes\n3,\n", "t"
-    )
-    assert table.labels == {"1": Label("aqua", "blue")}
-    assert [(key, code) for key, code, _ in table.faults] == [
-        ("2", "unknown tag"),
-        ("1", "conflict"),
-        ("3", "unknown tag"),
-    ]
-    two_hot = "7," + ",".join("1" if i in (4, 5, 17) else "0" for i in range(23))
-    table = labels.read_table(f"{ONE_HOT.replace('7,', '8,', 1)}\n{two_hot}\n9,1,0\n", "t")
-    assert table.labels == {"8": Label("purple", "yellow"), "7": Label("purple", None)}
-    assert [(k, c) for k, c, _ in table.faults] == [("7", "conflict"), ("9", "unknown tag")]
-
-
-@pytest.mark.parametrize("text", ["", "id;name\n1;x\n", "a,b,c\n1,2,3\n"])
-def test_other_tables_are_refused(text):
-    with pytest.raises(UserError):
-        labels.read_table(text, "t")
-
-
 def test_painted_faces_use_the_same_colors_in_the_same_order():
     assert painted.HAIR_COLORS == labels.HAIR
     assert painted.EYE_COLORS == labels.EYES
 
 
-@needs_data
-def test_the_real_files():
-    read = {
-        name: labels.read_table((DATA / path).read_text(), path)
-        for name, path in {
-            "captions": "anime_faces_64/tags.csv",
-            "one_hot": "konachan_faces_96/label.csv",
-            "raw": "konachan_faces_96/tags_clean.head.csv",
-        }.items()
-    }
-    assert {name: len(t.labels) for name, t in read.items()} == {
-        "captions": 36736,
-        "one_hot": 11418,
-        "raw": 22,
-    }
-    assert all(t.faults == [] for t in read.values())
-    # Rows of the raw file with both colors are those of the one-hot file, and agree.
-    both = {k: v for k, v in read["raw"].labels.items() if v.hair and v.eyes}
-    assert len(both) == 4
-    assert all(read["one_hot"].labels[key] == label for key, label in both.items())
+@pytest.mark.parametrize(
+    ("row", "want", "unknown"),
+    [
+        (Row("aqua hair blue eyes"), Label("aqua", "blue"), []),
+        (Row("blue hair red eyes smile long hair"), Label("blue", "red"), ["smile", "long hair"]),
+        (Row("light blue hair red eyes"), Label("blue", "red"), ["light"]),
+        (Row("1girl, blue_hair, long red eyes"), Label("blue", "red"), ["1girl", "long"]),
+        (Row("1girl blue_hair red_eyes"), Label("blue", "red"), ["1girl"]),
+        (Row("light_blue_hair hair_bow"), Label(), ["light blue hair", "hair bow"]),
+        (Row("A girl with Blue hair, red eyes and a hat."), Label("blue", "red"), None),
+        (Row(tags=(Tag("red_hair", 9), Tag("blue hair", 5))), Label("red"), []),
+        (Row(classes={"hair": "blue", "eye_color": "red"}), Label("blue", "red"), []),
+        (Row(classes={"class": "blue_hair"}), Label("blue"), []),
+        (Row(classes={"hair": "", "eyes": ""}), Label(), []),
+        (Row("glasses"), Label(), ["glasses"]),
+    ],
+)
+def test_a_row_of_any_layout_is_read_for_its_colors(row, want, unknown):
+    reading = labels.of_row(row)
+    assert reading.label == want
+    assert unknown is None or reading.unknown == unknown
+
+
+def test_several_colors_of_a_caption_are_a_conflict():
+    assert labels.of_row(Row("red hair blue hair"), "last") == (Label("blue"), True, [])

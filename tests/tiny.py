@@ -274,8 +274,9 @@ def drawn_state(config: Config, constants):
     shapes = abstract_state(config, config.method.make(None), constants)
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     params, stats = drawn(shapes.params), drawn(shapes.stats, 1)
-    ema = params["g"] if config.ema_half_life else {}
-    return zeros.replace(key=rng.root_key(config.seed), params=params, stats=stats, ema=ema)
+    ema, ema_stats = (params["g"], stats["g"]) if config.ema_half_life else ({}, {})
+    root = rng.root_key(config.seed)
+    return zeros.replace(key=root, params=params, stats=stats, ema=ema, ema_stats=ema_stats)
 
 
 def run_steps(

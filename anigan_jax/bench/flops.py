@@ -65,7 +65,9 @@ def per_image(config: Config, repeats: dict[str, float] | None = None) -> float:
     """
     method, nets = config.method, passes(config)
     if isinstance(method, GAN):
-        return _gan(method, nets["generator"], nets["discriminator"], repeats or {})
+        # The pass of the averaged weights, for their statistics.
+        own = nets["generator"].forward if config.ema_half_life else 0
+        return own + _gan(method, nets["generator"], nets["discriminator"], repeats or {})
     if isinstance(method, CycleGAN):
         return _cyclegan(method, nets["generator"], nets["discriminator"])
     if isinstance(method, CartoonGAN):

@@ -14,7 +14,7 @@ from anigan_jax.cli.common import AsJson, RunDir, Trust
 from anigan_jax.errors import MachineError, UserError, printable
 from anigan_jax.intervals import Every, parse
 from anigan_jax.runtime import environment
-from anigan_jax.storage import epochs, manifest, run_dir
+from anigan_jax.storage import epochs, manifest, metrics_file, run_dir
 from anigan_jax.storage.epochs import Epochs
 
 
@@ -74,9 +74,11 @@ def checkpoints(
         # JAX is imported, without an accelerator: a run that trains may hold it.
         environment.prepare("cpu")
     folder, best = run / "checkpoints", _best(run)
+    path = run / "evaluation.jsonl"
+    scores = metrics_file.by_step(metrics_file.read_metrics(path)) if path.exists() else {}
     deleted = None if prune is None else _prune(run, prune, best)
     known = epochs.of_run(run)
-    found = {**_look(folder, best, verify, known), "deleted": deleted}
+    found = {**_look(folder, best, verify, known, scores), "deleted": deleted}
     print(jsons.dumps(found, indent=1) if json else _text(found, known))
     return int(any(one["faults"] or one["newer"] for one in found["checkpoints"]))
 
@@ -121,8 +123,12 @@ def _kept(run: Path) -> Every:
         ) from None
 
 
-def _look(folder: Path, best: int | None, verify: bool, known: Epochs | None) -> dict:
-    """What is there; `faults` is None where nothing was verified, `newer` says why not."""
+def _look(folder: Path, best: int | None, verify: bool, known: Epochs | None, scores: dict) -> dict:
+    """What is there; `faults` is None where nothing was verified, `newer` says why not.
+
+    Args:
+      scores: step -> `metrics_file.Best` of the steps that were evaluated.
+    """
     found = []
     for step, path in sorted(manifest.places(folder).items()):
         faults, newer = _faults(path, step) if verify else (None, None)
@@ -131,6 +137,8 @@ def _look(folder: Path, best: int | None, verify: bool, known: Epochs | None) ->
             size = _size(path)
             at = {"step": step, "epoch": known and known.at(step)}
             told = {**at, "bytes": size, "best": step == best}
+            score = scores.get(step)
+            told |= {"kid": score and score.kid, "variety": score and score.variety}
             found.append({**told, "faults": faults, "newer": newer})
     return {
         "folder": str(folder),
@@ -166,7 +174,8 @@ def _size(path: Path) -> int:
 def _text(found: dict, known: Epochs | None) -> str:
     lines = [printable(found["folder"])]
     for one in found["checkpoints"]:
-        marks = ["best"] if one["best"] else []
+        marks = [f"{k} {one[k]:.4g}" for k in ("kid", "variety") if one[k] is not None]
+        marks += ["best"] if one["best"] else []
         if one is found["checkpoints"][-1]:
             marks.append("newest")
         if one["faults"] is not None:

@@ -11,9 +11,11 @@ from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
+from anigan_jax import config as configs
 from anigan_jax import config_file
 from anigan_jax.config import Config
 from anigan_jax.errors import UserError
+from anigan_jax.networks.blocks import NetworkSettings
 from anigan_jax.runtime import environment
 
 RunDir = Annotated[Path, Positional, arg(metavar="RUN", help="a run directory")]
@@ -21,6 +23,10 @@ ConfigName = Annotated[
     str, Positional, arg(metavar="CONFIG", help="a file, or a name that `anigan --help` lists")
 ]
 Checkpoint = Annotated[str, arg(metavar="best|latest|STEP", help="which checkpoint is shown")]
+Weights = Annotated[
+    configs.Weights | None,
+    arg(metavar="raw|ema", help="of G, as trained or averaged; without: averaged if there are any"),
+]
 Trust = Annotated[bool, arg(help="run the code that the run directory keeps, if it has any")]
 Seed = Annotated[int, arg(metavar="N", help="seed of what is drawn, at least 0")]
 AsJson = Annotated[bool, arg(help="print JSON, for programs")]
@@ -40,8 +46,7 @@ _SETTINGS = {
     "run.feed": "run.input",
     "run.silent-after": "run.heartbeat-timeout",
     "run.stuck-after": "run.stall-timeout",
-    "lr": "optimizers.g.learning-rate",
-    "learning-rate": "optimizers.g.learning-rate",
+    "data": "data.path",
     "steps": "run.steps",
     "epochs": "run.epochs",
     "path": "data.path",
@@ -78,7 +83,48 @@ def settings(name: str, overrides: Sequence[str], prog: str) -> Config:
 def overridden(config: Config, overrides: Sequence[str], prog: str) -> Config:
     """A config with overrides; what is refused comes with the name that was meant."""
     with hinted(config, overrides):
-        return config_file.override(config, list(overrides), prog)
+        return config_file.override(config, sized(config, overrides), prog)
+
+
+def sized(config: Config, overrides: Sequence[str]) -> list[str]:
+    """The overrides with `--size N` as the settings of that name of the data and the networks.
+
+    Networks that double a small square get the one that N is a power of two of: 96 is 16 x 6.
+    """
+    words = [part for word in overrides for part in _halves(word)]
+    if "--size" not in words[:-1]:
+        return list(overrides)
+    at = words.index("--size")
+    wanted = words[at + 1]
+    found = [f"--data.size={wanted}"]
+    size = int(wanted) if wanted.isdecimal() else 0
+    small = next((n for n in (4, 5, 6, 7) if size > n and (size // n).bit_count() == 1
+                  and size % n == 0), 0)  # fmt: skip
+    for path, network in networks("method", config.method):
+        found.append(f"--{path}.size={wanted}")
+        for name in ("start", "end"):
+            if small and hasattr(network, name) and not _doubles(getattr(network, name), size):
+                found.append(f"--{path}.{name}={small}")
+    return [*words[:at], *found, *words[at + 2 :]]
+
+
+def _halves(word: str) -> list[str]:
+    return word.split("=", 1) if word.startswith("--size=") else [word]
+
+
+def _doubles(small: int, size: int) -> bool:
+    return size % small == 0 and (size // small).bit_count() == 1
+
+
+def networks(path: str, settings: Any) -> Iterator[tuple[str, Any]]:
+    """The networks' settings within settings, by their flag."""
+    for f in dataclasses.fields(settings):
+        value = getattr(settings, f.name)
+        if dataclasses.is_dataclass(value):
+            flag = f"{path}.{f.name.replace('_', '-')}"
+            if isinstance(value, NetworkSettings):
+                yield flag, value
+            yield from networks(flag, value)
 
 
 @contextlib.contextmanager
@@ -95,6 +141,9 @@ def _hint(config: Config, word: str) -> str:
     flag = word.partition("=")[0].removeprefix("--").replace("_", "-")
     if not word.startswith("--") or value_of(config, flag) is not None:
         return ""
+    if flag in ("lr", "learning-rate"):
+        flags = [f"--optimizers.{player}.learning-rate" for player in config.optimizers]
+        return f"--{flag} is {' and '.join(flags)}: each player has its own"
     if new := _SETTINGS.get(flag):
         return f"--{flag} is --{new}"
     parts = re.fullmatch(r"(?:optimizers\.)?([a-z]\w*)\.([a-z-]+)", flag)

@@ -11,7 +11,7 @@ from typing import Annotated
 from tyro.conf import Positional, Suppress, arg
 
 from anigan_jax.cli.common import AsJson
-from anigan_jax.data import dataset, ingest
+from anigan_jax.data import dataset, discover, ingest
 from anigan_jax.data.images import Images
 from anigan_jax.errors import UserError
 from anigan_jax.report import data
@@ -27,6 +27,11 @@ SourceB = Annotated[
     Positional,
     arg(metavar="SOURCE_B", help="the second domain, where it is a source of its own"),
 ]
+More = Annotated[
+    tuple[str, ...],
+    Positional,
+    arg(metavar="", help="none: several sources of one set are joined by --also"),
+]
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,8 @@ class Settings(Images):
 
     path: Suppress[str] = ""
     path_b: Suppress[str] = ""
+    # A choice of the training: a pack holds both.
+    domain: Suppress[str] = "ask"
 
 
 DEFAULT = Settings()
@@ -45,6 +52,7 @@ Flags = Annotated[Settings, arg(name="")]
 def import_(
     source: SourceA,
     source_b: SourceB = "",
+    more: More = (),
     *,
     out: Annotated[Path, arg(metavar="PACK")],
     overwrite: bool = False,
@@ -58,7 +66,7 @@ def import_(
       overwrite: replace another pack there.
       landmarks: also pack 68 face landmarks of domain A, or of all images.
     """
-    images = Images(**{**vars(settings), "path": source, "path_b": source_b})
+    images = _images(settings, source, source_b, more)
     detect = None
     if landmarks:
         from anigan_jax.perceptual import landmarks as faces
@@ -75,6 +83,10 @@ def import_(
     print(f"{out}: {state}: {manifest['count']} images of {manifest['size']} px ({parts})")
     for code, count in manifest["counts"].items():
         print(f"  {count:6}  {code}")
+    if manifest.get("ignored"):
+        print(f"  not read: {discover.counted(manifest['ignored'])}")
+    if "trainA" in manifest["parts"]:
+        print("  two domains: a model of one takes --data.domain a, b or both")
     if not there:
         print(f"next: anigan train CONFIG --workdir RUN --data.path {out}")
     return 0
@@ -83,6 +95,7 @@ def import_(
 def check(
     source: SourceA,
     source_b: SourceB = "",
+    more: More = (),
     *,
     json: AsJson = False,
     html: Annotated[Path | None, arg(metavar="PAGE")] = None,
@@ -93,7 +106,7 @@ def check(
     Args:
       html: also write a page to look at.
     """
-    images = Images(**{**vars(settings), "path": source, "path_b": source_b})
+    images = _images(settings, source, source_b, more)
     if dataset.is_pack(Path(source)):
         pack = dataset.open_pack(Path(source))
         dataset.verify(pack)
@@ -111,6 +124,15 @@ def check(
     if html and not json:
         print(f"\npage: {html}")
     return 1 if not found.order or (found.faults and images.policy == "error") else 0
+
+
+def _images(settings: Settings, source: str, source_b: str, more: tuple[str, ...]) -> Images:
+    if more:
+        listed = " ".join((source, "--also", source_b, *more))
+        raise UserError(
+            f"give one source, or two domains; several sources of one set are joined: {listed}"
+        )
+    return Images(**{**vars(settings), "path": source, "path_b": source_b})
 
 
 def progress(what: str):

@@ -10,7 +10,7 @@ from typing import Annotated
 from tyro.conf import UseAppendAction, arg
 
 from anigan_jax import api
-from anigan_jax.cli.common import AsJson, Checkpoint, RunDir, Seed, Trust, at_least
+from anigan_jax.cli.common import AsJson, Checkpoint, RunDir, Seed, Trust, Weights, at_least
 from anigan_jax.config import FeatureNetwork
 from anigan_jax.data.dataset import Pack
 from anigan_jax.errors import UserError
@@ -18,6 +18,7 @@ from anigan_jax.perceptual import convert
 from anigan_jax.report import tables
 from anigan_jax.report.table import as_text
 from anigan_jax.runtime.progress import Stages
+from anigan_jax.sampling import grids
 from anigan_jax.storage import atomic
 from anigan_jax.storage.run_dir import out_dir
 
@@ -32,6 +33,7 @@ def evaluate(
     inception: Annotated[str, arg(metavar="FILE")] = "",
     classifier: Annotated[Path | None, arg(metavar="RUN")] = None,
     checkpoint: Checkpoint = "latest",
+    weights: Weights = None,
     trust: Trust = False,
     json: AsJson = False,
 ) -> int:
@@ -47,7 +49,7 @@ def evaluate(
     if n is not None:
         at_least("--n", n, 2)
     at_least("--seed", seed, 0)
-    trained = api.load(run, checkpoint, trust=trust)
+    trained = api.load(run, checkpoint, weights=weights, trust=trust)
     pack = api.data_of(trained.config)
     colors = None
     if classifier:
@@ -70,7 +72,7 @@ def evaluate(
         found, pictures = checkpoint_quality.measure(
             trained.model, trained.config, pack, data, wanted, report
         )
-    paths = checkpoint_quality.write(found, pictures, run)
+    paths = checkpoint_quality.write(found, pictures, run, trained.model.tag)
     text = paths[0].read_text()
     if json:
         print(text)
@@ -87,6 +89,7 @@ def accuracy(
     n: int = 8,
     seed: Seed = 0,
     checkpoint: Checkpoint = "latest",
+    weights: Weights = None,
     trust: Trust = False,
     json: AsJson = False,
 ) -> int:
@@ -99,7 +102,7 @@ def accuracy(
     at_least("--n", n, 1)
     at_least("--seed", seed, 0)
     colors = api.load(classifier, "latest", trust=trust)
-    trained = api.load(run, checkpoint, trust=trust)
+    trained = api.load(run, checkpoint, weights=weights, trust=trust)
     held_out = _held_out_of(classifier, colors, trained)
     from anigan_jax.evaluation import prompt_accuracy
 
@@ -108,7 +111,7 @@ def accuracy(
     found["ceiling"] = prompt_accuracy.ceiling(colors.model, images, labels)
     found["classifier"] = str(classifier)
     found["same_data"] = colors.recorded["data_sha256"] == trained.recorded["data_sha256"]
-    path = out_dir(run, "accuracy") / f"step_{found['step']:09d}_seed_{seed}.json"
+    path = out_dir(run, "accuracy") / f"{grids.stem(trained.model, seed)}.json"
     text = jsons.dumps(prompt_accuracy.as_json(found), indent=1)
     atomic.save_text(text, path)
     print(text if json else f"{as_text(tables.accuracy(jsons.loads(text)))}\n\n{path}")
@@ -121,6 +124,7 @@ def probe(
     n: int = 2000,
     seed: Seed = 0,
     checkpoint: Checkpoint = "latest",
+    weights: Weights = None,
     trust: Trust = False,
     json: AsJson = False,
 ) -> int:
@@ -131,12 +135,12 @@ def probe(
     """
     at_least("--n", n, 20)
     at_least("--seed", seed, 0)
-    trained = api.load(run, checkpoint, trust=trust)
+    trained = api.load(run, checkpoint, weights=weights, trust=trust)
     pack = api.data_of(trained.config)
     from anigan_jax.evaluation import linear_probe, prompt_accuracy
 
     found = linear_probe.measure(trained.config, trained.model, pack, n, seed)
-    path = out_dir(run, "probe") / f"step_{found['step']:09d}.json"
+    path = out_dir(run, "probe") / f"step_{found['step']:09d}{trained.model.tag}.json"
     text = jsons.dumps(prompt_accuracy.as_json(found), indent=1)
     atomic.save_text(text, path)
     print(text if json else f"{as_text(tables.probe(jsons.loads(text)))}\n\n{path}")

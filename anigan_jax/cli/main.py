@@ -74,6 +74,7 @@ def main(argv: list[str] | None = None) -> None:
     diverged; 4: disk, memory or another process failed, resume; 128 + signal.
     """
     try:
+        _refuse_windows()
         if argv is None:
             argv = sys.argv[1:]
             stdio.prepare()
@@ -86,6 +87,18 @@ def main(argv: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)
+
+
+def _refuse_windows() -> None:
+    """Refuses a system without the locks and limits that every verb needs."""
+    try:
+        importlib.import_module("fcntl")
+        importlib.import_module("resource")
+    except ImportError:
+        raise UserError(
+            "anigan_jax runs on Linux and macOS; on Windows it needs WSL: `wsl --install`, then "
+            "install and start it in there"
+        ) from None
 
 
 def _run(argv: list[str]) -> int:

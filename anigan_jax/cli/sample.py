@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, UseAppendAction, arg
 
 from anigan_jax import api
-from anigan_jax.cli.common import Checkpoint, RunDir, Seed, Trust, at_least, epochs_of
+from anigan_jax.cli.common import Checkpoint, RunDir, Seed, Trust, Weights, at_least, epochs_of
 from anigan_jax.data import captions
 from anigan_jax.errors import UserError
 from anigan_jax.sampling import grids, photos
@@ -30,6 +30,7 @@ def sample(
     prompt: Prompts = (),
     prompts: Annotated[Path | None, arg(metavar="FILE")] = None,
     checkpoint: Checkpoint = "latest",
+    weights: Weights = None,
     trust: Trust = False,
 ) -> int:
     """A grid of new images, or a row of them for each prompt.
@@ -43,7 +44,7 @@ def sample(
     n = n if n is not None else 8 if wanted else 64
     at_least("--n", n, 1)
     at_least("--seed", seed, 0)
-    model = api.load(run, checkpoint, trust=trust).model
+    model = api.load(run, checkpoint, weights=weights, trust=trust).model
     if wanted:
         print(texts.sample(model, run, wanted, n, seed))
     else:
@@ -59,6 +60,7 @@ def interpolate(
     seed: Seed = 0,
     prompt: Prompts = (),
     checkpoint: Checkpoint = "latest",
+    weights: Weights = None,
     trust: Trust = False,
 ) -> int:
     """A grid and a GIF along a closed path between latents, or between two prompts.
@@ -74,7 +76,7 @@ def interpolate(
     wanted = _prompts(prompt)
     if len(wanted) > 2:
         raise UserError(f"--prompt is given {len(wanted)} times; once or twice is allowed")
-    model = api.load(run, checkpoint, trust=trust).model
+    model = api.load(run, checkpoint, weights=weights, trust=trust).model
     if len(wanted) == 2:
         written = texts.between(model, run, wanted, stops, frames, seed)
     else:
@@ -85,11 +87,16 @@ def interpolate(
 
 
 def table(
-    run: RunDir, *, seed: Seed = 0, checkpoint: Checkpoint = "latest", trust: Trust = False
+    run: RunDir,
+    *,
+    seed: Seed = 0,
+    checkpoint: Checkpoint = "latest",
+    weights: Weights = None,
+    trust: Trust = False,
 ) -> int:
     """Every hair color with every eye color as one picture."""
     at_least("--seed", seed, 0)
-    print(texts.colors(api.load(run, checkpoint, trust=trust).model, run, seed))
+    print(texts.colors(api.load(run, checkpoint, weights=weights, trust=trust).model, run, seed))
     return 0
 
 
@@ -106,6 +113,7 @@ def history(
     epochs: Annotated[str, arg(metavar="EPOCH,EPOCH")] = "",
     seed: Seed = 0,
     checkpoint: Checkpoint = "latest",
+    weights: Weights = None,
     trust: Trust = False,
 ) -> int:
     """The same latents, prompts or photos at each kept checkpoint; exit code 1 where a photo
@@ -124,7 +132,7 @@ def history(
     photos.check(list(photo), photos.Cropping())
     asked, complete = _prompts(prompt), True
     wanted = epochs_of("--epochs", epochs) if epochs else []
-    trained = api.load(run, checkpoint, trust=trust)
+    trained = api.load(run, checkpoint, weights=weights, trust=trust)
     model, name = trained.model, f"seed_{seed}{texts.suffix(asked)}"
     if photo or (model.method.translate and not asked):
         photos.need_direction(model.method, direction)
@@ -137,7 +145,7 @@ def history(
         rows = histories.of_latents(model, n, seed)
     steps = histories.of_epochs(run, wanted) or histories.pick_steps(run, columns, trained.step)
     page = histories.page((trained.at(step).model for step in steps), rows, run)
-    path = out_dir(run, "history") / f"step_{steps[-1]:09d}_{name}.png"
+    path = out_dir(run, "history") / f"step_{steps[-1]:09d}_{name}{model.tag}.png"
     print(images.save_image(page, path))
     return 0 if complete else 1
 

@@ -15,6 +15,7 @@ from anigan_jax import config as configs
 from anigan_jax.cli import common
 from anigan_jax.cli.common import AsJson, ConfigName, Overrides, Trust
 from anigan_jax.config import Config
+from anigan_jax.data import images
 from anigan_jax.errors import UserError
 from anigan_jax.perceptual import store
 from anigan_jax.report import files
@@ -55,6 +56,8 @@ def train(
     else:
         settings = common.settings(config, overrides, f"anigan train {config}")
     configs.check(settings)
+    for _, network in common.networks("method", settings.method):
+        network.build()  # refuses a size that cannot be before the data are packed
     if workdir is None:
         raise UserError("say where the run goes: --workdir RUN")
     api.refuse_name(workdir)
@@ -95,7 +98,7 @@ def _recorded(
         place = getattr(settings.data, f.name)
         if f.name not in ("path", "path_b") or not place or place.startswith("tfds:"):
             continue
-        if not Path(place).exists():
+        if not Path(images.places(place)[0]).exists():
             start = (
                 "" if Path(place).is_absolute() else f" from where it was started, not {Path.cwd()}"
             )
@@ -191,5 +194,5 @@ def _scores(workdir: Path) -> None:
             print(f"  {name:31} {value:9.4f}{real}")
     if best.exists():
         found = json.loads(best.read_text())
-        at = epochs.named(found["step"], known)
-        print(f"  best KID {found['kid']:.4f} at {at}; that checkpoint is kept")
+        at, kid = epochs.named(found["step"], known), found["kid"]
+        print(f"  best: {at}, KID {kid:.4f} ({found['rule']}); that checkpoint is kept")

@@ -13,7 +13,7 @@ from PIL import Image
 from tyro.conf import Positional, arg
 
 from anigan_jax import api
-from anigan_jax.cli.common import Checkpoint, RunDir, Trust
+from anigan_jax.cli.common import Checkpoint, RunDir, Trust, Weights
 from anigan_jax.errors import UserError
 from anigan_jax.networks.resnet import check_divisible
 from anigan_jax.report import collect
@@ -58,6 +58,7 @@ def translate(
     boxes: Boxes = "",
     box_scale: BoxScale = 1.5,
     checkpoint: Checkpoint = "latest",
+    weights: Weights = None,
     trust: Trust = False,
 ) -> int:
     """Photos in the other domain, and back; exit code 1 where one of them cannot be used.
@@ -67,7 +68,7 @@ def translate(
       size: side in pixels; without: that of the training.
     """
     given, cropping = _cropping(photo, crop, box, boxes, box_scale)
-    trained = api.load(run, checkpoint, trust=trust)
+    trained = api.load(run, checkpoint, weights=weights, trust=trust)
     method = trained.config.method
     photos.need_direction(trained.method, direction)
     size = method.size if size is None else size
@@ -75,7 +76,9 @@ def translate(
     found = photos.gather(given, cropping, size)
     before = found.images[size]
     after = photos.translated(trained.model, direction, before)
-    out = out or out_dir(run, "translate") / f"step_{trained.step:09d}_{direction}"
+    out = (
+        out or out_dir(run, "translate") / f"step_{trained.step:09d}_{direction}{trained.model.tag}"
+    )
     with _written(out):
         for name, image in zip(photos.files(found.names), after, strict=True):
             images.save_image(Image.fromarray(image), out / "images" / name)
@@ -103,6 +106,7 @@ def compare(
     boxes: Boxes = "",
     box_scale: BoxScale = 1.5,
     checkpoint: Checkpoint = "latest",
+    weights: Weights = None,
     trust: Trust = False,
 ) -> int:
     """The same photos by two runs; exit code 1 where one of them cannot be used.
@@ -115,7 +119,7 @@ def compare(
     given, cropping = _cropping(photo, crop, box, boxes, box_scale)
     paths = (run, run2)
     labels = collect.labels(paths)
-    runs = [api.load(path, checkpoint, trust=trust) for path in paths]
+    runs = [api.load(path, checkpoint, weights=weights, trust=trust) for path in paths]
     for one in runs:
         photos.need_direction(one.method, direction)
     sizes = [one.config.method.size for one in runs]
@@ -125,7 +129,7 @@ def compare(
     for label, one, size in zip(labels, runs, sizes, strict=True):
         made = photos.translated(one.model, direction, found.images[size][:n])
         columns.append((label, photos.enlarged(made, side)))
-    steps = "_".join(f"{one.step:09d}" for one in runs)
+    steps = "_".join(f"{one.step:09d}{one.model.tag}" for one in runs)
     name = f"{run2.resolve().name}_step_{steps}_{direction}.png"
     out = out or out_dir(run, "compare") / name
     with _written(out):

@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-import fcntl
-import glob
 import hashlib
 import json
 import os
 import shutil
-import tempfile
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from anigan_jax.data import edges, ingest
+from anigan_jax.data import archives, edges, ingest, pack_files, remembered
 from anigan_jax.data import labels as tags
 from anigan_jax.data.ingest import Scan
+from anigan_jax.data.scratch import default_cache as default_cache
+from anigan_jax.data.scratch import temporary
 from anigan_jax.data.sources import Source
 from anigan_jax.errors import UserError
-from anigan_jax.runtime.environment import cache_home
 
 SCHEMA = 2
-BLOCK = 1024
 LISTED = 20
-# Seconds in which a folder that was just made gets its lock.
-YOUNG = 60
 
 
 class Pack(NamedTuple):
@@ -38,6 +31,13 @@ class Pack(NamedTuple):
     images: np.ndarray
     manifest: dict
     path: Path
+    source: str = ""
+    """What the user named where the pack lies in the cache."""
+
+    @property
+    def shown(self) -> str:
+        """How messages name it: as the user did."""
+        return self.source or str(self.path)
 
     def has(self, part: str) -> bool:
         """Whether there is a part 'train' or 'test', of one domain or of two."""
@@ -62,7 +62,7 @@ class Pack(NamedTuple):
         """
         if name not in self.manifest["parts"]:
             have = ", ".join(self.manifest["parts"])
-            raise UserError(f"the pack {self.path} has no part {name!r}; it has {have}")
+            raise UserError(f"{self.shown} has no part {name!r}; it has {have}")
         start, stop = self.manifest["parts"][name]
         if what == "pixels" and start == 0 and stop == len(self.images):
             return self.images
@@ -76,7 +76,7 @@ class Pack(NamedTuple):
         """
         count, columns = len(self.part(part)), self.examples()
         if "hair" not in columns:
-            raise UserError(f"the images of {self.path} have no labels; give --data.tags FILE")
+            raise UserError(f"the images of {self.shown} have no labels; give --data.tags FILE")
         start, _ = self.manifest["parts"][part]
         rows = np.array([columns["hair"], columns["eyes"]], np.int32).T
         return rows[start : start + count]
@@ -92,11 +92,6 @@ class Pack(NamedTuple):
     def examples(self) -> dict:
         """Columns over all rows: names, groups, hair and eyes (class index, -1 unknown)."""
         return json.loads((self.path / "examples.json").read_text())
-
-
-def default_cache() -> Path:
-    """Where packs live that nobody gave a place, outside any checkout."""
-    return cache_home() / "packs"
 
 
 def is_pack(path: Path) -> bool:
@@ -116,7 +111,14 @@ def build(
       UserError: no data, or faulty files under policy 'error', all listed.
     """
     _refuse_pack_of_two(source)
-    path = Path(source.path)
+    pack = _built(source, cache, workers, report)
+    if pack.path.parent == cache and source.path:
+        pack = pack._replace(source=source.path)
+    return of_domain(pack, getattr(source, "domain", "ask"))
+
+
+def _built(source: Source, cache: Path, workers: int, report: Callable | None) -> Pack:
+    path = Path(source.path).expanduser()
     if source.path and is_pack(path):
         pack = open_pack(path)
         if pack.manifest["size"] != source.size:
@@ -139,13 +141,36 @@ def build(
 
 def _refuse_pack_of_two(source: Source) -> None:
     """Refuses a pack where one of two domains should be."""
-    second = getattr(source, "path_b", "")
-    for path in filter(None, (second and source.path, second)):
-        if is_pack(Path(path)):
+    others = [getattr(source, "path_b", ""), *getattr(source, "also", ())]
+    for path in filter(None, (any(others) and source.path, *others)):
+        if is_pack(Path(path).expanduser()):
             raise UserError(
                 f"{path} is a pack, which holds all of a data set; pack two domains together: "
-                "anigan import SOURCE SOURCE_B --out PACK, then --data.path PACK alone"
+                "anigan import SOURCE SOURCE_B --out PACK (several of one domain: import SOURCE "
+                "--also SOURCE_2), then --data.path PACK alone"
             )
+
+
+def of_domain(pack: Pack, domain: str) -> Pack:
+    """A pack of two domains as one of 'a', 'b' or 'both' alone; 'ask' leaves it as it is."""
+    parts = pack.manifest["parts"]
+    if domain == "ask":
+        return pack
+    if "trainA" not in parts:
+        raise UserError(f"data.domain is {domain!r}, but {pack.shown} has one domain")
+    sides = "AB" if domain == "both" else domain.upper()
+    # The domains of a part lie side by side.
+    spans = {
+        name: [parts[f"{name}{side}"] for side in sides if f"{name}{side}" in parts]
+        for name in ("train", "test")
+    }
+    kept = {name: [found[0][0], found[-1][1]] for name, found in spans.items() if found}
+    digest = hashlib.sha256(f"{pack.manifest['sha256']} {domain}".encode()).hexdigest()
+    manifest = {**pack.manifest, "parts": kept, "sha256": digest}
+    start, stop = kept["train"]
+    return pack._replace(
+        images=_array(pack.path, manifest, "pixels")[start:stop], manifest=manifest
+    )
 
 
 def _as_imported(source: Source, pack: Pack) -> None:
@@ -195,33 +220,6 @@ def import_to(
     return open_pack(out), False
 
 
-@contextmanager
-def temporary(parent: Path, name: str) -> Iterator[Path]:
-    """A folder beside the place to be, gone afterwards; sweeps what killed processes left."""
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        for old in parent.glob(f".{glob.escape(name)}-*"):
-            # One that was made just now is not locked yet; one may vanish meanwhile.
-            if not old.exists() or time.time() - old.stat().st_mtime < YOUNG:
-                continue
-            with (old / "lock").open("a") as handle:
-                try:
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except OSError:
-                    continue
-                shutil.rmtree(old, ignore_errors=True)
-        path = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=parent))
-    except OSError as error:
-        hint = "; XDG_CACHE_HOME says where instead" if parent == default_cache() else ""
-        raise UserError(f"{parent} cannot be written: {error}{hint}") from None
-    with (path / "lock").open("a") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        try:
-            yield path
-        finally:
-            shutil.rmtree(path, ignore_errors=True)
-
-
 def _make(source, key, final: Path, workers, report, landmarks=None, replace=False) -> None:
     with temporary(final.parent, final.name) as temp:
         try:
@@ -264,15 +262,15 @@ def refuse(policy: str, found: Scan) -> None:
 
 
 def _write(source: Source, key: dict, folder: Path, found: Scan, landmarks) -> None:
-    files = {"pixels.bin": _rows(folder / "pixels.bin", found)}
+    files = {"pixels.bin": pack_files.rows(folder / "pixels.bin", found)}
     if source.edges:
-        files["edges.bin"] = _rows(folder / "edges.bin", found, edges.smooth_edges)
+        files["edges.bin"] = pack_files.rows(folder / "edges.bin", found, edges.smooth_edges)
     parts: dict[str, list[int]] = {}
     for position, row in enumerate(found.order):
         span = parts.setdefault(found.parts[row], [position, position])
         span[1] = position + 1
     if landmarks:
-        files["landmarks.npy"] = _landmarks(folder, found, parts, landmarks)
+        files["landmarks.npy"] = pack_files.landmarks(folder, found, parts, landmarks)
     # A group is named by its first row in the pack.
     first: dict[int, int] = {}
     for position, row in enumerate(found.order):
@@ -282,8 +280,8 @@ def _write(source: Source, key: dict, folder: Path, found: Scan, landmarks) -> N
         "groups": [first[int(found.groups[row])] for row in found.order],
         **_class_columns(found),
     }
-    files["examples.json"] = _json(folder / "examples.json", examples)
-    _json(
+    files["examples.json"] = pack_files.as_json(folder / "examples.json", examples)
+    pack_files.as_json(
         folder / "manifest.json",
         {
             "schema": SCHEMA,
@@ -294,6 +292,7 @@ def _write(source: Source, key: dict, folder: Path, found: Scan, landmarks) -> N
             "classes": {part: list(names) for part, names in tags.COLORS.items()},
             "files": files,
             "sha256": hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest(),
+            "ignored": dict(found.catalogue.ignored),
             "counts": dict(Counter(f.code for f in found.findings)),
             "refused": [list(f) for f in found.findings if f.refused],
         },
@@ -309,45 +308,6 @@ def _class_columns(found: Scan) -> dict[str, list[int]]:
         part: [names.index(c) if (c := getattr(label, part)) else -1 for label in labels]
         for part, names in tags.COLORS.items()
     }
-
-
-def _rows(path: Path, found: Scan, change: Callable | None = None) -> str:
-    digest = hashlib.sha256()
-    with path.open("wb") as file:
-        for start in range(0, len(found.order), BLOCK):
-            rows = found.take(found.order[start : start + BLOCK])
-            if change:
-                rows = np.stack([change(row) for row in rows])
-            data = rows.tobytes()
-            digest.update(data)
-            file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    return digest.hexdigest()
-
-
-def _landmarks(folder: Path, found: Scan, parts, detect: Callable) -> str:
-    points = np.full((len(found.order), 68, 2), np.nan, np.float32)
-    for name, (start, stop) in parts.items():
-        if not name.endswith("B"):
-            for at in range(start, stop, BLOCK):
-                rows = found.order[at : min(at + BLOCK, stop)]
-                points[at : at + len(rows)] = detect(found.take(rows))
-    path = folder / "landmarks.npy"
-    with path.open("wb") as file:
-        np.save(file, points, allow_pickle=False)
-        file.flush()
-        os.fsync(file.fileno())
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _json(path: Path, value) -> str:
-    text = json.dumps(value).encode()
-    with path.open("wb") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    return hashlib.sha256(text).hexdigest()
 
 
 def _array(path: Path, manifest: dict, what: str) -> np.ndarray:
@@ -383,15 +343,28 @@ def open_pack(path: Path) -> Pack:
     return Pack(images, manifest, path)
 
 
-def verify(pack: Pack) -> None:
-    """Hashes the files again; raises UserError where one changed."""
-    for name, wanted in pack.manifest["files"].items():
+def verify(pack: Pack, again: bool = True) -> None:
+    """Raises UserError where a file is not what was written.
+
+    Args:
+      again: hash them, whatever is known; else those that have changed since they were hashed.
+    """
+    wanted = pack.manifest["files"]
+    if not again:
+        files = [archives.Member(name, 0) for name in wanted]
+        lines = "".join(f"{name}\0{digest}\n" for name, digest in wanted.items())
+        if (
+            remembered.sha256(pack.path, files, pack.path)
+            == hashlib.sha256(lines.encode()).hexdigest()
+        ):
+            return
+    for name, digest in wanted.items():
         try:
             with (pack.path / name).open("rb") as file:
                 got = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             raise UserError(f"the data pack {pack.path} is damaged: {error}") from None
-        if got != wanted:
+        if got != digest:
             raise UserError(
                 f"the data pack {pack.path} is damaged: {name} changed; delete it and run again"
             )

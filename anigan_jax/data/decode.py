@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -12,17 +12,23 @@ import simplejpeg
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 # Part of every pack's key: raise it when the same file gives other pixels.
-VERSION = 2
+VERSION = 3
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 SUFFIXES = {
     ".png": "PNG",
     ".jpg": "JPEG",
     ".jpeg": "JPEG",
+    ".jpe": "JPEG",
     ".jfif": "JPEG",
     ".webp": "WEBP",
     ".bmp": "BMP",
 }
-MAX_PIXELS = 50_000_000
+# Bounds the memory of a worker: about 16 bytes a pixel where it is transparent.
+MAX_PIXELS = 100_000_000
+# A JPEG is decoded at an eighth of its size at least, and over this at the smallest fraction
+# that leaves enough for the crop.
+FULL_JPEG = 50_000_000
+MAX_JPEG = 500_000_000
 MAX_BYTES = 256 * 2**20
 
 REFUSED = {
@@ -33,7 +39,7 @@ REFUSED = {
     "corrupt": "its data is damaged; what can be decoded is not used",
     "animated": "more than one frame",
     "too small": "its side is under half of the size asked for",
-    "too large": f"over {MAX_PIXELS:,} pixels or {MAX_BYTES >> 20} MiB",
+    "too large": f"over {MAX_PIXELS:,} pixels ({MAX_JPEG:,} of a JPEG) or {MAX_BYTES >> 20} MiB",
     "crashed": "the decoder died, hung or ran out of memory",
     "link": "a link that leaves the source is not followed",
     "special": "a device, pipe or socket, not a file",
@@ -55,13 +61,19 @@ NOTED = {
     "profile": "its color profile is converted to sRGB",
     "bad profile": "its color profile is damaged and ignored",
     "pages": "the first picture of a multi-picture JPEG is used",
+    "reduced": "a huge JPEG is decoded at a fraction of its size",
+    "cropped": "under half of the picture is kept; --crop top, pad or boxes.csv keep other parts",
     "enlarged": "smaller than the size asked for, by less than half",
     "duplicate": "the same pixels as another image",
     "mirror": "the mirror image of another image",
     "near": "nearly the pixels of another image",
+    "chain": "alike in layout and no copies: grouped by nearer pairs, so that they can be parted",
+    "held out": "fewer images than asked for: large groups of duplicates are never parted",
     "no label": "the label file has no row for it",
     "unlabeled": "its row names no hair or no eye color",
-    "unknown tag": "its row holds words that are no known color",
+    "unknown tag": "words that name no color of hair or eyes are passed over",
+    "no color": "no row of the label file names a color of hair or eyes",
+    "bad row": "a row of the label file cannot be read",
     "conflict": "its row names several colors for one part, or it has several rows",
     "no image": "a label or a box without its image",
     "no box": "the box file has no row for it; the center is used",
@@ -98,7 +110,7 @@ class Crop:
     """How an upright image becomes a square of `size` pixels."""
 
     size: int
-    mode: Literal["center", "pad", "box"] = "center"
+    mode: Literal["center", "top", "pad", "box"] = "center"
     box: tuple[float, float, float, float] | None = None
     """Face box x, y, width, height in pixels of the upright image; mode box centers without."""
     box_scale: float = 1.5
@@ -158,8 +170,10 @@ def decode(data: bytes, crop: Crop, suffix: str = "") -> Decoded:
     if suffix and SUFFIXES.get(suffix.lower()) != kind:
         notes.append(("extension", f"{suffix} holds {kind}"))
     try:
-        image = _load(data, kind, notes)
+        image, fraction = _load(data, kind, crop, notes)
         image = _upright_rgb(image, notes)
+        if fraction > 1 and crop.box:
+            crop = replace(crop, box=tuple(value / fraction for value in crop.box))
         return Decoded(_square(image, crop, notes), notes)
     except Refusal:
         raise
@@ -181,21 +195,29 @@ def _allowed_kind(data: bytes) -> str:
     if kind in FORMATS:
         return kind
     if kind:
-        raise Refusal("format", f"it is {kind}")
+        raise Refusal("format", f"it is {kind}{CONVERT.get(kind, '')}")
     if not data.strip(b"\0"):
         raise Refusal("unreadable", "all bytes are zero")
     text = data[:256].isascii() and all(b >= 32 or b in b"\t\r\n\f" for b in data[:256])
     raise Refusal("format", "it is text" if text else "no known image")
 
 
-def _load(data: bytes, kind: str, notes: list) -> Image.Image:
-    """An opened, wholly decoded picture of one frame."""
+# How a picture of another kind becomes one that is taken.
+CONVERT = {
+    **dict.fromkeys(("HEIC", "AVIF"), "; convert it: magick mogrify -format jpg FILE"),
+    **dict.fromkeys(("TIFF", "GIF", "PSD", "JPEG 2000"), "; magick mogrify -format png FILE"),
+    "ZIP archive": "; an archive within an archive is not read: unpack it once",
+    "GZIP archive": "; unpack it once",
+}
+
+
+def _load(data: bytes, kind: str, crop: Crop, notes: list) -> tuple[Image.Image, int]:
+    """An opened, wholly decoded picture of one frame, and by what its sides were divided."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # sizes are checked below, before decoding
             image = Image.open(io.BytesIO(data), formats=(kind,))
-            if image.width * image.height > MAX_PIXELS:
-                raise Refusal("too large", f"{image.width}x{image.height}")
+            fraction = _shrink(image, crop, notes)
             frames = getattr(image, "n_frames", 1)
             if frames > 1 and image.format != "MPO":
                 raise Refusal("animated", f"{frames} frames")
@@ -214,16 +236,38 @@ def _load(data: bytes, kind: str, notes: list) -> Image.Image:
         early = any(word in text.lower() for word in ("truncat", "too short", "not enough"))
         raise Refusal("truncated" if early else "unreadable", text) from None
     if kind == "JPEG":
-        _check_jpeg(data)
-    return image
+        _check_jpeg(data, fraction)
+    return image, fraction
 
 
-def _check_jpeg(data: bytes) -> None:
+def _shrink(image: Image.Image, crop: Crop, notes: list) -> int:
+    """Has libjpeg decode a huge JPEG at a fraction of its size, or refuses what is too large.
+
+    The part that is kept has still four times the side asked for.
+    """
+    pixels, fraction = image.width * image.height, 1
+    if image.format in ("JPEG", "MPO") and FULL_JPEG < pixels <= MAX_JPEG:
+        part = min(image.size)
+        if crop.mode == "box" and crop.box:
+            part = min(part, max(1, round(crop.box_scale * crop.box[2])))
+        least = next((n for n in (8, 4, 2) if part // n >= 4 * crop.size), 1)
+        fewest = next(n for n in (1, 2, 4, 8) if pixels <= n * n * MAX_PIXELS)
+        fraction = max(least, fewest)
+        image.draft(None, (image.width // fraction, image.height // fraction))
+        pixels = image.width * image.height
+        notes.append(("reduced", f"to 1/{fraction}"))
+    if pixels > MAX_PIXELS:
+        raise Refusal("too large", f"{image.width}x{image.height}")
+    return fraction
+
+
+def _check_jpeg(data: bytes, fraction: int) -> None:
     """Refuses a JPEG that libjpeg completes with grey: Pillow drops its warnings."""
     try:
         space = simplejpeg.decode_jpeg_header(data)[2]
         wanted = {"Gray": "GRAY", "CMYK": "CMYK", "YCCK": "CMYK"}.get(space, "RGB")
-        simplejpeg.decode_jpeg(data, colorspace=wanted, strict=True)
+        small = {"min_height": 1, "min_width": 1, "min_factor": fraction} if fraction > 1 else {}
+        simplejpeg.decode_jpeg(data, colorspace=wanted, strict=True, **small)
     except ValueError as error:
         text = str(error).removeprefix("Corrupt JPEG data: ")
         if "premature" in text.lower():
@@ -307,6 +351,10 @@ def _square(image: Image.Image, crop: Crop, notes: list) -> np.ndarray:
     else:
         side = max(image.size) if crop.mode == "pad" else min(image.size)
         left, top = (image.width - side) // 2, (image.height - side) // 2
+        if crop.mode == "top":
+            top = 0
+        if crop.mode != "pad" and 2 * side < max(image.size):
+            notes.append(("cropped", f"{image.width}x{image.height} to {side}x{side}"))
     if 2 * side < size or min(image.size) < 2:
         raise Refusal("too small", f"{image.width}x{image.height}, crop {side} for {size}")
     if side < size:

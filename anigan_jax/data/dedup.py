@@ -14,6 +14,10 @@ COARSE = 4
 # different pair is 17 apart (mirrored), while JPEG at quality 20, half size and 5 %
 # brightness move a face by at most 10. A shift by one pixel (14-20) is not found.
 THRESHOLD = 10.0
+# Drawings of one layout are near each other in chains whose ends are unlike. A group of over
+# this share of the images, and of this number, is looked at.
+LARGEST = 0.1
+FEWEST = 16
 CHUNK = 256
 
 
@@ -31,26 +35,34 @@ def thumbnail(pixels: np.ndarray) -> np.ndarray:
     return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BOX))
 
 
-def find(thumbs: np.ndarray, digests: list[str], threshold: float = THRESHOLD):
+def find(
+    thumbs: np.ndarray,
+    digests: list[str],
+    threshold: float = THRESHOLD,
+    rows: np.ndarray | None = None,
+):
     """Groups images that are equal, mirrored or near, by single linkage.
 
     Finds all pairs within the threshold, none beyond: a k-d tree on the low frequencies
     (whose distance is at most that of the thumbnails) proposes, the thumbnails decide.
 
     Args:
-      thumbs: (N, 16, 16, 3) uint8; digests: N names of the pixels' content.
+      thumbs: (M, 16, 16, 3) uint8, which is read piece by piece.
+      digests: N names of the pixels' content.
+      rows: (N,) where the thumbnail of each lies; None: as they stand, N = M.
 
     Returns:
       (N,) int group of each image, named by its smallest index, and one Pair for every
       image that is not the first of its group.
     """
-    n = len(thumbs)
+    n = len(digests)
+    rows = np.arange(n) if rows is None else rows
     first: dict[str, int] = {}
     same = [first.setdefault(digest, i) for i, digest in enumerate(digests)]
     pairs = [Pair(i, j, "duplicate") for i, j in enumerate(same) if i != j]
     unique = np.array(sorted(first.values()), np.int64)
     label = np.arange(len(unique))  # smallest index of the group so far, among the unique
-    for code, i, js in _proposed(thumbs[unique], label, threshold):
+    for code, i, js in _proposed(thumbs, rows[unique], label, threshold):
         # One pair for each group that i joins.
         roots, where = np.unique(label[js], return_index=True)
         pairs += [Pair(int(unique[max(i, j)]), int(unique[min(i, j)]), code) for j in js[where]]
@@ -61,28 +73,80 @@ def find(thumbs: np.ndarray, digests: list[str], threshold: float = THRESHOLD):
     return groups[np.array(same, np.int64)], sorted(pairs)
 
 
-def _proposed(thumbs: np.ndarray, label: np.ndarray, threshold: float):
+def without_chains(thumbs: np.ndarray, digests: list[str], threshold: float, order: np.ndarray):
+    """Groups as `find` has them, but for chains, whose images are grouped by nearer pairs.
+
+    A chain is a group of over `LARGEST` of the images of which most are beyond the threshold of
+    the first by digest: copies of one picture never are. Its images are grouped again at half
+    the threshold, until no group is a chain; at last by equal pictures alone.
+
+    Args:
+      order: as the rows of `find`.
+
+    Returns:
+      Groups and pairs as of `find`, and (images, threshold used) of each chain.
+    """
+    groups, pairs = find(thumbs, digests, threshold, order)
+    most, chains = max(FEWEST, LARGEST * len(order)), []
+    names, counts = np.unique(groups, return_counts=True)
+    for rows in (np.flatnonzero(groups == name) for name in names[counts > most]):
+        finer, own, where = threshold, [digests[i] for i in rows], order[rows]
+        found, near = np.zeros(len(rows), np.int64), []
+        while _has_chain(thumbs, where, own, found, finer, most):
+            finer = finer / 2 if finer > 1 else 0.0
+            found, near = find(thumbs, own, finer, where)
+        if finer < threshold:
+            inside = set(rows.tolist())
+            groups[rows] = rows[found]
+            pairs = [pair for pair in pairs if pair.index not in inside]
+            pairs += [Pair(int(rows[p.index]), int(rows[p.of]), p.code) for p in near]
+            chains.append((len(rows), finer))
+    return groups, sorted(pairs), chains
+
+
+def _has_chain(thumbs, order, digests, groups, threshold: float, most: float) -> bool:
+    if not threshold:
+        return False
+    for name, count in zip(*np.unique(groups, return_counts=True), strict=True):
+        rows = np.flatnonzero(groups == name)
+        if count > most:
+            first = thumbs[order[min(rows, key=lambda i: digests[i])]].astype(np.float32)
+            far = 0
+            for start in range(0, len(rows), 16 * CHUNK):
+                some = thumbs[order[rows[start : start + 16 * CHUNK]]]
+                gaps = [((some - one) ** 2).mean((1, 2, 3)) for one in (first, first[:, ::-1])]
+                far += int((np.minimum(*gaps) > threshold**2).sum())
+            if 2 * far > count:
+                return True
+    return False
+
+
+def _proposed(thumbs: np.ndarray, rows: np.ndarray, label: np.ndarray, threshold: float):
     """Yields (code, i, js): the js within the threshold of i that `label` keeps apart yet."""
-    n = len(thumbs)
+    n = len(rows)
     if n < 2:
         return
     # Imported here: the command line need not wait for SciPy.
     from scipy.spatial import cKDTree
 
-    low, sign = _frequencies(thumbs)
-    # RMS of the whole thumbnail -> Euclidean distance of the coarse block means.
-    radius = threshold * np.sqrt(low.shape[1]) * (1 + 1e-9)
+    low, sign = np.empty((n, 3 * COARSE**2)), np.empty(0)
+    for start in range(0, n, 16 * CHUNK):
+        some = slice(start, start + 16 * CHUNK)
+        low[some], sign = _frequencies(thumbs[rows[some]])
+    # RMS of the whole thumbnail -> Euclidean distance of the coarse block means; rounding may
+    # part equal ones.
+    radius = threshold * np.sqrt(low.shape[1]) * (1 + 1e-9) + 1e-6
     tree = cKDTree(low)
-    flat = thumbs.reshape(n, -1)
-    flipped = thumbs[:, :, ::-1].reshape(n, -1)
-    for code, queries, others in (("near", low, flat), ("mirror", low * sign, flipped)):
+    for code, signs, step in (("near", 1.0, 1), ("mirror", sign, -1)):
         for start in range(0, n, CHUNK):
-            found = tree.query_ball_point(queries[start : start + CHUNK], radius, workers=-1)
+            found = tree.query_ball_point(low[start : start + CHUNK] * signs, radius, workers=-1)
             for i, close in enumerate(found, start=start):
                 js = np.array(close, np.int64)
                 js = js[label[js] != label[i]]
                 if len(js):
-                    gap = flat[js].astype(np.float32) - others[i].astype(np.float32)
+                    other = thumbs[rows[i]][:, ::step].astype(np.float32)
+                    gap = thumbs[rows[js]].astype(np.float32) - other
+                    gap = gap.reshape(len(js), -1)
                     js = np.sort(js[np.sqrt((gap**2).mean(1)) <= threshold])
                     if len(js):
                         yield code, i, js

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import re
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import NamedTuple
 
-from anigan_jax.data import archives, labels
+from anigan_jax.data import archives, labels, parquet, tables
 from anigan_jax.data.decode import SUFFIXES, Finding, kind_of
+from anigan_jax.data.tables import Options, Part
 from anigan_jax.errors import UserError
 
-TAG_FILES = ("tags.csv", "tags_clean.csv", "label.csv", "labels.csv")
-BOX_FILES = ("boxes.csv",)
 # Files that lie beside images and are none.
 BESIDE = (
     ".txt",
@@ -64,6 +64,18 @@ DOMAINS = {
     "testa": ("A", True),
     "testb": ("B", True),
 }
+# What else holds pictures, and how they become images.
+ARRAYS = "Write its pictures as PNG files first: PIL.Image.fromarray(a).save('0.png')"
+CONVERT = {
+    **dict.fromkeys((".npz", ".npy", ".mat", ".h5", ".hdf5", ".pkl", ".pt"), ARRAYS),
+    ".mdb": "It is an LMDB; write its values as files first",
+    ".lmdb": "It is an LMDB; write its values as files first",
+    ".tfrecord": "Prepare it as array_record with tensorflow-datasets and give tfds:FOLDER",
+    ".rar": "Unpack it once",
+    ".7z": "Unpack it once",
+    ".gif": "Write the frames as PNG files",
+    ".mp4": "Write the frames as PNG files: ffmpeg -i FILE %05d.png",
+}
 HELD = {"train": False, "test": True, "val": True, "valid": True, "validation": True}
 
 
@@ -84,21 +96,17 @@ class Item(NamedTuple):
 
 
 class Catalogue(NamedTuple):
-    """Items in bytes order of their names; `stores` are paths to read them from."""
+    """Items in bytes order of their names; `stores` are paths to read them from.
+
+    Attributes:
+      ignored: what is there and was not read, counted by ending.
+    """
 
     items: list[Item]
     findings: list[Finding]
     stores: list
     labeled: bool = False
-    ignored: int = 0
-
-
-class Options(NamedTuple):
-    """What a user may say about a layout; empty strings: found by name."""
-
-    tags: str = ""
-    tag_rule: labels.Rule = "max-count"
-    boxes: str = ""
+    ignored: Mapping[str, int] = MappingProxyType({})
 
 
 def survey(root: Path, options: Options, domain: str = "") -> Catalogue:
@@ -111,83 +119,133 @@ def survey(root: Path, options: Options, domain: str = "") -> Catalogue:
     Raises:
       UserError: nothing to train on, or label files that contradict each other.
     """
-    store, found, findings, beside = _open(root)
-    images, others = [], []
-    for member in found:
-        (images if _is_candidate(member.name) else others).append(member.name)
-    images = [n for n in images if _maybe(store, n)]
-    if not images and not findings:
-        raise UserError(f"{root} holds no images ({', '.join(SUFFIXES)})")
-    table = _labels(root, store, beside, others, options, findings)
-    boxes = read_boxes(root, store, beside, others, options)
-    domains, held = _folders(images)
-    items = []
-    for name in images:
-        side, split = (
-            (domain, held.get(name)) if domain else domains.get(name, ("", held.get(name)))
-        )
-        if domains and not domain and not side:
-            continue
-        items.append(Item(f"{domain}/{name}" if domain else name, name, 0, side, split))
-    items = _with_labels(items, table, findings)
-    items = with_boxes(items, boxes, findings)
-    return Catalogue(items, findings, [store], table is not None, len(found) - len(items))
+    parts, findings, beside = _open(root, options)
+    names = [part.prefix + name for part in parts for name in part.images]
+    if not names and not findings:
+        raise UserError(_no_images(root, parts))
+    told = tables.find(root, parts, beside, options)
+    boxes = tables.read_boxes(root, parts, beside, options.boxes)
+    domains, held = _folders(names)
+    items, aside = [], 0
+    for number, part in enumerate(parts):
+        for member in part.images:
+            name = part.prefix + member
+            side, split = domain, held.get(name)
+            if not domain:
+                side, split = domains.get(name, ("", split))
+            if domains and not side:
+                aside += 1
+                continue
+            items.append(Item(f"{domain}/{name}" if domain else name, member, number, side, split))
+    items, labeled = tables.attach(items, told, options, findings)
+    items = tables.with_boxes(items, boxes, findings)
+    read = {*(told.read if told else ()), *(tables.BOX_FILES if boxes is not None else ())}
+    ignored = Counter(
+        _ending(name)
+        for part in parts
+        for name in part.others
+        if not {part.prefix + name, name.split("/")[-1]} & read
+    )
+    ignored += Counter({"images outside trainA and trainB": aside})
+    return Catalogue(items, findings, [part.store for part in parts], labeled, ignored)
 
 
-def _open(root: Path):
-    """(store, members, findings, folder with the files beside it)."""
+def _open(root: Path, options: Options) -> tuple[list[Part], list[Finding], Path | None]:
+    """(parts, findings, folder with the files beside the store)."""
     if not root.exists():
         raise UserError(f"{str(root)!r} does not exist; give a folder, zip, tar or tfds:NAME")
+    if _suffix(root.name) == parquet.SUFFIX and root.is_file():
+        return [_parquet(root, "")], [], None
     if not root.is_dir() and not archives.is_archive(root):
-        raise UserError(f"{root} is neither a folder nor a {', '.join(archives.SUFFIXES)}")
-    found, findings = archives.members(root)
+        hint = CONVERT.get(_suffix(root.name), "")
+        kinds = ", ".join((*archives.SUFFIXES, parquet.SUFFIX))
+        raise UserError(f"{root} is neither a folder nor a {kinds}{hint and '. '}{hint}")
+    found, findings = archives.members(root, options.follow_links)
     if not root.is_dir():
-        return root, found, findings, root.parent if _has_table(root.parent) else None
-    inner = [m.name for m in found if archives.is_archive(Path(m.name))]
-    if any(SUFFIXES.get(_suffix(m.name)) for m in found) or len(inner) != 1:
-        return root, found, findings, None
-    store = root / inner[0]
-    packed, more = archives.members(store)
-    return store, packed, findings + more, root
+        near = root.parent if _has_table(root.parent) else None
+        return [_part(root, "", found)], findings, near
+    shards = [m.name for m in found if archives.is_archive(Path(m.name))]
+    shards += [m.name for m in found if _suffix(m.name) == parquet.SUFFIX]
+    if not shards or any(SUFFIXES.get(_suffix(m.name)) for m in found):
+        return [_part(root, "", found)], findings, None
+    # Shards of one set, each with names of its own; the other files lie beside them.
+    parts = []
+    for name in shards:
+        prefix = f"{name.rsplit('.tar', 1)[0].rsplit('.', 1)[0]}/" if len(shards) > 1 else ""
+        if _suffix(name) == parquet.SUFFIX:
+            parts.append(_parquet(root / name, prefix))
+            continue
+        packed, more = archives.members(root / name)
+        findings += [finding._replace(file=prefix + finding.file) for finding in more]
+        parts.append(_part(root / name, prefix, packed))
+    aside = {*shards, *tables.LABEL_FILES, *tables.BOX_FILES}
+    parts.append(Part(root, "", [], [m.name for m in found if m.name not in aside], []))
+    return parts, findings, root
+
+
+def _parquet(path: Path, prefix: str) -> Part:
+    store, found, rows = parquet.opened(path)
+    return Part(store, prefix, [member.name for member in found], [], rows)
+
+
+def _part(store: Path, prefix: str, found: list[archives.Member]) -> Part:
+    """Divides members into images and others, by ending and, where that says nothing, content."""
+    kinds: dict[str, bool] = {}
+    odd = []
+    for name in (member.name for member in found):
+        if _visible(name) and _suffix(name) not in (*BESIDE, *SUFFIXES, *FOREIGN):
+            odd.append(name)
+        kinds[name] = _visible(name) and _suffix(name) not in BESIDE
+    # One that cannot be read is named as that when it is read.
+    for name, head in archives.heads(store, odd) if odd else ():
+        kinds[name] = head is None or bool(kind_of(head))
+    images, others = ([n for n, is_image in kinds.items() if is_image == e] for e in (True, False))
+    return Part(store, prefix, images, others, [])
 
 
 def _has_table(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in TAG_FILES + BOX_FILES)
+    return any((folder / name).is_file() for name in (*tables.LABEL_FILES, *tables.BOX_FILES))
 
 
 def _suffix(name: str) -> str:
     return PurePosixPath(name).suffix.lower()
 
 
-def _is_candidate(name: str) -> bool:
+def _visible(name: str) -> bool:
     parts = name.split("/")
     hidden = any(p.startswith("__MACOSX") or (p.startswith(".") and p != ".") for p in parts)
-    return not hidden and parts[-1] != "Thumbs.db" and _suffix(name) not in BESIDE
+    return not hidden and parts[-1] != "Thumbs.db"
 
 
-def _maybe(store: Path, name: str) -> bool:
-    """Whether a file of any other suffix, or none, begins like a picture or an archive."""
-    if _suffix(name) in (*SUFFIXES, *FOREIGN):
-        return True
-    if not store.is_dir():
-        return False
-    try:
-        with (store / name).open("rb") as file:
-            return bool(kind_of(file.read(32)))
-    except OSError:
-        return True  # named as unreadable when it is read
+def _ending(name: str) -> str:
+    return (_suffix(name) or "without an ending") if _visible(name) else "hidden"
+
+
+def _no_images(root: Path, parts: list[Part]) -> str:
+    counts = Counter(_ending(name) for part in parts for name in part.others)
+    there = f"; it holds {counted(counts)}" if counts else ""
+    hints = dict.fromkeys(CONVERT[end] for end in counts if end in CONVERT)
+    return ". ".join([f"{root} holds no images ({', '.join(SUFFIXES)}){there}", *hints])
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """'40 .txt, 1 hidden': what is there, the most frequent first."""
+    return ", ".join(
+        f"{n:,} {what}" for what, n in sorted(counts.items(), key=lambda c: (-c[1], c[0]))
+    )
 
 
 def _folders(images: list[str]):
     """({name: (domain, held)}, {name: held}) by the names of folders."""
     domains, held = {}, {}
     for name in images:
-        folders = [part.lower() for part in name.split("/")[:-1]]
-        for part in folders:
+        for part in (part.lower() for part in name.split("/")[:-1]):
             if part in DOMAINS:
                 domains[name] = DOMAINS[part]
-            if part in HELD:
-                held[name] = HELD[part]
+            # Shards have their split in their name: train-00000-of-00004.
+            split = part if part in HELD else re.sub(r"-\d+(-of-\d+)?$", "", part)
+            if split in HELD:
+                held[name] = HELD[split]
     sides = {side for side, _ in domains.values()}
     if sides and sides != {"A", "B"}:
         raise UserError(
@@ -196,116 +254,6 @@ def _folders(images: list[str]):
     if set(held.values()) != {True, False}:
         held = {}
     return domains, held
-
-
-def _text(root: Path, store: Path, beside: Path | None, inside: list[str], names, given: str):
-    """(text, its name) of the one table of a kind, or (None, '')."""
-    if given:
-        tried = [Path(given), (beside or root) / given]
-        path = next((p for p in tried if p.is_file()), None)
-        if path is None:
-            raise UserError(f"the file {given!r} does not exist")
-        return _decode(path.read_bytes()), str(path)
-    hits = [n for n in inside if PurePosixPath(n).name in names]
-    if beside:
-        near = [n for n in names if (beside / n).is_file()]
-        if len(near) + len(hits) == 1 and near:
-            path = beside / near[0]
-            return _decode(path.read_bytes()), str(path)
-        hits += near
-    if not hits:
-        return None, ""
-    if len(hits) > 1:
-        raise UserError(
-            f"{root} holds several tables: {', '.join(hits)}; name one (--tags, --boxes)"
-        )
-    ((_, data),) = archives.read(store, hits)
-    if isinstance(data, Finding):
-        raise UserError(f"{root}: {data}")
-    return _decode(data), hits[0]
-
-
-def _decode(table: bytes) -> str:
-    # Whatever the locale; spreadsheets begin a table with a byte order mark.
-    return table.decode("utf-8-sig", "replace")
-
-
-def _labels(root, store, beside, inside, options: Options, findings) -> labels.Table | None:
-    text, where = _text(root, store, beside, inside, TAG_FILES, options.tags)
-    if text is None:
-        return None
-    table = labels.read_table(text, where, options.tag_rule)
-    for key, code, detail in table.faults:
-        findings.append(Finding(f"{Path(where).name}: {key}", code, detail))
-    return table
-
-
-def _key(name: str) -> str:
-    return PurePosixPath(name).stem
-
-
-def _with_labels(items: list[Item], table, findings) -> list[Item]:
-    if table is None:
-        return items
-    # Labels are by ID, or by path where IDs repeat in several folders.
-    named, used, rows = [], set(), set(table.labels) | {key for key, *_ in table.faults}
-    for item in items:
-        whole = item.member
-        keys = (whole, str(PurePosixPath(whole).with_suffix("")), _key(whole))
-        key = next((k for k in keys if k in table.labels), None)
-        if key is None:
-            if not set(keys) & rows:
-                findings.append(Finding(item.name, "no label"))
-            named.append(item)
-            continue
-        used.add(key)
-        label = table.labels[key]
-        if label.hair is None or label.eyes is None:
-            gone = [p for p in ("hair", "eyes") if getattr(label, p) is None]
-            findings.append(Finding(item.name, "unlabeled", f"no {' and no '.join(gone)}"))
-        named.append(item._replace(label=label))
-    findings += [Finding(key, "no image", "a label") for key in table.labels if key not in used]
-    return named
-
-
-def read_boxes(root, store, beside, inside, options: Options) -> dict | None:
-    """Face boxes x, y, w, h by file of the table in, beside or named for a source; or None.
-
-    Args:
-      inside: names of the files within `store`; beside: a folder that may hold the table.
-
-    Raises:
-      UserError: no such table, several, or one that is no table of boxes.
-    """
-    text, where = _text(root, store, beside, inside, BOX_FILES, options.boxes)
-    if text is None:
-        return None
-    reader = csv.DictReader(io.StringIO(text))
-    wanted = {"file", "x", "y", "w", "h"}
-    if not wanted <= set(reader.fieldnames or ()):
-        raise UserError(f"{where}: its first line must name the columns file,x,y,w,h")
-    boxes = {}
-    for number, row in enumerate(reader, start=2):
-        try:
-            boxes[row["file"]] = tuple(float(row[k]) for k in ("x", "y", "w", "h"))
-        except (TypeError, ValueError):
-            raise UserError(f"{where}, line {number}: x, y, w and h must be numbers") from None
-    return boxes
-
-
-def with_boxes(items: list[Item], boxes: dict | None, findings) -> list[Item]:
-    """The items with their boxes; what has no partner is added to `findings`."""
-    if boxes is None:
-        return items
-    named, used = [], set()
-    for item in items:
-        key = item.member if item.member in boxes else PurePosixPath(item.member).name
-        if key not in boxes:
-            findings.append(Finding(item.name, "no box"))
-        used.add(key)
-        named.append(item._replace(box=boxes.get(key)))
-    findings += [Finding(key, "no image", "a box") for key in boxes if key not in used]
-    return named
 
 
 def domain_counts(items) -> Counter:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
+import glob
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from anigan_jax.data import archives, decode, discover, labels
+from anigan_jax.data import archives, decode, discover, labels, remembered, tables
 from anigan_jax.data.decode import Crop, Decoded, Finding
 from anigan_jax.data.discover import Catalogue, Item
-from anigan_jax.data.sources import Source, _known, _left_in
+from anigan_jax.data.sources import Source, _known, _left_in, left_out
 from anigan_jax.errors import UserError
 
 
-def _place() -> Any:
+def _place(default: Any = "") -> Any:
     """A field that says where something lies; a pack's SHA-256 says what it is."""
-    return field(default="", metadata={"location": True})
+    return field(default=default, metadata={"location": True})
 
 
 @dataclass(frozen=True)
@@ -25,17 +26,26 @@ class Images(Source):
     """A folder, zip, tar, prepared TFDS data set or pack of images, or two of them."""
 
     path: str = _place()
-    """Folder (searched through), .zip, .tar, tfds:NAME, or a pack made by `anigan import`."""
+    """Folder (searched through), .zip, .tar, .parquet, tfds:NAME, or a pack made by
+    `anigan import`; a pattern (faces_*) joins all that fit it."""
     path_b: str = _place()
     """The second domain of unpaired data, where it is a source of its own."""
     size: int = 64
     """Side in pixels; one antialiased resize."""
-    crop: Literal["auto", "center", "pad", "box"] = "auto"
-    """Centered square; all of it on white; around its face box; auto: box where there is one."""
+    also: tuple[str, ...] = _place(())
+    """More sources whose images join those of `path` in one set."""
+    domain: Literal["ask", "a", "b", "both"] = _place("ask")
+    """Of data with two domains, the one that is trained on, or both as one set."""
+    follow_links: str = _place()
+    """A folder: links of the source are followed where they lead into it."""
+    crop: Literal["auto", "center", "top", "pad", "box"] = "auto"
+    """Centered square; the square at the top; all of it on white; around its face box; auto: box
+    where there is one, else center."""
     box_scale: float = 1.5
     """Side of a box crop in face widths."""
     tags: str = _place()
-    """Label file; '': tags.csv, tags_clean.csv, label.csv or labels.csv, where there is one."""
+    """Label file; '': found by its name (tags.csv, metadata.jsonl, dataset.json, ...), or texts
+    beside the images; none: no labels are read."""
     tag_rule: labels.Rule = "max-count"
     """Which color counts where a raw tag list has several."""
     boxes: str = _place()
@@ -65,30 +75,36 @@ class Images(Source):
     def key(self) -> dict:
         self.check()
         settings = asdict(self)
-        tables = ("tags", "boxes")
-        contents = {
-            name: _digest(settings.pop(name), name in tables)
-            for name in ("path", "path_b", *tables)
-        }
-        return _known({"source": "images", "version": decode.VERSION, **settings, **contents})
+        # A view of the finished pack, and what the names of the files tell already.
+        del settings["domain"], settings["follow_links"]
+        for name in ("tags", "boxes"):
+            settings[name] = self._digest(settings[name], table=True)
+        joined, other = self._places()
+        settings["path"] = self._digest(joined[0])
+        settings["also"] = [self._digest(place) for place in joined[1:]]
+        settings["path_b"] = self._digest(other)
+        return _known({"source": "images", "version": decode.VERSION, **settings})
+
+    def _places(self) -> tuple[list[str], str]:
+        """The sources that are joined, and that of the second domain."""
+        joined = [place for given in (self.path, *self.also) for place in places(given)]
+        return joined, places(self.path_b)[0] if self.path_b else ""
+
+    def _digest(self, path: str, table: bool = False) -> str:
+        return digest(path, table, self.follow_links)
 
     def catalogue(self) -> Catalogue:
         self.check()
-        options = discover.Options(self.tags, self.tag_rule, self.boxes)
-        if not self.path_b:
-            found = _survey(self.path, options)
-        else:
-            one, two = (
-                _survey(path, options, side)
-                for path, side in ((self.path, "A"), (self.path_b, "B"))
-            )
-            found = Catalogue(
-                one.items + [item._replace(store=1) for item in two.items],
-                one.findings + two.findings,
-                one.stores + two.stores,
-                one.labeled or two.labeled,
-                one.ignored + two.ignored,
-            )
+        options = discover.Options(self.tags, self.tag_rule, self.boxes, self.follow_links)
+        joined, other = self._places()
+        names = _distinct(joined) if len(joined) > 1 else [""]
+        sources = [
+            _within(name, _survey(path, options, "A" if other else ""))
+            for name, path in zip(names, joined, strict=True)
+        ]
+        if other:
+            sources.append(_survey(other, options, "B"))
+        found = _joined(sources)
         counts = discover.domain_counts(found.items)
         if counts["A"] != counts["B"]:
             found.findings.append(Finding("", "domains", f"A {counts['A']}, B {counts['B']}"))
@@ -96,14 +112,14 @@ class Images(Source):
             kept = [i for i in found.items if i.label.hair and i.label.eyes]
             if not kept:
                 raise UserError("no image has both colors; nothing is left with unlabeled=drop")
-            found = found._replace(items=kept, ignored=found.ignored + len(found.items) - len(kept))
+            found = left_out(found, kept, "without both colors")
         return _left_in(found, self.without)
 
     def payloads(self, catalogue: Catalogue) -> Iterator[tuple[int, Any]]:
-        for number, store in enumerate(catalogue.stores):
-            where = {
-                item.member: i for i, item in enumerate(catalogue.items) if item.store == number
-            }
+        members: list[dict[str, int]] = [{} for _ in catalogue.stores]
+        for i, item in enumerate(catalogue.items):
+            members[item.store][item.member] = i
+        for store, where in zip(catalogue.stores, members, strict=True):
             read = archives.read if isinstance(store, Path) else type(store).read
             for member, data in read(store, where):
                 yield where[member], data
@@ -114,6 +130,56 @@ class Images(Source):
         return decode.decode(payload, Crop(self.size, mode, item.box, self.box_scale), suffix)
 
 
+def places(path: str) -> list[str]:
+    """The sources that a user's words name: `~` is the home, a pattern all that fit it.
+
+    Raises:
+      UserError: nothing fits the pattern.
+    """
+    if path.startswith("tfds:"):
+        return [path]
+    path = str(Path(path).expanduser()) if path.startswith("~") else path
+    if Path(path).exists() or not glob.has_magic(path):
+        return [path]
+    # Not Path.glob, which takes no absolute pattern.
+    found = sorted(glob.glob(path), key=archives.in_bytes)  # noqa: PTH207
+    if not found:
+        raise UserError(f"nothing fits the pattern {path!r}")
+    return found
+
+
+def _distinct(paths: list[str]) -> list[str]:
+    """A short name for each of several sources, by which their images are told apart."""
+    stems = [Path(path).name for path in paths]
+    return [s if stems.count(s) == 1 else f"{s}-{i}" for i, s in enumerate(stems, start=1)]
+
+
+def _within(name: str, found: Catalogue) -> Catalogue:
+    """The catalogue with its images named within a folder; '' leaves them as they are."""
+    if not name:
+        return found
+
+    def inside(item: Item) -> Item:
+        side = f"{item.domain}/" if item.domain and item.name.startswith(f"{item.domain}/") else ""
+        return item._replace(name=f"{side}{name}/{item.name.removeprefix(side)}")
+
+    findings = [f._replace(file=f"{name}/{f.file}") for f in found.findings]
+    return found._replace(items=[inside(item) for item in found.items], findings=findings)
+
+
+def _joined(found: list[Catalogue]) -> Catalogue:
+    items, stores = [], []
+    for one in found:
+        items += [item._replace(store=item.store + len(stores)) for item in one.items]
+        stores += one.stores
+    sides = {bool(item.domain) for item in items}
+    if len(sides) > 1:
+        raise UserError("some of the joined sources have two domains and some one")
+    findings = [finding for one in found for finding in one.findings]
+    ignored = sum((Counter(one.ignored) for one in found), Counter())
+    return Catalogue(items, findings, stores, any(one.labeled for one in found), ignored)
+
+
 def _survey(path: str, options: discover.Options, domain: str = "") -> Catalogue:
     if path.startswith("tfds:"):
         from anigan_jax.data import tfds_source
@@ -122,30 +188,26 @@ def _survey(path: str, options: discover.Options, domain: str = "") -> Catalogue
     return discover.survey(Path(path), options, domain)
 
 
-def _digest(path: str, table: bool = False) -> str:
-    """SHA-256 of a file, or of the names and contents of a folder."""
-    if not path:
-        return ""
-    if table and not Path(path).is_file():
-        return path  # a file inside the source, which is hashed with it
+def digest(path: str, table: bool = False, within: str = "") -> str:
+    """SHA-256 of a file, or of the names and contents of a folder.
+
+    Once hashed, a source is known by the size and the time of change of its files.
+
+    Args:
+      table: it may be a file inside the source, which is hashed with it.
+      within: as `archives.members` takes it.
+    """
+    if not path or (table and not Path(path).expanduser().is_file()):
+        return path
     if path.startswith("tfds:"):
         from anigan_jax.data import tfds_source
 
         return tfds_source.digest(path.removeprefix("tfds:"))
-    root = Path(path)
+    root = Path(path).expanduser() if table else Path(path)
     if root.is_file():
-        beside = [root.parent / n for n in discover.TAG_FILES + discover.BOX_FILES]
-        files = [(p.name, p) for p in (root, *beside) if p.is_file()]
-    elif root.is_dir():
-        files = [(m.name, root / m.name) for m in archives.members(root)[0]]
-    else:
-        raise UserError(f"{path!r} does not exist; give a folder, zip, tar or tfds:NAME")
-    digest = hashlib.sha256()
-    for name, file in files:
-        try:
-            with file.open("rb") as opened:
-                content = hashlib.file_digest(opened, "sha256").hexdigest()
-        except OSError as error:
-            content = error.strerror or "unreadable"
-        digest.update(f"{name}\0{content}\n".encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
+        beside = [n for n in (*tables.LABEL_FILES, *tables.BOX_FILES) if n != root.name]
+        names = [n for n in (root.name, *beside) if (root.parent / n).is_file()]
+        return remembered.sha256(root, [archives.Member(n, 0) for n in names], root.parent)
+    if root.is_dir():
+        return remembered.sha256(root, archives.members(root, within)[0], root)
+    raise UserError(f"{path!r} does not exist; give a folder, zip, tar or tfds:NAME")

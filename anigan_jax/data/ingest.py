@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import hashlib
 import importlib.machinery
 import multiprocessing
@@ -78,9 +79,9 @@ def scan(
       report: called with (images done, images in all).
     """
     catalogue = source.catalogue()
-    findings, rows, digests, thumbs = list(catalogue.findings), [], [], []
-    done, path = 0, folder / "scan.bin"
-    with path.open("wb") as file:
+    findings, rows, digests = list(catalogue.findings), [], []
+    done, path, small = 0, folder / "scan.bin", folder / "thumbs.bin"
+    with path.open("wb") as file, small.open("wb") as thumbs:
         for results in _decoded(source, catalogue, workers):
             for index, result in results:
                 item = catalogue.items[index]
@@ -90,7 +91,7 @@ def scan(
                 findings += [Finding(item.name, *note) for note in result.notes]
                 rows.append(item)
                 digests.append(result.digest)
-                thumbs.append(result.thumb)
+                thumbs.write(result.thumb.tobytes())
                 file.write(result.pixels)
             done += len(results)
             if report:
@@ -98,7 +99,11 @@ def scan(
     shape = (len(rows), source.size, source.size, 3)
     pixels = np.memmap(path, np.uint8, "r", shape=shape) if rows else np.zeros(shape, np.uint8)
     by_name = sorted(range(len(rows)), key=lambda i: in_bytes(rows[i].name))
-    groups, pairs = _groups(by_name, digests, thumbs, source.twins)
+    # On the disk like the pixels: a million of them are 768 MB.
+    shape = (len(rows), dedup.SIDE, dedup.SIDE, 3)
+    thumbs = np.memmap(small, np.uint8, "r", shape=shape) if rows else np.zeros(shape, np.uint8)
+    groups, pairs, chains = _groups(by_name, digests, thumbs, source.twins)
+    findings += [Finding("", "chain", f"{n} images; RMS {rms:g}") for n, rms in chains]
     findings += [Finding(rows[p.index].name, p.code, f"of {rows[p.of].name}") for p in pairs]
     parts, order = _parts(source, rows, by_name, groups, digests, findings)
     findings.sort(key=lambda f: (not f.refused, f.code, in_bytes(f.file)))
@@ -106,15 +111,15 @@ def scan(
 
 
 def _groups(by_name, digests, thumbs, twins: bool):
-    """Groups and pairs by row, found in the order of the names so that arrival is no matter."""
+    """Groups, pairs and chains by row, found in the order of the names, not of arrival."""
     n = len(by_name)
-    stacked = np.stack([thumbs[i] for i in by_name]) if n else np.zeros((0, 16, 16, 3), np.uint8)
     threshold = dedup.THRESHOLD if twins else 0.0
-    groups, pairs = dedup.find(stacked, [digests[i] for i in by_name], threshold)
     row = np.array(by_name, np.int64)
+    names = [digests[i] for i in by_name]
+    groups, pairs, chains = dedup.without_chains(thumbs, names, threshold, row)
     found = np.empty(n, np.int64)
     found[row] = row[groups] if n else row
-    return found, [dedup.Pair(by_name[p.index], by_name[p.of], p.code) for p in pairs]
+    return found, [dedup.Pair(by_name[p.index], by_name[p.of], p.code) for p in pairs], chains
 
 
 def _parts(source: Source, rows, by_name, groups, digests, findings):
@@ -128,10 +133,20 @@ def _parts(source: Source, rows, by_name, groups, digests, findings):
             findings.append(Finding(rows[i].name, "leak"))
         else:
             used.append(i)
+    drawing = sum(row.held is None for row in rows)
+    fewest, got = (
+        source.test * drawing / 2,
+        sum(h for h, r in zip(held, rows, strict=True) if r.held is None),
+    )
+    if fewest >= FEWEST_HELD and got < fewest:
+        detail = f"{got} of {drawing} images; {source.test:.0%} were asked for"
+        findings.append(Finding("", "held out", detail))
     parts = [("test" if h else "train") + r.domain for r, h in zip(rows, held, strict=True)]
     return parts, sorted(used, key=lambda i: PARTS.index(parts[i]))
 
 
+# Under so many, chance alone explains that few images are held out.
+FEWEST_HELD = 5
 PARTS = ("train", "trainA", "trainB", "test", "testA", "testB")
 
 
@@ -265,12 +280,12 @@ def _pool(workers: int) -> concurrent.futures.ProcessPoolExecutor:
 
 
 def _limit() -> None:
-    """Bounds a worker, so that one hostile file cannot take the machine."""
-    if sys.platform == "darwin":
-        return  # It refuses every such limit.
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    most = WORKER_MEMORY if hard == resource.RLIM_INFINITY else min(WORKER_MEMORY, hard)
-    resource.setrlimit(resource.RLIMIT_AS, (most, hard))
+    """Bounds a worker, so that one hostile file cannot take the machine, where that can be."""
+    # macOS refuses every such limit, and other systems some.
+    with contextlib.suppress(ValueError, OSError):
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        most = WORKER_MEMORY if hard == resource.RLIM_INFINITY else min(WORKER_MEMORY, hard)
+        resource.setrlimit(resource.RLIMIT_AS, (most, hard))
 
 
 def _kill(pool: concurrent.futures.ProcessPoolExecutor) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import difflib
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+import re
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from anigan_jax.errors import UserError
+if TYPE_CHECKING:
+    from anigan_jax.data.label_files import Row
 
 # The one-hot columns of the NTU label file, hair and eyes; painted faces use them too.
 HAIR = (
@@ -40,6 +40,8 @@ EYES = (
 COLORS = {"hair": HAIR, "eyes": EYES}
 # Spellings of other sites.
 SYNONYMS = {"grey": "gray", "blond": "blonde", "silver": "gray"}
+# Before a color, another color of its own: 'light blue' is a tag that has no class here.
+SHADES = ("light", "dark", "pale", "deep", "bright")
 
 Rule = Literal["max-count", "unique", "last"]
 
@@ -69,7 +71,7 @@ def known_colors() -> str:
 
 def color(text: str, part: str) -> str | None:
     """'aqua hair' -> 'aqua' for part 'hair'; None for 'long hair' or 'bicolored eyes'."""
-    words = text.lower().split()
+    words = text.lower().replace("_", " ").split()
     if len(words) != 2 or words[1] != part:
         return None
     name = SYNONYMS.get(words[0], words[0])
@@ -91,7 +93,7 @@ def parse_raw(cell: str) -> list[Tag]:
         text, colon, count = piece.rpartition(":")
         if not colon or not count.strip().isdecimal():
             raise ValueError(f"{piece.strip()!r} is not tag:count")
-        tags.append(Tag(" ".join(text.split()).lower(), int(count)))
+        tags.append(Tag(" ".join(text.replace("_", " ").split()).lower(), int(count)))
     return tags
 
 
@@ -144,82 +146,61 @@ def parse_caption(text: str) -> Label:
     return Label(**chosen)
 
 
-@dataclass
-class Table:
-    """Labels by image id, and what was wrong in their file: (id, code, detail)."""
+class Reading(NamedTuple):
+    """What a row of a label file says of hair and eyes.
 
-    labels: dict[str, Label] = field(default_factory=dict)
-    faults: list[tuple[str, str, str]] = field(default_factory=list)
-
-    def add(self, key: str, label: Label) -> None:
-        if key in self.labels:
-            if self.labels[key] != label:
-                self.faults.append((key, "conflict", "several rows; the first is used"))
-            return
-        self.labels[key] = label
-
-
-def read_table(text: str, where: str, rule: Rule = "max-count") -> Table:
-    """Reads a label file of any of the three kinds, told by its content.
-
-    The kinds: raw `ID,tag:count<TAB>...`; captions `ID,aqua hair blue eyes`; one-hot
-    `ID` and 11 eye and 12 hair columns of 0 and 1 (the NTU files).
-
-    Raises:
-      UserError: it is none of them.
+    Attributes:
+      label: its colors.
+      conflict: whether a part has several.
+      unknown: its words that name no color.
     """
-    rows = [line for line in text.removeprefix("\ufeff").splitlines() if line.strip()]
-    if not rows:
-        raise UserError(f"{where} is empty")
-    reader = next((kind for kind, fits in _KINDS if any(fits(r) for r in rows[:50])), None)
-    if reader is None:
-        raise UserError(
-            f"{where} is no label file: its first line is {rows[0][:60]!r}. A line is "
-            "'ID,aqua hair blue eyes', 'ID,tag:count<TAB>tag:count' or "
-            "ID and 23 columns of 0 and 1"
-        )
-    table = Table()
-    for row in rows:
-        key, _, rest = row.partition(",")
-        reader(table, key.strip(), rest, rule)
-    return table
+
+    label: Label
+    conflict: bool
+    unknown: list[str]
 
 
-def _raw(table: Table, key: str, rest: str, rule: Rule) -> None:
-    try:
-        tags = parse_raw(rest)
-    except ValueError as error:
-        table.faults.append((key, "unknown tag", str(error)))
-        return
-    if conflicts(tags):
-        table.faults.append((key, "conflict", f"several colors; rule {rule}"))
-    table.add(key, choose(tags, rule))
+def of_row(row: Row, rule: Rule = "max-count") -> Reading:
+    """The colors of a row of any layout; what names none is passed over and returned."""
+    tags, unknown = [], []
+    for name, value in row.classes.items():
+        part = {"eye": "eyes"}.get(word := re.split("[ _]", name)[0], word)
+        text = f"{value} {part}" if part in COLORS else value
+        tags += [Tag(piece, 0) for piece in _pieces(text)] if value else []
+    spoken = [*row.tags, *(Tag(piece, 0) for piece in _pieces(row.text))]
+    tags += spoken
+    # A class of something else is no unknown word, unless it is all there is.
+    for tag in spoken or tags:
+        if not any(color(tag.text, part) for part in COLORS):
+            unknown.append(tag.text)
+    return Reading(choose(tags, rule), conflicts(tags), unknown)
 
 
-def _caption(table: Table, key: str, rest: str, rule: Rule) -> None:
-    try:
-        table.add(key, parse_caption(rest))
-    except ValueError as error:
-        table.faults.append((key, "unknown tag", str(error)))
+def _pieces(text: str) -> list[str]:
+    """Tags of 'blue_hair smile' or 'blue hair, smile'; colors and the rest of a sentence."""
+    text = text.lower()
+    if "_" not in text and "," not in text:
+        return _phrase(text)
+    pieces = text.split("," if "," in text else None)
+    return [tag for piece in pieces for tag in _tag(" ".join(piece.replace("_", " ").split()))]
 
 
-def _one_hot(table: Table, key: str, rest: str, rule: Rule) -> None:
-    cells = next(csv.reader([rest]), [])
-    if len(cells) != 23 or any(c.strip() not in ("0", "1") for c in cells):
-        table.faults.append((key, "unknown tag", "not 23 columns of 0 and 1"))
-        return
-    hot = [c.strip() == "1" for c in cells]
-    chosen = {}
-    for part, names, bits in (("eyes", EYES, hot[:11]), ("hair", HAIR, hot[11:])):
-        on = [name for name, bit in zip(names, bits, strict=True) if bit]
-        if len(on) > 1:
-            table.faults.append((key, "conflict", f"{part}: {', '.join(on)}"))
-        chosen[part] = on[0] if len(on) == 1 else None
-    table.add(key, Label(**chosen))
+def _tag(text: str) -> list[str]:
+    """'long blue hair' -> 'long', 'blue hair'; 'light blue hair' and 'hair bow' stay whole."""
+    words = text.split()
+    if len(words) > 4:
+        return _phrase(text)
+    if len(words) < 3 or words[-1] not in COLORS or words[-3] in SHADES:
+        return [text] if text else []
+    return [*words[:-2], " ".join(words[-2:])]
 
 
-_KINDS = (
-    (_one_hot, lambda row: row.count(",") == 23 and set(row.split(",", 1)[1]) <= set("01, ")),
-    (_raw, lambda row: "," in row and ":" in row.split(",", 1)[1]),
-    (_caption, lambda row: "," in row and {"hair", "eyes"} & set(row.lower().split())),
-)
+def _phrase(text: str) -> list[str]:
+    """'blue hair red eyes smile' -> 'blue hair', 'red eyes', 'smile'."""
+    found: list[str] = []
+    for word in re.findall(r"[^\s.,;:!?()\"]+", text):
+        if word in COLORS and found and " " not in found[-1] and found[-1] not in COLORS:
+            found[-1] += f" {word}"
+        else:
+            found.append(word)
+    return found

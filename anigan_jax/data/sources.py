@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -44,13 +45,16 @@ class Source:
         raise NotImplementedError
 
 
+LATER = ("without", "also")
+
+
 def _known(key: dict) -> dict:
     """The key as JSON has it; a later setting that says nothing is no part of it.
 
     So that packs from before it stay good.
     """
-    without = list(key.pop("without"))
-    return {**key, "without": without} if without else key
+    kept = {name: value for name, value in key.items() if name not in LATER or value}
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in kept.items()}
 
 
 def _left_in(found: Catalogue, without: tuple[str, ...]) -> Catalogue:
@@ -68,4 +72,10 @@ def _left_in(found: Catalogue, without: tuple[str, ...]) -> Catalogue:
     kept = [item for item in found.items if item.label not in pairs]
     if not kept:
         raise UserError("no image is left by data.without")
-    return found._replace(items=kept, ignored=found.ignored + len(found.items) - len(kept))
+    return left_out(found, kept, "left out by data.without")
+
+
+def left_out(found: Catalogue, kept: list[Item], why: str) -> Catalogue:
+    """The catalogue with the kept items alone; the others are counted."""
+    gone = Counter({why: len(found.items) - len(kept)})
+    return found._replace(items=kept, ignored=Counter(found.ignored) + gone)

@@ -152,8 +152,9 @@ def _png(pixels) -> io.BytesIO:
 
 def _read(found: discover.Catalogue, items: list) -> Iterator:
     """(item, its file) undecoded, so that a later import applies every rule to it."""
-    named = {item.member: item for item in items}
-    for member, data in archives.read(found.stores[0], named):
-        if isinstance(data, Finding):
-            raise UserError(f"{data}; `anigan check` lists all faults")
-        yield named[member], io.BytesIO(data)
+    for number, store in enumerate(found.stores):
+        named = {item.member: item for item in items if item.store == number}
+        for member, data in archives.read(store, named):
+            if isinstance(data, Finding):
+                raise UserError(f"{data}; `anigan check` lists all faults")
+            yield named[member], io.BytesIO(data)

@@ -167,9 +167,13 @@ def _peak_memory() -> int:
     return round(peak * (1 if sys.platform == "darwin" else 1024) / 1e6)
 
 
-def write(report: dict, pictures: dict[str, Image.Image], run: Path) -> list[Path]:
-    """The report as step_....json in the verb's folder, and the pictures next to it."""
-    path = out_dir(run, "evaluate") / f"step_{report['step']:09d}.json"
+def write(report: dict, pictures: dict[str, Image.Image], run: Path, tag: str = "") -> list[Path]:
+    """The report as step_....json in the verb's folder, and the pictures next to it.
+
+    Args:
+      tag: of the model.
+    """
+    path = out_dir(run, "evaluate") / f"step_{report['step']:09d}{tag}.json"
     atomic.save_text(json.dumps(prompt_accuracy.as_json(report), indent=1), path)
     places = {end: path.with_name(f"{path.stem}_{end}.png") for end in pictures}
     return [path, *(record.save_image(pictures[end], place) for end, place in places.items())]

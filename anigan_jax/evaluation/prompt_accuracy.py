@@ -61,7 +61,8 @@ def measure(model: Model, classifier: Model, n: int, seed: int) -> dict:
       control); 'chance', what that would give an obedient G; 'by_class', shares by color.
     """
     texts = prompts.need_texts(model)
-    report = {"step": int(model.state.step), "n": n, "seed": seed}
+    averaged = bool(model.state.ema)
+    report = {"step": int(model.state.step), "averaged": averaged, "n": n, "seed": seed}
     for name, asked_for in groups(texts.frequencies, texts.wordings).items():
         if not asked_for:
             continue

@@ -14,7 +14,17 @@ import jax.numpy as jnp
 
 from anigan_jax import losses, rng
 from anigan_jax.config import ComputeType, MethodSettings
-from anigan_jax.core import Array, Aux, Batch, Keys, Method, Phase, Update, sum_over
+from anigan_jax.core import (
+    Array,
+    Aux,
+    Batch,
+    Keys,
+    Method,
+    Phase,
+    Update,
+    generator_of,
+    sum_over,
+)
 from anigan_jax.errors import UserError
 from anigan_jax.losses import Adversarial, AdversarialName
 from anigan_jax.methods.augment import diff_augment
@@ -150,7 +160,7 @@ class GAN(MethodSettings):
         z = rng.normal(keys, (self.generator.z_dim,))
         panels = {"samples": nets.generate(state.params["g"], state.stats["g"], z)}
         if state.ema:
-            panels["ema"] = nets.generate(state.ema, state.stats["g"], z)
+            panels["ema"] = nets.generate(*generator_of(state), z)
         return panels
 
     def features(self, nets: Networks) -> Callable | None:

@@ -146,6 +146,6 @@ class TextGAN(GAN):
         z = rng.normal(keys[:columns], (self.generator.z_dim,))
         shown = constants["texts"][constants["preview"], 0]
         z, shown = jnp.tile(z, (rows, 1)), jnp.repeat(shown, columns, axis=0)
-        weights = {"samples": state.params["g"], **({"ema": state.ema} if state.ema else {})}
-        stats = state.stats["g"]
-        return {name: nets.generate(tree, stats, z, shown) for name, tree in weights.items()}
+        weights = {"samples": (state.params["g"], state.stats["g"])}
+        weights |= {"ema": core.generator_of(state)} if state.ema else {}
+        return {name: nets.generate(*both, z, shown) for name, both in weights.items()}

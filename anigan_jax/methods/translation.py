@@ -67,7 +67,7 @@ def domain_b(pack, part: str, what: str = "pixels"):
     """Rows of domain B; a pack of one domain is refused with what to do."""
     if f"{part}B" not in pack.manifest["parts"]:
         raise UserError(
-            f"{pack.path} has one domain, and translation needs two: give --data.path A "
+            f"{pack.shown} has one domain, and translation needs two: give --data.path A "
             "--data.path-b B, a folder with trainA and trainB, or a pack of two domains"
         )
     return pack.part(f"{part}B", what)

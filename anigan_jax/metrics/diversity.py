@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Integer, Num, Shaped
 
-from anigan_jax.metrics.distances import rows, whole
+from anigan_jax.metrics.distances import FeaturesN, rows, whole
 
 
 class Modes(NamedTuple):
@@ -161,6 +161,23 @@ def diversity(
         raise ValueError(f"{found.shape} distances for {len(chosen)} pairs, or not all 0 or more")
     error = found.std(ddof=1) / np.sqrt(len(found))
     return Diversity(float(found.mean()), float(error), len(found))
+
+
+def spread(features: FeaturesN, seed: int) -> float:
+    """Mean distance of two rows, over random pairs in which no row comes twice.
+
+    Not the root of the mean square: rows that are copies of a few would look varied.
+
+    Args:
+      features: (N, d), N at least 4.
+      seed: of NumPy's default generator, which draws the pairs.
+
+    Raises:
+      ValueError: fewer than 4 rows, wrong shape, or NaN.
+    """
+    found = rows(features, 4)
+    chosen = pairs(len(found), seed)
+    return diversity(found, lambda a, b: np.linalg.norm(a - b, axis=1), chosen).mean
 
 
 def inception_score(

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Num
 
-from anigan_jax.metrics import frechet, kid, mind, prdc
+from anigan_jax.metrics import diversity, frechet, kid, mind, prdc
 
 SUBSETS = 100
 SIZE = 1000
@@ -30,7 +30,7 @@ class Features:
 
     Attributes:
       fake: (N, d); real: (M, d).
-      seed: of KID's subsets and MIND's directions.
+      seed: of KID's subsets, MIND's directions and the pairs of variety.
       size: rows of a KID subset.
     """
 
@@ -86,6 +86,16 @@ def _fd_needs(sets: Features) -> str:
     return f"a covariance of {d} features needs more than {d} images, not {sets.fewest}"
 
 
+def _variety_needs(sets: Features) -> str:
+    if sets.fewest < 4:
+        return f"it needs 4 images or more, not {sets.fewest}"
+    return "" if _spread(sets.real, sets) else "the real images are all alike"
+
+
+def _spread(features: np.ndarray, sets: Features) -> float:
+    return diversity.spread(features, sets.seed)
+
+
 def _prdc_needs(sets: Features) -> str:
     if sets.fewest > NEIGHBORS:
         return ""
@@ -111,6 +121,16 @@ METRICS = {
             lambda sets: kid.kid(sets.fake, sets.real, sets.seed, SUBSETS, sets.size)[0],
             _kid_needs,
             {"kid_subsets": SUBSETS},
+            headline=True,
+        ),
+        Metric(
+            "variety",
+            "Variety",
+            "near 1",
+            "how far images lie apart in features, as a share of how far real ones do; far "
+            "below 1: many images are alike (collapse), whatever the other scores say",
+            lambda sets: _spread(sets.fake, sets) / _spread(sets.real, sets),
+            _variety_needs,
             headline=True,
         ),
         Metric(

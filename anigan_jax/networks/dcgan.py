@@ -111,7 +111,10 @@ def doublings(size: int, small: int, field: str) -> int:
     count = math.log2(size / small) if size > small > 0 else 0
     if count < 1 or count != int(count):
         sizes = ", ".join(str(small * 2**i) for i in range(2, 7))
-        raise UserError(f"{field} is {size}; allowed are {small} x 2^n: {sizes}, ...")
+        raise UserError(
+            f"{field} is {size}; allowed are {small} x 2^n: {sizes}, ...; "
+            "--size sets data, networks and their start and end, 96 and 80 too"
+        )
     return int(count)
 
 

@@ -243,13 +243,16 @@ def scores(run: Path, judged: list[dict]) -> dict:
         found["protocol"] = protocol
     path = run / "best.json"
     best = metrics_file.best(judged)
+    found["best"] = best and best._asdict()
     if path.exists():
         with reading(path):
             saved = read_json(path)
-            best = int(saved["step"]), float(saved["kid"])
-            if not math.isfinite(best[1]):
-                raise ValueError(f"kid is {best[1]}")
-    found["best"] = best and {"step": best[0], "kid": best[1]}
+            step, kid, variety = int(saved["step"]), float(saved["kid"]), saved.get("variety")
+            if not math.isfinite(kid):
+                raise ValueError(f"kid is {kid}")
+            variety = None if variety is None else float(variety)
+            rule = str(saved.get("rule", ""))
+            found["best"] = {"step": step, "kid": kid, "variety": variety, "rule": rule}
     return found
 
 

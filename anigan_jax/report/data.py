@@ -11,6 +11,7 @@ import numpy as np
 
 from anigan_jax.data import labels as tags
 from anigan_jax.data.decode import NOTED, REFUSED
+from anigan_jax.data.discover import counted
 from anigan_jax.data.ingest import Scan
 from anigan_jax.report.table import Table, environment, percent
 from anigan_jax.storage import images as record
@@ -33,8 +34,15 @@ def summary(source: str, found: Scan) -> dict:
         "source": source,
         "images": len(found.catalogue.items),
         "usable": len(found.order),
-        "ignored_files": found.catalogue.ignored,
+        "ignored_files": sum(found.catalogue.ignored.values()),
+        "ignored": dict(found.catalogue.ignored),
         "parts": {name: sizes[name] for name in sorted(sizes)},
+        "largest_group": max(groups.values(), default=0),
+        "held_out_share": round(
+            sum(n for name, n in sizes.items() if name.startswith("test"))
+            / max(len(found.order), 1),
+            6,
+        ),
         "duplicate_share": round(1 - len(groups) / max(len(found.items), 1), 6),
         "counts": {
             code: {"count": codes[code], "refused": code in REFUSED, "rule": rule}
@@ -68,9 +76,13 @@ def classes(found: Scan) -> dict:
 def tables(report: dict, limit: int = SHOWN) -> list[Table]:
     """The report as tables; `limit`: files that are listed of each kind of finding."""
     parts = ", ".join(f"{name} {n}" for name, n in report["parts"].items()) or "none"
-    notes = [f"Share of duplicates: {percent(report['duplicate_share'])}."]
+    notes = [
+        f"Share of duplicates: {percent(report['duplicate_share'])}; the largest group of equal, "
+        f"mirrored or near images has {report['largest_group']}. Held out: "
+        f"{percent(report['held_out_share'])}."
+    ]
     if report["ignored_files"]:
-        notes.append(f"{report['ignored_files']} files left aside (tables, texts, hidden files).")
+        notes.append(f"Not read: {counted(report['ignored'])}.")
     title = f"{report['source']}: {report['images']} images, {report['usable']} usable ({parts})"
     found = [Table(title, notes=notes)]
     for refused, title in ((True, "cannot be used"), (False, "noted")):

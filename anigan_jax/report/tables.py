@@ -25,13 +25,12 @@ OF_A_SET = ("n", "train", "held_out", "scores", "refused", "memorization", "lpip
 
 def quality(report: dict) -> list[Table]:
     """Tables of `anigan evaluate`: a set's scores, translations, protocols, what scores say."""
-    weights = {True: ", averaged weights", False: ", weights as trained"}
     about = [
         [key.replace("_mb", ", MB").replace("_", " "), item]
         for key, item in report.items()
         if key not in SHOWN and not isinstance(item, dict)
     ]
-    title = f"Checkpoint of step {report['step']:,}{weights.get(report.get('averaged'), '')}"
+    title = f"Checkpoint of step {report['step']:,}{_weights(report)}"
     found = [Table(title, rows=about)]
     names = list(report.get("l1", ()))
     for name, one in report.get("sets", {}).items():
@@ -52,6 +51,12 @@ def quality(report: dict) -> list[Table]:
     said = {label(name).title.split(" (")[0].split(",")[0]: label(name).says for name in names}
     rows = [[title, says] for title, says in said.items() if says]
     return [*found, Table("What the scores say", rows=rows, folded=True)] if rows else found
+
+
+def _weights(report: dict) -> str:
+    """With which weights of G the images were made."""
+    known = {True: ", averaged weights", False: ", weights as trained"}
+    return known.get(report.get("averaged"), "")
 
 
 def _of_set(title: str, one: dict) -> list[Table]:
@@ -130,8 +135,9 @@ def probe(report: dict) -> list[Table]:
             rows.append(row)
         chance = "always the class most frequent in the fit"
         rows.append([chance, *["" if x else task["chance"] for x in map(_is_mean, columns[1:])]])
+        of = TASKS.get(name, name) + (_weights(report) if name == "real" else "")
         title = (
-            f"{TASKS.get(name, name)}, D of step {report['step']:,}: {len(task['classes'])} "
+            f"{of}, D of step {report['step']:,}: {len(task['classes'])} "
             f"classes, fitted on {fit:,} images, scored on {score:,} others"
         )
         found.append(Table(title, columns, rows, _probe_notes(task, report.get("protocol", {}))))
@@ -194,7 +200,8 @@ def accuracy(report: dict) -> list[Table]:
     if report.get("same_data") is False:
         notes.append("note: the classifier learned from other images than this run.")
     title = (
-        f"Prompts followed, as a classifier of real images sees it: step {report['step']:,}, "
+        f"Prompts followed, as a classifier of real images sees it: step {report['step']:,}"
+        f"{_weights(report)}, "
         f"{report['n']} images a pair, seed {report['seed']}"
     )
     return [Table(title, ["", *PARTS], rows, notes), *by_class]

@@ -26,17 +26,38 @@ class Model(NamedTuple):
       state: with the weights and statistics of both players; the rest may be empty.
       texts: what G can be asked for; None where it reads no text.
       constants: the method's arrays that nothing trains.
+      tag: tells its pictures from those of the same checkpoint's averaged weights.
     """
 
     method: Method
     state: TrainState
     texts: Texts | None
     constants: dict
+    tag: str = ""
 
 
 def model_of(method: Method, state: TrainState, constants: dict) -> Model:
     """A model; the constants may be {} where G reads no text."""
     return Model(method, state, method.texts(constants) if method.texts else None, constants)
+
+
+def with_weights(model: Model, weights: str | None) -> Model:
+    """The model that draws with these weights of G, and with statistics that belong to them.
+
+    Args:
+      weights: 'raw' as trained, 'ema' averaged; None: averaged where the run averages.
+
+    Raises:
+      UserError: the run averages nothing, or there are no such weights.
+    """
+    averaged = bool(model.state.ema)
+    if weights == "raw" and averaged:
+        return model._replace(state=model.state.replace(ema={}, ema_stats={}), tag="_raw")
+    if weights == "ema" and not averaged:
+        raise UserError("this run has no averaged weights (ema_half_life is 0), only 'raw' ones")
+    if weights not in (None, "raw", "ema"):
+        raise UserError(f"weights are {weights!r}; they can be 'raw' or 'ema'")
+    return model
 
 
 def generated(model: Model, z, text=None) -> np.ndarray:
@@ -75,13 +96,13 @@ def latents(method: Method, n: int, seed: int) -> np.ndarray:
 def sample(model: Model, run: Path, n: int, seed: int, texts=None) -> Path:
     """A grid of `n` new images, of texts (n, T) where the run has them."""
     images = generated(model, latents(model.method, n, seed), texts)
-    path = out_dir(run, "sample") / f"{stem(model.state, seed)}.png"
+    path = out_dir(run, "sample") / f"{stem(model, seed)}.png"
     return record.save_image(record.grid(images), path)
 
 
-def stem(state: TrainState, seed: int) -> str:
-    """Name of a picture of a state and a seed."""
-    return f"step_{int(state.step):09d}_seed_{seed}"
+def stem(model: Model, seed: int) -> str:
+    """Name of a picture of a model and a seed."""
+    return f"step_{int(model.state.step):09d}_seed_{seed}{model.tag}"
 
 
 def slerp(a: np.ndarray, b: np.ndarray, t: float) -> np.ndarray:
@@ -114,7 +135,7 @@ def interpolate(
         texts = None if text is None else np.tile(text, (steps, 1))
         return generated(model, z, texts)
 
-    folder, name = out_dir(run, "interpolate"), stem(model.state, seed) + suffix
+    folder, name = out_dir(run, "interpolate"), stem(model, seed) + suffix
     pictures = [record.grid(p[None], pad=0) for p in draw(frames)]
     gif = record.save_gif(pictures, folder / f"{name}.gif")
     sheet = record.grid(draw(10 * stops), columns=10)

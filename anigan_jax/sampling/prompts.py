@@ -52,7 +52,7 @@ def sample(model: Model, run: Path, prompts: list[Prompt], n: int, seed: int) ->
     """A row of `n` images for each prompt."""
     images, _ = ask(model, prompts, n, seed)
     page = record.table(images, [prompt.text for prompt in prompts])
-    name = f"{stem(model.state, seed)}{suffix(prompts)}.png"
+    name = f"{stem(model, seed)}{suffix(prompts)}.png"
     return record.save_image(page, out_dir(run, "sample") / name)
 
 
@@ -98,7 +98,7 @@ def colors(model: Model, run: Path, seed: int) -> Path:
     images[np.array(known)] = made[:, 0]
     images = images.reshape(len(hair), len(eyes), *images.shape[1:])
     page = record.table(images, [f"{c} hair" for c in hair], [f"{c} eyes" for c in eyes])
-    return record.save_image(page, out_dir(run, "table") / f"{stem(model.state, seed)}.png")
+    return record.save_image(page, out_dir(run, "table") / f"{stem(model, seed)}.png")
 
 
 def between(model: Model, run: Path, ends: list[Prompt], rows: int, frames: int, seed: int):
@@ -115,7 +115,7 @@ def between(model: Model, run: Path, ends: list[Prompt], rows: int, frames: int,
         images = generated(model, np.repeat(z, steps, axis=0), path)
         return images.reshape(rows, steps, *images.shape[1:])
 
-    folder, name = out_dir(run, "interpolate"), stem(model.state, seed) + suffix(ends)
+    folder, name = out_dir(run, "interpolate"), stem(model, seed) + suffix(ends)
     moving = np.swapaxes(draw(frames), 0, 1)
     pictures = [record.grid(frame, columns=rows) for frame in moving]
     gif = record.save_gif([*pictures, *pictures[-2:0:-1]], folder / f"{name}.gif")

@@ -40,7 +40,7 @@ from anigan_jax.storage import atomic, safetensors
 from anigan_jax.storage.checkpoint import Found
 
 RUN, CONSTANTS, CONTENTS, CODE = "run.json", "constants.safetensors", "data.json", "code"
-SCHEMA = 3
+SCHEMA = 4
 
 
 def previews_dir(run: Path) -> Path:
@@ -193,6 +193,7 @@ def export_weights(workdir: Path, config: Config, state: TrainState, constants: 
         "params": state.params,
         "stats": state.stats,
         "ema": state.ema,
+        "ema_stats": state.ema_stats,
         "constants": constants,
     }
     code = config_file.own_code(config)

@@ -209,9 +209,10 @@ def tables(found: dict) -> list[Table]:
 def _summary(found: dict, names: list[str], variants: list[str]) -> tuple[list[str], list]:
     """Head and rows of the table of variants."""
     head = ["variant", "steps"]
+    directed = [name for name in names if label(name).better in ("lower", "higher")]
     for name in names:
         title = label(name).title
-        head += [title, f"best {title}"]
+        head += [title, f"best {title}"] if name in directed else [title]
     head += ["accuracy of D", *([] if names else LOSSES), "warnings"]
     rows = []
     for variant in variants:
@@ -219,7 +220,7 @@ def _summary(found: dict, names: list[str], variants: list[str]) -> tuple[list[s
         row = [variant, _range([run["compared_steps"] for run in own])]
         for name in names:
             row += [cell(found["stages"][name][-1]["variants"][variant])]
-            row += [cell(found["best"][name][variant])]
+            row += [cell(found["best"][name][variant])] if name in directed else []
         row += [cell(found["accuracy/d"][variant])]
         row += [] if names else [cell(found[f"late {name}"][variant]) for name in LOSSES]
         rows.append([*row, str(sum(run["warnings"] for run in own))])

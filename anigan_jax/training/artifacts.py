@@ -164,8 +164,9 @@ class Artifacts:
         constants = self.program.constants if self.program.method.texts else {}
         run_dir.export_weights(self.workdir, self.config, state, constants)
         checkpoint.save(self.folder, at, state, {"config_sha256": fingerprint(self.config)})
-        best, _ = self.evaluator.best() or (None, None)
-        checkpoint.prune(self.folder, run.keep_checkpoints, self.program.intervals.keep, best)
+        best = self.evaluator.best()
+        kept = best and best.step
+        checkpoint.prune(self.folder, run.keep_checkpoints, self.program.intervals.keep, kept)
         self.evaluator.saved()
 
     def check(self) -> None:
@@ -288,7 +289,8 @@ def check_space(config: Config, workdir: Path, shapes: TrainState) -> None:
     # old and new.
     most = len(list(newest)) + 3 + kept
     have = len(checkpoint.steps(workdir / "checkpoints"))
-    need = max(most - have, 2) * one + size_of((shapes.params, shapes.stats, shapes.ema)) * 2
+    exported = shapes.params, shapes.stats, shapes.ema, shapes.ema_stats
+    need = max(most - have, 2) * one + size_of(exported) * 2
     free = shutil.disk_usage(workdir).free
     if free < need:
         raise UserError(

@@ -36,10 +36,21 @@ def rows(config: Config, pack: Pack, part: str = "train") -> dict[str, dict[str,
     data: dict = {"a": {"image": pack.first(part)}}
     for domain, arrays in config.method.inputs(pack, part).items():
         data[domain] = {**data.get(domain, {}), **arrays}
+    if "trainA" in pack.manifest["parts"] and "b" not in data:
+        parts = pack.manifest["parts"]
+        counts = ", ".join(f"{n[-1].lower()} {stop - start}" for n, (start, stop) in parts.items()
+                           if n.startswith("train"))  # fmt: skip
+        raise UserError(
+            f"{pack.shown} has two domains ({counts} images) and {config.name} trains on one: say "
+            "which, --data.domain a, b or both"
+        )
     fewest = min(len(values) for values in jax.tree.leaves(data))
     if part == "train" and fewest < config.batch_size:
+        held = sum(b - a for n, (a, b) in pack.manifest["parts"].items() if n.startswith("test"))
+        more = f" to train on and {held} held out" if held else ""
         raise UserError(
             f"a batch of {config.batch_size} needs at least as many images; the data has {fewest}"
+            f"{more}. --batch-size {1 << (fewest.bit_length() - 1)} fits"
         )
     return data
 

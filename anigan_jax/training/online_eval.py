@@ -17,14 +17,14 @@ import jax
 import numpy as np
 
 from anigan_jax import intervals
-from anigan_jax.config import Config, Run
+from anigan_jax.config import Config
 from anigan_jax.core import Method, PyTree, TrainState
 from anigan_jax.data.dataset import Pack
 from anigan_jax.errors import UserError
 from anigan_jax.evaluation import features, sample_quality
 from anigan_jax.metrics.feature_scores import Scores, kid_size, scores
 from anigan_jax.runtime.signals import Interrupted, Stop
-from anigan_jax.sampling.grids import model_of
+from anigan_jax.sampling.grids import Model, model_of, with_weights
 from anigan_jax.storage import atomic, metrics_file
 from anigan_jax.training import health
 from anigan_jax.training.input import rows
@@ -58,8 +58,7 @@ class Evaluator:
             return
         self.total = total
         if self.network:
-            run = self.config.run
-            self.panel = of_panel(self.network, run, self.method, self.pack, self.workdir)
+            self.panel = of_panel(self.network, self.config, self.method, self.pack, self.workdir)
         path = self.workdir / LINES
         self.file = metrics_file.MetricsFile(path, at)
         here = [line for line in self.file.lines if line["step"] == at]
@@ -90,16 +89,15 @@ class Evaluator:
             line |= self.panel(_on_host(state), self.constants)
         return line
 
-    def best(self) -> tuple[int, float] | None:
-        """Step and KID of the best checkpoint so far."""
+    def best(self) -> metrics_file.Best | None:
+        """The best checkpoint so far."""
         return metrics_file.best(list(self.file.lines)) if self.file else None
 
     def saved(self) -> None:
         """Writes down which checkpoint is the best, now that it exists."""
         best = self.best()
         if best:
-            text = json.dumps(dict(zip(("step", "kid"), best, strict=True)))
-            atomic.save_text(text + "\n", self.workdir / BEST)
+            atomic.save_text(json.dumps(best._asdict()) + "\n", self.workdir / BEST)
 
     def sync(self) -> None:
         """To the disk, before the checkpoint that the lines are of."""
@@ -135,12 +133,18 @@ def of_family(config: Config, method: Method, pack: Pack) -> Callable | None:
     """(state, constants) -> what the family finds on held-out data; None without that."""
     if method.evaluate is None or not pack.has("test"):
         return None
-    data = rows(config, pack, "test")
-    return lambda state, constants: method.evaluate(state, constants, data)
+    data, weights = rows(config, pack, "test"), config.run.eval_weights
+
+    def evaluate(state: TrainState, constants: PyTree) -> dict:
+        # A classifier has nothing to choose; G's texts are not asked for.
+        model = with_weights(Model(method, state, None, constants), weights)
+        return method.evaluate(model.state, constants, data)
+
+    return evaluate
 
 
 def of_panel(
-    network: features.Network, run: Run, method: Method, pack: Pack, workdir: Path
+    network: features.Network, config: Config, method: Method, pack: Pack, workdir: Path
 ) -> Callable:
     """(state, constants) -> scores of what it makes: {'kid-vgg16': ..., ...}.
 
@@ -150,7 +154,8 @@ def of_panel(
     Raises:
       UserError: it would be evaluated in another way than before.
     """
-    targets = sample_quality.targets(method, pack)
+    targets, run = sample_quality.targets(method, pack), config.run
+    weights = run.eval_weights or ("ema" if config.ema_half_life else "raw")
     counts, pools, floor = {}, {}, {}
     for name, target in targets.items():
         n = sample_quality.most(pack, target, run.evaluate_n)
@@ -160,11 +165,11 @@ def of_panel(
             n = min(n, len(real))
             floor |= _flat(name, network, scores(real[:n], train, SEED, kid_size(n, len(train))))
         counts[name], pools[name] = n, train
-    now = {**sample_quality.protocol(network, pack, counts, SEED), "floor": floor}
-    _same_protocol(now, workdir / PROTOCOL)
+    how = {**sample_quality.protocol(network, pack, counts, SEED), "weights": weights}
+    _same_protocol({**how, "best": metrics_file.RULE, "floor": floor}, workdir / PROTOCOL)
 
     def evaluate(state: TrainState, constants: PyTree) -> dict:
-        line, model = {}, model_of(method, state, constants)
+        line, model = {}, with_weights(model_of(method, state, constants), weights)
         for name, target in targets.items():
             n, train = counts[name], pools[name]
             images = sample_quality.made(model, pack, name, target, n, SEED)

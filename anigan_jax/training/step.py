@@ -99,8 +99,9 @@ def make_train_step(
                 state, metrics, count = _repeat(body, state, update, before)
                 all_metrics[f"repeats/{update.player}"] = jnp.float32(count)
             all_metrics |= metrics
-        state = state.replace(step=before.step + 1, ema=_average(config, state))
-        return state, all_metrics
+        if config.ema_half_life:
+            state = _averaged(config, phase, state, draw_batch(before, 0), examples, first)
+        return state.replace(step=before.step + 1), all_metrics
 
     return step
 
@@ -127,13 +128,49 @@ def _repeat(body: Callable, state: TrainState, update: Update, before: TrainStat
 
 
 def _average(config: Config, state: TrainState) -> PyTree:
-    """The average of G's weights after a step; half-life in real images."""
-    if not config.ema_half_life:
-        return state.ema
-    keep = 0.5 ** (config.batch_size / config.ema_half_life)
+    """The average of G's weights after a step that `state.step` does not count yet.
+
+    Source: Karras et al. 2020 (StyleGAN2-ADA), training_loop.py: the half-life in images, and
+    its ramp.
+    """
+    half_life = jnp.float32(config.ema_half_life)
+    if config.ema_ramp:
+        seen = state.step.astype(jnp.float32) * config.batch_size
+        half_life = jnp.minimum(half_life, jnp.maximum(config.ema_ramp * seen, 1e-8))
+    keep = 0.5 ** (config.batch_size / half_life)
     return jax.tree.map(
         lambda old, new: keep * old + (1 - keep) * new, state.ema, state.params["g"]
     )
+
+
+def _averaged(
+    config: Config,
+    phase: Phase,
+    state: TrainState,
+    batch: PyTree,
+    examples: Array,
+    noise: dict[int, Array],
+) -> TrainState:
+    """The state after the average has moved, and after a pass of it, as G's update has it.
+
+    The pass is for its statistics. Averages of the trained weights' statistics would not do:
+    averaged weights, which are less noisy, give maps of another variance, and pale images.
+
+    Args:
+      batch, noise: real batch and latents (stream -> (b, Z)) of the first repeat.
+    """
+    state = state.replace(ema=_average(config, state))
+    own = [place for place, update in enumerate(phase.updates) if update.player == "g"]
+    if own and jax.tree.leaves(state.ema_stats):
+        update = phase.updates[own[-1]]
+        for part, loss in enumerate(update.losses):
+            place, z = 8 * own[-1] + part, noise[update.noise_stream]
+            keys = rng.update_keys(state.key, state.step, place, 0, examples, z)
+            seen = state.replace(stats={**state.stats, "g": state.ema_stats})
+            # Its value is not used, so what follows G is not computed.
+            _, aux = loss(state.ema, seen, batch, keys)
+            state = state.replace(ema_stats=aux.stats)
+    return state
 
 
 def make_super_step(

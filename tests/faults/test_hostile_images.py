@@ -120,7 +120,8 @@ def test_too_little_is_refused_with_its_size(size, mode):
 @pytest.mark.fault(16)
 def test_enough_is_taken_and_its_enlargement_noted():
     assert decode(files.picture(size=(16, 16)), Crop(32)).notes == [("enlarged", "16 to 32")]
-    assert decode(files.picture(size=(32, 1000)), Crop(32)).notes == []
+    notes = decode(files.picture(size=(32, 1000)), Crop(32)).notes
+    assert notes == [("cropped", "32x1000 to 32x32")]
 
 
 def bombs() -> dict[str, bytes]:

@@ -128,6 +128,7 @@ def swap_domains(state):
         params={"g": g(state.params["g"]), "d": d(state.params["d"])},
         stats={"g": g(state.stats["g"]), "d": d(state.stats["d"])},
         ema=g(state.ema),
+        ema_stats=g(state.ema_stats),
         extra_state={**d(state.extra_state), "held": state.extra_state["held"]},
     )
 

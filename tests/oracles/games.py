@@ -48,6 +48,7 @@ def game_state(params: dict, stats: dict | None = None, extra: dict | None = Non
         stats=stats or {player: {} for player in params},
         opt_state={},
         ema={},
+        ema_stats={},
         extra_state=extra or {},
     )
 

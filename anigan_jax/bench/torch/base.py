@@ -155,8 +155,7 @@ class Peer:
             name: optimizer(config.optimizers[name], net) for name, net in (("g", g), ("d", d))
         }
         self.average = [w.detach().clone() for w in g.parameters()] if config.ema_half_life else []
-        keep = 0.5 ** (config.batch_size / max(config.ema_half_life, 1))
-        self.averaged = get_ema_multi_avg_fn(keep)
+        self.steps = 0
         if config.method.loss not in ADVERSARIAL:
             raise ValueError(f"no peer of the loss {config.method.loss!r}")
         self.adversarial = ADVERSARIAL[config.method.loss]
@@ -202,7 +201,12 @@ class Peer:
     def follow(self) -> None:
         """Moves the average of G's weights, where there is one."""
         if self.average:
-            self.averaged(self.average, list(self.g.parameters()), None)
+            half_life, ramp = self.config.ema_half_life, self.config.ema_ramp
+            if ramp:
+                half_life = min(half_life, ramp * self.steps * self.config.batch_size)
+            keep = 0.5 ** (self.config.batch_size / half_life) if half_life else 0.0
+            get_ema_multi_avg_fn(keep)(self.average, list(self.g.parameters()), None)
+        self.steps += 1
 
     def step(self) -> None:
         """One training step on drawn data."""

@@ -1,0 +1,349 @@
+"""Label files of any layout: what they say of each image, as text, tags and classes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import PurePosixPath
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from anigan_jax.data.decode import SUFFIXES
+from anigan_jax.data.labels import EYES, HAIR, Tag, parse_raw
+from anigan_jax.errors import UserError
+
+# Columns by their header, the likeliest first.
+NAMES = (
+    *("file_name", "filename", "file", "image_name", "image_id", "image", "img", "path"),
+    *("name", "id", "key", "md5"),
+)
+TEXTS = ("text", "caption", "prompt", "description", "sentence")
+TAGS = ("tags", "tag_string", "tag_string_general", "tag", "tag_list", "keywords")
+INDEX = ("", "unnamed: 0", "index")
+# Rows by which a layout is recognized.
+HEAD = 50
+LONGEST = 100
+"""Characters of a class; a longer cell is no class."""
+
+
+class Row(NamedTuple):
+    """What a label file says of one image.
+
+    Attributes:
+      text: a caption, or tags as they were written; '' where there is none.
+      tags: words of a layout that separates them; count 0 where it gives none.
+      classes: attribute -> class, 'hair' -> 'blue'.
+    """
+
+    text: str = ""
+    tags: tuple[Tag, ...] = ()
+    classes: Mapping[str, str] = MappingProxyType({})
+
+    def __bool__(self) -> bool:
+        return bool(self.text or self.tags or self.classes)
+
+
+class Labels(NamedTuple):
+    """A label file: its layout, (image name or id, row) in its order, and (key, code, detail)."""
+
+    layout: str
+    rows: list[tuple[str, Row]]
+    faults: list[tuple[str, str, str]]
+
+
+def read(text: str, where: str) -> Labels:
+    """Reads a label file; its layout is recognized by its content.
+
+    Args:
+      where: the file's name, for messages.
+
+    Raises:
+      UserError: no row of it can be read.
+    """
+    text = text.removeprefix("\ufeff")
+    if not text.strip():
+        raise UserError(f"{where} is empty")
+    found = next((made for reader in READERS if (made := reader(text)) is not None), None)
+    if found and any(key and row for key, row in found.rows):
+        return found
+    first = next(line for line in text.splitlines() if line.strip())
+    raise UserError(
+        f"{where} is no label file: its first line is {first[:60]!r}. Known layouts are a CSV of "
+        "file name and text, tags or classes ('ID,aqua hair blue eyes', with or without a "
+        "header), 'ID,tag:count<TAB>tag:count', metadata.jsonl, dataset.json, "
+        "list_attr_celeba.txt and 23 columns of 0 and 1"
+    )
+
+
+def of_text(text: str) -> Row:
+    """The row of a text file beside its image: a caption, or tags with commas."""
+    return Row(text=" ".join(text.removeprefix("\ufeff").split()))
+
+
+def of_fields(fields: Mapping[str, Any]) -> tuple[str, Row]:
+    """(image name, row) of named columns: of CSV with a header, JSON or Parquet."""
+    known = {str(name).strip().lower(): value for name, value in fields.items()}
+    name = next((n for n in NAMES if known.get(n) not in (None, "")), None)
+    if name is None:
+        name = next((n for n in known if _names(n) or n in INDEX), None)
+    key = _cell(known.pop(name)) if name is not None else ""
+    tags: list[Tag] = []
+    texts = [_cell(known.pop(column)) for column in TEXTS if column in known]
+    for column in TAGS:
+        value = known.pop(column, None)
+        if isinstance(value, str) and not set(",_") & set(value):
+            # Blanks alone tell no tags: 'blue hair red eyes'.
+            texts.append(value.strip())
+        else:
+            tags += split_tags(value)
+    rest = {n: v for n, v in known.items() if n not in INDEX and not isinstance(v, dict)}
+    lists = [n for n, v in rest.items() if isinstance(v, list | tuple)]
+    for column in lists:
+        tags += split_tags(rest.pop(column))
+    cells = {n: _cell(v) for n, v in rest.items()}
+    cells = {n: v for n, v in cells.items() if v and len(v) <= LONGEST}
+    if not texts and not tags and len(cells) == 1 and re.search(r"\S[ ,_]+\S", *cells.values()):
+        texts, cells = [*cells.values()], {}
+    return key, Row(next(filter(None, texts), ""), tuple(tags), cells)
+
+
+def _names(column: str) -> bool:
+    return column.endswith("_file_name")
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else str(value).strip()
+
+
+def split_tags(value: Any) -> list[Tag]:
+    """Tags of a list, of 'blue hair, smile' or of 'blue_hair smile'; `_` is a blank."""
+    if isinstance(value, str):
+        value = value.split("," if "," in value else None)
+    words = (" ".join(_cell(word).replace("_", " ").lower().split()) for word in value or ())
+    return [Tag(word, 0) for word in words if word]
+
+
+def _jsonl(text: str) -> Labels | None:
+    """One JSON object a line, as Hugging Face writes metadata.jsonl."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    try:
+        first = json.loads(lines[0])
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(first, dict) or not any(name in NAMES or _names(name) for name in first):
+        return None
+    found = Labels("JSON lines", [], [])
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+            if not isinstance(record, dict):
+                raise ValueError("it is no object")
+        except (ValueError, RecursionError) as error:
+            found.faults.append((f"line {number}", "bad row", str(error)))
+            continue
+        found.rows.append(of_fields(record))
+    return found
+
+
+def _json(text: str) -> Labels | None:
+    """StyleGAN's dataset.json, a list of records, or name -> text, tags or record."""
+    if text.lstrip()[:1] not in ("{", "["):
+        return None
+    try:
+        tree = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if isinstance(tree, dict) and isinstance(tree.get("labels"), list):
+        return _stylegan(tree["labels"])
+    if isinstance(tree, list):
+        return Labels("JSON", [of_fields(one) for one in tree if isinstance(one, dict)], [])
+    rows = []
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            rows.append((key, of_fields({**value, NAMES[0]: key})[1]))
+        elif isinstance(value, list):
+            rows.append((key, Row(tags=tuple(split_tags(value)))))
+        elif isinstance(value, str | int) and not isinstance(value, bool):
+            rows.append((key, Row(text=value) if isinstance(value, str) else _class(value)))
+    return Labels("JSON", rows, [])
+
+
+def _class(value: Any) -> Row:
+    return Row(classes={"class": str(value)})
+
+
+def _stylegan(pairs: list) -> Labels:
+    """[["00000/img00000000.png", 3], ...]; a class may be one-hot."""
+    found = Labels("dataset.json", [], [])
+    for number, pair in enumerate(pairs):
+        try:
+            name, value = pair
+            if isinstance(value, list):
+                if sorted(value) != [0] * (len(value) - 1) + [1]:
+                    raise ValueError("its class is no number and not one-hot")
+                value = value.index(1)
+            found.rows.append((str(name), _class(value)))
+        except (TypeError, ValueError) as error:
+            found.faults.append((f"label {number}", "bad row", str(error)))
+    return found
+
+
+def _celeba(text: str) -> Labels | None:
+    """list_attr_celeba.txt: the count, the attributes, then 'NAME 1 -1 ...' a line."""
+    lines = [line.split() for line in text.splitlines() if line.strip()]
+    if len(lines) < 3 or len(lines[0]) != 1 or not lines[0][0].isdecimal():
+        return None
+    names, found = lines[1], Labels("list_attr_celeba", [], [])
+    for key, *cells in lines[2:]:
+        if len(cells) != len(names) or not set(cells) <= {"1", "-1", "0"}:
+            found.faults.append((key, "bad row", f"not {len(names)} columns of 1 and -1"))
+            continue
+        found.rows.append((key, Row(tags=tuple(_present(names, cells)))))
+    return found
+
+
+def _present(names: Iterable[str], cells: Iterable[str]) -> list[Tag]:
+    return [tag for name, cell in zip(names, cells, strict=True) if cell == "1"
+            for tag in split_tags([name])]  # fmt: skip
+
+
+def _one_hot(text: str) -> Labels | None:
+    """The NTU file without a header: ID, 11 columns of eyes and 12 of hair."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    if not any(n.count(",") == 23 and set(n.split(",", 1)[1]) <= set("01, ") for n in lines[:HEAD]):
+        return None
+    found = Labels("one-hot", [], [])
+    for line in lines:
+        key, *cells = (cell.strip() for cell in line.split(","))
+        if len(cells) != 23 or not set(cells) <= {"0", "1"}:
+            found.faults.append((key, "bad row", "not 23 columns of 0 and 1"))
+            continue
+        classes = {}
+        for part, names, bits in (("eyes", EYES, cells[:11]), ("hair", HAIR, cells[11:])):
+            on = [name for name, bit in zip(names, bits, strict=True) if bit == "1"]
+            if len(on) > 1:
+                found.faults.append((key, "conflict", f"{part}: {', '.join(on)}"))
+            classes |= {part: on[0]} if len(on) == 1 else {}
+        # A row of zeros is a row: of an image with no color that is known.
+        found.rows.append((key, Row(classes=classes or {"hair": "", "eyes": ""})))
+    return found
+
+
+def _raw(text: str) -> Labels | None:
+    """'ID,tag:count<TAB>tag:count', whose tags may hold commas and quotes."""
+    lines = [line.partition(",") for line in text.splitlines() if line.strip()]
+
+    def fits(rest: str) -> bool:
+        try:
+            return bool(parse_raw(rest))
+        except ValueError:
+            return False
+
+    if not any(fits(rest) for _, _, rest in lines[:HEAD]):
+        return None
+    found = Labels("raw tags", [], [])
+    for key, _, rest in lines:
+        try:
+            found.rows.append((key.strip(), Row(tags=tuple(parse_raw(rest)))))
+        except ValueError as error:
+            found.faults.append((key.strip(), "bad row", str(error)))
+    return found
+
+
+def _table(text: str) -> Labels | None:
+    """CSV as pandas and spreadsheets write it: any delimiter, quoted, with or without header."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    delimiter = _delimiter(lines[:HEAD])
+    if delimiter is None:
+        return None
+    if delimiter == " ":
+        cells = [line.split(maxsplit=1) for line in lines]
+    else:
+        try:
+            cells = list(csv.reader(io.StringIO("\n".join(lines)), delimiter=delimiter))
+        except csv.Error:
+            return None
+    cells = [[cell.strip() for cell in row] for row in cells if any(row)]
+    if len(cells) > 1 and _is_header(cells):
+        return _with_header(cells)
+    found = Labels("CSV", [], [])
+    for row in cells:
+        # An index before the file name is no name.
+        named = len(row) > 2 and not _is_image(row[0]) and _is_image(row[1])
+        key, *rest = row[1:] if named else row
+        words = ", ".join(filter(None, rest))
+        if len(rest) == 1 and rest[0].lstrip("-").isdecimal():
+            found.rows.append((key, _class(rest[0])))
+        elif any(map(str.isalpha, words)):
+            found.rows.append((key, Row(text=words)))
+        else:
+            found.faults.append((key, "bad row", "it has no words"))
+    return found
+
+
+def _delimiter(lines: list[str]) -> str | None:
+    """What ends the first column of most lines; a blank only behind the name of an image."""
+    counts: Counter[str] = Counter()
+    for line in lines:
+        bare = re.sub(r'^\s*"[^"]*"', "", line)
+        if mark := re.search(r"[,;\t|]", bare):
+            counts[mark[0]] += 1
+        elif len(words := line.split(maxsplit=1)) == 2 and _is_image(words[0]):
+            counts[" "] += 1
+    return counts.most_common(1)[0][0] if counts else None
+
+
+def _is_image(cell: str) -> bool:
+    return PurePosixPath(cell).suffix.lower() in SUFFIXES
+
+
+def _is_header(cells: list[list[str]]) -> bool:
+    """Whether the first row names columns: by known names, or as no key is like its first."""
+    head = [cell.lower() for cell in cells[0]]
+    if {*NAMES, *TEXTS, *TAGS} & set(head):
+        return True
+    if any(cell and not re.search("[a-z]", cell) for cell in head) or len(set(head)) < len(head):
+        return False
+
+    def numbered(key: str) -> bool:
+        return any(map(str.isdigit, key)) or _is_image(key)
+
+    keys = [row[0] for row in cells[1:]]
+    return not numbered(head[0]) and sum(map(numbered, keys)) >= 0.9 * len(keys)
+
+
+def _with_header(cells: list[list[str]]) -> Labels:
+    head, *body = cells
+    lower = [name.lower() for name in head]
+    if not set(lower) & {*NAMES, *INDEX} and not any(map(_names, lower)):
+        # A key column of any name stands first.
+        lower[0] = NAMES[0]
+    flags = [
+        i
+        for i, name in enumerate(lower)
+        if name not in NAMES + INDEX
+        and {row[i] for row in body if i < len(row)} <= {"0", "1", "-1"}
+    ]
+    # Several columns of 0 and 1 are tags that are there or not; one alone is a class.
+    flags = flags if len(flags) > 1 else []
+    found = Labels("CSV with a header", [], [])
+    for row in body:
+        if len(row) > len(head):
+            # Commas of a text that was not quoted.
+            row = [*row[: len(head) - 1], ", ".join(row[len(head) - 1 :])]
+        row = row + [""] * (len(head) - len(row))
+        key, made = of_fields({lower[i]: c for i, c in enumerate(row) if i not in flags})
+        present = _present([lower[i] for i in flags], [row[i] for i in flags])
+        made = made._replace(tags=(*made.tags, *present))
+        # Of a row of zeros, too, something is known.
+        found.rows.append((key, made if made or not flags else _class("none")))
+    return found
+
+
+READERS: tuple[Callable[[str], Labels | None], ...] = (
+    *(_jsonl, _json, _celeba, _one_hot, _raw, _table),
+)

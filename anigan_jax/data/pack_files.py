@@ -1,0 +1,57 @@
+"""The files of a pack as they are written: whole, on the disk, and hashed on the way."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from anigan_jax.data.ingest import Scan
+
+BLOCK = 1024
+
+
+def rows(path: Path, found: Scan, change: Callable | None = None) -> str:
+    """Writes the pixels of the used rows, changed each where asked; their SHA-256."""
+    digest = hashlib.sha256()
+    with path.open("wb") as file:
+        for start in range(0, len(found.order), BLOCK):
+            pixels = found.take(found.order[start : start + BLOCK])
+            if change:
+                pixels = np.stack([change(image) for image in pixels])
+            data = pixels.tobytes()
+            digest.update(data)
+            file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    return digest.hexdigest()
+
+
+def landmarks(folder: Path, found: Scan, parts, detect: Callable) -> str:
+    """Writes the landmarks of all images but those of domain B; their SHA-256."""
+    points = np.full((len(found.order), 68, 2), np.nan, np.float32)
+    for name, (start, stop) in parts.items():
+        if not name.endswith("B"):
+            for at in range(start, stop, BLOCK):
+                used = found.order[at : min(at + BLOCK, stop)]
+                points[at : at + len(used)] = detect(found.take(used))
+    path = folder / "landmarks.npy"
+    with path.open("wb") as file:
+        np.save(file, points, allow_pickle=False)
+        file.flush()
+        os.fsync(file.fileno())
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def as_json(path: Path, value) -> str:
+    """Writes JSON; its SHA-256."""
+    text = json.dumps(value).encode()
+    with path.open("wb") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    return hashlib.sha256(text).hexdigest()

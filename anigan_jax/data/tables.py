@@ -1,0 +1,369 @@
+"""What says something of images: label files, texts beside them, folders as classes, boxes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+from anigan_jax.data import archives, label_files, labels
+from anigan_jax.data.decode import SUFFIXES, Finding
+from anigan_jax.data.label_files import Row
+from anigan_jax.errors import UserError
+
+# Groups of label files by name; the first group of which there is one is read.
+TAG_FILES = (
+    *("tags.csv", "tags_clean.csv", "label.csv", "labels.csv"),
+    *("tags.tsv", "labels.tsv", "captions.csv", "captions.tsv"),
+)
+METADATA = ("metadata.jsonl", "metadata.csv")
+OTHERS = ("dataset.json", "list_attr_celeba.txt", "list_attr_celeba.csv")
+LABEL_FILES = (*TAG_FILES, *METADATA, *OTHERS)
+BOX_FILES = ("boxes.csv",)
+# Texts of one image each, by ending; the first that there is.
+SIDECARS = (".txt", ".caption", ".json", ".cls")
+SPLITS = ("train", "test", "val", "valid", "validation", "traina", "trainb", "testa", "testb")
+FEWEST = 0.1
+"""Share of the images that must find a label: with fewer, the file is of other images."""
+WORDS = 8
+"""Unknown words that a message lists."""
+
+
+class OtherLabels(UserError):
+    """A label file that is of other images: a check that fails."""
+
+    code = 1
+
+
+class Part(NamedTuple):
+    """Members of one store; `prefix` makes their names unique in a source of several."""
+
+    store: Any
+    prefix: str
+    images: list[str]
+    others: list[str]
+    rows: list[tuple[str, Row]]
+    """What the store itself says of its images."""
+
+
+class Options(NamedTuple):
+    """What a user may say about a layout; empty strings: found by name."""
+
+    tags: str = ""
+    """A label file; 'none': none is read."""
+    tag_rule: labels.Rule = "max-count"
+    boxes: str = ""
+    follow_links: str = ""
+
+
+class Told(NamedTuple):
+    """What is known of the images.
+
+    Attributes:
+      where: the file or layout that says it.
+      rows: (name or id of an image, row).
+      read: names of members that were read for it.
+      faults: what was wrong in the files.
+      certain: whether the keys are names of images of the source.
+    """
+
+    where: str
+    rows: list[tuple[str, Row]]
+    read: set[str]
+    faults: list[Finding]
+    certain: bool = False
+
+
+def find(root: Path, parts: list[Part], beside: Path | None, options: Options) -> Told | None:
+    """The labels of a source: of a file, of the store itself, of texts beside, of folders.
+
+    Raises:
+      UserError: several label files, or one that cannot be read.
+    """
+    if options.tags == "none":
+        return None
+    files = _label_files(root, parts, beside, options.tags)
+    if files:
+        return _read(files)
+    inner = [(part.prefix + key, row) for part in parts for key, row in part.rows]
+    if inner:
+        return Told("the columns of the Parquet file", inner, set(), [], True)
+    return _sidecars(parts) or _folders(parts)
+
+
+def _read(files: list[tuple[str, str, bytes]]) -> Told:
+    rows, faults = [], []
+    for where, folder, data in files:
+        found = label_files.read(decoded(data), where)
+        rows += [(f"{folder}{key}", row) for key, row in found.rows if key]
+        faults += [Finding(f"{Path(where).name}: {key}", *rest) for key, *rest in found.faults]
+    return Told(", ".join(f[0] for f in files), rows, {f[0] for f in files}, faults)
+
+
+def _label_files(root, parts, beside, given: str) -> list[tuple[str, str, bytes]]:
+    """(name, folder that its file names are in, bytes) of the label files to be read."""
+    if given:
+        where, data = _given(root, parts, beside, given)
+        return [(where, "", data)]
+    for group in (TAG_FILES, METADATA, *((name,) for name in OTHERS)):
+        inside = _named(parts, group)
+        near = [n for n in group if beside and (beside / n).is_file()]
+        hits = [*near, *(f"{part.prefix}{name}" for part, name in inside)]
+        folders = Counter(PurePosixPath(hit).parent for hit in hits)
+        if len(hits) > 1 and (group == TAG_FILES or max(folders.values()) > 1):
+            raise UserError(
+                f"{root} holds several tables: {', '.join(hits)}; name one (--tags, --boxes)"
+            )
+        if near:
+            return [(str(beside / near[0]), "", (beside / near[0]).read_bytes())]
+        if inside:
+            found = []
+            for part, name in inside:
+                folder = PurePosixPath(part.prefix + name).parent.as_posix()
+                folder = f"{folder}/" if group == METADATA and folder != "." else ""
+                found.append((part.prefix + name, folder, _content(root, part, name)))
+            return found
+    return []
+
+
+def _named(parts: Iterable[Part], names) -> list[tuple[Part, str]]:
+    return [(p, name) for p in parts for name in p.others if PurePosixPath(name).name in names]
+
+
+def _content(root: Path, part: Part, name: str) -> bytes:
+    ((_, data),) = archives.read(part.store, [name])
+    if isinstance(data, Finding):
+        raise UserError(f"{root}: {data}")
+    return data
+
+
+def _given(root, parts, beside, given: str) -> tuple[str, bytes]:
+    """(name, bytes) of a file that the user named: a path, or a name in or beside the source."""
+    tried = [Path(given).expanduser(), (beside or root) / given]
+    if path := next((p for p in tried if p.is_file()), None):
+        return str(path), path.read_bytes()
+    for part in parts:
+        if given in part.others:
+            return given, _content(root, part, given)
+    raise UserError(f"the file {given!r} does not exist")
+
+
+def decoded(table: bytes) -> str:
+    """Text of a table, whatever the locale; spreadsheets begin one with a byte order mark."""
+    wide = table.startswith((b"\xff\xfe", b"\xfe\xff"))
+    return table.decode("utf-16" if wide else "utf-8-sig", "replace")
+
+
+def _sidecars(parts: list[Part]) -> Told | None:
+    """Texts of single images, `1.txt` beside `1.png`, where a tenth of the images has one."""
+    rows, read = [], set()
+    for part in parts:
+        stems: dict[str, str] = {}
+        others = set(part.others)
+        for name in part.images:
+            bare = str(PurePosixPath(name).with_suffix("")) if PurePosixPath(name).suffix else name
+            near = next((bare + end for end in SIDECARS if bare + end in others), None)
+            if near:
+                stems[near] = name
+        if len(stems) < max(1, FEWEST * len(part.images)):
+            continue
+        for name, data in archives.read(part.store, sorted(stems)):
+            read.add(part.prefix + name)
+            if not isinstance(data, Finding):
+                row = _of_sidecar(PurePosixPath(name).suffix, decoded(data))
+                rows.append((part.prefix + stems[name], row))
+    kept = [(name, row) for name, row in rows if row]
+    return Told("the texts beside the images", kept, read, [], True) if kept else None
+
+
+def _of_sidecar(ending: str, text: str) -> Row:
+    if ending == ".json":
+        try:
+            record = json.loads(text)
+        except (ValueError, RecursionError):
+            return Row()
+        return label_files.of_fields(record)[1] if isinstance(record, dict) else Row()
+    return Row(classes={"class": text.strip()}) if ending == ".cls" else label_files.of_text(text)
+
+
+def _folders(parts: list[Part]) -> Told | None:
+    """Folders as classes, where every image lies in one and their names are no mere numbers."""
+    rows = []
+    for part in parts:
+        for name in part.images:
+            folders = [f for f in name.split("/")[:-1] if f.lower() not in SPLITS]
+            if not folders:
+                return None
+            rows.append((part.prefix + name, Row(classes={"class": folders[-1]})))
+    names = {row.classes["class"] for _, row in rows}
+    shards = all(name.isdecimal() and len(name) > 3 for name in names)
+    return None if len(names) < 2 or shards else Told("", rows, set(), [], True)
+
+
+def forms(name: str) -> Iterator[str]:
+    """Spellings under which an image and its row are compared, the strictest first.
+
+    As it is, without its ending, without its folder, without both, and without leading zeros.
+    """
+    whole = unicodedata.normalize("NFC", name).replace("\\", "/").removeprefix("./")
+    ending = PurePosixPath(whole).suffix
+    bare = whole.removesuffix(ending) if ending.lower() in SUFFIXES else whole
+    last = bare.rsplit("/", 1)[-1]
+    number = last.lstrip("0") or "0"
+    yield from (whole, bare, last + whole.removeprefix(bare), last)
+    yield number if last.isascii() and last.isdecimal() else ""
+
+
+def match(names: list[str], keys: Iterable[str]) -> dict[str, str]:
+    """Name of an image -> its key, where one alone fits.
+
+    Keys with a folder, and numbers without their leading zeros, are taken where they fit one
+    image alone; a plain key fits every image of its name, in whatever folder.
+    """
+    levels: list[dict[str, list[str]]] = [defaultdict(list) for _ in range(5)]
+    for key in keys:
+        for level, form in zip(levels, forms(key), strict=True):
+            level[form].append(key)
+    counts = [Counter(row) for row in zip(*map(forms, names), strict=True)]
+    found: dict[str, str] = {}
+    for name in names:
+        for number, (level, form) in enumerate(zip(levels, forms(name), strict=True)):
+            hits = level.get(form, []) if form else []
+            if not hits:
+                continue
+            loose = number == 4 or (number > 1 and "/" in hits[0])
+            if len(hits) == 1 and not (loose and counts[number][form] > 1):
+                found[name] = hits[0]
+            break
+    return found
+
+
+def attach(items: list, told: Told | None, options: Options, findings: list[Finding]):
+    """(items with their labels, whether there are any); what does not fit goes to `findings`.
+
+    Raises:
+      OtherLabels: under a tenth of the images find a row.
+    """
+    if told is None or not items:
+        return items, False
+    findings += told.faults
+    rows: dict[str, Row] = {}
+    readings: dict[str, labels.Reading] = {}
+    for key, row in told.rows:
+        reading = labels.of_row(row, options.tag_rule)
+        if key not in rows:
+            rows[key], readings[key] = row, reading
+            if reading.conflict:
+                where = f"{Path(told.where).name}: {key}"
+                detail = f"several colors; rule {options.tag_rule}"
+                findings.append(Finding(where, "conflict", detail))
+        elif readings[key].label != reading.label:
+            where = f"{Path(told.where).name}: {key}"
+            findings.append(Finding(where, "conflict", "several rows; the first is used"))
+    names = [_whole(item) for item in items]
+    fits = {name: name for name in names if name in rows} if told.certain else match(names, rows)
+    if len(fits) < FEWEST * len(items) and told.where:
+        raise OtherLabels(_of_others(told, names, fits))
+    return _labeled(items, told, fits, readings, findings)
+
+
+def _whole(item) -> str:
+    """The name of an image in its source, without the domain that it was put in."""
+    return item.name.removeprefix(f"{item.domain}/") if item.domain else item.name
+
+
+def _of_others(told: Told, names: list[str], fits: dict) -> str:
+    key = next((key for key, _ in told.rows if key not in fits.values()), "")
+    name = next(name for name in names if name not in fits)
+    return (
+        f"{told.where} is of other images: {len(fits)} of {len(names)} find a row in it. Rows are "
+        f"named {key!r}, images {name!r}; --tags FILE names another file, --tags none reads none"
+    )
+
+
+def _labeled(items, told: Told, fits: dict, readings: dict, findings: list[Finding]):
+    known = {name: readings[key] for name, key in fits.items()}
+    where = Path(told.where).name
+    unknown = Counter(word for reading in known.values() for word in reading.unknown)
+    if not any(map(any, (reading.label for reading in known.values()))):
+        if told.where:
+            findings.append(Finding(where, "no color", _words(unknown)))
+        return items, False
+    if unknown:
+        findings.append(Finding(where, "unknown tag", _words(unknown)))
+    faulty = {finding.file.partition(": ")[2] for finding in told.faults}
+    named = []
+    for item in items:
+        reading = known.get(_whole(item))
+        if reading is None:
+            if not set(forms(_whole(item))) & faulty:
+                findings.append(Finding(item.name, "no label"))
+            named.append(item)
+            continue
+        gone = [part for part, color in reading.label._asdict().items() if color is None]
+        if gone:
+            findings.append(Finding(item.name, "unlabeled", f"no {' and no '.join(gone)}"))
+        named.append(item._replace(label=reading.label))
+    used = set(fits.values())
+    findings += [Finding(key, "no image", "a label") for key in readings if key not in used]
+    return named, True
+
+
+def _words(unknown: Mapping[str, int]) -> str:
+    listed = [f"{word!r} {count}" for word, count in Counter(unknown).most_common(WORDS)]
+    more = len(unknown) - WORDS
+    return ", ".join(listed) + (f" and {more} more words" if more > 0 else "")
+
+
+def read_boxes(root, parts: list[Part], beside: Path | None, given: str = "") -> dict | None:
+    """Face boxes x, y, w, h by file of the table in, beside or named for a source; or None.
+
+    Args:
+      beside: a folder that may hold the table.
+
+    Raises:
+      UserError: no such table, several, or one that is no table of boxes.
+    """
+    if given:
+        where, data = _given(root, parts, beside, given)
+    else:
+        inside = _named(parts, BOX_FILES)
+        near = [n for n in BOX_FILES if beside and (beside / n).is_file()]
+        hits = [*near, *(f"{part.prefix}{name}" for part, name in inside)]
+        if not hits:
+            return None
+        if len(hits) > 1:
+            raise UserError(f"{root} holds several tables: {', '.join(hits)}; name one (--boxes)")
+        where = hits[0]
+        data = (beside / near[0]).read_bytes() if near else _content(root, *inside[0])
+    reader = csv.DictReader(io.StringIO(decoded(data)))
+    wanted = {"file", "x", "y", "w", "h"}
+    if not wanted <= set(reader.fieldnames or ()):
+        raise UserError(f"{where}: its first line must name the columns file,x,y,w,h")
+    boxes = {}
+    for number, row in enumerate(reader, start=2):
+        try:
+            boxes[row["file"]] = tuple(float(row[k]) for k in ("x", "y", "w", "h"))
+        except (TypeError, ValueError):
+            raise UserError(f"{where}, line {number}: x, y, w and h must be numbers") from None
+    return boxes
+
+
+def with_boxes(items: list, boxes: dict | None, findings: list[Finding]) -> list:
+    """The items with their boxes; what has no partner is added to `findings`."""
+    if boxes is None:
+        return items
+    named, used = [], set()
+    for item in items:
+        key = item.member if item.member in boxes else PurePosixPath(item.member).name
+        if key not in boxes:
+            findings.append(Finding(item.name, "no box"))
+        used.add(key)
+        named.append(item._replace(box=boxes.get(key)))
+    findings += [Finding(key, "no image", "a box") for key in boxes if key not in used]
+    return named
