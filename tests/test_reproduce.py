@@ -357,14 +357,17 @@ def test_scores_over_seeds(tmp_path):
         for name, more in (("adam_rmsprop", 0.0), ("rmsprop_rmsprop", 1.0)):
             run = f"{name}_seed_{seed}"
             step = work.runs[run].steps
-            trained(work, run, [], [{"step": step, "kid-random": kid + more}])
+            trained(
+                work, run, [], [{"step": step, "kid-random": kid + more, "coverage-random": 0.0}]
+            )
     variants = {n: [f"{n}_seed_{s}" for s in range(3)] for n in ("adam_rmsprop", "rmsprop_rmsprop")}
     (table,) = numbers.scores(variants, 20, "Adam is best")(work)
-    assert table.rows[0] == ("adam_rmsprop", "3", "2.2 ± 0.2")
+    # A coverage of 0 is a finding, too.
+    assert set(table.rows[0]) == {"adam_rmsprop", "3", "2.2 ± 0.2", "0 ± 0"}
     # The worst seed of one is better than the best of the other.
     assert any(note.endswith("(random): adam_rmsprop.") for note in table.notes)
     (table,) = numbers.scores({**variants, "adam_adam": ["baseline"]}, 20, "Adam is best")(work)
-    assert table.rows[2][2] == "-"
+    assert table.rows[2][2:] == ("-", "-")
 
 
 def test_results_are_read_back(tmp_path):

@@ -200,7 +200,9 @@ def _judged(work: Work, name: str, part: int) -> dict:
 
 def _scored(work: Work, judged: Mapping[str, list[dict]], title: str, notes: list[str]) -> Table:
     """A row for each variant, and which is ahead by each score."""
-    found = {k for group in judged.values() for line in group for k, v in line.items() if v}
+    found = {
+        k for group in judged.values() for line in group for k, v in line.items() if v is not None
+    }
     names = [n for n in compare.shown(sorted(found - set(collect.NO_METRIC))) if label(n).headline]
     if not names:
         raise UserError("no score was recorded of its runs")
