@@ -108,6 +108,21 @@ def release_host_memory() -> None:
         trim(0)
 
 
+def compile_anew() -> None:
+    """Neither reads nor writes compiled programs on disk, for what this process compiles next.
+
+    Of a program for several processes on CPUs that is read from there, collectives that do not
+    depend on one another start in any order (seen with jaxlib 0.10.2); Gloo, which tells them
+    apart by their order alone, then gives one the other's data: wrong sums, or no end.
+    """
+    import jax
+    from jax.experimental.compilation_cache import compilation_cache
+
+    jax.config.update("jax_enable_compilation_cache", False)
+    # JAX decided at its first compilation.
+    compilation_cache.reset_cache()
+
+
 def start() -> None:
     """Starts the backend and tests it.
 

@@ -153,6 +153,8 @@ def initialize(
         rank, world = jax.process_index(), jax.process_count()
         if world == 1:
             return ALONE
+        if jax.default_backend() == "cpu":
+            environment.compile_anew()
         heartbeat = Heartbeat(rank, world, heartbeat_timeout, stall_timeout)
         host = spec.address.rpartition(":")[0] if spec.address else None
         server = _broadcast_json(heartbeat.serve(host) if rank == 0 else None)
