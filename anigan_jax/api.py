@@ -21,7 +21,7 @@ import numpy as np
 from anigan_jax import config as configs
 from anigan_jax.config import Config
 from anigan_jax.core import Method, TrainState
-from anigan_jax.data import captions, dataset
+from anigan_jax.data import dataset, scratch
 from anigan_jax.data.dataset import Pack
 from anigan_jax.errors import DivergedError, MachineError, UserError
 from anigan_jax.runtime import environment, processes, signals
@@ -79,7 +79,9 @@ class Trained(NamedTuple):
         """
         _at_least_one(n)
         if prompt is not None:
-            images, _ = prompts.ask(self.model, captions.read_prompts([prompt], "prompt"), n, seed)
+            images, _ = prompts.ask(
+                self.model, prompts.read(self.model, [prompt], "prompt"), n, seed
+            )
             return images[0]
         texts = prompts.texts_of_data(self.model, n, seed)
         return grids.generated(self.model, grids.latents(self.method, n, seed), texts)
@@ -156,7 +158,8 @@ def load(path: str | Path, checkpoint: str | int | None = None, *, trust: bool =
         ema=trees.get("ema", {}),
         extra_state={},
     )
-    model = grids.model_of(config.method.make(), state, trees.get("constants", {}))
+    constants = safetensors.flatten(trees.get("constants", {}))
+    model = grids.model_of(config.method.make(), state, constants)
     return Trained(path, config, model, recorded)
 
 
@@ -193,7 +196,7 @@ def _step(path: Path, checkpoint: str | int | None) -> int | None:
 
 def data_of(config: Config, report: Any = None) -> Pack:
     """The packed data of a config, made where it is not there yet."""
-    return dataset.build(config.data, dataset.default_cache(), report=report)
+    return dataset.build(config.data, scratch.default_cache(), report=report)
 
 
 def train(config: Config, workdir: str | Path, *, command: tuple[str, ...] = ()) -> Trained:

@@ -67,6 +67,7 @@ def test_label_faults_are_named(tmp_path):
     found = scanned(tmp_path, write(tmp_path / "x", {**faces(4), "tags.csv": table}))
     assert codes(found) == {
         "tags.csv: 1": "unknown tag",
+        "1.png": "unlabeled",
         "2.png": "unlabeled",
         "3.png": "no label",
         "7": "no image",

@@ -11,7 +11,7 @@ from typing import Annotated
 from tyro.conf import Positional, Suppress, arg
 
 from anigan_jax.cli.common import AsJson
-from anigan_jax.data import dataset, ingest
+from anigan_jax.data import dataset, ingest, scratch
 from anigan_jax.data.images import Images
 from anigan_jax.errors import UserError
 from anigan_jax.report import data
@@ -75,6 +75,9 @@ def import_(
     print(f"{out}: {state}: {manifest['count']} images of {manifest['size']} px ({parts})")
     for code, count in manifest["counts"].items():
         print(f"  {count:6}  {code}")
+    if pack.labeled:
+        told = ", ".join(f"{a.name} ({len(a.classes)})" for a in pack.attributes)
+        print(f"  attributes and how many classes: {told}")
     if not there:
         print(f"next: anigan train CONFIG --workdir RUN --data.path {out}")
     return 0
@@ -99,7 +102,7 @@ def check(
         dataset.verify(pack)
         print(f"{source}: a pack of {pack.manifest['count']} images, every byte as written")
         return 0
-    with dataset.temporary(dataset.default_cache(), "check") as temp:
+    with scratch.temporary(scratch.default_cache(), "check") as temp:
         found = ingest.scan(images, temp, report=progress("checking"))
         report = data.summary(source + (f" and {source_b}" if source_b else ""), found)
         if html:

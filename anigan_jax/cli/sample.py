@@ -10,10 +10,12 @@ from tyro.conf import UseAppendAction, arg
 
 from anigan_jax import api
 from anigan_jax.cli.common import Checkpoint, RunDir, Seed, Trust, at_least
-from anigan_jax.data import captions
+from anigan_jax.data.captions import Prompt
 from anigan_jax.errors import UserError
+from anigan_jax.runtime import environment
 from anigan_jax.sampling import grids
 from anigan_jax.sampling import prompts as texts
+from anigan_jax.sampling.grids import Model
 
 Prompts = Annotated[tuple[str, ...], UseAppendAction, arg(metavar="TEXT")]
 
@@ -33,13 +35,16 @@ def sample(
     Args:
       n: images (64), or images for each prompt (8).
       prompt: what to draw, such as 'blue hair red eyes'.
-      prompts: a file of prompts, one a line.
+      prompts: a file of prompts, one a line, or one that comes along, by its name.
     """
-    wanted = _prompts(prompt, prompts)
-    n = n if n is not None else 8 if wanted else 64
+    lines = _lines(prompts) if prompts else []
+    n = n if n is not None else 8 if prompt or prompts else 64
     at_least("--n", n, 1)
     at_least("--seed", seed, 0)
     model = api.load(run, checkpoint, trust=trust).model
+    wanted = _prompts(model, prompt)
+    if prompts:
+        wanted += texts.read(model, lines, str(prompts))
     if wanted:
         print(texts.sample(model, run, wanted, n, seed))
     else:
@@ -67,10 +72,10 @@ def interpolate(
     if stops < 2 or frames < stops:
         raise UserError("--stops must be at least 2, and --frames no fewer than --stops")
     at_least("--seed", seed, 0)
-    wanted = _prompts(prompt)
-    if len(wanted) > 2:
-        raise UserError(f"--prompt is given {len(wanted)} times; once or twice is allowed")
+    if len(prompt) > 2:
+        raise UserError(f"--prompt is given {len(prompt)} times; once or twice is allowed")
     model = api.load(run, checkpoint, trust=trust).model
+    wanted = _prompts(model, prompt)
     if len(wanted) == 2:
         written = texts.between(model, run, wanted, stops, frames, seed)
     else:
@@ -81,11 +86,22 @@ def interpolate(
 
 
 def table(
-    run: RunDir, *, seed: Seed = 0, checkpoint: Checkpoint = "latest", trust: Trust = False
+    run: RunDir,
+    *,
+    rows: str = "",
+    columns: str = "",
+    seed: Seed = 0,
+    checkpoint: Checkpoint = "latest",
+    trust: Trust = False,
 ) -> int:
-    """Every hair color with every eye color as one picture."""
+    """Every hair color with every eye color, or other classes, as one picture.
+
+    Args:
+      rows: an attribute of the data (the first).
+      columns: another (the second).
+    """
     at_least("--seed", seed, 0)
-    print(texts.colors(api.load(run, checkpoint, trust=trust).model, run, seed))
+    print(texts.table(api.load(run, checkpoint, trust=trust).model, run, seed, rows, columns))
     return 0
 
 
@@ -109,9 +125,8 @@ def history(
     at_least("--n", n, 1)
     at_least("--columns", columns, 2)
     at_least("--seed", seed, 0)
-    (wanted,) = _prompts([prompt])
     trained = api.load(run, checkpoint, trust=trust)
-    texts.need_texts(trained.model)
+    (wanted,) = _prompts(trained.model, [prompt])
     models = (trained.at(step).model for step in texts.pick_steps(run, columns))
     print(texts.history(models, run, wanted, n, seed))
     return 0
@@ -123,15 +138,19 @@ def kernels(run: RunDir, *, checkpoint: Checkpoint = "latest", trust: Trust = Fa
     return 0
 
 
-def _prompts(given: Sequence[str], file: Path | None = None) -> list[captions.Prompt]:
-    """Prompts of the flags, then of a file."""
-    found = []
-    for text in given:
-        found += captions.read_prompts([text], "--prompt")
-    if file:
-        try:
-            lines = file.read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, ValueError) as error:
-            raise UserError(f"--prompts {file} cannot be read: {error}") from None
-        found += captions.read_prompts(lines, str(file))
-    return found
+def _prompts(model: Model, given: Sequence[str]) -> list[Prompt]:
+    """Prompts of the flags."""
+    return [prompt for text in given for prompt in texts.read(model, [text], "--prompt")]
+
+
+def _lines(file: Path) -> list[str]:
+    """A file of prompts: of the user's, or of those in configs/prompts by its name."""
+    folder = environment.config_folder() / "prompts"
+    ours = folder / f"{file.name.removesuffix('.txt')}.txt"
+    if not file.exists() and file.parent == Path() and ours.is_file():
+        file = ours
+    try:
+        return file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, ValueError) as error:
+        have = ", ".join(sorted(path.stem for path in folder.glob("*.txt")))
+        raise UserError(f"--prompts {file} cannot be read: {error}; by name: {have}") from None

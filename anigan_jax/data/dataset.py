@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-import fcntl
-import glob
 import hashlib
 import json
 import os
 import shutil
-import tempfile
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from anigan_jax.data import attributes as known
 from anigan_jax.data import edges, ingest
-from anigan_jax.data import labels as tags
+from anigan_jax.data.attributes import DEFAULT, PARTS, Attribute, Attributes
 from anigan_jax.data.ingest import Scan
+from anigan_jax.data.scratch import temporary
 from anigan_jax.data.sources import Source
 from anigan_jax.errors import UserError
-from anigan_jax.runtime.environment import cache_home
 
 SCHEMA = 2
+# How label files are read.
+LABELS = 2
 BLOCK = 1024
 LISTED = 20
-# Seconds in which a folder that was just made gets its lock.
-YOUNG = 60
 
 
 class Pack(NamedTuple):
@@ -68,17 +64,28 @@ class Pack(NamedTuple):
             return self.images
         return _array(self.path, self.manifest, what)[start:stop]
 
+    @property
+    def attributes(self) -> Attributes:
+        """What its images are told apart by, where they have labels."""
+        return tuple(Attribute(n, tuple(c)) for n, c in self.manifest["classes"].items())
+
+    @property
+    def labeled(self) -> bool:
+        """Whether its images have labels, of whatever attributes."""
+        return any(column(a.name) in self.examples() for a in self.attributes[:1])
+
     def labels(self, part: str) -> np.ndarray:
-        """(N, 2) int32 class indices of hair and eyes of a part; -1 where unknown.
+        """(N, A) int32 class indices of a part, of hair and eyes for most; -1 where unknown.
 
         Raises:
           UserError: the pack has no such part, or no labels.
         """
         count, columns = len(self.part(part)), self.examples()
-        if "hair" not in columns:
+        names = [column(a.name) for a in self.attributes]
+        if not self.labeled:
             raise UserError(f"the images of {self.path} have no labels; give --data.tags FILE")
         start, _ = self.manifest["parts"][part]
-        rows = np.array([columns["hair"], columns["eyes"]], np.int32).T
+        rows = np.array([columns[name] for name in names], np.int32).T
         return rows[start : start + count]
 
     @property
@@ -90,13 +97,13 @@ class Pack(NamedTuple):
         return self.manifest["key"].get("source") == "painted_pairs" and len(rows) == 1
 
     def examples(self) -> dict:
-        """Columns over all rows: names, groups, hair and eyes (class index, -1 unknown)."""
+        """Columns over all rows: names, groups, and by `column` class indices, -1 unknown."""
         return json.loads((self.path / "examples.json").read_text())
 
 
-def default_cache() -> Path:
-    """Where packs live that nobody gave a place, outside any checkout."""
-    return cache_home() / "packs"
+def column(name: str) -> str:
+    """Where an attribute stands among the columns of a pack, apart from 'names' and 'groups'."""
+    return name if name in PARTS else f"label/{name}"
 
 
 def is_pack(path: Path) -> bool:
@@ -130,11 +137,20 @@ def build(
     final = cache / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     if final.exists():
         try:
-            return open_pack(final)
+            pack = open_pack(final)
+            if not _read_otherwise(pack):
+                return pack
         except UserError:
-            shutil.rmtree(final)
+            pass
+        shutil.rmtree(final)
     _make(source, key, final, workers, report)
     return open_pack(final)
+
+
+def _read_otherwise(pack: Pack) -> bool:
+    """Whether the labels were read before colors came from the data, and some were left out."""
+    left = {"unknown tag", "unlabeled"} & pack.manifest["counts"].keys()
+    return bool(left) and pack.manifest.get("labels", 1) < LABELS
 
 
 def _refuse_pack_of_two(source: Source) -> None:
@@ -150,6 +166,12 @@ def _refuse_pack_of_two(source: Source) -> None:
 
 def _as_imported(source: Source, pack: Pack) -> None:
     """Refuses a choice of images that a finished pack cannot follow any more."""
+    attributes = getattr(source, "attributes", ())
+    if attributes and list(attributes) != pack.manifest["key"].get("attributes"):
+        raise UserError(
+            f"the pack {pack.path} was imported with {', '.join(pack.manifest['classes'])}; "
+            f"import again with --attributes {' '.join(map(repr, attributes))}"
+        )
     without = sorted(pack.manifest["key"].get("without", ()))
     if source.without and sorted(source.without) != without:
         raise UserError(
@@ -184,7 +206,7 @@ def import_to(
         try:
             pack = open_pack(out)
             verify(pack)
-            if pack.manifest["key"] == key:
+            if pack.manifest["key"] == key and not _read_otherwise(pack):
                 return pack, True
             reason = "other data or settings"
         except UserError as error:
@@ -193,33 +215,6 @@ def import_to(
             raise UserError(f"{out} holds a pack already ({reason}); --overwrite replaces it")
     _make(source, key, out, workers, report, landmarks, replace=True)
     return open_pack(out), False
-
-
-@contextmanager
-def temporary(parent: Path, name: str) -> Iterator[Path]:
-    """A folder beside the place to be, gone afterwards; sweeps what killed processes left."""
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        for old in parent.glob(f".{glob.escape(name)}-*"):
-            # One that was made just now is not locked yet; one may vanish meanwhile.
-            if not old.exists() or time.time() - old.stat().st_mtime < YOUNG:
-                continue
-            with (old / "lock").open("a") as handle:
-                try:
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except OSError:
-                    continue
-                shutil.rmtree(old, ignore_errors=True)
-        path = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=parent))
-    except OSError as error:
-        hint = "; XDG_CACHE_HOME says where instead" if parent == default_cache() else ""
-        raise UserError(f"{parent} cannot be written: {error}{hint}") from None
-    with (path / "lock").open("a") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        try:
-            yield path
-        finally:
-            shutil.rmtree(path, ignore_errors=True)
 
 
 def _make(source, key, final: Path, workers, report, landmarks=None, replace=False) -> None:
@@ -283,17 +278,22 @@ def _write(source: Source, key: dict, folder: Path, found: Scan, landmarks) -> N
         **_class_columns(found),
     }
     files["examples.json"] = _json(folder / "examples.json", examples)
+    attributes = found.catalogue.attributes
+    classes = {name: list(names) for name, names in attributes or DEFAULT}
+    # The columns hold indices: other classes are other labels.
+    hashed = files if (attributes or DEFAULT) == DEFAULT else {**files, "classes": classes}
     _json(
         folder / "manifest.json",
         {
             "schema": SCHEMA,
+            "labels": LABELS,
             "key": key,
             "count": len(found.order),
             "size": source.size,
             "parts": parts,
-            "classes": {part: list(names) for part, names in tags.COLORS.items()},
+            "classes": classes,
             "files": files,
-            "sha256": hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest(),
+            "sha256": hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest(),
             "counts": dict(Counter(f.code for f in found.findings)),
             "refused": [list(f) for f in found.findings if f.refused],
         },
@@ -301,14 +301,10 @@ def _write(source: Source, key: dict, folder: Path, found: Scan, landmarks) -> N
 
 
 def _class_columns(found: Scan) -> dict[str, list[int]]:
-    """Class index of hair and eyes for each used row; -1 where unknown; {} without labels."""
-    if not found.catalogue.labeled:
-        return {}
-    labels = [found.items[i].label for i in found.order]
-    return {
-        part: [names.index(c) if (c := getattr(label, part)) else -1 for label in labels]
-        for part, names in tags.COLORS.items()
-    }
+    """Class index of each attribute for each used row; -1 where unknown; {} without labels."""
+    attributes = found.catalogue.attributes
+    rows = [known.row(attributes, found.items[i].label) for i in found.order]
+    return {column(a.name): [each[i] for each in rows] for i, a in enumerate(attributes)}
 
 
 def _rows(path: Path, found: Scan, change: Callable | None = None) -> str:

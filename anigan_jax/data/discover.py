@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from anigan_jax.data import archives, labels
+from anigan_jax.data.attributes import Attribute, Attributes, Label
 from anigan_jax.data.decode import SUFFIXES, Finding, kind_of
 from anigan_jax.errors import UserError
 
@@ -58,6 +59,7 @@ FOREIGN = (
     ".rar",
     ".7z",
 )
+UNKNOWN: Label = {}
 DOMAINS = {
     "traina": ("A", False),
     "trainb": ("B", False),
@@ -79,7 +81,7 @@ class Item(NamedTuple):
     """'' or, for unpaired data, 'A' or 'B'."""
     held: bool | None = None
     """The source's own split; None: the duplicate group decides."""
-    label: labels.Label = labels.Label()
+    label: Label = UNKNOWN
     box: tuple[float, float, float, float] | None = None
 
 
@@ -89,7 +91,8 @@ class Catalogue(NamedTuple):
     items: list[Item]
     findings: list[Finding]
     stores: list
-    labeled: bool = False
+    attributes: Attributes = ()
+    """What the labels of the items are of; () where they have none."""
     ignored: int = 0
 
 
@@ -99,6 +102,7 @@ class Options(NamedTuple):
     tags: str = ""
     tag_rule: labels.Rule = "max-count"
     boxes: str = ""
+    attributes: tuple[str, ...] = ()
 
 
 def survey(root: Path, options: Options, domain: str = "") -> Catalogue:
@@ -119,6 +123,8 @@ def survey(root: Path, options: Options, domain: str = "") -> Catalogue:
     if not images and not findings:
         raise UserError(f"{root} holds no images ({', '.join(SUFFIXES)})")
     table = _labels(root, store, beside, others, options, findings)
+    if table is None and set(options.attributes) - {labels.CLASS}:
+        raise UserError(f"{root} has no label file; data.attributes can be 'class', of its folders")
     boxes = read_boxes(root, store, beside, others, options)
     domains, held = _folders(images)
     items = []
@@ -129,9 +135,27 @@ def survey(root: Path, options: Options, domain: str = "") -> Catalogue:
         if domains and not domain and not side:
             continue
         items.append(Item(f"{domain}/{name}" if domain else name, name, 0, side, split))
+    attributes: Attributes = table.attributes if table else ()
     items = _with_labels(items, table, findings)
+    if labels.CLASS in options.attributes:
+        items, attributes = _with_folders(items, attributes, options.attributes)
     items = with_boxes(items, boxes, findings)
-    return Catalogue(items, findings, [store], table is not None, len(found) - len(items))
+    return Catalogue(items, findings, [store], attributes, len(found) - len(items))
+
+
+def _with_folders(items: list[Item], attributes: Attributes, wanted: tuple[str, ...]):
+    """The items with the folder that each lies in as its 'class', in its place among `wanted`."""
+    named = []
+    for item in items:
+        folders = [f for f in item.member.split("/")[:-1] if f.lower() not in {*HELD, *DOMAINS}]
+        own = {labels.CLASS: labels.plain(folders[-1])} if folders else {}
+        named.append(item._replace(label={**item.label, **own}))
+    classes = {c for item in named if (c := item.label.get(labels.CLASS))}
+    if len(classes) < 2:
+        raise UserError("data.attributes 'class' needs images in two or more folders, one a class")
+    at = min(wanted.index(labels.CLASS), len(attributes))
+    own_attribute = Attribute(labels.CLASS, tuple(sorted(classes)))
+    return named, (*attributes[:at], own_attribute, *attributes[at:])
 
 
 def _open(root: Path):
@@ -234,7 +258,7 @@ def _labels(root, store, beside, inside, options: Options, findings) -> labels.T
     text, where = _text(root, store, beside, inside, TAG_FILES, options.tags)
     if text is None:
         return None
-    table = labels.read_table(text, where, options.tag_rule)
+    table = labels.read_table(text, where, options.tag_rule, options.attributes)
     for key, code, detail in table.faults:
         findings.append(Finding(f"{Path(where).name}: {key}", code, detail))
     return table
@@ -251,7 +275,8 @@ def _with_labels(items: list[Item], table, findings) -> list[Item]:
     named, used, rows = [], set(), set(table.labels) | {key for key, *_ in table.faults}
     for item in items:
         whole = item.member
-        keys = (whole, str(PurePosixPath(whole).with_suffix("")), _key(whole))
+        path = PurePosixPath(whole)
+        keys = (whole, str(path.with_suffix("")), path.name, _key(whole))
         key = next((k for k in keys if k in table.labels), None)
         if key is None:
             if not set(keys) & rows:
@@ -260,8 +285,7 @@ def _with_labels(items: list[Item], table, findings) -> list[Item]:
             continue
         used.add(key)
         label = table.labels[key]
-        if label.hair is None or label.eyes is None:
-            gone = [p for p in ("hair", "eyes") if getattr(label, p) is None]
+        if gone := [a.name for a in table.attributes if a.name not in label]:
             findings.append(Finding(item.name, "unlabeled", f"no {' and no '.join(gone)}"))
         named.append(item._replace(label=label))
     findings += [Finding(key, "no image", "a label") for key in table.labels if key not in used]

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from anigan_jax.data import archives, decode, discover, labels
+from anigan_jax.data import archives, attributes, decode, discover, labels
 from anigan_jax.data.decode import Crop, Decoded, Finding
 from anigan_jax.data.discover import Catalogue, Item
 from anigan_jax.data.sources import Source, _known, _left_in
@@ -38,12 +38,16 @@ class Images(Source):
     """Label file; '': tags.csv, tags_clean.csv, label.csv or labels.csv, where there is one."""
     tag_rule: labels.Rule = "max-count"
     """Which color counts where a raw tag list has several."""
+    attributes: tuple[str, ...] = field(default=(), metadata={"later": True})
+    """What images are told apart by; (): the colors of the label file, or its columns. Or names
+    of these, of tags (there or not), 'tags' (each of at least 1 % of the images; 'tags:0.05' of
+    5 %), 'class' (the folder that an image lies in)."""
     boxes: str = _place()
     """File of face boxes; '': boxes.csv where there is one."""
     unlabeled: Literal["keep", "drop"] = "keep"
-    """What becomes of images without both colors, where there are labels."""
+    """What becomes of images whose label leaves an attribute open, where there are labels."""
     without: tuple[str, ...] = ()
-    """Pairs of colors left out ('blue hair red eyes'), for zero-shot tests."""
+    """Combinations left out ('blue hair red eyes'), for zero-shot tests."""
     test: float = 0.1
     """Share held out, whole groups of duplicates at a time, where the source has no split."""
     policy: Literal["error", "skip"] = "error"
@@ -74,7 +78,7 @@ class Images(Source):
 
     def catalogue(self) -> Catalogue:
         self.check()
-        options = discover.Options(self.tags, self.tag_rule, self.boxes)
+        options = discover.Options(self.tags, self.tag_rule, self.boxes, self.attributes)
         if not self.path_b:
             found = _survey(self.path, options)
         else:
@@ -86,16 +90,18 @@ class Images(Source):
                 one.items + [item._replace(store=1) for item in two.items],
                 one.findings + two.findings,
                 one.stores + two.stores,
-                one.labeled or two.labeled,
+                attributes.merged(one.attributes, two.attributes),
                 one.ignored + two.ignored,
             )
         counts = discover.domain_counts(found.items)
         if counts["A"] != counts["B"]:
             found.findings.append(Finding("", "domains", f"A {counts['A']}, B {counts['B']}"))
-        if self.unlabeled == "drop" and found.labeled:
-            kept = [i for i in found.items if i.label.hair and i.label.eyes]
+        if self.unlabeled == "drop" and found.attributes:
+            names = {a.name for a in found.attributes}
+            kept = [i for i in found.items if names <= i.label.keys()]
             if not kept:
-                raise UserError("no image has both colors; nothing is left with unlabeled=drop")
+                listed = ", ".join(names)
+                raise UserError(f"no image has all of {listed}; unlabeled=drop leaves nothing")
             found = found._replace(items=kept, ignored=found.ignored + len(found.items) - len(kept))
         return _left_in(found, self.without)
 
@@ -118,7 +124,7 @@ def _survey(path: str, options: discover.Options, domain: str = "") -> Catalogue
     if path.startswith("tfds:"):
         from anigan_jax.data import tfds_source
 
-        return tfds_source.survey(path.removeprefix("tfds:"), domain)
+        return tfds_source.survey(path.removeprefix("tfds:"), domain, options.attributes)
     return discover.survey(Path(path), options, domain)
 
 

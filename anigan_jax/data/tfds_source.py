@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from anigan_jax.data import labels
+from anigan_jax.data import attributes, labels
+from anigan_jax.data.attributes import DEFAULT, PARTS, Attribute, Attributes, Label
 from anigan_jax.data.decode import Finding
 from anigan_jax.data.discover import Catalogue, Item
 from anigan_jax.errors import UserError
@@ -85,49 +86,69 @@ def _source(tfds, builder, split: str, image: str):
     return builder.as_data_source(split, decoders=skip)
 
 
-def survey(name: str, domain: str = "") -> Catalogue:
+def survey(name: str, domain: str = "", wanted: tuple[str, ...] = ()) -> Catalogue:
     """The images of every split; splits other than 'train...' are held out.
 
     Labels come from features 'hair' and 'eyes' (class labels of colors), or from a text
     feature 'tags' ("aqua hair blue eyes"). Splits trainA, trainB, testA, testB are domains.
+
+    Args:
+      wanted: class labels by the name of their feature, instead of these.
     """
     tfds, builder, image = _ready(name)
     items, findings, features = [], [], builder.info.features
-    labeled = "tags" in features or {"hair", "eyes"} <= set(features)
+    texts = "tags" in features and not wanted
+    known = DEFAULT if texts else _attributes(tfds, features, wanted, name)
     for split in builder.info.splits:
         source = _source(tfds, builder, split, image)
-        known = {"trainA": "A", "testA": "A", "trainB": "B", "testB": "B"}
-        side = domain or known.get(split, "")
+        sides = {"trainA": "A", "testA": "A", "trainB": "B", "testB": "B"}
+        side = domain or sides.get(split, "")
         held = None if set(builder.info.splits) == {"train"} else not split.startswith("train")
         for index in range(len(source)):
             member = f"{split}/{index:08d}"
             where = f"{domain}/{member}" if domain else member
-            label = labels.Label()
-            if labeled:
-                label = _label(features, source[index], where, findings)
+            label: Label = {}
+            if texts:
+                label = _of_text(source[index], where, findings)
+            elif known:
+                label = _of_classes(features, known, source[index])
+            if known and len(label) < len(known):
+                findings.append(Finding(where, "unlabeled", attributes.say(known, label)))
             items.append(Item(where, member, 0, side, held, label))
-    return Catalogue(items, findings, [Store(str(builder.data_dir), image)], labeled)
+    return Catalogue(items, findings, [Store(str(builder.data_dir), image)], known)
 
 
-def _label(features, record: dict, where: str, findings: list) -> labels.Label:
-    if "tags" in features:
-        text = record["tags"]
-        text = text.decode(errors="replace") if isinstance(text, bytes) else str(text)
-        try:
-            label = labels.parse_caption(text)
-        except ValueError as error:
-            findings.append(Finding(where, "unknown tag", str(error)))
-            return labels.Label()
-    else:
-        chosen = {}
-        for part in labels.COLORS:
-            value = int(record[part])
-            name = features[part].int2str(value) if value >= 0 else ""
-            chosen[part] = name if name in labels.COLORS[part] else None
-        label = labels.Label(**chosen)
-    if not (label.hair and label.eyes):
-        findings.append(Finding(where, "unlabeled", str(label)))
-    return label
+def _attributes(tfds, features, wanted: tuple[str, ...], name: str) -> Attributes:
+    """The class labels that are wanted; () asks for hair and eyes where they are."""
+    classes = {k for k, f in features.items() if isinstance(f, tfds.features.ClassLabel)}
+    if unknown := set(wanted) - classes:
+        listed = ", ".join(sorted(classes)) or "none"
+        raise UserError(f"tfds:{name} has no class label {unknown.pop()!r}; it has {listed}")
+    if not wanted and not set(PARTS) <= classes:
+        return ()
+    found = tuple(
+        Attribute(k, tuple(c for c in features[k].names if c != "unknown")) for k in wanted or PARTS
+    )
+    usual = dict(DEFAULT)
+    if all(set(a.classes) <= set(usual.get(a.name, ())) for a in found):
+        return tuple(Attribute(a.name, usual[a.name]) for a in found)
+    return found
+
+
+def _of_text(record: dict, where: str, findings: list) -> Label:
+    text = record["tags"]
+    text = text.decode(errors="replace") if isinstance(text, bytes) else str(text)
+    given, _ = labels.caption(text)
+    known = {part: given[part][0].text for part in PARTS if part in given}
+    slips = [c for part, c in known.items() if c not in dict(DEFAULT)[part]]
+    findings += [Finding(where, "unknown tag", f"{c!r} is no color") for c in slips]
+    return {part: c for part, c in known.items() if c not in slips}
+
+
+def _of_classes(features, known: Attributes, record: dict) -> Label:
+    values = {a.name: int(record[a.name]) for a in known}
+    said = {k: features[k].int2str(v) for k, v in values.items() if v >= 0}
+    return {a.name: said[a.name] for a in known if said.get(a.name) in a.classes}
 
 
 def digest(name: str) -> str:
