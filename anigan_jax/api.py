@@ -21,7 +21,7 @@ import numpy as np
 from anigan_jax import config as configs
 from anigan_jax.config import Config
 from anigan_jax.core import Method, TrainState
-from anigan_jax.data import captions, dataset
+from anigan_jax.data import dataset, scratch
 from anigan_jax.data.dataset import Pack
 from anigan_jax.errors import DivergedError, MachineError, UserError
 from anigan_jax.runtime import environment, processes, signals
@@ -91,7 +91,8 @@ class Trained(NamedTuple):
         _at_least_one(n)
         model = self._drawing(weights)
         if prompt is not None:
-            images, _ = prompts.ask(model, captions.read_prompts([prompt], "prompt"), n, seed)
+            wanted = prompts.read(model, [prompt], "prompt")
+            images, _ = prompts.ask(model, wanted, n, seed)
             return images[0]
         texts = prompts.texts_of_data(model, n, seed)
         return grids.generated(model, grids.latents(self.method, n, seed), texts)
@@ -189,7 +190,8 @@ def _load(path: Path, checkpoint: str | int | None, trust: bool) -> Trained:
         ema_stats=trees.get("ema_stats", {}),
         extra_state={},
     )
-    model = grids.model_of(config.method.make(), state, trees.get("constants", {}))
+    constants = safetensors.flatten(trees.get("constants", {}))
+    model = grids.model_of(config.method.make(), state, constants)
     return Trained(path, config, model, recorded)
 
 
@@ -226,7 +228,7 @@ def _step(path: Path, checkpoint: str | int | None) -> int | None:
 
 def data_of(config: Config, report: Any = None) -> Pack:
     """The packed data of a config, made where it is not there yet."""
-    return dataset.build(config.data, dataset.default_cache(), report=report)
+    return dataset.build(config.data, scratch.default_cache(), report=report)
 
 
 def train(config: Config, workdir: str | Path, *, command: tuple[str, ...] = ()) -> Trained:

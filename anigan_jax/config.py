@@ -163,9 +163,10 @@ def _tree(value: Any, class_name: Callable[[type], str], locations: bool = True)
 
     def walk(value: Any) -> Any:
         if dataclasses.is_dataclass(value):
-            kept = [f for f in dataclasses.fields(value) if locations or not is_location(f)]
-            fields = {f.name: walk(getattr(value, f.name)) for f in kept}
-            return {"class": class_name(type(value)), **fields}
+            fields = dataclasses.fields(value)
+            kept = [f for f in fields if locations or not (is_location(f) or _unsaid(f, value))]
+            said = {f.name: walk(getattr(value, f.name)) for f in kept}
+            return {"class": class_name(type(value)), **said}
         if isinstance(value, Mapping):
             return {name: walk(item) for name, item in value.items()}
         if isinstance(value, tuple | list):
@@ -173,6 +174,11 @@ def _tree(value: Any, class_name: Callable[[type], str], locations: bool = True)
         return value
 
     return walk(value)
+
+
+def _unsaid(field: dataclasses.Field, value: Any) -> bool:
+    """Whether a setting that earlier runs have not is at its default, which is what they did."""
+    return bool(field.metadata.get("later")) and getattr(value, field.name) == field.default
 
 
 def is_location(field: dataclasses.Field) -> bool:

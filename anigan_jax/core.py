@@ -97,14 +97,18 @@ class Texts(NamedTuple):
     """What a generator that reads texts can be asked for.
 
     Attributes:
-      encode: n `captions.Prompt`s with both colors -> (n, T) float32.
-      frequencies: (P,) how many training images each pair of colors has.
-      wordings: (P,) how many texts each pair has; 0: it cannot be asked for.
+      encode: n `captions.Prompt`s with a class of every attribute -> (n, T) float32.
+      frequencies: (P,) how many training images each combination of classes has.
+      wordings: (P,) how many texts each has; 0: it cannot be asked for.
+      attributes: A `data.attributes.Attribute`s, each a name and classes.
+      combinations: (P, A) class indices.
     """
 
     encode: Callable
     frequencies: Any
     wordings: Any
+    attributes: Any
+    combinations: Any
 
 
 class Method(NamedTuple):
@@ -126,8 +130,8 @@ class Method(NamedTuple):
         there is nothing to evaluate.
       translate: direction ('ab', 'ba') -> (params of g, stats of g, images (n, H, W, 3) in
         [-1, 1]) -> the same in the other domain; None where nothing is translated.
-      classify: (params of d, stats of d, images (n, H, W, 3) uint8) -> (n, 2) class
-        indices of hair and eyes, on the host; None where D is not a classifier.
+      classify: (params of d, stats of d, images (n, H, W, 3) uint8, constants) -> (n, A) class
+        indices of each attribute, on the host; None where D is not a classifier.
       features: (params of d, stats of d, images (n, H, W, 3) in [-1, 1]) -> (n, F) D's
         features of them, with running statistics; None where D does not judge whole images.
     """

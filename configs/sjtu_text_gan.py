@@ -3,23 +3,32 @@
 anigan train sjtu_text_encoder --workdir runs/text_encoder --data.path FACES.zip
 anigan train sjtu_text_gan --workdir runs/s0 --data.path FACES.zip
 ... --method.encoder.kind tags              (a learned embedding, no text encoder needed)
-... --method.schedule.g 2                   (2:1 steps of G; the report also tried 5:1)
+... --method.schedule.g 5                   (5 steps of G for each of D, which it also tried)
 ... --method.wrong-weight 0.5 --method.fake-weight 0.5      (the halves of Reed et al.)
 ... --optimizers.d.learning-rate 2e-4    (no factor of its own for D)
+anigan sample runs/s0 --prompts sjtu_table_iv               (its tables III, IV and V)
 
 Numbers of the report: k5, G 256-128-64-3, D 64-128-256-512, text projected to 256 with
-leaky ReLU 0.2 and repeated at 4x4, the plain sum of D's three terms, beta 0.5, D's
-learning rate times 0.2, 40 epochs.
-Chosen, where it is silent: batch 64, z 100, Adam 2e-4 (0.5, 0.999), as Reed et al. 2016;
-weight 1 of the interpolated texts; 512 channels of the first 4x4 map.
-Departs: the report applies batch norm before the last deconvolution's output too ("on all
-layers"); the image itself is not normalized here.
-Trains on 90 % of the images: of the report's 8,956, 125 steps an epoch (139 with
---data.test 0).
+leaky ReLU 0.2 and repeated at 4x4, the plain sum of D's three terms, beta 0.5, d : g of
+1 : 2, D's learning rate times 0.2, 40 epochs.
+Chosen, where it is silent: batch 64, z 100, rate 2e-4, as Reed et al. 2016; weight 1 of the
+interpolated texts; 512 channels of the first 4x4 map and of D's 1x1 convolution; tanh at the
+end of G; leaky ReLU 0.2 also where D's text and its 1x1 convolution are "followed by
+rectification". It lists skipthoughts among its libraries but names no encoder; the equations
+it gives are those of `sjtu_text_encoder`, and vectors of any other are taken by
+--method.encoder.kind precomputed.
+Departs: Adam (0.5, 0.999) where the report has "minibatch SGD": its code is built on
+carpedm20's DCGAN, and Reed et al. write "minibatch SGD" too; both train with this Adam
+(--optimizers.g.name sgd --optimizers.d.name sgd takes the report at its word). GAN-INT's term
+is the non-saturating -log D, not equation 5's log(1 - D), as in all of G's loss. The report
+applies batch norm before the last deconvolution's output too ("on all layers"); the image
+itself is not normalized here. It trains on all images; here on 90 %: of its
+8,956, 125 steps an epoch (139 with --data.test 0).
 """
 
 from anigan_jax.config import Config, Run
 from anigan_jax.data.images import Images
+from anigan_jax.methods.schedule import Schedule
 from anigan_jax.methods.text_conditioning import Encoder
 from anigan_jax.methods.text_gan import TextGAN
 from anigan_jax.optimizers import Optimizer
@@ -29,6 +38,7 @@ CONFIG = Config(
     method=TextGAN(
         encoder=Encoder(kind="char_cnn_rnn", path="runs/text_encoder"),
         int_weight=1.0,
+        schedule=Schedule(g=2),
     ),
     data=Images(path="data/faces.zip", unlabeled="drop"),
     batch_size=64,

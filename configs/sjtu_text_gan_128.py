@@ -8,6 +8,7 @@ on 90 % of the images.
 
 from anigan_jax.config import Config, Run
 from anigan_jax.data.images import Images
+from anigan_jax.methods.schedule import Schedule
 from anigan_jax.methods.text_conditioning import Encoder
 from anigan_jax.methods.text_gan import TextGAN
 from anigan_jax.networks.text import TextDiscriminator, TextGenerator
@@ -20,6 +21,7 @@ CONFIG = Config(
         discriminator=TextDiscriminator(text_dim=128),
         encoder=Encoder(kind="char_cnn_rnn", path="runs/text_encoder"),
         int_weight=1.0,
+        schedule=Schedule(g=2),
     ),
     data=Images(path="data/faces.zip", unlabeled="drop"),
     batch_size=64,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from anigan_jax.config import Config, Run
-from anigan_jax.data.labels import EYES, HAIR
+from anigan_jax.data.attributes import EYES, HAIR
 from anigan_jax.data.synthetic.sources import PaintedFaces
 from anigan_jax.methods.classifier import ColorClassifier
 from anigan_jax.methods.text_encoder import TextEncoder

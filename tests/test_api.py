@@ -119,7 +119,7 @@ def test_prompts_and_translations(text, cycle):
     assert blue.shape == (3, 16, 16, 3)
     assert (blue != run.generate(3, seed=1, prompt="red hair blue eyes")).any()
     assert run.generate(2).shape == (2, 16, 16, 3)
-    with pytest.raises(UserError, match="Known colors"):
+    with pytest.raises(UserError, match="Known are hair"):
         run.generate(1, prompt="purple polka dots")
     way = anigan_jax.load(cycle)
     photos = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype(np.uint8)

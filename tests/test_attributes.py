@@ -28,6 +28,14 @@ def test_shares_count_parts_and_both():
         attributes.shares(found[:0], asked[:0])
 
 
+def test_shares_of_any_number_of_attributes():
+    asked, found = np.array([[1, 0, 1], [1, 1, 0]]), np.array([[1, 0, 1], [0, 1, 0]])
+    got = attributes.shares(found, asked, ("hair", "glasses", "hat"))
+    rights = {name: share.right for name, share in got.items()}
+    assert rights == {"hair": 1, "glasses": 2, "hat": 2, "all": 1}
+    assert set(attributes.shares(found[:, :1], asked[:, :1], ("class",))) == {"class"}
+
+
 def test_shuffled_prompts_fall_to_chance_for_an_obedient_generator():
     asked = np.array([(h, e) for h in range(12) for e in range(11) for _ in range(20)])
     assert attributes.shares(asked, asked)["both"].value == 1
@@ -48,10 +56,11 @@ def test_by_class():
 def test_retrieval_of_perfect_and_of_mixed_up_vectors():
     texts = np.eye(6, dtype="f")  # pairs: hair = i // 3, eyes = i % 3
     pairs = np.array([0, 4, 4, 5])
-    got = retrieval(texts[pairs], texts, pairs, 3)
+    told = np.indices((2, 3)).reshape(2, -1).T, ("hair", "eyes")
+    got = retrieval(texts[pairs], texts, pairs, *told)
     assert set(got.values()) == {1.0}
     # Every image looks like pair 3: right hair for pairs 3 to 5, right eyes for 0 and 3.
-    got = retrieval(np.tile(texts[3], (4, 1)), texts, pairs, 3)
+    got = retrieval(np.tile(texts[3], (4, 1)), texts, pairs, *told)
     assert got["image_to_text"] == 0
     assert got["hair"] == 0.75
     assert got["eyes"] == 0.25

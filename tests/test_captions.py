@@ -7,37 +7,63 @@ import pytest
 from real import DATA, needs_data
 
 from anigan_jax.data import captions
+from anigan_jax.data.attributes import (
+    DEFAULT,
+    EYES,
+    HAIR,
+    Attribute,
+    combinations,
+    label,
+    label_of,
+    say,
+    tag,
+)
 from anigan_jax.data.captions import Prompt
-from anigan_jax.data.labels import EYES, HAIR, Label
 from anigan_jax.errors import UserError
+from anigan_jax.runtime.environment import config_folder
+
+ROWS = combinations((len(HAIR), len(EYES)))
+WORN = (*DEFAULT, tag("glasses"), tag("smile"), Attribute("character", ("hatsune miku", "asuka")))
+
+
+def colors(hair=None, eyes=None):
+    return label(hair=hair, eyes=eyes)
 
 
 def test_every_wording_of_every_pair_says_what_it_is_made_from():
-    for label in captions.pairs():
-        texts = captions.captions(label)
+    assert len(ROWS) == 132
+    for row in ROWS:
+        want = label_of(DEFAULT, row)
+        texts = captions.captions(want)
         assert len(set(texts)) == len(captions.WORDINGS)
-        assert all(captions.parse_prompt(text) == label for text in texts)
+        assert all(captions.parse_prompt(text).label == want for text in texts)
         assert max(map(len, texts)) <= captions.LENGTH
 
 
-def test_a_pairs_place_is_its_index():
-    pairs = captions.pairs()
-    assert len(set(pairs)) == len(HAIR) * len(EYES) == 132
-    assert pairs[HAIR.index("blue") * len(EYES) + EYES.index("red")] == Label("blue", "red")
+def test_wordings_of_further_attributes():
+    shown = {**colors("blue", "red"), "glasses": "glasses", "smile": "no smile"}
+    texts = captions.captions({**shown, "character": "asuka"}, WORN)
+    assert texts[2] == "a girl with blue hair and red eyes, glasses, asuka"
+    assert all(captions.parse_prompt(t, WORN).label.items() > colors("blue", "red").items()
+               for t in texts)  # fmt: skip
+    alone = captions.captions({"glasses": "no glasses"}, (tag("glasses"),))
+    assert {captions.parse_prompt(t, (tag("glasses"),)).label["glasses"] for t in alone} == {
+        "no glasses"
+    }
 
 
 @pytest.mark.parametrize(
     ("text", "want"),
     [
-        ("blue hair red eyes", Label("blue", "red")),
-        ("Red Eyes, AQUA hair.", Label("aqua", "red")),
-        ("grey hair and silver-haired", None),
+        ("blue hair red eyes", colors("blue", "red")),
+        ("Red Eyes, AQUA hair.", colors("aqua", "red")),
+        ("grey hair and silver-haired", colors("gray")),
         ("a blond girl", None),
-        ("red hair", Label("red", None)),
-        ("a girl with green eyes", Label(None, "green")),
-        ("blonde hair, blue eyes", Label("blonde", "blue")),
-        ("her hair is grey", Label("gray", None)),
-        ("a blue-eyed girl with black hair", Label("black", "blue")),
+        ("red hair", colors("red", None)),
+        ("a girl with green eyes", colors(None, "green")),
+        ("blonde hair, blue eyes", colors("blonde", "blue")),
+        ("her hair is grey", colors("gray", None)),
+        ("a blue-eyed girl with black hair", colors("black", "blue")),
     ],
 )
 def test_free_prompts(text, want):
@@ -45,7 +71,7 @@ def test_free_prompts(text, want):
         with pytest.raises(ValueError, match="hair"):
             captions.parse_prompt(text)
     else:
-        assert captions.parse_prompt(text) == want
+        assert captions.parse_prompt(text) == Prompt(text, want)
 
 
 @pytest.mark.parametrize(
@@ -53,9 +79,9 @@ def test_free_prompts(text, want):
     [
         ("mauve hair", "'mauve'"),
         ("bleu hair", "did you mean 'blue'"),
-        ("red nose", "'nose'"),
-        ("a girl", "no color"),
-        ("", "no color"),
+        ("red nose", "'red nose'"),
+        ("a girl", "no class of hair or eyes"),
+        ("", "no class of hair or eyes"),
         ("white eyes", "'white' is no color of eyes"),
         ("red hair blue hair", "twice"),
         ("<script>", "'<script>'"),
@@ -66,14 +92,52 @@ def test_prompts_that_are_not_understood(text, named):
         captions.parse_prompt(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "want", "lost"),
+    [
+        ("blue_hair, glasses, smile", {"hair": "blue", "glasses": "glasses", "smile": "smile"}, ""),
+        ("bleu hair red eyes", {"eyes": "red"}, "'bleu' is no color of hair; did you mean 'blue'"),
+        ("red hair, smlie", {"hair": "red"}, "did you mean 'smile'"),
+        ("red hair blue eyes in the rain", colors("red", "blue"), "'in' is not known"),
+        (
+            "Hatsune_Miku without glasses",
+            {"character": "hatsune miku", "glasses": "no glasses"},
+            "",
+        ),
+        ("no smile; character: asuka", {"smile": "no smile", "character": "asuka"}, ""),
+        ("yellow hair brown eyes", colors("blonde", "brown"), "drawn as 'blonde hair'"),
+        ("gray hair white eyes", {"hair": "gray"}, "'white' is no color of eyes"),
+    ],
+)
+def test_prompts_of_any_attributes(text, want, lost):
+    got = captions.parse_prompt(text, WORN)
+    assert got.label == want
+    assert lost in "; ".join(got.passed_over)
+    assert bool(lost) == bool(got.passed_over)
+
+
+def test_the_tables_of_sjtu_are_understood():
+    """Of every line both colors, where the data has yellow hair and white eyes; one without."""
+    wide = (("hair", (*HAIR, "yellow")), ("eyes", (*EYES, "white")))
+    wide = tuple(Attribute(*each) for each in wide)
+    for name, count in (("iii", 4), ("iv", 12), ("v", 8)):
+        file = config_folder() / "prompts" / f"sjtu_table_{name}.txt"
+        lines = file.read_text().splitlines()
+        prompts = captions.read_prompts(lines, name, wide)
+        assert len(prompts) == count
+        assert all(len(p.label) == 2 and not p.passed_over for p in prompts)
+        assert [say(wide, p.label) for p in prompts] == lines[1:]
+        assert len(captions.read_prompts(lines, name)) == count
+
+
 def test_prompt_files_name_every_fault():
     lines = ["1,blue hair blue eyes", "", "2,red hair", "aqua eyes, purple hair"]
     assert captions.read_prompts(lines, "p") == [
-        Prompt("blue hair blue eyes", Label("blue", "blue")),
-        Prompt("red hair", Label("red", None)),
-        Prompt("aqua eyes, purple hair", Label("purple", "aqua")),
+        Prompt("blue hair blue eyes", colors("blue", "blue")),
+        Prompt("red hair", colors("red", None)),
+        Prompt("aqua eyes, purple hair", colors("purple", "aqua")),
     ]
-    with pytest.raises(UserError, match=r"line 1.*line 3.*Known colors"):
+    with pytest.raises(UserError, match=r"line 1.*line 3.*Known are hair"):
         captions.read_prompts(["nonsense", "1,red hair", "2,mauve eyes"], "p")
     with pytest.raises(UserError, match="no prompts"):
         captions.read_prompts(["", " "], "p")
@@ -84,7 +148,7 @@ def test_the_real_prompt_file():
     lines = (DATA / "konachan_faces_96/sample_testing_text.txt").read_text().splitlines()
     prompts = captions.read_prompts(lines, "p")
     assert len(prompts) == 16
-    assert sum(bool(prompt.label.hair and prompt.label.eyes) for prompt in prompts) == 10
+    assert sum(len(prompt.label) == 2 for prompt in prompts) == 10
 
 
 def counts_of(**cells: int) -> np.ndarray:
@@ -97,20 +161,25 @@ def counts_of(**cells: int) -> np.ndarray:
 
 def test_a_missing_color_is_drawn_as_the_data_has_it():
     counts = counts_of(red_blue=300, red_green=100, black_brown=50)
-    red = Prompt("red hair", Label("red", None))
-    drawn = [captions.complete(red, counts, 0, i) for i in range(2000)]
-    share = np.mean([p.label.eyes == "blue" for p in drawn])
+    red = Prompt("red hair", colors("red", None))
+
+    def complete(prompt, number):
+        return captions.complete(prompt, DEFAULT, ROWS, counts, 0, number)
+
+    drawn = [complete(red, i) for i in range(2000)]
+    share = np.mean([p.label["eyes"] == "blue" for p in drawn])
     assert abs(share - 0.75) < 0.04  # four standard deviations
-    assert {p.label.eyes for p in drawn} == {"blue", "green"}
-    assert all(p.text == str(p.label) for p in drawn)
-    assert drawn == [captions.complete(red, counts, 0, i) for i in range(2000)]
-    eyes = captions.complete(Prompt("", Label(None, "brown")), counts, 0, 0)
-    assert eyes.label == Label("black", "brown")
+    assert {p.label["eyes"] for p in drawn} == {"blue", "green"}
+    assert all(p.text == say(DEFAULT, p.label) for p in drawn)
+    assert drawn == [complete(red, i) for i in range(2000)]
+    eyes = complete(Prompt("", colors(None, "brown")), 0)
+    assert eyes.label == colors("black", "brown")
     # A color that the data never has takes the other part from all of it.
-    pink = {captions.complete(Prompt("", Label("pink", None)), counts, 0, i) for i in range(200)}
-    assert {p.label.eyes for p in pink} == {"blue", "green", "brown"}
-    whole = Prompt("her hair is red, blue eyes", Label("red", "blue"))
-    assert captions.complete(whole, counts, 0, 0) is whole
+    pink = [complete(Prompt("", colors("pink", None)), i) for i in range(200)]
+    assert {p.label["eyes"] for p in pink} == {"blue", "green", "brown"}
+    assert {p.label["hair"] for p in pink} == {"pink"}
+    whole = Prompt("her hair is red, blue eyes", colors("red", "blue"))
+    assert complete(whole, 0) is whole
 
 
 def test_characters():

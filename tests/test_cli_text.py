@@ -130,8 +130,9 @@ def test_a_classifier_tells_its_accuracy_at_the_end(judge):
 
 
 BAD = {
-    "color": (["sample", "GAN", "--prompt", "mauve hair"], ["'mauve'", "Known colors"]),
-    "typo": (["sample", "GAN", "--prompt", "bleu hair red eyes"], ["did you mean 'blue'"]),
+    "color": (["sample", "GAN", "--prompt", "mauve hair"], ["'mauve'", "Known are hair"]),
+    "typo": (["sample", "GAN", "--prompt", "bleu hair"], ["did you mean 'blue'"]),
+    "attribute": (["table", "GAN", "--rows", "hat"], ["no attribute 'hat'", "hair, eyes"]),
     "empty": (["sample", "GAN", "--prompt", ""], ["no prompts"]),
     "file": (["sample", "GAN", "--prompts", "no.txt"], ["no.txt"]),
     "no texts": (["sample", "PLAIN", "--prompt", "red hair"], ["without texts"]),

@@ -160,8 +160,8 @@ def test_painted_faces_show_their_tags(tmp_path):
             for name, color in painted.HAIR.items()
         }
         assert distance[face.hair] > 60, (index, face.hair)
-        assert face.hair in painted.tags(face)
-        assert face.eyes in painted.tags(face)
+        assert face.hair in painted.label(face, ()).values()
+        assert face.eyes in painted.label(face, ()).values()
 
 
 def test_tags_of_a_pack_belong_to_its_images(tmp_path):

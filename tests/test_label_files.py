@@ -8,39 +8,40 @@ from real import DATA, needs_data
 from test_tags import ROWS
 
 from anigan_jax.data import label_files, labels, tables
+from anigan_jax.data.attributes import DEFAULT, label
 from anigan_jax.data.label_files import Row
-from anigan_jax.data.labels import Label, Tag
+from anigan_jax.data.labels import Tag
 from anigan_jax.errors import UserError
 
 ONE_HOT = "7," + ",".join("1" if i in (4, 11 + 6) else "0" for i in range(23))
-BLUE_RED = Label("blue", "red")
+BLUE_RED = label(hair="blue", eyes="red")
 
 
-def said(text: str) -> dict[str, Label]:
-    rows = label_files.read(text, "t").rows
-    return {key: labels.of_row(row).label for key, row in reversed(rows)}
+def said(text: str) -> labels.Table:
+    return labels.table(label_files.read(text, "t").rows, "t")
 
 
 @pytest.mark.parametrize(
     ("text", "key", "want"),
     [
-        (f"2,{ROWS['2']}\n13,{ROWS['13']}\n", "13", Label("red", "blue")),
+        (f"2,{ROWS['2']}\n13,{ROWS['13']}\n", "13", label(hair="red", eyes="blue")),
         ("0,1girl:9000\tblue_hair:7200\tred_eyes:5000\t\n", "0", BLUE_RED),
-        ("\ufeff0,aqua hair blue eyes\r\n1,red hair red eyes\r\n", "0", Label("aqua", "blue")),
-        (ONE_HOT + "\n", "7", Label("purple", "yellow")),
+        ("\ufeff0,aqua hair blue eyes\r\n1,red hair red eyes\r\n", "0",
+         label(hair="aqua", eyes="blue")),
+        (ONE_HOT + "\n", "7", label(hair="purple", eyes="yellow")),
         ('0,"blue hair, red eyes"\n', "0", BLUE_RED),
         ("0,blue hair, red eyes\n", "0", BLUE_RED),
         ("0;blue hair red eyes\n1;x hair\n", "0", BLUE_RED),
         ("0\tblue hair red eyes\n", "0", BLUE_RED),
         ("id,tags\n0,blue hair red eyes\n", "0", BLUE_RED),
         ("id,rating,tags\n0,s,1girl blue_hair red_eyes smile\n", "0", BLUE_RED),
-        (",file,tags\n0,a.png,blue_hair\n1,b.png,red_hair\n", "b.png", Label("red")),
-        ("Unnamed: 0,tags\n5,blue_hair\n", "5", Label("blue")),
-        ("0,a.png,blue hair\n1,b.png,red hair\n", "b.png", Label("red")),
+        (",file,tags\n0,a.png,blue_hair\n1,b.png,red_hair\n", "b.png", label(hair="red")),
+        ("Unnamed: 0,tags\n5,blue_hair\n", "5", label(hair="blue")),
+        ("0,a.png,blue hair\n1,b.png,red hair\n", "b.png", label(hair="red")),
         ("picture,hair,eyes\n1.png,blue,red\n2.png,pink,red\n", "1.png", BLUE_RED),
-        ("image_id,Black_Hair,Young\n1.jpg,1,-1\n2.jpg,-1,-1\n", "1.jpg", Label("black")),
+        ("image_id,Black_Hair,Young\n1.jpg,1,-1\n2.jpg,-1,-1\n", "1.jpg", label(hair="black")),
         ("2\nBlack_Hair Blond_Hair Smiling\n1.jpg 1 -1 1\n2.jpg -1 1 1\n", "2.jpg",
-         Label("blonde")),
+         label(hair="blonde")),
         ("a.png blue hair red eyes\nb.png red hair\n", "a.png", BLUE_RED),
         ('{"file_name": "a.png", "text": "blue hair, red eyes"}\n', "a.png", BLUE_RED),
         ('{"file_name": "a.png", "tags": ["blue_hair", "red_eyes"]}\n', "a.png", BLUE_RED),
@@ -51,7 +52,7 @@ def said(text: str) -> dict[str, Label]:
     ],
 )  # fmt: skip
 def test_layouts_are_told_by_their_content(text, key, want):
-    assert said(text)[key] == want
+    assert said(text).labels[key] == want
 
 
 def test_what_is_no_color_is_kept_for_others():
@@ -64,7 +65,8 @@ def test_what_is_no_color_is_kept_for_others():
     assert row("file,artist,tags\na.png,me,1girl smile_now\n") == Row(
         "", (Tag("1girl", 0), Tag("smile now", 0)), {"artist": "me"}
     )
-    assert row("1\nEyeglasses Young\n1.jpg 1 -1\n").tags == (Tag("eyeglasses", 0),)
+    celeba = row("1\nEyeglasses Young\n1.jpg 1 -1\n")
+    assert celeba == Row(classes={"Eyeglasses": "1", "Young": "-1"})
     assert row("file,label\na.png,3\nb.png,4\n").classes == {"label": "3"}
 
 
@@ -72,7 +74,7 @@ def test_faulty_rows_are_named_and_the_others_read():
     two_hot = "7," + ",".join("1" if i in (4, 5, 17) else "0" for i in range(23))
     found = label_files.read(f"{ONE_HOT.replace('7,', '8,', 1)}\n{two_hot}\n9,1,0\n", "t")
     assert [key for key, _ in found.rows] == ["8", "7"]
-    assert labels.of_row(found.rows[1][1]).label == Label("purple", None)
+    assert labels.table(found.rows, "t").labels["7"] == label(hair="purple")
     assert [(k, c) for k, c, _ in found.faults] == [("7", "conflict"), ("9", "bad row")]
     found = label_files.read('{"file_name": "a.png", "text": "x y"}\nno json\n', "t")
     assert (len(found.rows), found.faults[0][:2]) == (1, ("line 2", "bad row"))
@@ -138,10 +140,9 @@ def test_the_real_files():
         "raw": 22,
     }
     assert all(t.faults == [] for t in read.values())
-    said = {
-        name: {key: labels.of_row(row).label for key, row in t.rows} for name, t in read.items()
-    }
+    made = {name: labels.table(t.rows, name) for name, t in read.items()}
+    assert all(t.attributes == DEFAULT and not t.conflicts for t in made.values())
     # Rows of the raw file with both colors are those of the one-hot file, and agree.
-    both = {k: v for k, v in said["raw"].items() if v.hair and v.eyes}
+    both = {k: v for k, v in made["raw"].labels.items() if len(v) == 2}
     assert len(both) == 4
-    assert all(said["one_hot"][key] == label for key, label in both.items())
+    assert all(made["one_hot"].labels[key] == found for key, found in both.items())

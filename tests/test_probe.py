@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tiny import CYCLE, JUDGE, PLAIN, TEXT, draw, packed, start, untrained
 
-from anigan_jax.data.labels import HAIR
+from anigan_jax.data.attributes import HAIR
 from anigan_jax.data.synthetic.sources import PaintedFaces
 from anigan_jax.errors import UserError
 from anigan_jax.evaluation import linear_probe, prompt_accuracy
@@ -252,7 +252,7 @@ def fake_pack(train, test):
 def test_colors_leave_out_the_unknown_and_the_rare():
     train = [0] * 8 + [3] * 6 + [5] * 9 + [7] * 2 + [-1] * 4
     test = [0] * 5 + [3] * 7 + [5] * 3 + [-1] * 6 + [7] * 6
-    task = linear_probe.colors(fake_pack(train, test), 0, HAIR, 100, 0)
+    task = linear_probe.attribute(fake_pack(train, test), 0, HAIR, 100, 0)
     assert np.bincount(task.fit.classes).tolist() == [8, 0, 0, 6]
     assert np.bincount(task.score.classes).tolist() == [5, 0, 0, 7]
     for part, labels, offset in ((task.fit, train, 0), (task.score, test, 100)):
@@ -260,9 +260,9 @@ def test_colors_leave_out_the_unknown_and_the_rare():
             assert labels[image[0, 0, 0] - offset] == label
     assert task.left_out == {HAIR[5]: (9, 3), HAIR[7]: (2, 6)}
     with pytest.raises(UserError, match="fewer than two"):
-        linear_probe.colors(fake_pack(train, test), 1, HAIR, 100, 0)
+        linear_probe.attribute(fake_pack(train, test), 1, HAIR, 100, 0)
     # Fewer to fit on than there are: drawn from all, not the first ones.
-    some = linear_probe.colors(fake_pack([0, 3] * 40, test), 0, HAIR, 30, 0)
+    some = linear_probe.attribute(fake_pack([0, 3] * 40, test), 0, HAIR, 30, 0)
     assert len(some.fit.images) == len(each(some.fit.images)) == 30
     assert some.fit.images.max() > 40
 

@@ -92,6 +92,7 @@ def sjtu(t: int) -> dict:
         "method.wrong_weight": 1.0,  # SJTU: the three scores are added
         "method.fake_weight": 1.0,
         "method.int_weight": 1.0,  # chosen
+        "method.schedule.g": 2,  # SJTU: d : g of 1 : 2
         "method.int_beta": 0.5,  # SJTU, equation 5
         "method.generator.kernel": 5,  # SJTU
         "method.generator.text_dim": t,  # SJTU: 256, and 128 beside it

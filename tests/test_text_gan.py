@@ -9,10 +9,10 @@ import pytest
 from tiny import TEXT, arrays, digests, packed, run_steps, start
 
 from anigan_jax import losses, optimizers, rng
-from anigan_jax.data.labels import EYES
+from anigan_jax.data.attributes import EYES
 from anigan_jax.errors import UserError
 from anigan_jax.methods import text_conditioning
-from anigan_jax.methods.text_conditioning import PAIRS, Encoder, tables
+from anigan_jax.methods.text_conditioning import Encoder, tables
 from anigan_jax.methods.text_gan import TextGAN
 from anigan_jax.networks import text as specs
 from anigan_jax.training import input
@@ -31,7 +31,7 @@ def keys_of(n, seed=0):
 
 
 def counts_of(cells):
-    counts = np.zeros(len(PAIRS), np.float32)
+    counts = np.zeros(132, np.float32)
     counts[list(cells)] = list(cells.values())
     return jnp.array(counts)
 
@@ -40,21 +40,21 @@ def counts_of(cells):
 def test_a_wrong_text_is_never_right_and_follows_the_data(rule):
     # 0 and 1 share their hair, 0 and 11 their eyes, 13 shares nothing with 0.
     counts = counts_of({0: 10, 1: 20, 11: 60, 13: 910})
-    drawn = text_conditioning.wrong_pairs(counts, jnp.zeros(4000, jnp.int32), keys_of(4000), rule)
+    rows = text_conditioning.combinations({})
+    own = jnp.zeros(4000, jnp.int32)
+    drawn = text_conditioning.wrong_texts(rows, counts, own, keys_of(4000), rule)
     shares = np.bincount(drawn, minlength=14)[[0, 1, 11, 13]] / 4000
     want = [0, 20, 60, 910] if rule == "any" else [0, 20, 60, 0]
     np.testing.assert_allclose(shares, np.array(want) / sum(want), atol=0.03)
     assert shares[0] == 0
     # Where no neighbor exists the rule takes any other.
-    far = text_conditioning.wrong_pairs(
-        counts_of({0: 1, 13: 5}), jnp.zeros(50, jnp.int32), keys_of(50), rule
-    )
+    far = text_conditioning.wrong_texts(rows, counts_of({0: 1, 13: 5}), own[:50], keys_of(50), rule)
     assert set(np.asarray(far).tolist()) == {13}
 
 
 def test_two_texts_are_the_least(pack):
     same = np.zeros((8, 2), np.int32)
-    with pytest.raises(UserError, match="two pairs"):
+    with pytest.raises(UserError, match="two combinations"):
         tables(Encoder(), same)
 
 
@@ -249,8 +249,8 @@ def test_the_preview_has_a_text_for_each_row(pack):
     # Another latent and another text both change the picture.
     assert np.abs(rows[0, 0] - rows[0, 1]).max() > 1e-4
     assert np.abs(rows[0, 0] - rows[1, 0]).max() > 1e-4
-    shown = [PAIRS[i] for i in constants["preview"]]
-    assert len({label.hair for label in shown}) == 8
+    shown = text_conditioning.combinations(constants)[constants["preview"]]
+    assert len({hair for hair, _ in shown}) == 8
     assert all(constants["counts"][i] > 0 for i in constants["preview"])
 
 

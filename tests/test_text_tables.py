@@ -9,13 +9,13 @@ import pytest
 from tiny import PLAIN, arrays, digests, packed, run_steps, start
 
 from anigan_jax.config import to_json
-from anigan_jax.data import captions
+from anigan_jax.data import attributes, captions
+from anigan_jax.data.attributes import DEFAULT, EYES, HAIR
 from anigan_jax.data.captions import Prompt
-from anigan_jax.data.labels import Label
 from anigan_jax.errors import UserError
 from anigan_jax.methods import text_conditioning
 from anigan_jax.methods.classifier import ColorClassifier
-from anigan_jax.methods.text_conditioning import PAIRS, Encoder
+from anigan_jax.methods.text_conditioning import Encoder
 from anigan_jax.methods.text_encoder import TextEncoder
 from anigan_jax.networks.char_cnn_rnn import CharCNNRNN, CharEncoder, windows
 from anigan_jax.networks.classifier import Classifier
@@ -30,11 +30,14 @@ ENCODER = dataclasses.replace(
 CLASSIFIER = dataclasses.replace(
     PLAIN, method=ColorClassifier(network=JUDGE), ema_half_life=0, flip=False
 )
-FOUND = text_conditioning.all_labels()[[0, 0, 5, 17]]
+ROWS = text_conditioning.combinations({})
+PAIRS = [attributes.label_of(DEFAULT, row) for row in ROWS]
+TEXTS = [attributes.say(DEFAULT, label) for label in PAIRS]
+FOUND = ROWS[[0, 0, 5, 17]]
 
 
 def prompt(text):
-    return Prompt(text, captions.parse_prompt(text))
+    return captions.parse_prompt(text)
 
 
 def test_tags_are_two_hot():
@@ -42,20 +45,18 @@ def test_tags_are_two_hot():
     assert made["texts"].shape == (132, 1, Encoder().length)
     for label, row in zip(PAIRS, made["texts"][:, 0], strict=True):
         hair, eyes = np.flatnonzero(row)
-        assert (text_conditioning.HAIR[hair], text_conditioning.EYES[eyes - 12]) == label
+        assert {"hair": HAIR[hair], "eyes": EYES[eyes - 12]} == label
     assert made["counts"][[0, 5, 17]].tolist() == [2, 1, 1]
     assert made["counts"].sum() == 4
     text = text_conditioning.encode(Encoder(), made, [prompt("she has red eyes and blue hair")])
-    assert text[0].tolist() == made["texts"][PAIRS.index(Label("blue", "red")), 0].tolist()
+    assert text[0].tolist() == made["texts"][TEXTS.index("blue hair red eyes"), 0].tolist()
 
 
 def vectors_file(folder, **changes):
     values = np.random.default_rng(0)
-    rows = {
-        str(label): values.normal(0, 3, 5).astype("f") for label in (PAIRS[0], PAIRS[5], PAIRS[17])
-    }
+    rows = {text: values.normal(0, 3, 5).astype("f") for text in (TEXTS[0], TEXTS[5], TEXTS[17])}
     second = captions.captions(PAIRS[5])[2]
-    rows[second] = rows[str(PAIRS[5])] + 1
+    rows[second] = rows[TEXTS[5]] + 1
     rows |= {"red hair": rows[second]}  # one part alone is of no use, and no fault
     path = folder / "vectors.safetensors"
     safetensors.write({**rows, **changes}, path)
@@ -70,12 +71,12 @@ def test_vectors_of_a_file(tmp_path):
     assert made["wordings"].sum() == 4
     used = np.stack([v for k, v in rows.items() if k != "red hair"])
     scale = 1 / np.sqrt((used.astype(float) ** 2).mean())
-    np.testing.assert_allclose(made["texts"][0, 0], rows[str(PAIRS[0])] * scale, rtol=1e-6)
+    np.testing.assert_allclose(made["texts"][0, 0], rows[TEXTS[0]] * scale, rtol=1e-6)
     # A prompt is the mean of its pair's captions.
-    got = text_conditioning.encode(encoder, made, [prompt(str(PAIRS[5]))])
-    np.testing.assert_allclose(got[0], (rows[str(PAIRS[5])] + 0.5) * scale, rtol=1e-5)
+    got = text_conditioning.encode(encoder, made, [prompt(TEXTS[5])])
+    np.testing.assert_allclose(got[0], (rows[TEXTS[5]] + 0.5) * scale, rtol=1e-5)
     with pytest.raises(UserError, match="no caption for"):
-        text_conditioning.encode(encoder, made, [prompt(str(PAIRS[1]))])
+        text_conditioning.encode(encoder, made, [prompt(TEXTS[1])])
 
 
 def test_the_order_of_a_file_does_not_matter(tmp_path, monkeypatch):
@@ -94,8 +95,8 @@ def test_the_order_of_a_file_does_not_matter(tmp_path, monkeypatch):
 def test_files_that_do_not_fit(tmp_path):
     path, _ = vectors_file(tmp_path)
     encoder = Encoder(kind="precomputed", path=str(path), dim=5)
-    with pytest.raises(UserError, match="no caption for 1 pairs"):
-        text_conditioning.tables(encoder, text_conditioning.all_labels()[[0, 1]])
+    with pytest.raises(UserError, match="no caption for 1 combinations"):
+        text_conditioning.tables(encoder, ROWS[[0, 1]])
     with pytest.raises(UserError, match=r"shape \(5,\).*dim is 4"):
         text_conditioning.tables(dataclasses.replace(encoder, dim=4), FOUND)
     with pytest.raises(UserError, match="no file"):
@@ -253,6 +254,8 @@ def test_evaluation_judges_held_out_images(pack):
 
 def test_images_without_both_colors_are_refused(pack):
     class Half:
+        attributes = DEFAULT
+
         def labels(self, part):
             return np.array([[1, 2], [-1, 3]])
 

@@ -54,6 +54,12 @@ def test_a_prepared_set_becomes_a_pack(tmp_path, verb):
     assert got == want
     again = verb("import", f"tfds:{builder.data_dir}", "--size", 32, "--out", out)
     assert "unchanged" in again[1]
+    settings = {"size": 32, "attributes": ("eyes",)}
+    eyes = dataset.build(Images(f"tfds:{builder.data_dir}", **settings), tmp_path / "cache")
+    assert [a.name for a in eyes.attributes] == ["eyes"]
+    assert eyes.labels("train")[:, 0].tolist() == made.labels("train")[:, 1].tolist()
+    with pytest.raises(UserError, match=r"'beard'.*eyes, hair"):
+        Images(f"tfds:{builder.data_dir}", attributes=("beard",)).catalogue()
 
 
 def test_tagged_faces(tmp_path):

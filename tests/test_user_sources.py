@@ -11,12 +11,15 @@ from archive_files import tar_entry, tar_of, zip_of
 from sources import built, faces, scanned, write
 
 from anigan_jax.data import dataset
+from anigan_jax.data.attributes import label
 from anigan_jax.data.images import Images
-from anigan_jax.data.labels import Label
 from anigan_jax.errors import UserError
 
 COLORS = ("blue hair red eyes", "pink hair green eyes", "black hair blue eyes")
-WANT = [Label("blue", "red"), Label("pink", "green"), Label("black", "blue")]
+WANT = [
+    label(hair=hair, eyes=eyes)
+    for hair, eyes in (("blue", "red"), ("pink", "green"), ("black", "blue"))
+]
 
 
 def under(folder: str, contents: dict) -> dict:
@@ -68,18 +71,20 @@ def test_metadata_of_two_folders_is_of_the_images_beside_it(tmp_path):
 def test_folders_named_by_colors_and_celeba(tmp_path):
     layout = {**under("blue_hair", faces(2)), **under("pink_hair", faces(2, 4))}
     found = scanned(tmp_path, write(tmp_path / "x", layout), size=16)
-    assert {i.label.hair for i in found.items} == {"blue", "pink"}
+    assert {i.label["hair"] for i in found.items} == {"blue", "pink"}
     attributes = "3\nBlack_Hair Blond_Hair\n" + "0.png 1 -1\n1.png -1 1\n2.png -1 -1\n"
     layout = {**under("img", faces(3)), "list_attr_celeba.txt": attributes}
     found = scanned(tmp_path, write(tmp_path / "celeba", layout), size=16)
-    assert [i.label.hair for i in found.items] == ["black", "blonde", None]
+    assert [i.label.get("hair") for i in found.items] == ["black", "blonde", None]
 
 
 def test_labels_without_a_color_are_said_to_have_none(tmp_path):
     rows = {"tags.csv": "0,glasses\n1,hat\n2,hat\n"}
     found = scanned(tmp_path, write(tmp_path / "x", {**faces(3), **rows}), size=16)
-    assert [(f.code, f.detail) for f in found.findings] == [("no color", "'hat' 2, 'glasses' 1")]
-    assert not found.catalogue.labeled
+    assert [(f.code, f.detail) for f in found.findings] == [
+        ("no attribute", "'hat' 2, 'glasses' 1")
+    ]
+    assert not found.catalogue.attributes
 
 
 def test_labels_of_other_images_end_every_verb_with_1(tmp_path, verb):
@@ -134,7 +139,7 @@ def test_parquet_files_are_read(tmp_path):
     got = built(tmp_path, str(tmp_path), size=16)
     assert got.manifest["parts"] == {"train": [0, 3], "test": [3, 6]}
     hair = got.manifest["classes"]["hair"]
-    assert [hair[c] for c in got.examples()["hair"]] == [w.hair for w in WANT] * 2
+    assert [hair[c] for c in got.examples()["hair"]] == [w["hair"] for w in WANT] * 2
     alone = scanned(tmp_path, str(tmp_path / "train-00000-of-00001.parquet"), size=16)
     assert [item.label for item in alone.items] == WANT
     (tmp_path / "bad.parquet").write_bytes(b"PAR1" + bytes(100) + b"PAR1")

@@ -15,7 +15,7 @@ import numpy as np
 from anigan_jax import config as configs
 from anigan_jax import config_file, rng
 from anigan_jax.config import Config, Run
-from anigan_jax.data import dataset
+from anigan_jax.data import dataset, scratch
 from anigan_jax.data.images import Images
 from anigan_jax.data.synthetic.sources import PaintedFaces, PaintedPairs
 from anigan_jax.methods.cartoongan import CartoonGAN, Features
@@ -358,7 +358,7 @@ def untrained(folder: Path, name: str, *overrides: str, drawn: bool = True) -> P
     folder.mkdir()
     file = write_config(folder, name)
     config = config_file.override(config_file.load(str(file)), list(overrides), "")
-    data = dataset.build(config.data, dataset.default_cache(), workers=1)
+    data = dataset.build(config.data, scratch.default_cache(), workers=1)
     run = folder / name.lower()
     run_dir.lock(run)
     constants = run_dir.open_run(config, run, data, tuple(overrides))

@@ -22,7 +22,7 @@ import numpy as np
 from anigan_jax.bench import flops
 from anigan_jax.bench.random_vgg import random_vgg
 from anigan_jax.config import Config, Run
-from anigan_jax.data import dataset
+from anigan_jax.data import dataset, scratch
 from anigan_jax.data.dataset import Pack
 from anigan_jax.data.synthetic.sources import PaintedFaces, PaintedPairs
 from anigan_jax.methods.cartoongan import CartoonGAN
@@ -82,7 +82,7 @@ def synthetic(config: Config, folder: Path) -> Config:
 
 def opened(config: Config) -> Pack:
     """The pack of a synthetic config, made where it is not there yet."""
-    return dataset.build(config.data, dataset.default_cache())
+    return dataset.build(config.data, scratch.default_cache())
 
 
 def ours(config: Config, folder: Path, *, data: bool = True, form: str = "") -> Side:

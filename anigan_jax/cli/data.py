@@ -11,7 +11,7 @@ from typing import Annotated
 from tyro.conf import Positional, Suppress, arg
 
 from anigan_jax.cli.common import AsJson
-from anigan_jax.data import dataset, discover, ingest
+from anigan_jax.data import dataset, discover, ingest, scratch
 from anigan_jax.data.images import Images
 from anigan_jax.errors import UserError
 from anigan_jax.report import data
@@ -83,6 +83,9 @@ def import_(
     print(f"{out}: {state}: {manifest['count']} images of {manifest['size']} px ({parts})")
     for code, count in manifest["counts"].items():
         print(f"  {count:6}  {code}")
+    if pack.labeled:
+        told = ", ".join(f"{a.name} ({len(a.classes)})" for a in pack.attributes)
+        print(f"  attributes and how many classes: {told}")
     if manifest.get("ignored"):
         print(f"  not read: {discover.counted(manifest['ignored'])}")
     if "trainA" in manifest["parts"]:
@@ -112,7 +115,7 @@ def check(
         dataset.verify(pack)
         print(f"{source}: a pack of {pack.manifest['count']} images, every byte as written")
         return 0
-    with dataset.temporary(dataset.default_cache(), "check") as temp:
+    with scratch.temporary(scratch.default_cache(), "check") as temp:
         found = ingest.scan(images, temp, report=progress("checking"))
         report = data.summary(source + (f" and {source_b}" if source_b else ""), found)
         if html:

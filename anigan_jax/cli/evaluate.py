@@ -44,7 +44,7 @@ def evaluate(
       judge: feature network; vgg16 if not given; random needs no download.
       vgg16: its weights; else those in the cache.
       inception: the same of Inception-v3 (FID).
-      classifier: a run that counts the pairs of colors that appear.
+      classifier: a run that counts the combinations of classes that appear.
     """
     if n is not None:
         at_least("--n", n, 2)
@@ -97,7 +97,7 @@ def accuracy(
 
     Args:
       classifier: a run of a classifier.
-      n: images for each pair of colors.
+      n: images for each combination of classes, of 256 at most.
     """
     at_least("--n", n, 1)
     at_least("--seed", seed, 0)

@@ -11,11 +11,12 @@ from tyro.conf import Positional, UseAppendAction, arg
 
 from anigan_jax import api
 from anigan_jax.cli.common import Checkpoint, RunDir, Seed, Trust, Weights, at_least, epochs_of
-from anigan_jax.data import captions
+from anigan_jax.data.captions import Prompt
 from anigan_jax.errors import UserError
 from anigan_jax.sampling import grids, photos
 from anigan_jax.sampling import history as histories
 from anigan_jax.sampling import prompts as texts
+from anigan_jax.sampling.grids import Model
 from anigan_jax.storage import images
 from anigan_jax.storage.run_dir import out_dir
 
@@ -38,13 +39,16 @@ def sample(
     Args:
       n: images (64), or images for each prompt (8).
       prompt: what to draw, such as 'blue hair red eyes'.
-      prompts: a file of prompts, one a line.
+      prompts: a file of prompts, one a line, or one that comes along, by its name.
     """
-    wanted = _prompts(prompt, prompts)
-    n = n if n is not None else 8 if wanted else 64
+    lines = texts.lines_of(prompts) if prompts else []
+    n = n if n is not None else 8 if prompt or prompts else 64
     at_least("--n", n, 1)
     at_least("--seed", seed, 0)
     model = api.load(run, checkpoint, weights=weights, trust=trust).model
+    wanted = _prompts(model, prompt)
+    if prompts:
+        wanted += texts.read(model, lines, str(prompts))
     if wanted:
         print(texts.sample(model, run, wanted, n, seed))
     else:
@@ -73,10 +77,10 @@ def interpolate(
     if stops < 2 or frames < stops:
         raise UserError("--stops must be at least 2, and --frames no fewer than --stops")
     at_least("--seed", seed, 0)
-    wanted = _prompts(prompt)
-    if len(wanted) > 2:
-        raise UserError(f"--prompt is given {len(wanted)} times; once or twice is allowed")
+    if len(prompt) > 2:
+        raise UserError(f"--prompt is given {len(prompt)} times; once or twice is allowed")
     model = api.load(run, checkpoint, weights=weights, trust=trust).model
+    wanted = _prompts(model, prompt)
     if len(wanted) == 2:
         written = texts.between(model, run, wanted, stops, frames, seed)
     else:
@@ -89,14 +93,22 @@ def interpolate(
 def table(
     run: RunDir,
     *,
+    rows: str = "",
+    columns: str = "",
     seed: Seed = 0,
     checkpoint: Checkpoint = "latest",
     weights: Weights = None,
     trust: Trust = False,
 ) -> int:
-    """Every hair color with every eye color as one picture."""
+    """Every hair color with every eye color, or other classes, as one picture.
+
+    Args:
+      rows: an attribute of the data (the first).
+      columns: another (the second).
+    """
     at_least("--seed", seed, 0)
-    print(texts.colors(api.load(run, checkpoint, weights=weights, trust=trust).model, run, seed))
+    model = api.load(run, checkpoint, weights=weights, trust=trust).model
+    print(texts.table(model, run, seed, rows, columns))
     return 0
 
 
@@ -130,10 +142,11 @@ def history(
     at_least("--columns", columns, 2)
     at_least("--seed", seed, 0)
     photos.check(list(photo), photos.Cropping())
-    asked, complete = _prompts(prompt), True
-    wanted = epochs_of("--epochs", epochs) if epochs else []
+    wanted, complete = epochs_of("--epochs", epochs) if epochs else [], True
     trained = api.load(run, checkpoint, weights=weights, trust=trust)
-    model, name = trained.model, f"seed_{seed}{texts.suffix(asked)}"
+    model = trained.model
+    asked = _prompts(model, prompt)
+    name = f"seed_{seed}{texts.suffix(asked)}"
     if photo or (model.method.translate and not asked):
         photos.need_direction(model.method, direction)
         shown, complete = _photos(trained, photo, direction, n)
@@ -173,15 +186,6 @@ def kernels(run: RunDir, *, checkpoint: Checkpoint = "latest", trust: Trust = Fa
     return 0
 
 
-def _prompts(given: Sequence[str], file: Path | None = None) -> list[captions.Prompt]:
-    """Prompts of the flags, then of a file."""
-    found = []
-    for text in given:
-        found += captions.read_prompts([text], "--prompt")
-    if file:
-        try:
-            lines = file.read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, ValueError) as error:
-            raise UserError(f"--prompts {file} cannot be read: {error}") from None
-        found += captions.read_prompts(lines, str(file))
-    return found
+def _prompts(model: Model, given: Sequence[str]) -> list[Prompt]:
+    """Prompts of the flags."""
+    return [prompt for text in given for prompt in texts.read(model, [text], "--prompt")]

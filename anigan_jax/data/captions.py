@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
-from anigan_jax.data.labels import COLORS, EYES, SYNONYMS, Label, known_colors, parse_caption
+from anigan_jax.data import attributes as known
+from anigan_jax.data.attributes import DEFAULT, PARTS, Attributes, Label
+from anigan_jax.data.labels import SYNONYMS, plain
 from anigan_jax.errors import UserError
 
 
 class Prompt(NamedTuple):
-    """What a user asked for, and the colors in it; a part may be None."""
+    """What a user asked for: its words, the classes in them, and what is passed over."""
 
     text: str
     label: Label
+    passed_over: tuple[str, ...] = ()
 
 
 # The first is the plain form; a text encoder learns that the others mean the same.
@@ -39,92 +43,178 @@ LENGTH = 64
 """Characters of an encoded text; longer ones are cut."""
 
 _FILLERS = {"a", "an", "and", "anime", "face", "girl", "has", "her", "she", "the", "with"}
+# Shown for a color that the data has not, with a word of it.
+_NEAREST = {("hair", "yellow"): "blonde"}
+_LISTED = 40
+# Where no attribute is hair or eyes.
+_PLAIN = ("{}", "a girl with {}", "an anime face with {}", "a picture of {}")
 
 
-def captions(label: Label) -> list[str]:
-    """All wordings of a label with both colors."""
-    return [words.format(hair=label.hair, eyes=label.eyes) for words in WORDINGS]
+def captions(label: Label, attributes: Attributes = DEFAULT) -> list[str]:
+    """All wordings of a label with a class of every attribute.
 
-
-def pair(hair, eyes):
-    """Index of a pair of class indices among `pairs`; integers or arrays of any kind."""
-    return hair * len(EYES) + eyes
+    Of hair and eyes in `WORDINGS`, what else there is behind them.
+    """
+    rest = tuple(a for a in attributes if a.name not in PARTS)
+    said = known.say(rest, {a.name: label[a.name] for a in rest})
+    if len(attributes) - len(rest) < len(PARTS):
+        return [words.format(known.say(attributes, label)) for words in _PLAIN]
+    shown = f", {said}" if said and not said.startswith("no ") else ""
+    return [words.format(hair=label["hair"], eyes=label["eyes"]) + shown for words in WORDINGS]
 
 
 def known_words(text: str) -> str:
     """The text with the colors' spellings that captions use ('grey' -> 'gray')."""
-    return re.sub(r"[a-z]+", lambda word: SYNONYMS.get(word[0], word[0]), text.lower())
+    text = text.lower().replace("_", " ")
+    return re.sub(r"[a-z]+", lambda word: SYNONYMS.get(word[0], word[0]), text)
 
 
-def pairs() -> list[Label]:
-    """Every hair x eye color, in the order of `pair`."""
-    return [Label(hair, eyes) for hair in COLORS["hair"] for eyes in COLORS["eyes"]]
+def phrases(attributes: Attributes) -> dict[tuple[str, ...], tuple[str, str]]:
+    """Words -> the attribute and class that they name."""
+    found: dict[tuple[str, ...], tuple[str, str]] = {}
+    for name, chosen in ((a.name, c) for a in attributes for c in a.classes):
+        said = known.phrase(attributes, name, chosen)
+        forms = [said, f"{chosen} {name}", f"{name}: {chosen}", f"{name} {chosen}"]
+        if name in PARTS:
+            forms = [said]
+        elif chosen.startswith("no "):
+            forms.append(f"without {chosen[3:]}")
+        for form in forms:
+            found.setdefault(tuple(plain(form).split()), (name, chosen))
+    for a in attributes:
+        for word, target in SYNONYMS.items() if a.name in PARTS else ():
+            if target in a.classes:
+                found.setdefault((word, a.name), (a.name, target))
+    return found
 
 
-def parse_prompt(text: str) -> Label:
-    """Colors of a free prompt: any of the wordings, one part alone, either order.
+def parse_prompt(text: str, attributes: Attributes = DEFAULT) -> Prompt:
+    """Classes in free words: any of the wordings, tags, some attributes alone, in any order.
+
+    `_` is a blank. Words that name nothing are passed over where others do.
 
     Raises:
-      ValueError: names the word that is not understood, or the missing color.
+      ValueError: nothing is understood, with the words and near ones; or an attribute is
+        named twice.
     """
-    words = text.lower()
+    words = plain(text)
     words = re.sub(r"([a-z]+)-(hair|eye)(?:ed|d)\b", r"\1 \2", words)
     words = re.sub(r"\b(hair|eyes) (?:is|are) ([a-z]+)", r"\2 \1", words)
-    kept = [w for w in re.sub(r"[.,;]", " ", words).split() if w not in _FILLERS]
-    kept = ["eyes" if word == "eye" else word for word in kept]
-    if not kept:
-        raise ValueError(f"{text!r} names no color of hair or eyes")
-    known = {*COLORS, *SYNONYMS, *(name for names in COLORS.values() for name in names)}
-    for word in kept:
-        if word not in known:
-            near = difflib.get_close_matches(word, sorted(known), 1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"{word!r} is no known word{hint}")
-    return parse_caption(" ".join(kept))
+    words = re.sub(r"\beye\b", "eyes", words)
+    found, label, lost = phrases(attributes), {}, []
+    for piece in re.split(r"[,;]|\.(?:\s|$)", words):
+        for name, chosen in _scan(piece.split(), found):
+            if not name:
+                nearest, hint = _near(chosen, attributes, found)
+                lost.append(hint)
+                name, chosen = nearest or ("", "")
+            if name and label.setdefault(name, chosen) != chosen:
+                raise ValueError(f"{name} is named twice")
+    if not label:
+        names = " or ".join(a.name for a in attributes[:_LISTED])
+        raise ValueError("; ".join(lost) or f"{text!r} names no class of {names}")
+    return Prompt(text, label, tuple(lost))
 
 
-def read_prompts(lines: list[str], where: str) -> list[Prompt]:
-    """Prompts, one a line; an id before them, as in `1,blue hair blue eyes`, is passed over.
+def _scan(words: list[str], found: dict) -> Iterator[tuple[str, str]]:
+    """The longest phrases in words: (attribute, class); ('', words) of what names nothing."""
+    longest = max(map(len, found))
+    lost: list[str] = []
+    while words:
+        length = next((n for n in range(longest, 0, -1) if tuple(words[:n]) in found), 0)
+        if not length and words[0] not in _FILLERS:
+            lost.append(words[0])
+        if lost and (length or words[0] in (*PARTS, *_FILLERS) or len(words) == 1):
+            yield "", " ".join(lost)
+            lost = []
+        if length:
+            yield found[tuple(words[:length])]
+        words = words[length or 1 :]
+
+
+def _near(lost: str, attributes: Attributes, found: dict) -> tuple[tuple[str, str] | None, str]:
+    """(the class that stands for it, where one does; what is said of words that name nothing)."""
+    word, _, part = lost.rpartition(" ")
+    classes = dict(attributes).get(part, ())
+    instead = _NEAREST.get((part, word))
+    if instead in classes:
+        return (part, instead), f"{lost!r} is drawn as '{instead} {part}'"
+    if part in PARTS and classes and word:
+        near = difflib.get_close_matches(word, classes, 1)
+        said = f"{word!r} is no color of {part}"
+    else:
+        near = difflib.get_close_matches(lost, map(" ".join, found), 2)
+        said = f"{lost!r} is not known"
+    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+    return None, said + hint
+
+
+def text_of(line: str) -> str:
+    """The prompt of a line, without an id as in `1,blue hair blue eyes`; '' of a remark."""
+    key, comma, rest = line.partition(",")
+    text = (rest if comma and key.strip().isdecimal() else line).strip()
+    return "" if text.startswith("#") else text
+
+
+def read_prompts(lines: list[str], where: str, attributes: Attributes = DEFAULT) -> list[Prompt]:
+    """Prompts, one a line, as `text_of` reads it.
 
     Raises:
-      UserError: every faulty line, with the known colors.
+      UserError: every line of which nothing is understood, with the known classes.
     """
     found, faults = [], []
-    for number, line in enumerate(lines, start=1):
-        key, comma, rest = line.partition(",")
-        text = (rest if comma and key.strip().isdecimal() else line).strip()
+    for number, text in enumerate(map(text_of, lines), start=1):
         if not text:
             continue
         try:
-            found.append(Prompt(text, parse_prompt(text)))
+            found.append(parse_prompt(text, attributes))
         except ValueError as error:
             faults.append(f"line {number}: {error}" if len(lines) > 1 else str(error))
     if faults:
-        raise UserError(f"{where}: {'; '.join(faults)}. Known colors are {known_colors()}")
+        raise UserError(f"{where}: {'; '.join(faults)}. Known are {known_classes(attributes)}")
     if not found:
         raise UserError(f"{where} holds no prompts; a line is 'blue hair blue eyes'")
     return found
 
 
-def complete(prompt: Prompt, counts: np.ndarray, seed: int, number: int) -> Prompt:
-    """The prompt with both colors; a missing one is drawn as often as the data has it.
+def known_classes(attributes: Attributes) -> str:
+    """All classes, as messages list them; the first of many."""
+
+    def listed(names: tuple[str, ...]) -> str:
+        more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+        return ", ".join(names[:_LISTED]) + more
+
+    tags = tuple(a.name for a in attributes if a.is_tag)
+    parts = [f"{a.name}: {listed(a.classes)}" for a in attributes if not a.is_tag]
+    return "; ".join([*parts, *([listed(tags)] if tags else [])])
+
+
+def complete(
+    prompt: Prompt,
+    attributes: Attributes,
+    combinations: np.ndarray,
+    counts: np.ndarray,
+    seed: int,
+    number: int,
+) -> Prompt:
+    """The prompt with a class of every attribute; those left open as the data has them.
+
+    They are those of an image among the ones that fit what is named, or, where none fits all
+    of it, among those that fit the most of it.
 
     Args:
-      counts: (132,) images of each pair; among those that fit the named part, or, where
-        none fits, by the other part alone.
+      combinations: (P, A) class indices; counts: (P,) images of each.
       seed, number: the draw is a pure function of them.
     """
-    hair, eyes = prompt.label
-    if hair and eyes:
+    named = np.array(known.row(attributes, prompt.label))
+    if (named >= 0).all():
         return prompt
-    names = COLORS["eyes" if hair else "hair"]
-    grid = counts.reshape(len(COLORS["hair"]), len(COLORS["eyes"]))
-    grid = grid if hair else grid.T
-    row = grid[COLORS["hair" if hair else "eyes"].index(hair or eyes)]
-    weights = row if row.any() else grid.sum(0)
-    draw = np.random.default_rng([seed, number]).choice(len(names), p=weights / weights.sum())
-    label = Label(hair or names[draw], eyes or names[draw])
-    return Prompt(str(label), label)
+    fits = np.where(counts > 0, ((combinations == named) & (named >= 0)).sum(1), -1)
+    weights = np.where(fits == fits.max(), counts, 0).astype(np.float64)
+    draw = np.random.default_rng([seed, number]).choice(len(weights), p=weights / weights.sum())
+    row = np.where(named >= 0, named, combinations[draw])
+    label = known.label_of(attributes, row)
+    return Prompt(known.say(attributes, label), label)
 
 
 def codes(texts: list[str], length: int = LENGTH) -> np.ndarray:

@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 
 from anigan_jax.data import archives, edges, ingest, pack_files, remembered
-from anigan_jax.data import labels as tags
+from anigan_jax.data import attributes as known
+from anigan_jax.data.attributes import DEFAULT, PARTS, Attribute, Attributes
 from anigan_jax.data.ingest import Scan
-from anigan_jax.data.scratch import default_cache as default_cache
 from anigan_jax.data.scratch import temporary
 from anigan_jax.data.sources import Source
 from anigan_jax.errors import UserError
@@ -68,17 +68,28 @@ class Pack(NamedTuple):
             return self.images
         return _array(self.path, self.manifest, what)[start:stop]
 
+    @property
+    def attributes(self) -> Attributes:
+        """What its images are told apart by, where they have labels."""
+        return tuple(Attribute(n, tuple(c)) for n, c in self.manifest["classes"].items())
+
+    @property
+    def labeled(self) -> bool:
+        """Whether its images have labels, of whatever attributes."""
+        return any(column(a.name) in self.examples() for a in self.attributes[:1])
+
     def labels(self, part: str) -> np.ndarray:
-        """(N, 2) int32 class indices of hair and eyes of a part; -1 where unknown.
+        """(N, A) int32 class indices of a part, of hair and eyes for most; -1 where unknown.
 
         Raises:
           UserError: the pack has no such part, or no labels.
         """
         count, columns = len(self.part(part)), self.examples()
-        if "hair" not in columns:
+        names = [column(a.name) for a in self.attributes]
+        if not self.labeled:
             raise UserError(f"the images of {self.shown} have no labels; give --data.tags FILE")
         start, _ = self.manifest["parts"][part]
-        rows = np.array([columns["hair"], columns["eyes"]], np.int32).T
+        rows = np.array([columns[name] for name in names], np.int32).T
         return rows[start : start + count]
 
     @property
@@ -90,8 +101,13 @@ class Pack(NamedTuple):
         return self.manifest["key"].get("source") == "painted_pairs" and len(rows) == 1
 
     def examples(self) -> dict:
-        """Columns over all rows: names, groups, hair and eyes (class index, -1 unknown)."""
+        """Columns over all rows: names, groups, and by `column` class indices, -1 unknown."""
         return json.loads((self.path / "examples.json").read_text())
+
+
+def column(name: str) -> str:
+    """Where an attribute stands among the columns of a pack, apart from 'names' and 'groups'."""
+    return name if name in PARTS else f"label/{name}"
 
 
 def is_pack(path: Path) -> bool:
@@ -175,6 +191,12 @@ def of_domain(pack: Pack, domain: str) -> Pack:
 
 def _as_imported(source: Source, pack: Pack) -> None:
     """Refuses a choice of images that a finished pack cannot follow any more."""
+    attributes = getattr(source, "attributes", ())
+    if attributes and list(attributes) != pack.manifest["key"].get("attributes"):
+        raise UserError(
+            f"the pack {pack.path} was imported with {', '.join(pack.manifest['classes'])}; "
+            f"import again with --attributes {' '.join(map(repr, attributes))}"
+        )
     without = sorted(pack.manifest["key"].get("without", ()))
     if source.without and sorted(source.without) != without:
         raise UserError(
@@ -281,6 +303,10 @@ def _write(source: Source, key: dict, folder: Path, found: Scan, landmarks) -> N
         **_class_columns(found),
     }
     files["examples.json"] = pack_files.as_json(folder / "examples.json", examples)
+    attributes = found.catalogue.attributes
+    classes = {name: list(names) for name, names in attributes or DEFAULT}
+    # The columns hold indices: other classes are other labels.
+    hashed = files if (attributes or DEFAULT) == DEFAULT else {**files, "classes": classes}
     pack_files.as_json(
         folder / "manifest.json",
         {
@@ -289,9 +315,9 @@ def _write(source: Source, key: dict, folder: Path, found: Scan, landmarks) -> N
             "count": len(found.order),
             "size": source.size,
             "parts": parts,
-            "classes": {part: list(names) for part, names in tags.COLORS.items()},
+            "classes": classes,
             "files": files,
-            "sha256": hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest(),
+            "sha256": hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest(),
             "ignored": dict(found.catalogue.ignored),
             "counts": dict(Counter(f.code for f in found.findings)),
             "refused": [list(f) for f in found.findings if f.refused],
@@ -300,14 +326,10 @@ def _write(source: Source, key: dict, folder: Path, found: Scan, landmarks) -> N
 
 
 def _class_columns(found: Scan) -> dict[str, list[int]]:
-    """Class index of hair and eyes for each used row; -1 where unknown; {} without labels."""
-    if not found.catalogue.labeled:
-        return {}
-    labels = [found.items[i].label for i in found.order]
-    return {
-        part: [names.index(c) if (c := getattr(label, part)) else -1 for label in labels]
-        for part, names in tags.COLORS.items()
-    }
+    """Class index of each attribute for each used row; -1 where unknown; {} without labels."""
+    attributes = found.catalogue.attributes
+    rows = [known.row(attributes, found.items[i].label) for i in found.order]
+    return {column(a.name): [each[i] for each in rows] for i, a in enumerate(attributes)}
 
 
 def _array(path: Path, manifest: dict, what: str) -> np.ndarray:

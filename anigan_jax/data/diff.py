@@ -7,7 +7,7 @@ import json
 import os
 from pathlib import Path
 
-from anigan_jax.data.dataset import Pack
+from anigan_jax.data.dataset import Pack, column
 from anigan_jax.errors import printable
 
 BYTES = 16
@@ -18,7 +18,8 @@ LISTED = 8
 def contents(pack: Pack) -> dict[str, str]:
     """'part/name' of every image -> a digest of its pixels and labels (JSON)."""
     columns, found = pack.examples(), {}
-    labels = list(zip(*(columns[c] for c in ("hair", "eyes") if c in columns), strict=True))
+    names = [column(a.name) for a in pack.attributes]
+    labels = list(zip(*(columns[c] for c in names if c in columns), strict=True))
     for part, (start, stop) in pack.manifest["parts"].items():
         for row, pixels in zip(range(start, stop), pack.part(part), strict=True):
             digest = hashlib.blake2b(pixels, digest_size=BYTES)

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from anigan_jax.data import archives, labels, parquet, tables
+from anigan_jax.data.attributes import Attributes, Label
 from anigan_jax.data.decode import SUFFIXES, Finding, kind_of
 from anigan_jax.data.tables import Options, Part
 from anigan_jax.errors import UserError
@@ -58,6 +59,7 @@ FOREIGN = (
     ".rar",
     ".7z",
 )
+UNKNOWN: Label = {}
 DOMAINS = {
     "traina": ("A", False),
     "trainb": ("B", False),
@@ -91,7 +93,7 @@ class Item(NamedTuple):
     """'' or, for unpaired data, 'A' or 'B'."""
     held: bool | None = None
     """The source's own split; None: the duplicate group decides."""
-    label: labels.Label = labels.Label()
+    label: Label = UNKNOWN
     box: tuple[float, float, float, float] | None = None
 
 
@@ -99,13 +101,14 @@ class Catalogue(NamedTuple):
     """Items in bytes order of their names; `stores` are paths to read them from.
 
     Attributes:
+      attributes: what the labels of the items are of; () where they have none.
       ignored: what is there and was not read, counted by ending.
     """
 
     items: list[Item]
     findings: list[Finding]
     stores: list
-    labeled: bool = False
+    attributes: Attributes = ()
     ignored: Mapping[str, int] = MappingProxyType({})
 
 
@@ -124,6 +127,8 @@ def survey(root: Path, options: Options, domain: str = "") -> Catalogue:
     if not names and not findings:
         raise UserError(_no_images(root, parts))
     told = tables.find(root, parts, beside, options)
+    if told is None and set(options.attributes) - {labels.CLASS}:
+        raise UserError(f"{root} has no labels; data.attributes can be 'class', of its folders")
     boxes = tables.read_boxes(root, parts, beside, options.boxes)
     domains, held = _folders(names)
     items, aside = [], 0
@@ -137,7 +142,7 @@ def survey(root: Path, options: Options, domain: str = "") -> Catalogue:
                 aside += 1
                 continue
             items.append(Item(f"{domain}/{name}" if domain else name, member, number, side, split))
-    items, labeled = tables.attach(items, told, options, findings)
+    items, attributes = tables.attach(items, told, options, findings)
     items = tables.with_boxes(items, boxes, findings)
     read = {*(told.read if told else ()), *(tables.BOX_FILES if boxes is not None else ())}
     ignored = Counter(
@@ -147,7 +152,7 @@ def survey(root: Path, options: Options, domain: str = "") -> Catalogue:
         if not {part.prefix + name, name.split("/")[-1]} & read
     )
     ignored += Counter({"images outside trainA and trainB": aside})
-    return Catalogue(items, findings, [part.store for part in parts], labeled, ignored)
+    return Catalogue(items, findings, [part.store for part in parts], attributes, ignored)
 
 
 def _open(root: Path, options: Options) -> tuple[list[Part], list[Finding], Path | None]:

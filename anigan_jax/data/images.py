@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import glob
 from collections import Counter
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from anigan_jax.data import archives, decode, discover, labels, remembered, tables
+from anigan_jax.data import archives, attributes, decode, discover, labels, remembered, tables
 from anigan_jax.data.decode import Crop, Decoded, Finding
 from anigan_jax.data.discover import Catalogue, Item
 from anigan_jax.data.sources import Source, _known, _left_in, left_out
@@ -48,12 +49,16 @@ class Images(Source):
     beside the images; none: no labels are read."""
     tag_rule: labels.Rule = "max-count"
     """Which color counts where a raw tag list has several."""
+    attributes: tuple[str, ...] = field(default=(), metadata={"later": True})
+    """What images are told apart by; (): the colors of the label file, or its columns. Or names
+    of these, of tags (there or not), 'tags' (each of at least 1 % of the images; 'tags:0.05' of
+    5 %), 'class' (the folder that an image lies in)."""
     boxes: str = _place()
     """File of face boxes; '': boxes.csv where there is one."""
     unlabeled: Literal["keep", "drop"] = "keep"
-    """What becomes of images without both colors, where there are labels."""
+    """What becomes of images whose label leaves an attribute open, where there are labels."""
     without: tuple[str, ...] = ()
-    """Pairs of colors left out ('blue hair red eyes'), for zero-shot tests."""
+    """Combinations left out ('blue hair red eyes'), for zero-shot tests."""
     test: float = 0.1
     """Share held out, whole groups of duplicates at a time, where the source has no split."""
     policy: Literal["error", "skip"] = "error"
@@ -95,7 +100,9 @@ class Images(Source):
 
     def catalogue(self) -> Catalogue:
         self.check()
-        options = discover.Options(self.tags, self.tag_rule, self.boxes, self.follow_links)
+        options = discover.Options(
+            self.tags, self.tag_rule, self.boxes, self.follow_links, self.attributes
+        )
         joined, other = self._places()
         names = _distinct(joined) if len(joined) > 1 else [""]
         sources = [
@@ -108,11 +115,13 @@ class Images(Source):
         counts = discover.domain_counts(found.items)
         if counts["A"] != counts["B"]:
             found.findings.append(Finding("", "domains", f"A {counts['A']}, B {counts['B']}"))
-        if self.unlabeled == "drop" and found.labeled:
-            kept = [i for i in found.items if i.label.hair and i.label.eyes]
+        if self.unlabeled == "drop" and found.attributes:
+            names = {a.name for a in found.attributes}
+            kept = [i for i in found.items if names <= i.label.keys()]
             if not kept:
-                raise UserError("no image has both colors; nothing is left with unlabeled=drop")
-            found = left_out(found, kept, "without both colors")
+                listed = ", ".join(a.name for a in found.attributes)
+                raise UserError(f"no image has all of {listed}; unlabeled=drop leaves nothing")
+            found = left_out(found, kept, "without a class of every attribute")
         return _left_in(found, self.without)
 
     def payloads(self, catalogue: Catalogue) -> Iterator[tuple[int, Any]]:
@@ -177,14 +186,15 @@ def _joined(found: list[Catalogue]) -> Catalogue:
         raise UserError("some of the joined sources have two domains and some one")
     findings = [finding for one in found for finding in one.findings]
     ignored = sum((Counter(one.ignored) for one in found), Counter())
-    return Catalogue(items, findings, stores, any(one.labeled for one in found), ignored)
+    told = functools.reduce(attributes.merged, (one.attributes for one in found))
+    return Catalogue(items, findings, stores, told, ignored)
 
 
 def _survey(path: str, options: discover.Options, domain: str = "") -> Catalogue:
     if path.startswith("tfds:"):
         from anigan_jax.data import tfds_source
 
-        return tfds_source.survey(path.removeprefix("tfds:"), domain)
+        return tfds_source.survey(path.removeprefix("tfds:"), domain, options.attributes)
     return discover.survey(Path(path), options, domain)
 
 

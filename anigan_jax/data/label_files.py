@@ -7,13 +7,14 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from anigan_jax.data.attributes import EYES, HAIR
 from anigan_jax.data.decode import SUFFIXES
-from anigan_jax.data.labels import EYES, HAIR, Tag, parse_raw
+from anigan_jax.data.labels import CLASS, Tag, parse_raw, plain
 from anigan_jax.errors import UserError
 
 # Columns by their header, the likeliest first.
@@ -36,7 +37,7 @@ class Row(NamedTuple):
     Attributes:
       text: a caption, or tags as they were written; '' where there is none.
       tags: words of a layout that separates them; count 0 where it gives none.
-      classes: attribute -> class, 'hair' -> 'blue'.
+      classes: column -> what it holds, 'hair' -> 'blue', 'smiling' -> '-1'.
     """
 
     text: str = ""
@@ -106,8 +107,6 @@ def of_fields(fields: Mapping[str, Any]) -> tuple[str, Row]:
         tags += split_tags(rest.pop(column))
     cells = {n: _cell(v) for n, v in rest.items()}
     cells = {n: v for n, v in cells.items() if v and len(v) <= LONGEST}
-    if not texts and not tags and len(cells) == 1 and re.search(r"\S[ ,_]+\S", *cells.values()):
-        texts, cells = [*cells.values()], {}
     return key, Row(next(filter(None, texts), ""), tuple(tags), cells)
 
 
@@ -123,8 +122,8 @@ def split_tags(value: Any) -> list[Tag]:
     """Tags of a list, of 'blue hair, smile' or of 'blue_hair smile'; `_` is a blank."""
     if isinstance(value, str):
         value = value.split("," if "," in value else None)
-    words = (" ".join(_cell(word).replace("_", " ").lower().split()) for word in value or ())
-    return [Tag(word, 0) for word in words if word]
+    words = (plain(_cell(word)) for word in value or ())
+    return [Tag(word) for word in words if word]
 
 
 def _jsonl(text: str) -> Labels | None:
@@ -173,7 +172,7 @@ def _json(text: str) -> Labels | None:
 
 
 def _class(value: Any) -> Row:
-    return Row(classes={"class": str(value)})
+    return Row(classes={CLASS: str(value)})
 
 
 def _stylegan(pairs: list) -> Labels:
@@ -202,13 +201,8 @@ def _celeba(text: str) -> Labels | None:
         if len(cells) != len(names) or not set(cells) <= {"1", "-1", "0"}:
             found.faults.append((key, "bad row", f"not {len(names)} columns of 1 and -1"))
             continue
-        found.rows.append((key, Row(tags=tuple(_present(names, cells)))))
+        found.rows.append((key, Row(classes=dict(zip(names, cells, strict=True)))))
     return found
-
-
-def _present(names: Iterable[str], cells: Iterable[str]) -> list[Tag]:
-    return [tag for name, cell in zip(names, cells, strict=True) if cell == "1"
-            for tag in split_tags([name])]  # fmt: skip
 
 
 def _one_hot(text: str) -> Labels | None:
@@ -222,14 +216,14 @@ def _one_hot(text: str) -> Labels | None:
         if len(cells) != 23 or not set(cells) <= {"0", "1"}:
             found.faults.append((key, "bad row", "not 23 columns of 0 and 1"))
             continue
-        classes = {}
+        # A row of zeros is a row: of an image with no color that is known.
+        classes = {"hair": "", "eyes": ""}
         for part, names, bits in (("eyes", EYES, cells[:11]), ("hair", HAIR, cells[11:])):
             on = [name for name, bit in zip(names, bits, strict=True) if bit == "1"]
             if len(on) > 1:
                 found.faults.append((key, "conflict", f"{part}: {', '.join(on)}"))
             classes |= {part: on[0]} if len(on) == 1 else {}
-        # A row of zeros is a row: of an image with no color that is known.
-        found.rows.append((key, Row(classes=classes or {"hair": "", "eyes": ""})))
+        found.rows.append((key, Row(classes=classes)))
     return found
 
 
@@ -322,25 +316,13 @@ def _with_header(cells: list[list[str]]) -> Labels:
     if not set(lower) & {*NAMES, *INDEX} and not any(map(_names, lower)):
         # A key column of any name stands first.
         lower[0] = NAMES[0]
-    flags = [
-        i
-        for i, name in enumerate(lower)
-        if name not in NAMES + INDEX
-        and {row[i] for row in body if i < len(row)} <= {"0", "1", "-1"}
-    ]
-    # Several columns of 0 and 1 are tags that are there or not; one alone is a class.
-    flags = flags if len(flags) > 1 else []
     found = Labels("CSV with a header", [], [])
     for row in body:
         if len(row) > len(head):
             # Commas of a text that was not quoted.
             row = [*row[: len(head) - 1], ", ".join(row[len(head) - 1 :])]
         row = row + [""] * (len(head) - len(row))
-        key, made = of_fields({lower[i]: c for i, c in enumerate(row) if i not in flags})
-        present = _present([lower[i] for i in flags], [row[i] for i in flags])
-        made = made._replace(tags=(*made.tags, *present))
-        # Of a row of zeros, too, something is known.
-        found.rows.append((key, made if made or not flags else _class("none")))
+        found.rows.append(of_fields(dict(zip(lower, row, strict=True))))
     return found
 
 

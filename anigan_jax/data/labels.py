@@ -1,81 +1,98 @@
-"""Hair and eye colors from tag files, and prompts; pure functions of text."""
+"""What rows of label files mean: attributes, their classes, and the label of each image.
+
+Colors of hair and eyes, columns of a table, and tags, which an image has or has not.
+"""
 
 from __future__ import annotations
 
 import difflib
 import re
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from anigan_jax.data.attributes import DEFAULT, EYES, HAIR, PARTS, Attribute, Attributes, Label, tag
+from anigan_jax.errors import UserError
 
 if TYPE_CHECKING:
     from anigan_jax.data.label_files import Row
 
-# The one-hot columns of the NTU label file, hair and eyes; painted faces use them too.
-HAIR = (
-    "orange",
-    "white",
-    "aqua",
-    "gray",
-    "green",
-    "red",
-    "purple",
-    "pink",
-    "blue",
-    "black",
-    "brown",
-    "blonde",
+# Colors are classes however rare; other words only where they are no slip.
+COLORS = dict.fromkeys((*HAIR, *EYES))
+RARER = frozenset(
+    [
+        *("amber", "crimson", "cyan", "gold", "golden", "gradient", "hazel", "lavender"),
+        *("magenta", "maroon", "multicolored", "scarlet", "teal", "turquoise", "violet"),
+    ]
 )
-EYES = (
-    "gray",
-    "black",
-    "orange",
-    "pink",
-    "yellow",
-    "aqua",
-    "purple",
-    "green",
-    "brown",
-    "red",
-    "blue",
-)
-COLORS = {"hair": HAIR, "eyes": EYES}
+# "Tags that have no color meanings such as long, short" (SJTU).
+SHAPES = frozenset(["long", "short", "medium", "big", "open", "closed", "messy", "curly", "wavy"])
+# Before a color, another color of its own: 'light blue hair' is a tag like any other.
+SHADES = ("light", "dark", "pale", "deep", "bright")
 # Spellings of other sites.
 SYNONYMS = {"grey": "gray", "blond": "blonde", "silver": "gray"}
-# Before a color, another color of its own: 'light blue' is a tag that has no class here.
-SHADES = ("light", "dark", "pale", "deep", "bright")
+FEWEST = 3
+"""Images that make a class of a word, or one in 1,000 of many."""
+SHARE = 0.01
+"""Of the images, above which 'tags' takes a tag."""
+CLASS, TAGS = "class", "tags"
+# Columns of classes that may be numbers, however many.
+CLASSES = (CLASS, "label", "category", "target")
+MEASURE = 20
+"""Numbers that a column has at most, unless it measures something."""
+NO, YES = ("0", "-1", "0.0", "-1.0", "false", "no"), ("1", "1.0", "true", "yes")
 
 Rule = Literal["max-count", "unique", "last"]
+Kind = Literal["class", "flag", "text", "measure"]
 
 
 class Tag(NamedTuple):
     """A tag and how many posts of its site carry it."""
 
     text: str
-    count: int
+    count: int = 0
 
 
-class Label(NamedTuple):
-    """Colors of one image; None where unknown."""
+class Said(NamedTuple):
+    """What a row says of an image: attribute -> candidates for its class, and all other tags."""
 
-    hair: str | None = None
-    eyes: str | None = None
-
-    def __str__(self) -> str:
-        parts = [f"{c} {p}" for p, c in (("hair", self.hair), ("eyes", self.eyes)) if c]
-        return " ".join(parts)
+    given: dict[str, list[Tag]]
+    tags: tuple[str, ...] = ()
 
 
-def known_colors() -> str:
-    """All colors, as messages list them."""
-    return "; ".join(f"{part}: {', '.join(names)}" for part, names in COLORS.items())
+class Table(NamedTuple):
+    """Labels by image id.
+
+    Attributes:
+      conflicts: (id, detail) of rows that contradict themselves or each other.
+      passed_over: words that name no class, quoted, and how often.
+    """
+
+    attributes: Attributes
+    labels: dict[str, Label]
+    conflicts: list[tuple[str, str]]
+    passed_over: Counter[str]
+
+
+def plain(text: str) -> str:
+    """A tag as it is compared: lower case, `_` is a blank, blanks are single."""
+    # Millions of rows share few tags.
+    return sys.intern(" ".join(text.lower().replace("_", " ").split()))
 
 
 def color(text: str, part: str) -> str | None:
     """'aqua hair' -> 'aqua' for part 'hair'; None for 'long hair' or 'bicolored eyes'."""
-    words = text.lower().replace("_", " ").split()
+    words = plain(text).split()
     if len(words) != 2 or words[1] != part:
         return None
     name = SYNONYMS.get(words[0], words[0])
-    return name if name in COLORS[part] else None
+    return name if name in COLORS or name in RARER else None
+
+
+def names_color(text: str) -> bool:
+    """Whether a text names a color of hair or eyes."""
+    return any(color(piece, part) for piece in _pieces(text) for part in PARTS)
 
 
 def parse_raw(cell: str) -> list[Tag]:
@@ -93,114 +110,260 @@ def parse_raw(cell: str) -> list[Tag]:
         text, colon, count = piece.rpartition(":")
         if not colon or not count.strip().isdecimal():
             raise ValueError(f"{piece.strip()!r} is not tag:count")
-        tags.append(Tag(" ".join(text.replace("_", " ").split()).lower(), int(count)))
+        tags.append(Tag(plain(text), int(count)))
     return tags
 
 
-def choose(tags: list[Tag], rule: Rule = "max-count") -> Label:
-    """Hair and eye color of a raw tag list.
+def choose(candidates: list[Tag], rule: Rule = "max-count") -> str | None:
+    """The class of an image among several; None where there is none.
 
     Args:
-      rule: where a part has several colors, 'max-count' takes the one whose tag is
-        the most used on the site (SJTU), the first of equals; 'last' the last one;
-        'unique' none of them.
+      rule: 'max-count' takes the one whose tag is the most used on the site (SJTU), the
+        first of equals; 'last' the last one; 'unique' none of several.
     """
-    chosen = {}
-    for part in COLORS:
-        found = [(tag.count, name) for tag in tags if (name := color(tag.text, part))]
-        names = [name for _, name in found]
-        if not found or (rule == "unique" and len(set(names)) > 1):
-            chosen[part] = None
-        elif rule == "max-count":
-            chosen[part] = max(found, key=lambda pair: pair[0])[1]
-        else:
-            chosen[part] = names[-1]
-    return Label(**chosen)
+    if not candidates or (rule == "unique" and len({t.text for t in candidates}) > 1):
+        return None
+    if rule == "max-count":
+        return max(candidates, key=lambda t: t.count).text
+    return candidates[-1].text
 
 
-def conflicts(tags: list[Tag]) -> bool:
-    """Whether a part has several colors."""
-    return any(len({c for tag in tags if (c := color(tag.text, part))}) > 1 for part in COLORS)
+def table(
+    rows: list[tuple[str, Row]], where: str, rule: Rule = "max-count", wanted: tuple[str, ...] = ()
+) -> Table:
+    """The attributes and labels of rows of any layout.
 
-
-def parse_caption(text: str) -> Label:
-    """'aqua hair blue eyes', either order, either part alone.
+    Args:
+      rows: (image id, row); of several with one id the first counts.
+      where: the file's name, for messages.
+      wanted: names of the attributes, in order, as `select` takes them; (): those found.
 
     Raises:
-      ValueError: names the words that are no color of hair or eyes.
+      UserError: the rows have not what is wanted.
     """
-    words, chosen = text.lower().replace(",", " ").split(), {}
-    if not words or len(words) % 2:
-        raise ValueError(f"{text!r} is not 'COLOR hair COLOR eyes'")
-    for name, part in zip(words[::2], words[1::2], strict=True):
-        if part not in COLORS:
-            raise ValueError(f"{part!r} is neither 'hair' nor 'eyes'")
-        known = color(f"{name} {part}", part)
-        if known is None:
-            near = difflib.get_close_matches(name, COLORS[part], 1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"{name!r} is no color of {part}{hint}")
-        if part in chosen:
-            raise ValueError(f"{part} is named twice")
-        chosen[part] = known
-    return Label(**chosen)
+    kinds = _kinds(rows, wanted)
+    said = [(key, read(row, kinds)) for key, row in rows]
+    found = _found([each for _, each in said])
+    attributes = select([each for _, each in said], found, wanted, where)
+    made = Table(attributes, {}, [], Counter())
+    known = {a.name: dict.fromkeys(a.classes) for a in attributes if a.name in found}
+    tags = dict.fromkeys(a.name for a in attributes if a.name not in found)
+    for key, each in said:
+        _add(made, key, each, known, tags, rule)
+    return made
 
 
-class Reading(NamedTuple):
-    """What a row of a label file says of hair and eyes.
+def _add(made: Table, key: str, said: Said, known: dict[str, dict], tags: dict, rule: Rule) -> None:
+    """The label of a row, by the classes that are known, and what it says beside them."""
+    chosen = {name: name if name in said.tags else f"no {name}" for name in tags}
+    made.passed_over.update(repr(word) for word in said.tags if word not in tags)
+    for name, candidates in said.given.items():
+        if name not in known:
+            continue
+        fit = [t for t in candidates if t.text in known[name]]
+        if len({t.text for t in fit}) > 1:
+            made.conflicts.append((key, f"several of {name}; rule {rule}"))
+        slips = (t.text for t in candidates if t.text not in known[name])
+        made.passed_over.update(_no_class(slip, name, known[name]) for slip in slips)
+        if found := choose(fit, rule):
+            chosen[name] = found
+    if made.labels.setdefault(key, chosen) != chosen:
+        made.conflicts.append((key, "several rows; the first is used"))
 
-    Attributes:
-      label: its colors.
-      conflict: whether a part has several.
-      unknown: its words that name no color.
+
+def _no_class(word: str, name: str, classes: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, list(classes), 1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    return (repr(f"{word} {name}") if name in PARTS else f"{name} {word!r}") + hint
+
+
+# --- rows as attributes and tags
+
+
+def read(row: Row, kinds: Mapping[str, Kind] | None = None) -> Said:
+    """What a row says; `kinds` are those of its columns, classes where not known."""
+    given: dict[str, list[Tag]] = {}
+    tags: list[str] = []
+    spoken = [*row.tags, *map(Tag, _pieces(row.text))]
+    for column, value in row.classes.items():
+        name, word, kind = plain(column), plain(value), (kinds or {}).get(column, "class")
+        if part := _part(name):
+            words = (w.strip().removesuffix(f" {part}") for w in word.split(",") if w.strip())
+            given.setdefault(part, []).extend(Tag(SYNONYMS.get(w, w)) for w in words)
+        elif kind == "text":
+            spoken += map(Tag, _pieces(value))
+        elif kind == "flag" and names_color(name):
+            spoken += [Tag(name)] if word in YES else []
+        elif kind == "flag" and word:
+            given[name] = [Tag(name if word in YES else f"no {name}")]
+        elif kind == "class" and word:
+            given[name] = [Tag(word.removesuffix(f" {name}"))]
+    free = _only_parts(row.text)
+    for text, count in spoken:
+        part = next((p for p in PARTS if color(text, p) or (free and _of_part(text, p))), None)
+        if part:
+            word = text.split()[0]
+            given.setdefault(part, []).append(Tag(SYNONYMS.get(word, word), count))
+        elif text:
+            tags.append(text)
+    return Said(given, tuple(tags))
+
+
+def _part(column: str) -> str | None:
+    """'hair' or 'eyes' of a column 'hair', 'Eye color' or 'eyes'."""
+    found = re.fullmatch(r"(hair|eyes?)( colou?rs?)?", column)
+    return {"eye": "eyes"}.get(found[1], found[1]) if found else None
+
+
+def _of_part(text: str, part: str) -> bool:
+    """Whether it is two words, the second the part, and the first may be a color of it."""
+    first, _, last = text.partition(" ")
+    return last == part and first not in SHAPES
+
+
+def _only_parts(text: str) -> bool:
+    """Whether a text is words of hair and eyes alone, 'ombre hair blue eyes': captions of colors.
+
+    Among other tags, a word before hair is as often no color: 'floating hair'.
     """
-
-    label: Label
-    conflict: bool
-    unknown: list[str]
-
-
-def of_row(row: Row, rule: Rule = "max-count") -> Reading:
-    """The colors of a row of any layout; what names none is passed over and returned."""
-    tags, unknown = [], []
-    for name, value in row.classes.items():
-        part = {"eye": "eyes"}.get(word := re.split("[ _]", name)[0], word)
-        text = f"{value} {part}" if part in COLORS else value
-        tags += [Tag(piece, 0) for piece in _pieces(text)] if value else []
-    spoken = [*row.tags, *(Tag(piece, 0) for piece in _pieces(row.text))]
-    tags += spoken
-    # A class of something else is no unknown word, unless it is all there is.
-    for tag in spoken or tags:
-        if not any(color(tag.text, part) for part in COLORS):
-            unknown.append(tag.text)
-    return Reading(choose(tags, rule), conflicts(tags), unknown)
+    words = text.lower().split()
+    return bool(words) and len(words) % 2 == 0 and set(words[1::2]) <= {*PARTS}
 
 
 def _pieces(text: str) -> list[str]:
     """Tags of 'blue_hair smile' or 'blue hair, smile'; colors and the rest of a sentence."""
     text = text.lower()
-    if "_" not in text and "," not in text:
+    divided = re.search("[,;]", text)
+    if not divided and "_" not in text:
         return _phrase(text)
-    pieces = text.split("," if "," in text else None)
-    return [tag for piece in pieces for tag in _tag(" ".join(piece.replace("_", " ").split()))]
+    pieces = re.split("[,;]", text) if divided else text.split()
+    return [found for piece in pieces for found in _tag(plain(piece))]
 
 
 def _tag(text: str) -> list[str]:
     """'long blue hair' -> 'long', 'blue hair'; 'light blue hair' and 'hair bow' stay whole."""
     words = text.split()
-    if len(words) > 4:
+    if len(words) > 4 or _only_parts(text):
         return _phrase(text)
-    if len(words) < 3 or words[-1] not in COLORS or words[-3] in SHADES:
+    last = " ".join(words[-2:])
+    if len(words) < 3 or words[-3] in SHADES or not any(color(last, part) for part in PARTS):
         return [text] if text else []
-    return [*words[:-2], " ".join(words[-2:])]
+    return [*words[:-2], last]
 
 
 def _phrase(text: str) -> list[str]:
-    """'blue hair red eyes smile' -> 'blue hair', 'red eyes', 'smile'."""
+    """'blue hair red eyes smile' -> 'blue hair', 'red eyes', 'smile'; 'red nose' stays whole."""
+    words = re.findall(r"[^\s.,;:!?()\"]+", text)
+    if not {*PARTS} & {*words}:
+        return [plain(text)] if words else []
     found: list[str] = []
-    for word in re.findall(r"[^\s.,;:!?()\"]+", text):
-        if word in COLORS and found and " " not in found[-1] and found[-1] not in COLORS:
+    for word in words:
+        if word in PARTS and found and " " not in found[-1] and found[-1] not in PARTS:
             found[-1] += f" {word}"
         else:
             found.append(word)
+    return [sys.intern(each) for each in found]
+
+
+def _kinds(rows: list[tuple[str, Row]], wanted: tuple[str, ...]) -> dict[str, Kind]:
+    """How each column is read; one that measures something is not, unless it is wanted."""
+    values: dict[str, set[str]] = defaultdict(set)
+    for _, row in rows:
+        for name, value in row.classes.items():
+            values[name].add(plain(value))
+    found: dict[str, Kind] = {}
+    for name, words in values.items():
+        asked, classes = plain(name) in wanted, name in CLASSES
+        if words <= {*NO, *YES, ""} and not classes:
+            found[name] = "flag"
+        elif 2 * sum(names_color(w) or "," in w for w in words) >= len(words) and not asked:
+            found[name] = "text"
+        elif len(words) > MEASURE and all(map(_is_number, words)) and not asked | classes:
+            found[name] = "measure"
+        else:
+            found[name] = "class"
     return found
+
+
+def _is_number(word: str) -> bool:
+    return not word or bool(re.fullmatch(r"[-+]?\d+(\.\d*)?(e[-+]?\d+)?", word))
+
+
+# --- the attributes of a set
+
+
+def _found(rows: list[Said]) -> dict[str, tuple[str, ...]]:
+    """Attribute -> its classes, of what the rows say; hair and eyes first.
+
+    Hair and eyes that have no color beyond the NTU file's have its classes, so that sets
+    compare; with others, those that occur.
+    """
+    counts: dict[str, Counter] = {part: Counter() for part in PARTS}
+    named = set()
+    for each in rows:
+        for name, candidates in each.given.items():
+            named.add(name)
+            counts.setdefault(name, Counter()).update({t.text for t in candidates})
+    fewest, found = _fewest(len(rows)), {}
+    for name, count in counts.items():
+        usual = dict(DEFAULT).get(name, ())
+        kept = {c for c, n in count.items()
+                if n >= fewest or name in CLASSES or (usual and c in COLORS)}  # fmt: skip
+        # A one-hot row names both, whatever it has.
+        if name in named and kept <= set(usual) and (kept or not count):
+            found[name] = usual
+        elif kept == set(tag(name).classes):
+            found[name] = tag(name).classes
+        elif len(kept) > 1:
+            found[name] = (*(c for c in usual if c in kept), *sorted(kept - set(usual)))
+    return found
+
+
+def _fewest(rows: int) -> int:
+    return max(FEWEST, rows // 1000)
+
+
+def select(
+    rows: list[Said], found: dict[str, tuple[str, ...]], wanted: tuple[str, ...], where: str
+) -> Attributes:
+    """The attributes of a table.
+
+    Args:
+      found: attribute -> classes.
+      wanted: names of `found`, of tags, 'tags' or 'tags:SHARE' for each tag of so many of the
+        images ('class' may be of folders and is passed over where it is not found); (): all
+        of `found`.
+
+    Raises:
+      UserError: there is no such attribute or tag.
+    """
+    if not wanted:
+        return tuple(Attribute(name, classes) for name, classes in found.items())
+    counts = Counter(t for each in rows for t in set(each.tags))
+    chosen: dict[str, Attribute] = {}
+    for name in map(plain, wanted):
+        kind, _, share = name.partition(":")
+        if name in found:
+            chosen[name] = Attribute(name, found[name])
+        elif kind == TAGS:
+            least = max(_fewest(len(rows)), _share(share) * len(rows))
+            names = sorted(t for t, n in counts.items() if least <= n < len(rows))
+            chosen |= {t: tag(t) for t in names if t.split()[-1] not in PARTS and t not in found}
+        elif counts[name]:
+            chosen[name] = tag(name)
+        elif name != CLASS:
+            near = difflib.get_close_matches(name, [*found, *counts], 3)
+            hint = f"; near are {', '.join(map(repr, near))}" if near else ""
+            have = ", ".join(found) or "none"
+            raise UserError(f"{where} has no attribute or tag {name!r} (it has {have}){hint}")
+    return tuple(chosen.values())
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text or SHARE)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share < 1:
+        raise UserError(f"data.attributes 'tags:{text}': a share is at least 0 and below 1")
+    return share

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from anigan_jax.data import labels
+from anigan_jax.data import captions
 from anigan_jax.data.decode import Decoded
 from anigan_jax.data.discover import Catalogue, Item
 from anigan_jax.errors import UserError
@@ -45,7 +45,7 @@ class Source:
         raise NotImplementedError
 
 
-LATER = ("without", "also")
+LATER = ("without", "also", "attributes")
 
 
 def _known(key: dict) -> dict:
@@ -58,18 +58,21 @@ def _known(key: dict) -> dict:
 
 
 def _left_in(found: Catalogue, without: tuple[str, ...]) -> Catalogue:
-    """The catalogue without some pairs of colors."""
+    """The catalogue without the images that have all classes of one of some texts."""
     if not without:
         return found
-    pairs = set()
+    combined = []
     for text in without:
         try:
-            pairs.add(labels.parse_caption(text))
-            if None in labels.parse_caption(text):
+            asked = captions.parse_prompt(text, found.attributes)
+            if asked.passed_over:
+                raise ValueError("; ".join(asked.passed_over))
+            if len(asked.label) < 2:
                 raise ValueError(f"{text!r} names one part; a pair is 'blue hair red eyes'")
         except ValueError as error:
             raise UserError(f"data.without: {error}") from None
-    kept = [item for item in found.items if item.label not in pairs]
+        combined.append(asked.label.items())
+    kept = [i for i in found.items if not any(each <= i.label.items() for each in combined)]
     if not kept:
         raise UserError("no image is left by data.without")
     return left_out(found, kept, "left out by data.without")

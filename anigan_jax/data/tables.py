@@ -7,13 +7,15 @@ import io
 import json
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from anigan_jax.data import archives, label_files, labels
+from anigan_jax.data.attributes import Attribute, Attributes
 from anigan_jax.data.decode import SUFFIXES, Finding
 from anigan_jax.data.label_files import Row
+from anigan_jax.data.labels import CLASS
 from anigan_jax.errors import UserError
 
 # Groups of label files by name; the first group of which there is one is read.
@@ -59,6 +61,7 @@ class Options(NamedTuple):
     tag_rule: labels.Rule = "max-count"
     boxes: str = ""
     follow_links: str = ""
+    attributes: tuple[str, ...] = ()
 
 
 class Told(NamedTuple):
@@ -188,21 +191,20 @@ def _of_sidecar(ending: str, text: str) -> Row:
         except (ValueError, RecursionError):
             return Row()
         return label_files.of_fields(record)[1] if isinstance(record, dict) else Row()
-    return Row(classes={"class": text.strip()}) if ending == ".cls" else label_files.of_text(text)
+    return Row(classes={CLASS: text.strip()}) if ending == ".cls" else label_files.of_text(text)
 
 
 def _folders(parts: list[Part]) -> Told | None:
-    """Folders as classes, where every image lies in one and their names are no mere numbers."""
-    rows = []
-    for part in parts:
-        for name in part.images:
-            folders = [f for f in name.split("/")[:-1] if f.lower() not in SPLITS]
-            if not folders:
-                return None
-            rows.append((part.prefix + name, Row(classes={"class": folders[-1]})))
-    names = {row.classes["class"] for _, row in rows}
-    shards = all(name.isdecimal() and len(name) > 3 for name in names)
-    return None if len(names) < 2 or shards else Told("", rows, set(), [], True)
+    """What the names of folders say of colors, 'blue_hair', where they say any."""
+    names = [part.prefix + name for part in parts for name in part.images]
+    rows = [(name, Row(folder)) for name in names if (folder := _folder(name))]
+    colored = any(map(labels.names_color, {row.text for _, row in rows}))
+    return Told("", rows, set(), [], True) if colored else None
+
+
+def _folder(name: str) -> str:
+    """The folder that an image lies in, beside those of a split; '' where there is none."""
+    return next((f for f in reversed(name.split("/")[:-1]) if f.lower() not in SPLITS), "")
 
 
 def forms(name: str) -> Iterator[str]:
@@ -243,33 +245,40 @@ def match(names: list[str], keys: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def attach(items: list, told: Told | None, options: Options, findings: list[Finding]):
-    """(items with their labels, whether there are any); what does not fit goes to `findings`.
+def attach(
+    items: list, told: Told | None, options: Options, findings: list[Finding]
+) -> tuple[list, Attributes]:
+    """(items with their labels, the attributes); what does not fit goes to `findings`.
 
     Raises:
       OtherLabels: under a tenth of the images find a row.
+      UserError: there is no attribute that is asked for.
     """
-    if told is None or not items:
-        return items, False
-    findings += told.faults
-    rows: dict[str, Row] = {}
-    readings: dict[str, labels.Reading] = {}
-    for key, row in told.rows:
-        reading = labels.of_row(row, options.tag_rule)
-        if key not in rows:
-            rows[key], readings[key] = row, reading
-            if reading.conflict:
-                where = f"{Path(told.where).name}: {key}"
-                detail = f"several colors; rule {options.tag_rule}"
-                findings.append(Finding(where, "conflict", detail))
-        elif readings[key].label != reading.label:
-            where = f"{Path(told.where).name}: {key}"
-            findings.append(Finding(where, "conflict", "several rows; the first is used"))
-    names = [_whole(item) for item in items]
-    fits = {name: name for name in names if name in rows} if told.certain else match(names, rows)
-    if len(fits) < FEWEST * len(items) and told.where:
-        raise OtherLabels(_of_others(told, names, fits))
-    return _labeled(items, told, fits, readings, findings)
+    attributes: Attributes = ()
+    if told is not None and items:
+        findings += told.faults
+        names, keys = [_whole(item) for item in items], dict.fromkeys(key for key, _ in told.rows)
+        fits = {n: n for n in names if n in keys} if told.certain else match(names, keys)
+        if len(fits) < FEWEST * len(items) and told.where:
+            raise OtherLabels(_of_others(told, names, fits))
+        items, attributes = _labeled(items, told, fits, options, findings)
+    if CLASS in options.attributes and CLASS not in dict(attributes):
+        return _with_folders(items, attributes, options.attributes)
+    return items, attributes
+
+
+def _with_folders(items: list, attributes: Attributes, wanted: tuple[str, ...]):
+    """The items with the folder that each lies in as its 'class', in its place among `wanted`."""
+    named = []
+    for item in items:
+        folder = labels.plain(_folder(_whole(item)))
+        named.append(item._replace(label={**item.label, CLASS: folder}) if folder else item)
+    classes = {item.label[CLASS] for item in named if CLASS in item.label}
+    if len(classes) < 2:
+        raise UserError("data.attributes 'class' needs images in two or more folders, one a class")
+    at = min(wanted.index(CLASS), len(attributes))
+    own = Attribute(CLASS, tuple(sorted(classes)))
+    return named, (*attributes[:at], own, *attributes[at:])
 
 
 def _whole(item) -> str:
@@ -286,38 +295,40 @@ def _of_others(told: Told, names: list[str], fits: dict) -> str:
     )
 
 
-def _labeled(items, told: Told, fits: dict, readings: dict, findings: list[Finding]):
-    known = {name: readings[key] for name, key in fits.items()}
-    where = Path(told.where).name
-    unknown = Counter(word for reading in known.values() for word in reading.unknown)
-    if not any(map(any, (reading.label for reading in known.values()))):
+def _labeled(items: list, told: Told, fits: dict, options: Options, findings: list[Finding]):
+    used, where = set(fits.values()), Path(told.where).name
+    # Of the images that are there: a table of millions has classes that none of them shows.
+    rows = [(key, row) for key, row in told.rows if key in used]
+    table = labels.table(rows, where or "what folders say", options.tag_rule, options.attributes)
+    if not any(table.labels.values()):
         if told.where:
-            findings.append(Finding(where, "no color", _words(unknown)))
-        return items, False
-    if unknown:
-        findings.append(Finding(where, "unknown tag", _words(unknown)))
+            findings.append(Finding(where, "no attribute", _words(table.passed_over)))
+        return items, ()
+    findings += [Finding(f"{where}: {key}", "conflict", what) for key, what in table.conflicts]
+    if table.passed_over:
+        findings.append(Finding(where, "unknown tag", _words(table.passed_over)))
     faulty = {finding.file.partition(": ")[2] for finding in told.faults}
     named = []
     for item in items:
-        reading = known.get(_whole(item))
-        if reading is None:
+        key = fits.get(_whole(item))
+        if key is None:
             if not set(forms(_whole(item))) & faulty:
                 findings.append(Finding(item.name, "no label"))
             named.append(item)
             continue
-        gone = [part for part, color in reading.label._asdict().items() if color is None]
-        if gone:
+        label = table.labels[key]
+        if gone := [a.name for a in table.attributes if a.name not in label]:
             findings.append(Finding(item.name, "unlabeled", f"no {' and no '.join(gone)}"))
-        named.append(item._replace(label=reading.label))
-    used = set(fits.values())
-    findings += [Finding(key, "no image", "a label") for key in readings if key not in used]
-    return named, True
+        named.append(item._replace(label=label))
+    unused = dict.fromkeys(key for key, _ in told.rows if key not in used)
+    findings += [Finding(key, "no image", "a label") for key in unused]
+    return named, table.attributes
 
 
-def _words(unknown: Mapping[str, int]) -> str:
-    listed = [f"{word!r} {count}" for word, count in Counter(unknown).most_common(WORDS)]
-    more = len(unknown) - WORDS
-    return ", ".join(listed) + (f" and {more} more words" if more > 0 else "")
+def _words(passed_over: Counter[str]) -> str:
+    listed = [f"{word} {count}" for word, count in passed_over.most_common(WORDS)]
+    more = len(passed_over) - WORDS
+    return ", ".join(listed) + (f" and {more} more" if more > 0 else "")
 
 
 def read_boxes(root, parts: list[Part], beside: Path | None, given: str = "") -> dict | None:

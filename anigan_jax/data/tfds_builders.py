@@ -19,6 +19,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from anigan_jax.data import archives, discover, labels
+from anigan_jax.data.attributes import DEFAULT, Attributes
 from anigan_jax.data.decode import Finding
 from anigan_jax.data.synthetic import painted
 from anigan_jax.errors import UserError
@@ -26,12 +27,10 @@ from anigan_jax.errors import UserError
 UNKNOWN = "unknown"
 
 
-def _colors() -> dict:
-    """Class labels of both parts; the last class is 'unknown'."""
+def _classes(attributes: Attributes) -> dict:
+    """Class labels of each attribute; the last class is 'unknown'."""
     features = tfds.features
-    return {
-        part: features.ClassLabel(names=[*names, UNKNOWN]) for part, names in labels.COLORS.items()
-    }
+    return {a.name: features.ClassLabel(names=[*a.classes, UNKNOWN]) for a in attributes}
 
 
 def _image() -> tfds.features.Image:
@@ -65,7 +64,7 @@ class PaintedFaces(_Builder):
 
     def _features(self) -> dict:
         marks = tfds.features.Tensor(shape=(68, 2), dtype=np.float32)
-        return {"image": _image(), **_colors(), "landmarks": marks}
+        return {"image": _image(), **_classes(DEFAULT), "landmarks": marks}
 
     def _split_generators(self, download) -> dict:
         tested = max(1, self.count // 10)
@@ -90,17 +89,18 @@ class PaintedFaces(_Builder):
 
 
 class TaggedFaces(_Builder):
-    """A folder or archive of faces with hair and eye colors from its label file."""
+    """A folder or archive of faces with the attributes of its label file, such as hair and eyes."""
 
     def __init__(self, *, source: str, tag_rule: labels.Rule = "max-count", **rest):
-        self.source, self.tag_rule = source, tag_rule
+        self.found = discover.survey(Path(source), discover.Options(tag_rule=tag_rule))
         super().__init__(**rest)
 
     def _features(self) -> dict:
-        return {"image": _image(), **_colors(), "name": tfds.features.Text()}
+        classes = _classes(self.found.attributes)
+        return {"image": _image(), **classes, "name": tfds.features.Text()}
 
     def _split_generators(self, download) -> dict:
-        found = discover.survey(Path(self.source), discover.Options(tag_rule=self.tag_rule))
+        found = self.found
         splits: dict[str, list] = {}
         for item in found.items:
             splits.setdefault("test" if item.held else "train", []).append(item)
@@ -108,15 +108,9 @@ class TaggedFaces(_Builder):
 
     def _generate_examples(self, found: discover.Catalogue, items: list) -> Iterator:
         for item, data in _read(found, items):
-            yield (
-                item.name,
-                {
-                    "image": data,
-                    "hair": item.label.hair or UNKNOWN,
-                    "eyes": item.label.eyes or UNKNOWN,
-                    "name": item.name,
-                },
-            )
+            names = (a.name for a in found.attributes)
+            classes = {name: item.label.get(name, UNKNOWN) for name in names}
+            yield item.name, {"image": data, **classes, "name": item.name}
 
 
 class UnpairedFaces(_Builder):

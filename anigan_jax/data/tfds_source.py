@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from anigan_jax.data import labels
+from anigan_jax.data import attributes, tables
+from anigan_jax.data.attributes import DEFAULT, PARTS, Attribute, Attributes, Label
 from anigan_jax.data.decode import Finding
 from anigan_jax.data.discover import Catalogue, Item
+from anigan_jax.data.label_files import Row
 from anigan_jax.errors import UserError
 
 
@@ -85,49 +87,70 @@ def _source(tfds, builder, split: str, image: str):
     return builder.as_data_source(split, decoders=skip)
 
 
-def survey(name: str, domain: str = "") -> Catalogue:
+def survey(name: str, domain: str = "", wanted: tuple[str, ...] = ()) -> Catalogue:
     """The images of every split; splits other than 'train...' are held out.
 
     Labels come from features 'hair' and 'eyes' (class labels of colors), or from a text
-    feature 'tags' ("aqua hair blue eyes"). Splits trainA, trainB, testA, testB are domains.
+    feature 'tags' ("aqua hair blue eyes, glasses"). Splits trainA, trainB, testA and testB are
+    domains.
+
+    Args:
+      wanted: class labels by the name of their feature, instead of these; or what there is in
+        'tags'.
     """
     tfds, builder, image = _ready(name)
     items, findings, features = [], [], builder.info.features
-    labeled = "tags" in features or {"hair", "eyes"} <= set(features)
+    texts: list[tuple[str, Row]] | None = None
+    if "tags" in features and not set(wanted) & (set(features) - {"tags"}):
+        texts = []
+    known = () if texts is not None else _attributes(tfds, features, wanted, name)
     for split in builder.info.splits:
         source = _source(tfds, builder, split, image)
-        known = {"trainA": "A", "testA": "A", "trainB": "B", "testB": "B"}
-        side = domain or known.get(split, "")
+        sides = {"trainA": "A", "testA": "A", "trainB": "B", "testB": "B"}
+        side = domain or sides.get(split, "")
         held = None if set(builder.info.splits) == {"train"} else not split.startswith("train")
         for index in range(len(source)):
             member = f"{split}/{index:08d}"
             where = f"{domain}/{member}" if domain else member
-            label = labels.Label()
-            if labeled:
-                label = _label(features, source[index], where, findings)
+            label: Label = _of_classes(features, known, source[index]) if known else {}
+            if len(label) < len(known):
+                findings.append(Finding(where, "unlabeled", attributes.say(known, label)))
+            if texts is not None:
+                texts.append((member, _of_text(source[index])))
             items.append(Item(where, member, 0, side, held, label))
-    return Catalogue(items, findings, [Store(str(builder.data_dir), image)], labeled)
+    if texts is not None:
+        told = tables.Told("the feature 'tags'", texts, set(), [], certain=True)
+        options = tables.Options(attributes=wanted)
+        items, known = tables.attach(items, told, options, findings)
+    return Catalogue(items, findings, [Store(str(builder.data_dir), image)], known)
 
 
-def _label(features, record: dict, where: str, findings: list) -> labels.Label:
-    if "tags" in features:
-        text = record["tags"]
-        text = text.decode(errors="replace") if isinstance(text, bytes) else str(text)
-        try:
-            label = labels.parse_caption(text)
-        except ValueError as error:
-            findings.append(Finding(where, "unknown tag", str(error)))
-            return labels.Label()
-    else:
-        chosen = {}
-        for part in labels.COLORS:
-            value = int(record[part])
-            name = features[part].int2str(value) if value >= 0 else ""
-            chosen[part] = name if name in labels.COLORS[part] else None
-        label = labels.Label(**chosen)
-    if not (label.hair and label.eyes):
-        findings.append(Finding(where, "unlabeled", str(label)))
-    return label
+def _attributes(tfds, features, wanted: tuple[str, ...], name: str) -> Attributes:
+    """The class labels that are wanted; () asks for hair and eyes where they are."""
+    classes = {k for k, f in features.items() if isinstance(f, tfds.features.ClassLabel)}
+    if unknown := set(wanted) - classes:
+        listed = ", ".join(sorted(classes)) or "none"
+        raise UserError(f"tfds:{name} has no class label {unknown.pop()!r}; it has {listed}")
+    if not wanted and not set(PARTS) <= classes:
+        return ()
+    found = tuple(
+        Attribute(k, tuple(c for c in features[k].names if c != "unknown")) for k in wanted or PARTS
+    )
+    usual = dict(DEFAULT)
+    if all(set(a.classes) <= set(usual.get(a.name, ())) for a in found):
+        return tuple(Attribute(a.name, usual[a.name]) for a in found)
+    return found
+
+
+def _of_text(record: dict) -> Row:
+    text = record["tags"]
+    return Row(text.decode(errors="replace") if isinstance(text, bytes) else str(text))
+
+
+def _of_classes(features, known: Attributes, record: dict) -> Label:
+    values = {a.name: int(record[a.name]) for a in known}
+    said = {k: features[k].int2str(v) for k, v in values.items() if v >= 0}
+    return {a.name: said[a.name] for a in known if said.get(a.name) in a.classes}
 
 
 def digest(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import resource
 import sys
 import time
@@ -14,8 +15,8 @@ import numpy as np
 from PIL import Image
 
 from anigan_jax.config import Config
+from anigan_jax.data import attributes
 from anigan_jax.data.dataset import Pack
-from anigan_jax.data.labels import COLORS
 from anigan_jax.errors import UserError
 from anigan_jax.evaluation import prompt_accuracy, sample_quality, translation_quality
 from anigan_jax.evaluation.features import Network
@@ -152,13 +153,17 @@ def _of_target(
 
 
 def _modes(classifier: Model, images: np.ndarray, train: np.ndarray) -> dict:
-    """Which pairs of colors a classifier finds in images, beside the training images."""
+    """Which combinations of classes a classifier finds in images, beside the training images."""
 
     def found(pixels: np.ndarray) -> np.ndarray:
         return prompt_accuracy.classify(classifier, pixels)
 
-    sizes = tuple(len(names) for names in COLORS.values())
-    return diversity.modes(found(images), found(train), sizes)._asdict()
+    sizes, both = attributes.sizes_of(classifier.constants), (found(images), found(train))
+    if math.prod(sizes) > attributes.PLACES:
+        # Cells for those that occur.
+        every, index = np.unique(np.concatenate(both), axis=0, return_inverse=True)
+        sizes, both = (len(every),), np.split(index.reshape(-1, 1), [len(images)])
+    return diversity.modes(*both, sizes)._asdict()
 
 
 def _peak_memory() -> int:

@@ -15,7 +15,6 @@ import numpy as np
 
 from anigan_jax.config import Config
 from anigan_jax.data.dataset import Pack
-from anigan_jax.data.labels import COLORS
 from anigan_jax.errors import UserError
 from anigan_jax.methods.augment import signed
 from anigan_jax.metrics import attributes
@@ -55,7 +54,7 @@ class Task(NamedTuple):
 
 
 def tasks(model: Model, pack: Pack, n: int, seed: int):
-    """Real against generated; hair and eye color where the pack has labels.
+    """Real against generated; each attribute, such as hair color, where the pack has labels.
 
     Fitted on training images, scored on held-out ones, with generated images of different
     latents for each: no image is in both.
@@ -72,9 +71,9 @@ def tasks(model: Model, pack: Pack, n: int, seed: int):
     if not pack.has("test"):
         raise UserError("this run held no images out (--data.test); nothing to score on")
     found, refused = {"real": real_or_generated(model, pack, n, seed)}, {}
-    for column, (part, names) in enumerate(COLORS.items()):
+    for column, (part, names) in enumerate(pack.attributes):
         try:
-            found[part] = colors(pack, column, names, n, seed)
+            found[part] = attribute(pack, column, names, n, seed)
         except UserError as error:
             refused[part] = str(error)
     return found, refused
@@ -93,8 +92,8 @@ def real_or_generated(model: Model, pack: Pack, n: int, seed: int) -> Task:
     return Task(("generated", "real"), *parts, {})
 
 
-def colors(pack: Pack, column: int, names: tuple[str, ...], n: int, seed: int) -> Task:
-    """The color of hair (column 0) or of eyes (1), of real images whose color is known.
+def attribute(pack: Pack, column: int, names: tuple[str, ...], n: int, seed: int) -> Task:
+    """The class of an attribute (column 0: hair, 1: eyes), of real images where it is known.
 
     Raises:
       UserError: the pack has no labels, or fewer than two classes have enough images.

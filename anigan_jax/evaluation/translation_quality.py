@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from anigan_jax.data import labels
+from anigan_jax.data.attributes import HAIR
 from anigan_jax.data.dataset import Pack
 from anigan_jax.data.synthetic import painted
 from anigan_jax.metrics import paired
@@ -74,5 +74,5 @@ def sheet(made: np.ndarray, pack: Pack, direction: str) -> Image.Image:
 
 def _hair(images: np.ndarray, pack: Pack) -> Share:
     """How often the pixels show the hair color that the face has."""
-    palette = np.array([painted.HAIR[name] for name in labels.HAIR])
+    palette = np.array([painted.HAIR[name] for name in HAIR])
     return paired.agreement(paired.hair(images, palette), pack.labels("testB")[:, 0])

@@ -1,21 +1,24 @@
-"""A classifier of hair and eye color: the judge of text GANs, trained like them.
+"""A classifier of attributes such as hair and eye color: the judge of text GANs.
 
 It is a family of one player, so its runs repeat and resume as every other.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from anigan_jax import losses, rng
 from anigan_jax.config import MethodSettings
 from anigan_jax.core import Array, Aux, Batch, Keys, Method, Phase, Update
-from anigan_jax.data.labels import EYES, HAIR
+from anigan_jax.data import attributes as known
 from anigan_jax.methods import text_conditioning
 from anigan_jax.methods.augment import diff_augment, signed
 from anigan_jax.methods.gan import split_variables
@@ -23,12 +26,10 @@ from anigan_jax.metrics import attributes
 from anigan_jax.networks.classifier import Classifier
 from anigan_jax.runtime.batching import in_batches
 
-CLASSES = len(HAIR) + len(EYES)
-
 
 @dataclass(frozen=True)
 class ColorClassifier(MethodSettings):
-    """Softmax over hair and over eye colors, by one convolutional network."""
+    """Softmax over the classes of each attribute, by one convolutional network."""
 
     network: Classifier = field(default_factory=Classifier)
     shift: bool = True
@@ -47,39 +48,45 @@ class ColorClassifier(MethodSettings):
     def networks(self) -> dict[str, tuple[nn.Module, tuple]]:
         """Name -> (module, shapes of its inputs for one image)."""
         shape = (1, self.size, self.size, 3)
-        return {"classifier": (self.network.build_for(CLASSES), (shape,))}
+        return {"classifier": (self.network.build_for(sum(known.sizes_of({}))), (shape,))}
+
+    def constants(self, pack: Any) -> dict[str, Any]:
+        """The attributes and their classes; {} for hair and eyes as usual."""
+        return known.to_arrays(pack.attributes)
 
     def make(self, axis_name: str | None = None) -> Method:
         """The Method, of one player, 'd'; `axis_name` is the mapped axis of devices or None."""
         self.network.check("method.network")
-        net, side = self.network.build_for(CLASSES, axis_name), self.size
-        policy = ("translation",) if self.shift else ()
+        side, policy = self.size, ("translation",) if self.shift else ()
+
+        def net(constants: dict) -> nn.Module:
+            return self.network.build_for(sum(known.sizes_of(constants)), axis_name)
 
         def init(key: Array, constants: dict):
             images = jnp.zeros((1, side, side, 3))
-            return *split_variables({"d": net.init(key, images, train=False)}), {}
+            return *split_variables({"d": net(constants).init(key, images, train=False)}), {}
 
         def loss(params, state, batch: Batch, keys: Keys):
             own, label = rng.children(keys.example, 0), batch["a"]["label"]
-            images = diff_augment(batch["a"]["image"], own, policy)
+            images, constants = diff_augment(batch["a"]["image"], own, policy), batch["constants"]
             variables = {"params": params, **state.stats["d"]}
             rest = {"train": True, "keys": rng.children(keys.example, 1)}
-            logits, stats = net.apply(variables, images, mutable=list(state.stats["d"]), **rest)
-            hair, eyes = split_logits(logits)
-            total = jnp.mean(losses.cross_entropy(hair, label[:, 0]))
-            total += jnp.mean(losses.cross_entropy(eyes, label[:, 1]))
-            metrics = {
-                "loss/d": total,
-                "accuracy/hair": jnp.mean(hair.argmax(1) == label[:, 0]),
-                "accuracy/eyes": jnp.mean(eyes.argmax(1) == label[:, 1]),
-            }
-            return total, Aux(metrics, stats, state.extra_state)
+            mutable = list(state.stats["d"])
+            logits, stats = net(constants).apply(variables, images, mutable=mutable, **rest)
+            metrics, total = {}, jnp.float32(0)
+            each = split_logits(logits, known.sizes_of(constants))
+            for i, (name, part) in enumerate(zip(known.names_of(constants), each, strict=True)):
+                term = jnp.mean(losses.cross_entropy(part, label[:, i]))
+                total = total + term if i else term
+                metrics[f"accuracy/{name}"] = jnp.mean(part.argmax(1) == label[:, i])
+            return total, Aux({"loss/d": total, **metrics}, stats, state.extra_state)
 
         classify = classifier(self)
 
         def evaluate(state, constants, data):
-            found = classify(state.params["d"], state.stats["d"], data["a"]["image"])
-            shares = attributes.shares(found, data["a"]["label"])
+            found = classify(state.params["d"], state.stats["d"], data["a"]["image"], constants)
+            names = known.names_of(constants)
+            shares = attributes.shares(found, data["a"]["label"], names)
             return {f"accuracy/{part}": share.value for part, share in shares.items()}
 
         return Method(
@@ -93,20 +100,22 @@ class ColorClassifier(MethodSettings):
         )
 
 
-def split_logits(logits: Array) -> tuple[Array, Array]:
-    """(b, 23) -> hair (b, 12), eyes (b, 11)."""
-    return logits[:, : len(HAIR)], logits[:, len(HAIR) :]
+def split_logits(logits: Array, sizes: tuple[int, ...]) -> list[Array]:
+    """(b, T) -> (b, C) of each attribute of C classes, T in all."""
+    return jnp.split(logits, np.cumsum(sizes)[:-1], axis=1)
 
 
 def classifier(settings: ColorClassifier) -> Callable:
-    """classify(params, stats, images (n, H, W, 3) uint8) -> (n, 2) class indices."""
-    net = settings.network.build_for(CLASSES)
+    """classify(params, stats, images (n, H, W, 3) uint8, constants) -> (n, A) class indices."""
 
-    @jax.jit
-    def one_batch(params, stats, images):
+    @functools.partial(jax.jit, static_argnums=0)
+    def one_batch(sizes, params, stats, images):
+        net = settings.network.build_for(sum(sizes))
         logits = net.apply({"params": params, **stats}, signed(images), train=False)
-        return jnp.stack([part.argmax(1) for part in split_logits(logits)], axis=1)
+        return jnp.stack([part.argmax(1) for part in split_logits(logits, sizes)], axis=1)
 
-    return lambda params, stats, images: in_batches(
-        lambda part: one_batch(params, stats, part), images
-    )
+    def classify(params, stats, images, constants):
+        sizes = known.sizes_of(constants)
+        return in_batches(lambda part: one_batch(sizes, params, stats, part), images)
+
+    return classify

@@ -119,8 +119,12 @@ class GAN(MethodSettings):
             features=self.features(nets),
         )
 
-    def texts_of_nothing(self, n: int) -> tuple:
-        """Further inputs of both networks for n images where no text matters; () without texts."""
+    def texts_of_nothing(self, n: int, known: dict) -> tuple:
+        """Further inputs of both networks for n images where no text matters; () without texts.
+
+        Args:
+          known: the constants, or D's parameters, which know the length of a text.
+        """
         return ()
 
     def init(self, nets: Networks, key: Array, constants: dict) -> tuple:
@@ -128,7 +132,7 @@ class GAN(MethodSettings):
         key_g, key_d = jax.random.split(key)
         g = self.generator
         z, images = jnp.zeros((1, 1, 1, g.z_dim)), jnp.zeros((1, g.size, g.size, 3))
-        texts = self.texts_of_nothing(1)
+        texts = self.texts_of_nothing(1, constants)
         variables = {
             # Evaluation mode: training mode would need the mapped axis.
             "g": call(nets.g, "init", key_g, z, *texts, train=False),
@@ -176,7 +180,8 @@ class GAN(MethodSettings):
             return None
 
         def features(params, stats, images: Array) -> Array:
-            variables, texts = {"params": params, **stats}, self.texts_of_nothing(len(images))
+            variables = {"params": params, **stats}
+            texts = self.texts_of_nothing(len(images), params)
             images = nets.in_range(images)
             _, maps = nets.d.apply(variables, images, *texts, train=False, features=True)
             trunk = list(zip(nets.d.blocks, maps, strict=True))[: nets.d.trunk]

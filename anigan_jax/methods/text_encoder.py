@@ -13,8 +13,8 @@ import numpy as np
 from anigan_jax import losses, rng
 from anigan_jax.config import MethodSettings
 from anigan_jax.core import Array, Aux, Batch, Keys, Method, Phase, Update
+from anigan_jax.data import attributes as known
 from anigan_jax.data import captions
-from anigan_jax.data.labels import EYES
 from anigan_jax.errors import UserError
 from anigan_jax.methods import text_conditioning
 from anigan_jax.methods.augment import signed
@@ -47,10 +47,15 @@ class TextEncoder(MethodSettings):
         return False
 
     def constants(self, pack: Any) -> dict[str, Any]:
-        """'codes' (132, W, 64) uint8: characters of every wording of every pair."""
-        lines = [text for label in captions.pairs() for text in captions.captions(label)]
-        codes = captions.codes(lines)
-        return {"codes": codes.reshape(-1, len(captions.WORDINGS), codes.shape[1])}
+        """'codes' (P, W, 64) uint8: characters of every wording of every combination.
+
+        And what `text_conditioning.about` gives.
+        """
+        attributes = pack.attributes
+        told = text_conditioning.about(attributes, text_conditioning.labels(pack, "train"))
+        rows = text_conditioning.combinations(told)
+        codes = captions.codes(text_conditioning.lines_of(attributes, rows))
+        return {"codes": codes.reshape(len(rows), -1, codes.shape[1]), **told}
 
     def networks(self):
         """Name -> (module, shapes of its inputs for one image)."""
@@ -90,7 +95,8 @@ class TextEncoder(MethodSettings):
             return {"d": {"image": params["d"], "text": words["params"]}}, stats, {}
 
         def loss(params, state, batch: Batch, keys: Keys):
-            codes, pair = batch["constants"]["codes"], captions.pair(*batch["a"]["label"].T)
+            codes = batch["constants"]["codes"]
+            pair = text_conditioning.place(batch["constants"], batch["a"]["label"])
             seen = codes.shape[1] - self.unseen_wordings
             wording = rng.below(rng.children(batch["keys"], Salt.WORDING), seen)
             variables = {"params": params["image"], **state.stats["d"]}
@@ -122,7 +128,7 @@ class TextEncoder(MethodSettings):
 def evaluator(settings: TextEncoder) -> Callable:
     """`Method.evaluate`: `retrieval` on held-out images.
 
-    By the mean of all wordings seen in training of a pair, and by that of the unseen ones.
+    By the mean of all wordings seen in training of a combination, and by that of the unseen ones.
     """
     image_net = settings.image.build_for(settings.text.dim)
     text_net = char_cnn_rnn.CharCNNRNN(settings.text, len(captions.ALPHABET))
@@ -141,14 +147,18 @@ def evaluator(settings: TextEncoder) -> Callable:
         words = np.asarray(read(params["text"], codes.reshape(-1, codes.shape[-1])))
         words = words.reshape(*codes.shape[:2], -1)
         seen = codes.shape[1] - settings.unseen_wordings
-        pair = captions.pair(*np.asarray(data["a"]["label"]).T)
+        rows = np.asarray(text_conditioning.combinations(constants))
+        pair = text_conditioning.rows_of(rows, data["a"]["label"])
+        # Of many attributes, no text was read for what is held out alone.
+        found, pair = found[pair >= 0], pair[pair >= 0]
+        names = known.names_of(constants)
         ways = {"retrieval": words[:, :seen]}
         if settings.unseen_wordings:
             ways["unseen_wording"] = words[:, seen:]
         return {
             f"{name}/{key}": value
             for name, vectors in ways.items()
-            for key, value in retrieval(found, vectors.mean(1), pair, len(EYES)).items()
+            for key, value in retrieval(found, vectors.mean(1), pair, rows, names).items()
         }
 
     return evaluate

@@ -16,11 +16,11 @@ import numpy as np
 
 from anigan_jax import core, losses, rng
 from anigan_jax.core import Array, Aux, Batch, Keys, Method
-from anigan_jax.data import captions
+from anigan_jax.data import attributes
 from anigan_jax.errors import UserError
 from anigan_jax.methods import text_conditioning
 from anigan_jax.methods.gan import GAN, Networks
-from anigan_jax.methods.text_conditioning import Encoder, Texts, any_pairs, vectors, wrong_pairs
+from anigan_jax.methods.text_conditioning import Encoder, Texts, vectors
 from anigan_jax.networks.text import TextDiscriminator, TextGenerator
 from anigan_jax.rng import Salt
 
@@ -37,8 +37,8 @@ class TextGAN(GAN):
     fake_weight: float = 1.0
     """Weight of D's term of generated images (SJTU: 1, Reed et al.: 0.5)."""
     wrong_text: Literal["any", "one_part"] = "any"
-    """The other text: any that is not the image's; or one that differs in hair or in eyes
-    alone, where the data has one, so that D must look at both."""
+    """The other text: any that is not the image's; or one that differs in one attribute (hair
+    or eyes) alone, where the data has one, so that D must look at each."""
     int_weight: float = 0.0
     """Weight of G's term for texts between two of the data (GAN-INT); 0: GAN-CLS."""
     int_beta: float = 0.5
@@ -54,8 +54,9 @@ class TextGAN(GAN):
         )
 
     def constants(self, pack: Any) -> dict[str, np.ndarray]:
-        """The texts of every pair of colors, and how often the data has the pair."""
-        return text_conditioning.tables(self.encoder, text_conditioning.labels(pack, "train"))
+        """The texts of combinations of classes, and how often the data has each."""
+        found = text_conditioning.labels(pack, "train")
+        return text_conditioning.tables(self.encoder, found, pack.attributes)
 
     def networks(self) -> dict[str, tuple[nn.Module, tuple]]:
         """Name -> (module, shapes of its inputs for one image)."""
@@ -73,10 +74,17 @@ class TextGAN(GAN):
     def texts(self, constants: dict) -> core.Texts:
         """What the generator can be asked for."""
         encode = functools.partial(text_conditioning.encode, self.encoder, constants)
-        return core.Texts(encode, *(np.asarray(constants[n]) for n in ("counts", "wordings")))
+        counts, wordings = (np.asarray(constants[name]) for name in ("counts", "wordings"))
+        rows = np.asarray(text_conditioning.combinations(constants))
+        return core.Texts(encode, counts, wordings, attributes.of_arrays(constants), rows)
 
-    def texts_of_nothing(self, n: int) -> tuple:
-        return ((jnp.zeros((n, self.encoder.length)),),)
+    def texts_of_nothing(self, n: int, known: dict) -> tuple:
+        if "texts" in known:
+            length = known["texts"].shape[-1]
+        else:
+            layer = known.get("embedding", known["text"])
+            length = next(x.shape[0] for x in jax.tree.leaves(layer) if x.ndim == 2)
+        return ((jnp.zeros((n, length)),),)
 
     def draw_texts(self, batch: Batch) -> Texts:
         """The texts of a batch, by the examples' own keys: the same in D's and G's update."""
@@ -85,11 +93,13 @@ class TextGAN(GAN):
             return rng.children(batch["keys"], salt)
 
         constants = batch["constants"]
-        counts, pair = constants["counts"], captions.pair(*batch["a"]["label"].T)
-        right = vectors(constants, pair, keys(Salt.WORDING))
-        other = wrong_pairs(counts, pair, keys(Salt.WRONG), self.wrong_text)
-        any_pair = any_pairs(counts, keys(Salt.OTHER))
-        second = vectors(constants, any_pair, keys(Salt.OTHER_WORDING))
+        counts = constants["counts"]
+        own = text_conditioning.place(constants, batch["a"]["label"])
+        right = vectors(constants, own, keys(Salt.WORDING))
+        rows = text_conditioning.combinations(constants)
+        other = text_conditioning.wrong_texts(rows, counts, own, keys(Salt.WRONG), self.wrong_text)
+        drawn = text_conditioning.any_texts(counts, keys(Salt.OTHER))
+        second = vectors(constants, drawn, keys(Salt.OTHER_WORDING))
         return Texts(
             right,
             vectors(constants, other, keys(Salt.WRONG_WORDING)),

@@ -1,4 +1,4 @@
-"""How often images have the colors they were asked for; NumPy on the host."""
+"""How often images have the classes they were asked for; NumPy on the host."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Bool, Integer
 from scipy.stats import binomtest
 
-Colors = Integer[np.ndarray, "n 2"]
-PARTS = ("hair", "eyes", "both")
+Classes = Integer[np.ndarray, "n a"]
+COLORS = ("hair", "eyes")
 
 
 class Share(NamedTuple):
@@ -29,31 +29,39 @@ def share(right: Bool[np.ndarray, " n"]) -> Share:
     return Share(count / n, float(interval.low), float(interval.high), count, n)
 
 
-def shares(found: Colors, asked: Colors) -> dict[str, Share]:
-    """Shares of 'hair', 'eyes' and 'both' right.
+def whole(names: tuple[str, ...]) -> str:
+    """What the share with every attribute right is called; '' where there is only one."""
+    return {1: "", 2: "both"}.get(len(names), "all")
+
+
+def shares(found: Classes, asked: Classes, names: tuple[str, ...] = COLORS) -> dict[str, Share]:
+    """Shares right of each attribute, and of images with 'both' or 'all' right.
 
     Args:
-      found, asked: (n, 2) class indices of hair and eyes.
+      found, asked: (n, A) class indices; names: of the A attributes.
 
     Raises:
       ValueError: the shapes differ or there is nothing to judge.
     """
     if found.shape != asked.shape or found.ndim != 2 or not len(found):
-        raise ValueError(f"shapes {found.shape} and {asked.shape} are no (n, 2) both, n > 0")
+        raise ValueError(f"shapes {found.shape} and {asked.shape} are no (n, A) both, n > 0")
     equal = found == asked
-    return dict(zip(PARTS, map(share, (equal[:, 0], equal[:, 1], equal.all(1))), strict=True))
+    each = {name: share(equal[:, i]) for i, name in enumerate(names)}
+    return each | ({whole(names): share(equal.all(1))} if whole(names) else {})
 
 
-def shuffled(found: Colors, asked: Colors, seed: int) -> dict[str, Share]:
+def shuffled(
+    found: Classes, asked: Classes, seed: int, names: tuple[str, ...] = COLORS
+) -> dict[str, Share]:
     """`shares` against the prompts in another order: what no obedience would give.
 
-    With equally many prompts of each color the expectation is 1 / number of colors.
+    With equally many prompts of each class the expectation is 1 / number of classes.
     """
     order = np.random.default_rng(seed).permutation(len(asked))
-    return shares(found, asked[order])
+    return shares(found, asked[order], names)
 
 
-def by_class(found: Colors, asked: Colors, part: int) -> dict[int, Share]:
-    """Class index -> share right, for each class that was asked; part 0: hair, 1: eyes."""
-    equal = found[:, part] == asked[:, part]
-    return {int(c): share(equal[asked[:, part] == c]) for c in np.unique(asked[:, part])}
+def by_class(found: Classes, asked: Classes, column: int) -> dict[int, Share]:
+    """Class index -> share right, for each class that was asked of the attribute of a column."""
+    equal = found[:, column] == asked[:, column]
+    return {int(c): share(equal[asked[:, column] == c]) for c in np.unique(asked[:, column])}

@@ -9,27 +9,28 @@ from jaxtyping import Float, Integer
 def retrieval(
     images: Float[np.ndarray, "n t"],
     texts: Float[np.ndarray, "p t"],
-    pairs: Integer[np.ndarray, " n"],
-    eyes: int,
+    own: Integer[np.ndarray, " n"],
+    classes: Integer[np.ndarray, "p a"],
+    names: tuple[str, ...],
 ) -> dict[str, float]:
-    """How well images (n, T) find the text of their pair, and texts (P, T) an image.
+    """How well images (n, T) find their text, and texts (P, T) an image.
 
     Args:
-      pairs: (n,) true pair of each image; eyes: number of eye colors, so that pair =
-        hair * eyes + eye.
+      own: (n,) true text of each image.
+      classes: (P, A) class indices of the texts; names: of the A attributes.
 
     Returns:
-      Shares in [0, 1]: 'image_to_text', the best text is that of the pair; 'top5'; 'hair'
-      and 'eyes' of the best text; 'text_to_image', the best image of a text that has one
-      is of its pair.
+      Shares in [0, 1]: 'image_to_text', the best text is the image's own; 'top5'; each
+      attribute ('hair', 'eyes'), the best text has its class; 'text_to_image', the best image
+      of a text that has one is its own.
     """
     scores = images.astype(np.float64) @ texts.T.astype(np.float64)
     ranked = np.argsort(-scores, axis=1, kind="stable")
-    best, asked = ranked[:, 0], np.unique(pairs)
+    best, asked = ranked[:, 0], np.unique(own)
+    right = (classes[best] == classes[own]).mean(0)
     return {
-        "image_to_text": float((best == pairs).mean()),
-        "top5": float((ranked[:, :5] == pairs[:, None]).any(1).mean()),
-        "hair": float((best // eyes == pairs // eyes).mean()),
-        "eyes": float((best % eyes == pairs % eyes).mean()),
-        "text_to_image": float((pairs[scores[:, asked].argmax(0)] == asked).mean()),
+        "image_to_text": float((best == own).mean()),
+        "top5": float((ranked[:, :5] == own[:, None]).any(1).mean()),
+        **dict(zip(names, map(float, right), strict=True)),
+        "text_to_image": float((own[scores[:, asked].argmax(0)] == asked).mean()),
     }

@@ -20,9 +20,6 @@ PANELS = {
         "score/wrong",
         "score/edges",
         "accuracy/d",
-        "accuracy/hair",
-        "accuracy/eyes",
-        "accuracy/image_to_text",
     ),
 }
 
@@ -40,7 +37,9 @@ def curves(metrics: list[dict], folder: Path) -> list[Path]:
     # Epochs of a step; runs of before have none.
     share = next((m["epoch"] / m["step"] for m in reversed(metrics) if m.get("epoch")), None)
     parts = {key for line in metrics for key in line if key.startswith("loss/")} - set(PLAYERS)
-    for name, keys in {**PANELS, "terms": sorted(parts)}.items():
+    rates = dict.fromkeys(key for line in metrics for key in line if key.startswith("accuracy/"))
+    shown_as = {"terms": sorted(parts), "scores": dict.fromkeys((*PANELS["scores"], *rates))}
+    for name, keys in {**PANELS, **shown_as}.items():
         figure = Figure(figsize=(9, 5), dpi=100, layout="constrained")
         axes, shown = figure.add_subplot(), []
         for key in keys:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
-from anigan_jax.data import labels as tags
+from anigan_jax.data.attributes import PARTS, say
 from anigan_jax.data.decode import NOTED, REFUSED
 from anigan_jax.data.discover import counted
 from anigan_jax.data.ingest import Scan
@@ -50,6 +51,7 @@ def summary(source: str, found: Scan) -> dict:
             if codes[code]
         },
         "classes": classes(found),
+        "combinations": math.prod(len(a.classes) for a in found.catalogue.attributes),
         "findings": [
             {"file": f.file, "code": f.code, "detail": f.detail, "refused": f.refused}
             for f in found.findings
@@ -58,17 +60,19 @@ def summary(source: str, found: Scan) -> dict:
 
 
 def classes(found: Scan) -> dict:
-    """Images per color of hair and eyes, and per pair 'aqua hair red eyes'."""
-    if not found.catalogue.labeled:
+    """Images per class of each attribute, and per combination 'aqua hair red eyes'."""
+    attributes = found.catalogue.attributes
+    if not attributes:
         return {}
     labels = [found.items[i].label for i in found.order]
     table = {}
-    for part, names in tags.COLORS.items():
-        counts = Counter(getattr(label, part) for label in labels)
+    for part, names in attributes:
+        counts = Counter(label.get(part) for label in labels)
         table[part] = {name: counts[name] for name in (*names, None) if counts[name]}
         if None in table[part]:
             table[part]["unknown"] = table[part].pop(None)
-    pairs = Counter(str(label) for label in labels if label.hair and label.eyes)
+    whole = (label for label in labels if len(label) == len(attributes))
+    pairs = Counter(say(attributes, label) for label in whole)
     table["pairs"] = dict(sorted(pairs.items(), key=lambda pair: (-pair[1], pair[0])))
     return table
 
@@ -109,19 +113,21 @@ def _classes(report: dict) -> list[Table]:
     counts = report["classes"]
     if not counts:
         return []
-    rows = [[part, counts[part]] for part in tags.COLORS if counts.get(part)]
-    possible = len(tags.HAIR) * len(tags.EYES)
-    rows.append(["pairs", f"{len(counts['pairs'])} of {possible} pairs of colors occur"])
-    grid = []
-    for hair in tags.HAIR:
-        row = [counts["pairs"].get(f"{hair} hair {eyes} eyes", "") for eyes in tags.EYES]
-        grid.append([hair, *row, counts["hair"].get(hair, "")])
-    last = ["all", *(counts["eyes"].get(eyes, "") for eyes in tags.EYES), report["usable"]]
-    head = ["hair \\ eyes", *tags.EYES, "all"]
-    return [
-        Table("classes", rows=rows),
-        Table("pairs of colors", head, [*grid, last], folded=True),
-    ]
+    parts = {part: classes for part, classes in counts.items() if part != "pairs"}
+    rows = [[part, classes] for part, classes in parts.items() if classes]
+    pairs = counts["pairs"]
+    rows.append(["combinations", f"{len(pairs)} of {report['combinations']:,} occur"])
+    found = [Table("classes", rows=rows)]
+    if set(parts) == set(PARTS):
+        hair, eyes = ([c for c in parts[part] if c != "unknown"] for part in PARTS)
+        grid = [
+            [h, *(pairs.get(f"{h} hair {e} eyes", "") for e in eyes), parts["hair"][h]]
+            for h in hair
+        ]
+        last = ["all", *(parts["eyes"][e] for e in eyes), report["usable"]]
+        head = ["hair \\ eyes", *eyes, "all"]
+        found.append(Table("pairs of colors", head, [*grid, last], folded=True))
+    return found
 
 
 def write_page(report: dict, found: Scan, path: Path) -> None:

@@ -83,7 +83,7 @@ def draw(run: Path, model: Model, report: Callable) -> list[str]:
         grids.interpolate(model, run, FRAMES, STOPS, SEED, text)
 
     def table() -> None:
-        prompts.colors(model, run, SEED)
+        prompts.table(model, run, SEED)
 
     def kernels() -> None:
         grids.kernels(state, run)

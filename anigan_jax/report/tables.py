@@ -17,7 +17,6 @@ COPIES = (
     "unseen real ones do. The closest pairs are in the picture whose name ends in closest.png."
 )
 L1 = "Mean absolute differences on held-out images, values in [-1, 1]"
-PARTS = ("hair", "eyes", "both")
 # Of an evaluation: what has a table or a place of its own.
 SHOWN = ("step", "averaged", "sets", "protocols", "l1", "ab", "ba", "pairs")
 OF_A_SET = ("n", "train", "held_out", "scores", "refused", "memorization", "lpips", "modes")
@@ -96,13 +95,13 @@ def _rows(found: dict, *names: str) -> list[list]:
 
 def _modes(found: dict) -> Table:
     rows = [
-        ["pairs that the training images show", found["held"]],
+        ["combinations that the training images show", found["held"]],
         ["of them among the generated images", found["both"]],
         ["only among the generated images", found["hit"] - found["both"]],
         ["total variation of the shares (0: equal)", found["tv"]],
         ["KL divergence, nats", found["kl"]],
     ]
-    return Table("Pairs of colors that a classifier finds", rows=rows)
+    return Table("Combinations of classes that a classifier finds", rows=rows)
 
 
 def _translation(way: str, rows: dict, pairs: int | None) -> Table:
@@ -112,6 +111,7 @@ def _translation(way: str, rows: dict, pairs: int | None) -> Table:
     return Table(title, columns, _rows(rows, "psnr", "lpips", "hair"))
 
 
+GROUPS = ("seen", "unseen")
 TASKS = {"real": "Real or generated", "hair": "Hair color", "eyes": "Eye color"}
 SPACES = {"d": "D's features", "untrained": "D before training", "pixels": "pixels"}
 
@@ -169,31 +169,34 @@ def _probe_notes(task: dict, protocol: dict) -> list[str]:
 
 
 def accuracy(report: dict) -> list[Table]:
-    """Tables of `anigan accuracy`: shares of prompts that are followed; by color, folded."""
+    """Tables of `anigan accuracy`: shares of prompts that are followed; by class, folded."""
     top = report["ceiling"]["prompts"]
+    judged = next((report[group]["prompts"] for group in GROUPS if group in report), top)
+    parts = [name for name in judged if name in top]
+    images = next(iter(top.values()))["n"]
     mean = report["ceiling"].get("mean_over_colors", {})
-    rows = [[f"ceiling: {top['hair']['n']:,} held-out real images", *(top[p] for p in PARTS)]]
-    rows.append(["  mean over colors", *(percent(mean.get(p)) for p in PARTS)])
+    rows = [[f"ceiling: {images:,} held-out real images", *(top[p] for p in parts)]]
+    rows.append(["  mean over classes", *(percent(mean.get(p)) for p in parts)])
     notes, by_class = [], []
-    for name in ("seen", "unseen"):
+    for name in GROUPS:
         if not report.get(name):
             continue
         group = report[name]
         got = group["prompts"]
-        pairs = f"{name}: {group['pairs']:,} pairs, {got['hair']['n']:,} images"
-        rows.append([pairs, *(got[p] for p in PARTS)])
-        share = [got[p]["value"] / top[p]["value"] if top[p]["value"] else None for p in PARTS]
+        asked = f"{group['pairs']:,} combinations, {got[parts[0]]['n']:,} images"
+        rows.append([f"{name}: {asked}", *(got[p] for p in parts)])
+        share = [got[p]["value"] / top[p]["value"] if top[p]["value"] else None for p in parts]
         rows.append(["  of the ceiling", *map(percent, share)])
         if group["pairs"] > 1:
-            # The prompts of one pair cannot be shuffled.
-            rows.append(["  shuffled prompts", *(group["shuffled"][p] for p in PARTS)])
-            rows.append(["  chance", *(percent(group["chance"][p]) for p in PARTS)])
+            # The prompts of one combination cannot be shuffled.
+            rows.append(["  shuffled prompts", *(group["shuffled"][p] for p in parts)])
+            rows.append(["  chance", *(percent(group["chance"][p]) for p in parts)])
         for part, classes in group["by_class"].items():
             worst = sorted(classes.items(), key=lambda item: item[1]["value"])[:3]
             listed = [f"{c} {percent(s['value'])}" for c, s in worst if s["value"] < 1]
             if listed:
                 notes.append(f"Least often right among {name}, {part}: {', '.join(listed)}.")
-            title = f"{name}, {part} by color"
+            title = f"{name}, {part} by class"
             by_class.append(Table(title, [part, "right"], [*classes.items()], folded=True))
     if "classifier" in report:
         notes.append(f"Classifier: {report['classifier']}.")
@@ -201,10 +204,9 @@ def accuracy(report: dict) -> list[Table]:
         notes.append("note: the classifier learned from other images than this run.")
     title = (
         f"Prompts followed, as a classifier of real images sees it: step {report['step']:,}"
-        f"{_weights(report)}, "
-        f"{report['n']} images a pair, seed {report['seed']}"
+        f"{_weights(report)}, {report['n']} images of each, seed {report['seed']}"
     )
-    return [Table(title, ["", *PARTS], rows, notes), *by_class]
+    return [Table(title, ["", *parts], rows, notes), *by_class]
 
 
 MEASURES = {"evaluate": quality, "accuracy": accuracy, "probe": probe}

@@ -97,10 +97,8 @@ def kernels(work: Work, name: str) -> Iterator[Picture]:
 
 
 @show
-def strip(
-    work: Work, name: str, parts: Sequence[int], texts: Sequence[str] = ()
-) -> Iterator[Picture]:
-    """One latent (or prompt) a row, one kept part of the report a column."""
+def strip(work: Work, name: str, parts: Sequence[int], texts: str = "") -> Iterator[Picture]:
+    """One latent (or prompt of a file in configs/prompts) a row, one kept part a column."""
     planned = work.run(name)
     steps = {planned.at(part): f"{part:,}" for part in reversed(parts)}
     model = loaded(planned).model
@@ -118,32 +116,33 @@ def strip(
 
 
 @show
-def prompted(work: Work, name: str, title: str, texts: Sequence[str], n: int = 4):
-    """A row of images for each prompt; those that the run does not understand are named."""
+def prompted(work: Work, name: str, title: str, texts: str, n: int = 4):
+    """A row of images for each prompt of a file in configs/prompts, and what is passed over."""
     model = loaded(work.run(name)).model
     asked, unknown = _understood(model, texts)
     made, _ = prompts.ask(model, asked, n, SEED)
     sheet = record.table(made, [prompt.text for prompt in asked])
-    left = f"; not understood: {', '.join(unknown)}" if unknown else ""
+    left = f"; passed over: {'; '.join(unknown)}" if unknown else ""
     path = _save(work, sheet, f"{name}_{title.lower().replace(' ', '_')}")
     yield work.picture(path, f"{name}: the prompts of {title}, {n} latents each{left}")
 
 
-def _understood(model: grids.Model, texts: Sequence[str]) -> tuple[list, list[str]]:
-    """The prompts of some texts, and the texts that a run does not understand.
+def _understood(model: grids.Model, texts: str) -> tuple[list, list[str]]:
+    """The prompts of a file in configs/prompts, and what of them the run does not understand.
 
     Raises:
       UserError: it understands none, or reads no text.
     """
-    prompts.need_texts(model)
+    known = prompts.need_texts(model).attributes
     asked, unknown = [], []
-    for text in texts:
+    for text in filter(None, map(captions.text_of, prompts.lines_of(Path(texts)))):
         try:
-            asked += captions.read_prompts([text], "prompt")
-        except UserError:
-            unknown.append(text)
+            asked.append(captions.parse_prompt(text, known))
+        except ValueError as error:
+            unknown.append(str(error))
+    unknown += [said for prompt in asked for said in prompt.passed_over]
     if not asked:
-        raise UserError(f"none of the prompts is understood: {', '.join(unknown)}")
+        raise UserError(f"none of the prompts of {texts} is understood: {'; '.join(unknown)}")
     return asked, unknown
 
 

@@ -1,18 +1,21 @@
-"""Pictures of text GANs: prompts, the table of colors, paths between texts."""
+"""Pictures of text GANs: prompts, the table of classes, paths between texts."""
 
 from __future__ import annotations
 
 import hashlib
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
 
 from anigan_jax.core import Texts
+from anigan_jax.data import attributes as known
 from anigan_jax.data import captions
+from anigan_jax.data.attributes import Label
 from anigan_jax.data.captions import Prompt
-from anigan_jax.data.labels import EYES, HAIR
 from anigan_jax.errors import UserError
+from anigan_jax.runtime import environment
 from anigan_jax.sampling.grids import Model, generated, latents, stem
 from anigan_jax.storage import images as record
 from anigan_jax.storage.run_dir import out_dir
@@ -25,17 +28,52 @@ def need_texts(model: Model) -> Texts:
     return model.texts
 
 
+def read(model: Model, lines: list[str], where: str) -> list[Prompt]:
+    """Prompts, one a line, in the classes that the run knows; warns of what is passed over.
+
+    Raises:
+      UserError: a line of which nothing is understood, or G reads no text.
+    """
+    found = captions.read_prompts(lines, where, need_texts(model).attributes)
+    lost = dict.fromkeys(said for prompt in found for said in prompt.passed_over)
+    if lost:
+        print(f"note: {where}: passed over: {'; '.join(lost)}", file=sys.stderr)
+    return found
+
+
+def lines_of(file: Path) -> list[str]:
+    """Lines of a file of prompts: of the user's, or of those in configs/prompts by its name.
+
+    Raises:
+      UserError: there is none.
+    """
+    folder = environment.config_folder() / "prompts"
+    ours = folder / f"{file.name.removesuffix('.txt')}.txt"
+    if not file.exists() and file.parent == Path() and ours.is_file():
+        file = ours
+    try:
+        return file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, ValueError) as error:
+        have = ", ".join(sorted(path.stem for path in folder.glob("*.txt")))
+        raise UserError(f"--prompts {file} cannot be read: {error}; by name: {have}") from None
+
+
+def _complete(texts: Texts, prompt: Prompt, seed: int, number: int) -> Prompt:
+    data = texts.attributes, texts.combinations, texts.frequencies
+    return captions.complete(prompt, *data, seed, number)
+
+
 def ask(model: Model, prompts: list[Prompt], n: int, seed: int, *, same=True):
     """`n` images for each prompt; with `same`, image i has one latent for all prompts.
 
-    A missing color is drawn for each image, as often as the training data has it.
+    What a prompt leaves open is drawn for each image, as often as the training data has it.
 
     Returns:
-      Images (P, n, H, W, 3) uint8, and the pairs asked for (P n, 2) class indices.
+      Images (P, n, H, W, 3) uint8, and what was asked for, (P n, A) class indices.
     """
     texts = need_texts(model)
     full = [
-        captions.complete(prompt, texts.frequencies, seed, i * n + j)
+        _complete(texts, prompt, seed, i * n + j)
         for i, prompt in enumerate(prompts)
         for j in range(n)
     ]
@@ -44,7 +82,7 @@ def ask(model: Model, prompts: list[Prompt], n: int, seed: int, *, same=True):
     else:
         z = latents(model.method, n * len(prompts), seed)
     images = generated(model, z, texts.encode(full))
-    asked = np.array([(HAIR.index(p.label.hair), EYES.index(p.label.eyes)) for p in full])
+    asked = np.array([known.row(texts.attributes, prompt.label) for prompt in full])
     return images.reshape(len(prompts), n, *images.shape[1:]), asked
 
 
@@ -74,38 +112,72 @@ def texts_of_data(model: Model, n: int, seed: int) -> np.ndarray | None:
 def from_data(texts: Texts, n: int, seed: int) -> list[Prompt]:
     """`n` prompts as often as the training data has them."""
     counts = np.asarray(texts.frequencies, np.float64)
-    pairs = captions.pairs()
-    draw = np.random.default_rng(seed).choice(len(pairs), n, p=counts / counts.sum())
-    return [Prompt(str(pairs[i]), pairs[i]) for i in draw]
+    draw = np.random.default_rng(seed).choice(len(counts), n, p=counts / counts.sum())
+    return [of_row(texts.attributes, texts.combinations[i]) for i in draw]
 
 
-def colors(model: Model, run: Path, seed: int) -> Path:
-    """Every hair color (rows) with every eye color (columns), one latent for all.
+def of_row(attributes: known.Attributes, row: np.ndarray) -> Prompt:
+    """The prompt for class indices (A,); -1 is left open."""
+    label = known.label_of(attributes, row)
+    return Prompt(known.say(attributes, label), label)
 
-    Colors that the training data has never shown are left out.
+
+def table(model: Model, run: Path, seed: int, rows: str = "", columns: str = "") -> Path:
+    """Every class of an attribute with every one of another, one latent for all.
+
+    Classes that the training data has never shown are left out; other attributes are drawn
+    as the data has them.
+
+    Args:
+      rows, columns: names of attributes; '': the first that is left.
     """
     texts = need_texts(model)
-    grid = texts.frequencies.reshape(len(HAIR), len(EYES))
-    hair = [c for c, known in zip(HAIR, grid.any(1), strict=True) if known]
-    eyes = [c for c, known in zip(EYES, grid.any(0), strict=True) if known]
-    labels = [captions.Label(h, e) for h in hair for e in eyes]
-    has_text = texts.wordings > 0
-    known = [has_text[captions.pair(HAIR.index(h), EYES.index(e))] for h, e in labels]
-    asked = [Prompt(str(x), x) for x, has in zip(labels, known, strict=True) if has]
-    made, _ = ask(model, asked, 1, seed)
-    # Pairs that a file of vectors has no caption for stay white.
-    images = np.full((len(labels), *made.shape[2:]), 255, np.uint8)
-    images[np.array(known)] = made[:, 0]
-    images = images.reshape(len(hair), len(eyes), *images.shape[1:])
-    page = record.table(images, [f"{c} hair" for c in hair], [f"{c} eyes" for c in eyes])
-    return record.save_image(page, out_dir(run, "table") / f"{stem(model, seed)}.png")
+    left, right = _lines(texts, rows, columns)
+    asked = [Prompt("", {**one, **other}) for one in left for other in right]
+    full = [_complete(texts, prompt, seed, i) for i, prompt in enumerate(asked)]
+    has = _has_text(texts, full)
+    made, _ = ask(model, [p for p, told in zip(full, has, strict=True) if told], 1, seed)
+    # Combinations that a file of vectors has no caption for stay white.
+    images = np.full((len(full), *made.shape[2:]), 255, np.uint8)
+    images[has] = made[:, 0]
+    images = images.reshape(len(left), len(right), *images.shape[1:])
+    titles = ([known.say(texts.attributes, one) for one in line] for line in (left, right))
+    page = record.table(images, *titles)
+    name = "_".join(filter(None, (stem(model, seed), rows, columns))).replace(" ", "_")
+    return record.save_image(page, out_dir(run, "table") / f"{name.replace('/', '_')}.png")
+
+
+def _lines(texts: Texts, rows: str, columns: str) -> tuple[list[Label], list[Label]]:
+    """Labels of one attribute each, for the rows of a table and for its columns."""
+    names = [a.name for a in texts.attributes]
+    rows = rows or next(name for name in names if name != columns)
+    columns = columns or next((name for name in names if name != rows), "")
+    for name in filter(None, (rows, columns)):
+        if name not in names:
+            raise UserError(f"this run knows no attribute {name!r}; it has {', '.join(names)}")
+    if rows == columns:
+        raise UserError(f"the rows and the columns of the table are both {rows!r}")
+    seen = texts.combinations[texts.frequencies > 0]
+
+    def line(name: str) -> list[Label]:
+        at = names.index(name)
+        classes = texts.attributes[at].classes
+        return [{name: classes[i]} for i in np.unique(seen[:, at])]
+
+    return line(rows), line(columns) if columns else [{}]
+
+
+def _has_text(texts: Texts, prompts: list[Prompt]) -> np.ndarray:
+    """(n,) whether the encoder has a text; where it reads any, it has."""
+    has = dict(zip(map(tuple, texts.combinations.tolist()), texts.wordings > 0, strict=True))
+    asked = (known.row(texts.attributes, prompt.label) for prompt in prompts)
+    return np.array([has.get(row, True) for row in asked])
 
 
 def between(model: Model, run: Path, ends: list[Prompt], rows: int, frames: int, seed: int):
     """From one prompt to another at fixed latents: a sheet of ten steps and a GIF."""
     texts = need_texts(model)
-    counts = texts.frequencies
-    full = [captions.complete(prompt, counts, seed, i) for i, prompt in enumerate(ends)]
+    full = [_complete(texts, prompt, seed, i) for i, prompt in enumerate(ends)]
     first, last = texts.encode(full)
     z = latents(model.method, rows, seed)
 
@@ -130,4 +202,4 @@ def one_text(model: Model, prompts: list[Prompt], seed: int) -> np.ndarray | Non
         return None
     texts = need_texts(model)
     prompt = (prompts or from_data(texts, 1, seed))[0]
-    return texts.encode([captions.complete(prompt, texts.frequencies, seed, 0)])[0]
+    return texts.encode([_complete(texts, prompt, seed, 0)])[0]

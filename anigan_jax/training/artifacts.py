@@ -161,7 +161,8 @@ class Artifacts:
         # Before the checkpoint: a run that is killed in between comes here again.
         self.metrics.sync()
         self.evaluator.sync()
-        constants = self.program.constants if self.program.method.texts else {}
+        method = self.program.method
+        constants = self.program.constants if method.texts or method.classify else {}
         run_dir.export_weights(self.workdir, self.config, state, constants)
         checkpoint.save(self.folder, at, state, {"config_sha256": fingerprint(self.config)})
         best = self.evaluator.best()

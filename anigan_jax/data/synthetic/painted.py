@@ -9,6 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
+from anigan_jax.data.attributes import Attribute, tag
+from anigan_jax.errors import UserError
+
 # Part of every pack's key: raise it when the same face is drawn differently.
 VERSION = 1
 SCALE = 4  # supersampling
@@ -42,6 +45,14 @@ EYES = {
 HAIR_COLORS, EYE_COLORS = tuple(HAIR), tuple(EYES)
 STYLES = ("short", "long", "bob", "twin_tails", "spiky")
 MOUTHS = ("smile", "neutral", "open", "sad")
+WORN = ("glasses", "hat")
+ATTRIBUTES = {
+    "hair": Attribute("hair", HAIR_COLORS),
+    "eyes": Attribute("eyes", EYE_COLORS),
+    "style": Attribute("style", tuple(name.replace("_", " ") for name in STYLES)),
+    "mouth": Attribute("mouth", MOUTHS),
+    **{name: tag(name) for name in ("blush", "smile", *WORN)},
+}
 SKINS = ((255, 228, 208), (252, 214, 188), (242, 196, 164))
 BACKGROUNDS = (
     (214, 230, 245),
@@ -70,6 +81,8 @@ class Face:
     dy: float
     eye_open: float
     blush: bool
+    worn: tuple[str, ...] = ()
+    """Of `WORN`."""
 
 
 def _hash(seed: int, index: int, field: int) -> float:
@@ -81,8 +94,12 @@ def _hash(seed: int, index: int, field: int) -> float:
     return (x ^ (x >> 31)) / 2**64
 
 
-def face(seed: int, index: int) -> Face:
-    """The parameters of face number `index`, a pure function."""
+def face(seed: int, index: int, may_wear: tuple[str, ...] = ()) -> Face:
+    """The parameters of face number `index`, a pure function.
+
+    Args:
+      may_wear: of `WORN`, what every other face wears; all else stays as it is.
+    """
     draws = iter(range(1, 100))
 
     def u() -> float:
@@ -104,12 +121,37 @@ def face(seed: int, index: int) -> Face:
         dy=0.05 * u() - 0.025,
         eye_open=0.75 + 0.3 * u(),
         blush=u() < 0.4,
+        worn=tuple(
+            name
+            for field, name in enumerate(WORN, start=101)
+            if name in may_wear and _hash(seed, index, field) < 0.5
+        ),
     )
 
 
-def tags(parameters: Face) -> str:
-    """'aqua hair blue eyes'."""
-    return f"{parameters.hair} hair {parameters.eyes} eyes"
+def attributes(names: tuple[str, ...]) -> tuple[Attribute, ...]:
+    """What painted faces can be told apart by, by name; hair and eyes for ().
+
+    Raises:
+      UserError: there is no such attribute.
+    """
+    if unknown := [name for name in names if name not in ATTRIBUTES]:
+        listed = ", ".join(ATTRIBUTES)
+        raise UserError(f"data.attributes: painted faces have no {unknown[0]!r}, but {listed}")
+    return tuple(ATTRIBUTES[name] for name in names or ("hair", "eyes"))
+
+
+def label(parameters: Face, names: tuple[str, ...]) -> dict[str, str]:
+    """Attribute -> class of a face."""
+    shown = {name for name in WORN if name in parameters.worn}
+    shown |= {"smile"} if parameters.mouth == "smile" else set()
+    shown |= {"blush"} if parameters.blush else set()
+    return {
+        name: (name if name in shown else f"no {name}")
+        if ATTRIBUTES[name].is_tag
+        else getattr(parameters, name).replace("_", " ")
+        for name in names or ("hair", "eyes")
+    }
 
 
 def _shade(color, factor: float):
@@ -216,6 +258,18 @@ def _mouth(c: _Canvas, f: Face) -> None:
     c.line(points, ink, 0.014)
 
 
+def _worn(c: _Canvas, f: Face) -> None:
+    if "glasses" in f.worn:
+        angles = np.radians(np.linspace(0, 360, 40))
+        for x in (0.36, 0.64):
+            ring = [(x + 0.115 * math.cos(a), 0.605 + 0.115 * math.sin(a)) for a in angles]
+            c.line(ring, (40, 40, 70), 0.022)
+        c.line([(0.475, 0.6), (0.525, 0.6)], (40, 40, 70), 0.022)
+    if "hat" in f.worn:
+        c.ellipse(0.5, 0.3, 0.36, 0.24, (60, 130, 90), 180, 360)
+        c.polygon([(0.05, 0.29), (0.95, 0.29), (0.95, 0.35), (0.05, 0.35)], (40, 95, 65))
+
+
 def _landmarks(c: _Canvas, f: Face) -> np.ndarray:
     """68 points in the order of iBUG: jaw, brows, nose, eyes, mouth."""
     ring = [math.radians(a) for a in (180, 240, 300, 0, 60, 120)]
@@ -251,10 +305,11 @@ def draw(parameters: Face, size: int = 64) -> tuple[np.ndarray, np.ndarray]:
     c.line([(0.5, 0.7), (0.507, 0.712)], _shade(skin, 0.72), 0.012)
     _mouth(c, f)
     _front_hair(c, f)
+    _worn(c, f)
     image = c.image.resize((size, size), Image.Resampling.BOX)
     return np.asarray(image), _landmarks(c, f)
 
 
-def paint(seed: int, index: int, size: int = 64) -> np.ndarray:
+def paint(seed: int, index: int, size: int = 64, may_wear: tuple[str, ...] = ()) -> np.ndarray:
     """(size, size, 3) uint8 picture of face number `index`."""
-    return draw(face(seed, index), size)[0]
+    return draw(face(seed, index, may_wear), size)[0]

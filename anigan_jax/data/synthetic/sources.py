@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
-from anigan_jax.data import labels
 from anigan_jax.data.decode import Decoded
 from anigan_jax.data.discover import Catalogue, Item
 from anigan_jax.data.sources import Source, _known, _left_in
@@ -28,7 +27,10 @@ class PaintedFaces(Source):
     test: float = 0.0
     """Share held out."""
     without: tuple[str, ...] = ()
-    """Pairs of colors left out ('blue hair red eyes'), for zero-shot tests."""
+    """Combinations left out ('blue hair red eyes'), for zero-shot tests."""
+    attributes: tuple[str, ...] = field(default=(), metadata={"later": True})
+    """What faces are told apart by: hair, eyes, style, mouth, blush, smile, glasses, hat; (): hair
+    and eyes. Glasses and hats are drawn where they are named."""
 
     def key(self) -> dict:
         from anigan_jax.data.synthetic import painted
@@ -42,13 +44,15 @@ class PaintedFaces(Source):
 
         if self.count < 1:
             raise UserError(f"data.count is {self.count}; it must be at least 1")
+        attributes = painted.attributes(self.attributes)
         width = len(str(self.count - 1))
         items = []
         for i in range(self.count):
-            face, name = painted.face(self.seed, i), f"{i:0{width}}"
+            face, name = painted.face(self.seed, i, self.attributes), f"{i:0{width}}"
             held = None if self.test else False
-            items.append(Item(name, name, held=held, label=labels.Label(face.hair, face.eyes)))
-        return _left_in(Catalogue(items, [], [], labeled=True), self.without)
+            label = painted.label(face, self.attributes)
+            items.append(Item(name, name, held=held, label=label))
+        return _left_in(Catalogue(items, [], [], attributes), self.without)
 
     def payloads(self, catalogue: Catalogue) -> Iterator[tuple[int, None]]:
         yield from ((i, None) for i in range(len(catalogue.items)))
@@ -56,7 +60,8 @@ class PaintedFaces(Source):
     def make(self, item: Item, payload) -> Decoded:
         from anigan_jax.data.synthetic import painted
 
-        return Decoded(painted.paint(self.seed, int(item.member), self.size), [])
+        pixels = painted.paint(self.seed, int(item.member), self.size, self.attributes)
+        return Decoded(pixels, [])
 
 
 @dataclass(frozen=True)
@@ -105,9 +110,9 @@ class PaintedPairs(Source):
             for i in indices:
                 # Rows are ordered by name: equal numbers stand in equal rows of both parts.
                 number, face = f"{i:0{len(str(last - 1))}}", painted.face(self.seed, i)
-                label = labels.Label(face.hair, face.eyes)
+                label = painted.label(face, ())
                 items.append(Item(f"{domain}/{number}", number, 0, domain, held, label))
-        return Catalogue(items, [], [], labeled=True)
+        return Catalogue(items, [], [], painted.attributes(()))
 
     def payloads(self, catalogue: Catalogue) -> Iterator[tuple[int, None]]:
         yield from ((i, None) for i in range(len(catalogue.items)))

@@ -1,0 +1,240 @@
+"""Labels of any kind, from the files to the verbs: attributes beside hair and eyes."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from sources import built, faces, write
+from tiny import JUDGE, TEXT, arrays, run_steps, start, untrained
+
+from anigan_jax import config as configs
+from anigan_jax.data import attributes, dataset
+from anigan_jax.data.attributes import DEFAULT, HAIR, Attribute, tag
+from anigan_jax.data.images import Images
+from anigan_jax.data.synthetic import painted
+from anigan_jax.data.synthetic.sources import PaintedFaces
+from anigan_jax.errors import UserError
+from anigan_jax.evaluation import prompt_accuracy
+from anigan_jax.methods import text_conditioning
+from anigan_jax.methods.text_conditioning import Encoder
+
+NAMES = ("hair", "glasses", "smile")
+WORN = (DEFAULT[0], tag("glasses"), tag("smile"))
+DATA = PaintedFaces(count=80, size=16, test=0.3, attributes=NAMES)
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory):
+    return dataset.build(DATA, tmp_path_factory.mktemp("cache"), workers=1)
+
+
+def test_painted_faces_wear_what_is_named_and_are_the_same_else(pack):
+    assert pack.attributes == WORN
+    plain, worn = painted.face(0, 3), painted.face(0, 3, ("glasses", "hat"))
+    assert dataclasses.replace(worn, worn=()) == plain
+    labels, names = pack.labels("train"), pack.examples()["names"]
+    for row, name in zip(labels, names, strict=False):
+        want = painted.label(painted.face(0, int(name), NAMES), NAMES)
+        assert attributes.label_of(WORN, row) == want
+    assert 10 < labels[:, 1].sum() < len(labels) - 10
+    with pytest.raises(UserError, match="'beard'"):
+        PaintedFaces(attributes=("beard",)).catalogue()
+
+
+@pytest.mark.parametrize("config", [TEXT, JUDGE], ids=["text_gan", "classifier"])
+@pytest.mark.long
+def test_three_attributes_train(config, pack):
+    config = dataclasses.replace(config, data=DATA)
+    _, state = start(config, pack)
+    _, lines = run_steps(config, arrays(config, pack), state, 2)
+    assert np.isfinite(lines["loss/d"]).all()
+    if config is JUDGE:
+        assert {f"accuracy/{name}" for name in NAMES} <= lines.keys()
+
+
+# --- combinations that are too many to be listed
+
+
+@pytest.fixture
+def few_places(monkeypatch):
+    monkeypatch.setattr(attributes, "PLACES", 10)
+
+
+def test_of_many_combinations_those_of_the_data_have_a_place(few_places, pack):
+    found = pack.labels("train")
+    made = text_conditioning.tables(Encoder(), found, pack.attributes)
+    rows = made["combinations"]
+    assert len(rows) == len(np.unique(found, axis=0)) < 48
+    assert made["counts"].sum() == len(found)
+    assert (made["counts"] > 0).all()
+    index = jax.jit(text_conditioning.place)(made, found)
+    assert (rows[index] == found).all()
+    assert attributes.of_arrays(made) == WORN
+    # Asked for are also those that no image has.
+    every = np.indices((12, 2, 2)).reshape(3, -1).T
+    texts = TEXT.method.texts(made)
+    absent = [row for row in every if tuple(row) not in set(map(tuple, rows.tolist()))]
+    prompts = [text_conditioning.Prompt("", attributes.label_of(WORN, row)) for row in absent]
+    vectors = texts.encode(prompts)
+    assert (vectors == attributes.one_hot(WORN, np.array(absent))).all()
+    groups = prompt_accuracy.groups(texts, 0)
+    assert len(groups["seen"]) == len(rows)
+    assert 0 < len(groups["unseen"]) <= len(absent)
+    seen = {tuple(sorted(p.label.items())) for p in groups["seen"]}
+    assert not seen & {tuple(sorted(p.label.items())) for p in groups["unseen"]}
+
+
+def test_a_wrong_text_may_differ_in_one_attribute():
+    rows = attributes.combinations((2, 2, 2))
+    counts, own = jax.numpy.ones(8), jax.numpy.zeros(300, int)
+    keys = jax.random.split(jax.random.key(0), 300)
+    drawn = text_conditioning.wrong_texts(rows, counts, own, keys, "one_part")
+    assert set(np.asarray(drawn).tolist()) == {1, 2, 4}
+    drawn = text_conditioning.wrong_texts(rows, counts, own, keys, "any")
+    assert set(np.asarray(drawn).tolist()) == set(range(1, 8))
+
+
+# --- the verbs
+
+
+STYLED = ("style", "hair")
+OPTIONS = ("--data.count", "80", "--data.attributes", *NAMES)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    return (
+        untrained(folder / "a", "TEXT", *OPTIONS, "--data.without", "blue hair glasses"),
+        untrained(folder / "b", "JUDGE", *OPTIONS),
+    )
+
+
+def test_prompts_in_the_words_of_the_data(runs, verb):
+    run, _ = runs
+    code, out, err = verb("sample", run, "--prompt", "blue_hair, smile, glases", "--n", 3)
+    assert code == 0, err
+    assert "'glases' is not known; did you mean 'glasses'" in err
+    assert len(err.splitlines()) == 1
+    assert Image.open(out.split()[-1]).height == 18 + 2
+    code, _, err = verb("sample", run, "--prompt", "red eyes")
+    assert code == 2
+    assert "blonde; glasses, smile" in err
+
+
+def test_a_file_of_prompts_by_its_name(runs, verb):
+    code, out, err = verb("sample", runs[0], "--prompts", "sjtu_table_iv", "--n", 1)
+    assert code == 0, err
+    assert Image.open(out.split()[-1]).height == 12 * 18 + 2
+    code, _, err = verb("sample", runs[0], "--prompts", "sjtu_table_x")
+    assert code == 2
+    assert "sjtu_table_iii, sjtu_table_iv, sjtu_table_v" in err
+
+
+def test_the_table_of_any_two_attributes(runs, verb):
+    heights = {}
+    for words in ((), ("--rows", "smile", "--columns", "glasses"), ("--columns", "hair")):
+        path = verb("table", runs[0], *words)[1].split()[-1]
+        # Above the rows stand the names of the columns.
+        heights[path] = Image.open(path).height // 18 - 1
+    assert list(heights.values()) == [12, 2, 2]
+
+
+def test_accuracy_of_every_attribute(runs, verb):
+    code, out, err = verb("accuracy", runs[0], "--classifier", runs[1], "--n", 1, "--json")
+    assert code == 0, err
+    report = json.loads(out)
+    assert set(report["seen"]["prompts"]) == {*NAMES, "all"}
+    assert set(report["unseen"]["by_class"]["glasses"]) <= {"glasses", "no glasses"}
+    assert report["seen"]["pairs"] + report["unseen"]["pairs"] == 48
+    # Blue hair with glasses was left out.
+    assert report["unseen"]["pairs"] >= 2
+    code, out, err = verb("accuracy", runs[0], "--classifier", runs[1], "--n", 1)
+    assert " all " in next(line for line in out.splitlines() if "glasses" in line) + " "
+
+
+def test_accuracy_of_what_both_know(runs, tmp_path, verb):
+    judge = untrained(tmp_path / "c", "JUDGE", "--data.count", "80", "--data.attributes", *STYLED)
+    code, out, err = verb("accuracy", runs[0], "--classifier", judge, "--n", 1, "--json")
+    assert code == 0, err
+    report = json.loads(out)
+    assert set(report["seen"]["prompts"]) == {"hair"}
+    assert set(report["ceiling"]["prompts"]) == {"hair", "style", "both"}
+    code, out, err = verb("accuracy", runs[0], "--classifier", judge, "--n", 1)
+    assert code == 0, err
+
+
+# --- packs
+
+
+HEADED = "file,hair,glasses,artist\n" + "".join(
+    f"{i}.png,{'red' if i % 2 else 'blue'},{i % 2},{('ann', 'bob', 'cy')[i % 3]}\n"
+    for i in range(12)
+)
+
+
+def test_a_pack_of_a_table_with_a_header(tmp_path):
+    path = write(tmp_path / "in", {**faces(12), "tags.csv": HEADED})
+    pack = built(tmp_path, path)
+    assert pack.attributes == (
+        Attribute("hair", HAIR),
+        tag("glasses"),
+        Attribute("artist", ("ann", "bob", "cy")),
+    )
+    names = pack.examples()["names"]
+    rows = dict(zip(names, pack.labels("train").tolist(), strict=True))
+    assert rows["5.png"] == [HAIR.index("red"), 1, 2]
+    assert pack.manifest["counts"] == {}
+    again = built(tmp_path, path)
+    assert again.path == pack.path
+    only = built(tmp_path, path, attributes=("artist",), without=())
+    assert [a.name for a in only.attributes] == ["artist"]
+    assert only.manifest["sha256"] != pack.manifest["sha256"]
+    part = built(tmp_path, path, without=("red hair, cy",))
+    assert "5.png" not in part.examples()["names"]
+    assert len(part.images) == 10
+    with pytest.raises(UserError, match="import again with --attributes"):
+        built(tmp_path, str(pack.path), attributes=("artist",))
+
+
+def test_folders_are_classes_by_one_setting(tmp_path):
+    kinds = {"Cats": faces(4), "big_dogs": faces(4, 4)}
+    files = {f"train/{kind}/{n}": data for kind, part in kinds.items() for n, data in part.items()}
+    path = write(tmp_path / "in", files)
+    assert built(tmp_path, path).examples().keys() == {"names", "groups"}
+    pack = built(tmp_path, path, attributes=("class",))
+    assert pack.attributes == (Attribute("class", ("big dogs", "cats")),)
+    assert sorted(pack.labels("train")[:, 0]) == [0] * 4 + [1] * 4
+    made = text_conditioning.tables(Encoder(), pack.labels("train"), pack.attributes)
+    assert made["texts"].shape == (2, 1, 2)
+    flat = write(tmp_path / "flat", faces(3))
+    with pytest.raises(UserError, match="one a class"):
+        built(tmp_path, flat, attributes=("class",))
+    with pytest.raises(UserError, match="has no labels"):
+        built(tmp_path, flat, attributes=("glasses",))
+
+
+def test_packs_of_before_open(tmp_path):
+    """From before colors came from the data: their manifests name hair and eyes."""
+    path = write(tmp_path / "in", {**faces(2), "tags.csv": "0,yellow hair red eyes\n1,red hair"})
+    pack = built(tmp_path, path)
+    assert "yellow" in dict(pack.attributes)["hair"]
+    manifest = {**pack.manifest, "classes": {a.name: list(a.classes) for a in DEFAULT}}
+    examples = {**pack.examples(), "hair": [-1, 5], "eyes": [9, -1]}
+    (pack.path / "manifest.json").write_text(json.dumps(manifest))
+    (pack.path / "examples.json").write_text(json.dumps(examples))
+    old = dataset.open_pack(pack.path)
+    assert old.attributes == DEFAULT
+    assert old.labels("train").tolist() == [[-1, 9], [5, -1]]
+
+
+def test_runs_of_before_know_no_setting_of_attributes():
+    for data in (Images("x"), PaintedFaces()):
+        config = dataclasses.replace(TEXT, data=data)
+        assert "data.attributes" not in configs.identity(config)
+        assert "attributes" not in (data.key() if isinstance(data, PaintedFaces) else {})
+        other = dataclasses.replace(data, attributes=("hair",))
+        assert "data.attributes" in configs.identity(dataclasses.replace(config, data=other))
