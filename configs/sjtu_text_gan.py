@@ -22,8 +22,9 @@ carpedm20's DCGAN, and Reed et al. write "minibatch SGD" too; both train with th
 (--optimizers.g.name sgd --optimizers.d.name sgd takes the report at its word). GAN-INT's term
 is the non-saturating -log D, not equation 5's log(1 - D), as in all of G's loss. The report
 applies batch norm before the last deconvolution's output too ("on all layers"); the image
-itself is not normalized here. It trains on all images; here on 90 %: of its
-8,956, 125 steps an epoch (139 with --data.test 0).
+itself is not normalized here.
+Trains on 90 % of the images: of the report's 8,956, 125 steps an epoch (139 with
+--data.test 0).
 """
 
 from anigan_jax.config import Config, Run

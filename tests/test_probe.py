@@ -281,7 +281,9 @@ def test_the_majority_and_the_mean_of_the_classes_are_what_they_say(monkeypatch)
     monkeypatch.setattr(
         linear_probe, "spaces", lambda *_: {"pixels": lambda x: x.reshape(len(x), -1)}
     )
-    report = linear_probe.measure(None, SimpleNamespace(state=SimpleNamespace(step=3)), None, 20, 0)
+    report = linear_probe.measure(
+        None, SimpleNamespace(state=SimpleNamespace(step=3, ema={})), None, 20, 0
+    )
     hair = report["tasks"]["hair"]
     assert hair["classes"] == {"a": (6, 2), "b": (3, 6)}
     assert (hair["chance"].right, hair["chance"].n) == (2, 8)
