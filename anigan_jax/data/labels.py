@@ -6,6 +6,7 @@ Colors of hair and eyes, columns of a table, and tags, which an image has or has
 from __future__ import annotations
 
 import difflib
+import functools
 import re
 import sys
 from collections import Counter, defaultdict
@@ -75,12 +76,14 @@ class Table(NamedTuple):
     passed_over: Counter[str]
 
 
+# Millions of rows share few tags.
+@functools.lru_cache(maxsize=2**16)
 def plain(text: str) -> str:
     """A tag as it is compared: lower case, `_` is a blank, blanks are single."""
-    # Millions of rows share few tags.
     return sys.intern(" ".join(text.lower().replace("_", " ").split()))
 
 
+@functools.lru_cache(maxsize=2**16)
 def color(text: str, part: str) -> str | None:
     """'aqua hair' -> 'aqua' for part 'hair'; None for 'long hair' or 'bicolored eyes'."""
     words = plain(text).split()
