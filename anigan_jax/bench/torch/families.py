@@ -74,7 +74,7 @@ class GANPeer(Peer):
         g = mode.place(networks.generator(s.generator, text))
         super().__init__(config, mode, g, mode.place(networks.discriminator(s.discriminator, text)))
         self.dynamic = s.schedule.kind.startswith("as_")
-        self.steps, self.correct, self.judged = 0, 1, 2
+        self.correct, self.judged = 1, 2
 
     def update(self, batch: Batch) -> Batch:
         fake = self.make(batch)
@@ -174,7 +174,6 @@ class GANPeer(Peer):
                 batch = self.conditions()
                 kept = batch, self.make(batch)
             self.update_g(*kept)
-        self.steps += 1
 
 
 class TextPeer(GANPeer):
