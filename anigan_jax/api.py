@@ -52,7 +52,7 @@ class Trained(NamedTuple):
     @property
     def model(self) -> Model:
         """The networks with the weights that are drawn with."""
-        return grids.with_weights(self.networks, self.weights)
+        return self._drawing(None)
 
     @property
     def method(self) -> Method:
@@ -154,7 +154,8 @@ def load(
         needs `trust`.
     """
     found = _load(Path(path), checkpoint, trust)._replace(weights=weights)
-    grids.with_weights(found.networks, weights)
+    # Refused here, not at the first picture.
+    _ = found.model
     return found
 
 

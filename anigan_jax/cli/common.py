@@ -98,8 +98,7 @@ def sized(config: Config, overrides: Sequence[str]) -> list[str]:
     wanted = words[at + 1]
     found = [f"--data.size={wanted}"]
     size = int(wanted) if wanted.isdecimal() else 0
-    small = next((n for n in (4, 5, 6, 7) if size > n and (size // n).bit_count() == 1
-                  and size % n == 0), 0)  # fmt: skip
+    small = next((n for n in (4, 5, 6, 7) if size > n and _doubles(n, size)), 0)
     for path, network in networks("method", config.method):
         found.append(f"--{path}.size={wanted}")
         for name in ("start", "end"):
