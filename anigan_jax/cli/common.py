@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
@@ -17,6 +18,9 @@ from anigan_jax.config import Config
 from anigan_jax.errors import UserError
 from anigan_jax.networks.blocks import NetworkSettings
 from anigan_jax.runtime import environment
+
+if TYPE_CHECKING:
+    from anigan_jax.sampling.photos import Gathered
 
 RunDir = Annotated[Path, Positional, arg(metavar="RUN", help="a run directory")]
 ConfigName = Annotated[
@@ -72,6 +76,17 @@ def epochs_of(flag: str, text: str) -> list[int]:
     if not all(word.isdecimal() and int(word) for word in words):
         raise UserError(f"{flag} {text!r} is not a list of epochs, such as 1,5,10")
     return [int(word) for word in words]
+
+
+def told_left_out(found: Gathered) -> int:
+    """Says on stderr which photos were not used as asked; gives the exit code."""
+    from anigan_jax.sampling import photos
+
+    if found.centered:
+        print(f"note: {found.centered} without a face box; the center is used", file=sys.stderr)
+    for finding in found.left_out:
+        print(f"left out: {photos.reason(finding)}", file=sys.stderr)
+    return 1 if found.left_out else 0
 
 
 def settings(name: str, overrides: Sequence[str], prog: str) -> Config:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,7 +9,16 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, UseAppendAction, arg
 
 from anigan_jax import api
-from anigan_jax.cli.common import Checkpoint, RunDir, Seed, Trust, Weights, at_least, epochs_of
+from anigan_jax.cli.common import (
+    Checkpoint,
+    RunDir,
+    Seed,
+    Trust,
+    Weights,
+    at_least,
+    epochs_of,
+    told_left_out,
+)
 from anigan_jax.data.captions import Prompt
 from anigan_jax.errors import UserError
 from anigan_jax.sampling import grids, photos
@@ -142,14 +150,14 @@ def history(
     at_least("--columns", columns, 2)
     at_least("--seed", seed, 0)
     photos.check(list(photo), photos.Cropping())
-    wanted, complete = epochs_of("--epochs", epochs) if epochs else [], True
+    wanted, code = epochs_of("--epochs", epochs) if epochs else [], 0
     trained = api.load(run, checkpoint, weights=weights, trust=trust)
     model = trained.model
     asked = _prompts(model, prompt)
     name = f"seed_{seed}{texts.suffix(asked)}"
     if photo or (model.method.translate and not asked):
         photos.need_direction(model.method, direction)
-        shown, complete = _photos(trained, photo, direction, n)
+        shown, code = _photos(trained, photo, direction, n)
         rows = histories.of_photos(model, shown, direction)
         name = direction
     elif asked:
@@ -160,24 +168,22 @@ def history(
     page = histories.page((trained.at(step).model for step in steps), rows, run)
     path = out_dir(run, "history") / f"step_{steps[-1]:09d}_{name}{model.tag}.png"
     print(images.save_image(page, path))
-    return 0 if complete else 1
+    return code
 
 
 def _photos(trained: api.Trained, given: tuple[Path, ...], direction: str, n: int):
     """Photos of the command line, (N, S, S, 3) uint8; else the first `n` that are held out.
 
     Returns:
-      The photos, and whether all that were given can be used.
+      The photos, and the exit code: 1 where one that was given cannot be used.
     """
     size = trained.config.method.size
     if given:
         found = photos.gather(list(given), photos.Cropping(), size)
-        for finding in found.left_out:
-            print(f"left out: {photos.reason(finding)}", file=sys.stderr)
-        return found.images[size], not found.left_out
+        return found.images[size], told_left_out(found)
     pack = api.data_of(trained.config)
     held = pack.named("test" if pack.has("test") else "train", direction[0].upper())
-    return pack.part(held)[:n], True
+    return pack.part(held)[:n], 0
 
 
 def kernels(run: RunDir, *, checkpoint: Checkpoint = "latest", trust: Trust = False) -> int:

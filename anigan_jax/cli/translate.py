@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,12 +12,12 @@ from PIL import Image
 from tyro.conf import Positional, arg
 
 from anigan_jax import api
-from anigan_jax.cli.common import Checkpoint, RunDir, Trust, Weights
+from anigan_jax.cli.common import Checkpoint, RunDir, Trust, Weights, told_left_out
 from anigan_jax.errors import UserError
 from anigan_jax.networks.resnet import check_divisible
 from anigan_jax.report import collect
 from anigan_jax.sampling import photos
-from anigan_jax.sampling.photos import Cropping, Gathered
+from anigan_jax.sampling.photos import Cropping
 from anigan_jax.storage import images
 from anigan_jax.storage.run_dir import out_dir
 
@@ -91,7 +90,7 @@ def translate(
     print(f"{out / 'images'}  ({len(after)})")
     for name in ("rows", "before", "after"):
         print(f"{out / name}.png{some}")
-    return _left_out(found)
+    return told_left_out(found)
 
 
 def compare(
@@ -136,7 +135,7 @@ def compare(
         images.save_image(_sheet(columns, side), out)
     some = f"  (the first {n} of {len(found.names)})" if n < len(found.names) else ""
     print(f"{out}{some}")
-    return _left_out(found)
+    return told_left_out(found)
 
 
 def _columns(trained: api.Trained, direction: str, before, after) -> list:
@@ -180,12 +179,3 @@ def _written(out: Path) -> Iterator[None]:
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         raise UserError(f"{out} cannot be written: {error.strerror or error}{where}") from None
-
-
-def _left_out(found: Gathered) -> int:
-    """Says on stderr what was not as asked; gives the exit code."""
-    if found.centered:
-        print(f"note: {found.centered} without a face box; the center is used", file=sys.stderr)
-    for finding in found.left_out:
-        print(f"left out: {photos.reason(finding)}", file=sys.stderr)
-    return 1 if found.left_out else 0
