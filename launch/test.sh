@@ -30,4 +30,7 @@ command -v strace >/dev/null || {
 ruff check .
 ruff format --check .
 mypy
-exec python -m pytest -n 2 "${chosen[@]}" "$@"
+# What a file's tests share is made once; conftest.py puts the longest files first. Two workers want
+# two cores, and no threads of PyTorch's or BLAS's beside them.
+export OMP_NUM_THREADS=1
+exec python -m pytest -n 2 --dist loadfile --no-loadscope-reorder "${chosen[@]}" "$@"

@@ -7,6 +7,7 @@ from unittest import mock
 
 import jax
 import pytest
+import tiny
 
 from anigan_jax.cli import main
 from anigan_jax.runtime import environment
@@ -16,18 +17,49 @@ pytest_plugins = ["faults.table", "trained", "faults.undisturbed"]
 os.environ["NPROC"] = "16"
 # What one process has compiled no other compiles again, however small: they are many.
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+# Most of a test's time is compilation, and much of that LLVM's optimizations. XLA's own passes
+# stay, and what is compared is compiled alike; processes inherit it.
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 environment.prepare("cpu", devices=4)
 # The imports above bring JAX, which has read its environment by then.
 jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update(tiny.FAST, True)
+
+# Files that take longest come first, so that two workers end together.
+LONGEST = [
+    "test_golden",
+    "test_cluster",
+    "test_exact",
+    "test_checkpoints",
+    "test_signals",
+    "test_environment",
+    "test_bench",
+    "test_wheel",
+    "test_text_learning",
+    "test_runs",
+    "test_disks",
+    "test_cartoongan",
+    "test_cyclegan",
+    "test_text_gan",
+    "test_speed",
+    "test_features",
+    "test_cartoongan_phases",
+    "test_sweep",
+]
 
 MAPS = Path("/proc/self/maps")
 MANY_MAPS = 25_000
 
 
-@pytest.fixture(scope="module", autouse=True)
+def pytest_collection_modifyitems(items):
+    place = {name: at for at, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
+
+
+@pytest.fixture(autouse=True)
 def few_memory_maps():
-    """Frees compiled code between modules, before there is too much of it.
+    """Frees compiled code after a test, before there is too much of it.
 
     Each executable is some hundred memory maps; at 65,530, Linux's usual limit of a process,
     loading the next one is a segmentation fault.
@@ -36,6 +68,14 @@ def few_memory_maps():
     if MAPS.exists() and MAPS.read_bytes().count(b"\n") > MANY_MAPS:
         jax.clear_caches()
         gc.collect()
+
+
+@pytest.fixture
+def optimized(monkeypatch):
+    """Compiles as users do, here and in processes: for what is timed, or recorded."""
+    monkeypatch.delenv("JAX_DISABLE_MOST_OPTIMIZATIONS")
+    with tiny.optimized():
+        yield
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ golden/fingerprints.json. Do that only where a change of the bits is intended, a
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -45,9 +46,22 @@ def alike(names) -> list[list[str]]:
 
 
 def prints(name: str, counts: tuple[int, ...], folder: Path) -> dict[str, list[str]]:
-    """'NAME/DEVICES' -> fingerprints of the state after each of 12 steps from the seed."""
+    """'NAME/DEVICES' -> fingerprints of the state after each of 12 steps from the seed.
+
+    One device's steps are compiled as users' are; the start, and two devices' steps, without
+    LLVM's optimizations, which take most of the time.
+    """
     import numpy as np
-    from tiny import arrays, constants_of, packed, run_steps, shrunk, start, with_features
+    from tiny import (
+        arrays,
+        constants_of,
+        optimized,
+        packed,
+        run_steps,
+        shrunk,
+        start,
+        with_features,
+    )
 
     config = with_features(shrunk(name), folder)
     method, parts = config.method, [STEPS]
@@ -61,7 +75,8 @@ def prints(name: str, counts: tuple[int, ...], folder: Path) -> dict[str, list[s
         state, said = first, []
         for steps in parts:
             rest = {"constants": constants, "devices": devices}
-            state, metrics = run_steps(config, arrays(config, pack), state, steps, **rest)
+            with optimized() if devices == 1 else contextlib.nullcontext():
+                state, metrics = run_steps(config, arrays(config, pack), state, steps, **rest)
             said += [f"{int(x):08x}" for x in np.asarray(metrics["fingerprint"])]
         found[f"{name}/{devices}"] = said
     return found
@@ -69,7 +84,7 @@ def prints(name: str, counts: tuple[int, ...], folder: Path) -> dict[str, list[s
 
 def main() -> None:
     """Without arguments for the file; with names of configs as JSON for who asks."""
-    os.environ["NPROC"] = "16"
+    os.environ |= {"NPROC": "16", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     from anigan_jax.runtime import environment
 
     environment.prepare("cpu", devices=4)

@@ -92,6 +92,11 @@ def ranks(folder: Path, world: int, *args, devices=4, name="rank", env=None, ext
     ]
 
 
+def cold(folder: Path) -> dict[str, str]:
+    """Variables of a process that finds nothing compiled."""
+    return {"XDG_CACHE_HOME": str(folder), "JAX_COMPILATION_CACHE_DIR": str(folder / "xla")}
+
+
 def steps_of(run: Path) -> list[int]:
     return checkpoint.steps(run / "checkpoints")
 

@@ -70,6 +70,7 @@ def test_xla_counts_about_the_same_work(tmp_path):
     assert abs(side.facts()["xla_flops"] / side.facts()["flops"] - 1) < 0.1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "config", [FULL, TEXT, CYCLE, CARTOON], ids=["dynamic", "text", "cycle", "cartoon"]
 )

@@ -349,10 +349,9 @@ def test_the_pool_is_needed_to_resume(data, path, what):
 @pytest.mark.slow
 def test_dispatch_and_mapper_do_not_change_the_bits(data, path):
     states, lines = path
-    for length, mapper in ((2, "shard_map"), (4, "pmap")):
-        end, metrics = run_steps(CYCLE, data, states[0], STEPS, length=length, mapper=mapper)
-        assert digests(end) == digests(states[-1])
-        assert metrics["fingerprint"].tolist() == [line["fingerprint"] for line in lines]
+    end, metrics = run_steps(CYCLE, data, states[0], STEPS, length=4, mapper="shard_map")
+    assert digests(end) == digests(states[-1])
+    assert metrics["fingerprint"].tolist() == [line["fingerprint"] for line in lines]
 
 
 @pytest.mark.long

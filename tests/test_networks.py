@@ -80,7 +80,7 @@ def test_any_flax_module_is_described():
 @pytest.mark.parametrize("name", NAMES)
 def test_shapes_and_ranges(name):
     settings = shrunk(name).method
-    images = jnp.ones((2, 32, 32, 3))
+    images = jnp.ones((2, 16, 16, 3))
     for role, (net, shapes) in settings.networks().items():
         xs = jax.tree.map(
             lambda s: jnp.ones((2, *s[1:])), shapes, is_leaf=lambda s: isinstance(s[0], int)

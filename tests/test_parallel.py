@@ -17,11 +17,11 @@ def images(tmp_path_factory):
     return packed(FULL, tmp_path_factory.mktemp("cache")).images
 
 
-@pytest.mark.parametrize("devices", [2, 4])
-def test_pmap_and_shard_map_give_the_same_bits(images, devices):
+@pytest.mark.long
+def test_pmap_and_shard_map_give_the_same_bits(images):
     _, state = start(FULL)
     ends = [
-        run_steps(FULL, images, state, 4, length=2, devices=devices, mapper=mapper)
+        run_steps(FULL, images, state, 4, length=2, devices=4, mapper=mapper)
         for mapper in ("pmap", "shard_map")
     ]
     assert digests(ends[0][0]) == digests(ends[1][0])
@@ -29,13 +29,19 @@ def test_pmap_and_shard_map_give_the_same_bits(images, devices):
         np.testing.assert_array_equal(values, ends[1][1][name])
 
 
+@pytest.mark.long
 def test_device_counts_agree_with_sgd(images):
-    """1e-5 relative on every parameter after 5 steps, batch norm synchronized."""
+    """1e-5 relative on every parameter after 5 steps, batch norm synchronized.
+
+    The first losses are of the images and the noise alone.
+    """
     sgd = Optimizer(name="sgd", learning_rate=1e-2)
     config = dataclasses.replace(PLAIN, optimizers={"g": sgd, "d": sgd})
     _, state = start(config)
-    one, *rest = (run_steps(config, images, state, 5, devices=n)[0] for n in (1, 2, 4))
-    for other in rest:
+    (one, lines), *rest = (run_steps(config, images, state, 5, devices=n) for n in (1, 2, 4))
+    for other, more in rest:
+        for name in ("loss/d", "loss/g"):
+            np.testing.assert_allclose(more[name][0], lines[name][0], rtol=2e-6)
         for a, b in zip(jax.tree.leaves(one.params), jax.tree.leaves(other.params), strict=True):
             scale = np.abs(a).max() or 1.0
             np.testing.assert_allclose(a / scale, b / scale, rtol=0, atol=1e-5)
@@ -48,22 +54,9 @@ def test_device_counts_agree_with_sgd(images):
 
 def test_device_counts_agree_with_adam_in_losses_and_scores(images):
     _, state = start(PLAIN)
-    one, *rest = (run_steps(PLAIN, images, state, 5, devices=n)[1] for n in (1, 2, 4))
-    for other in rest:
-        for name in ("loss/g", "loss/d", "score/real", "score/fake"):
-            np.testing.assert_allclose(other[name], one[name], rtol=1e-4, atol=1e-4)
-
-
-def test_every_device_count_draws_the_same_images_and_noise(images):
-    """One step of SGD of length 0 leaves the losses functions of the draws alone."""
-    still = Optimizer(name="sgd", learning_rate=1e-30)
-    config = dataclasses.replace(PLAIN, optimizers={"g": still, "d": still})
-    _, state = start(config)
-    one, *rest = (run_steps(config, images, state, 3, devices=n)[1] for n in (1, 2, 4))
-    assert len(set(one["loss/d"].tolist())) == 3
-    for other in rest:
-        np.testing.assert_allclose(other["loss/d"], one["loss/d"], rtol=2e-6)
-        np.testing.assert_allclose(other["loss/g"], one["loss/g"], rtol=2e-6)
+    one, other = (run_steps(PLAIN, images, state, 5, devices=n)[1] for n in (1, 4))
+    for name in ("loss/g", "loss/d", "score/real", "score/fake"):
+        np.testing.assert_allclose(other[name], one[name], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.fault(25)

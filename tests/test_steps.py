@@ -25,7 +25,7 @@ def images(tmp_path_factory):
 
 def test_any_number_of_steps_per_dispatch_gives_the_same_bits(images):
     _, state = start(FULL)
-    ends = [run_steps(FULL, images, state, 8, length=k) for k in (1, 2, 4, 8)]
+    ends = [run_steps(FULL, images, state, 8, length=k) for k in (1, 2, 8)]
     assert len({str(digests(end)) for end, _ in ends}) == 1
     prints = [metrics["fingerprint"].tolist() for _, metrics in ends]
     assert all(p == prints[0] for p in prints)

@@ -190,14 +190,15 @@ def test_the_first_step_equals_its_losses_by_hand(pack):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("loss", losses.ADVERSARIAL)
-def test_every_loss_trains_finitely(pack, loss):
+@pytest.mark.parametrize("loss", ["hinge", "relativistic"])
+def test_a_loss_of_each_form_trains_finitely(pack, loss):
+    """Each alone or in pairs, with R1; `test_unequal_weights` has the values of all."""
     got = losses_of(PLAIN_TEXT, pack, loss=loss, r1=1.0)
     assert all(np.isfinite(value) for value in got.values())
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("g_steps", [1, 2, 5])
+@pytest.mark.parametrize("g_steps", [1, 5])
 def test_steps_of_g_for_each_of_d(pack, g_steps):
     """SJTU tried 1:1, 2:1 and 5:1: G's optimizer counts them."""
     schedule = dataclasses.replace(TEXT.method.schedule, kind="fixed", g=g_steps)
@@ -215,12 +216,11 @@ def test_bits_do_not_depend_on_dispatch_or_mapper_and_repeat(pack):
     data = arrays(TEXT, pack)
     ends = [
         run_steps(TEXT, data, state, 4, length=1),
-        run_steps(TEXT, data, state, 4, length=2),
         run_steps(TEXT, data, state, 4, length=2, mapper="shard_map"),
     ]
     assert len({str(digests(end)) for end, _ in ends}) == 1
     prints = [metrics["fingerprint"].tolist() for _, metrics in ends]
-    assert prints[0] == prints[1] == prints[2]
+    assert prints[0] == prints[1]
 
 
 @pytest.mark.long

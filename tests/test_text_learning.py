@@ -6,7 +6,7 @@ import learning
 import pytest
 from tiny import anigan, write_config
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("optimized")]
 
 
 def test_prompts_are_obeyed_and_the_control_falls_to_chance(tmp_path):

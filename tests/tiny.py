@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import subprocess
@@ -172,7 +173,8 @@ def drawn(shapes, seed=0):
 TINY = {
     "base_channels": 2,
     "blocks": 1,
-    "size": 32,
+    "num_downsamples": 2,
+    "size": 16,
     "z_dim": 4,
     "text_dim": 6,
     "hidden": 5,
@@ -201,9 +203,9 @@ def shrunk(name: str) -> Config:
     if hasattr(method, "encoder"):
         # No trained encoder is at hand; test_text_tables makes one.
         method = dataclasses.replace(method, encoder=Encoder())
-    data = PaintedFaces(count=20, size=32)
+    data = PaintedFaces(count=20, size=16)
     if isinstance(method, Translation):
-        data = PaintedPairs(count=20, pairs=4, size=32, edges=True)
+        data = PaintedPairs(count=20, pairs=4, size=16, edges=True)
     return dataclasses.replace(config, method=method, data=data, batch_size=4)
 
 
@@ -260,13 +262,31 @@ def constants_of(config: Config, packed: dataset.Pack | None) -> dict:
     return config.method.constants(packed) if packed else {}
 
 
-def start(config: Config, packed: dataset.Pack | None = None):
-    """(method, initial state on the host)."""
-    method, constants = config.method.make(), constants_of(config, packed)
-    return method, jax.jit(lambda held: init_state(config, method, held))(constants)
-
-
+# JAX's switch for compiling quickly rather than well; JAX_DISABLE_MOST_OPTIMIZATIONS sets it.
+FAST = "jax_disable_most_optimizations"
+_STARTED: dict = {}
 _COMPILED: dict = {}
+
+
+@contextlib.contextmanager
+def optimized():
+    """Compiles as users do: with LLVM's optimizations, which conftest switches off."""
+    before = jax.config.read(FAST)
+    jax.config.update(FAST, False)
+    try:
+        yield
+    finally:
+        jax.config.update(FAST, before)
+
+
+def start(config: Config, packed: dataset.Pack | None = None):
+    """(method, initial state), drawn once in a process."""
+    method, constants = config.method.make(), constants_of(config, packed)
+    key = (config, packed and packed.path)
+    if key not in _STARTED:
+        _STARTED[key] = jax.jit(lambda held: init_state(config, method, held))(constants)
+    # Dicts of its own; the arrays cannot change.
+    return method, jax.tree.map(lambda leaf: leaf, _STARTED[key])
 
 
 def drawn_state(config: Config, constants):
@@ -298,7 +318,7 @@ def run_steps(
     over = program.phase_ends(method.phases, at + steps, len(images) // config.batch_size)
     phase = next(i for i, end in enumerate(over) if at < end)
     assert over[phase] >= at + steps, "the steps reach into another phase"
-    key = (config, phase, length, devices, mapper)
+    key = (config, phase, length, devices, mapper, jax.config.read(FAST))
     if key not in _COMPILED:
         made = method.phases[phase]
         step = train_step.make_super_step(config, method, made, length, axis)

@@ -13,20 +13,20 @@ from pathlib import Path
 
 import files
 import pytest
-from tiny import FULL, anigan, process_env
+from tiny import PLAIN, anigan, process_env
 
 from anigan_jax.storage import metrics_file
 
 pytestmark = pytest.mark.long
 
 HERE = Path(__file__).resolve().parent
-STEPS = FULL.run.steps
+STEPS = PLAIN.run.steps
 CONFIG = f"""import dataclasses, sys
 sys.path.insert(0, {str(HERE.parent)!r})
-from tiny import FULL
+from tiny import PLAIN
 from anigan_jax.data.images import Images
 # Letters of other locales: \u0130\u0131\u00df\U0001f600
-CONFIG = dataclasses.replace(FULL, data=Images(size=16, test=0))
+CONFIG = dataclasses.replace(PLAIN, data=Images(size=16, test=0))
 """
 NAMES = ("I", "i", "\u0130", "\u0131", "\u00e4", "z", "Z", "\U0001f600", "a b", "line\nbreak")
 

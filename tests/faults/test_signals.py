@@ -8,6 +8,7 @@ import pytest
 from faults.undisturbed import STEPS, resumed, train
 from processes import (
     Training,
+    cold,
     newest,
     same_end,
     saving,
@@ -27,11 +28,10 @@ def test_signals_in_every_phase(whole, tmp_path):
     """While it starts, compiles, steps and saves; each time it goes on where it was."""
     config, undisturbed = whole
     run = tmp_path / "run"
-    cold = {"XDG_CACHE_HOME": str(tmp_path)}
     phases = (
         ("start", signal.SIGTERM, lambda _: (run / "lock").exists(), {}),
         # Nothing compiled is at hand: the first dispatch takes seconds.
-        ("compile", signal.SIGINT, lambda _: written(run) >= 1, cold),
+        ("compile", signal.SIGINT, lambda _: written(run) >= 1, cold(tmp_path)),
         ("step", signal.SIGTERM, lambda _: newest(run) >= 40, {}),
         ("save", signal.SIGINT, lambda pid: newest(run) >= 80 and saving(run, pid), {}),
     )
@@ -86,8 +86,7 @@ def test_a_second_signal_ends_a_compilation(whole, tmp_path):
     """Python runs no handler while XLA compiles."""
     config, _ = whole
     run = tmp_path / "run"
-    cold = {"XDG_CACHE_HOME": str(tmp_path)}
-    training = Training(tmp_path / "log", *train(config, run), env=cold)
+    training = Training(tmp_path / "log", *train(config, run), env=cold(tmp_path))
     training.until(lambda: written(run) >= 1)
     time.sleep(1)
     sent = time.monotonic()
