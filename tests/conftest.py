@@ -12,19 +12,17 @@ import tiny
 from anigan_jax.cli import main
 from anigan_jax.runtime import environment
 
-pytest_plugins = ["faults.table", "trained", "faults.undisturbed"]
+pytest_plugins = ["faults.table", "trained", "faults.undisturbed", "launchers"]
 
 os.environ["NPROC"] = "16"
 # What one process has compiled no other compiles again, however small: they are many.
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-# Most of a test's time is compilation, and much of that LLVM's optimizations. XLA's own passes
-# stay, and what is compared is compiled alike; processes inherit it.
-os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+os.environ |= tiny.QUICK_COMPILE
 environment.prepare("cpu", devices=4)
 # The imports above bring JAX, which has read its environment by then.
 jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-jax.config.update(tiny.FAST, True)
+jax.config.update("jax_disable_most_optimizations", True)
 
 # Files that take longest come first, so that two workers end together.
 LONGEST = [
@@ -72,10 +70,9 @@ def few_memory_maps():
 
 @pytest.fixture
 def optimized(monkeypatch):
-    """Compiles as users do, here and in processes: for what is timed, or recorded."""
-    monkeypatch.delenv("JAX_DISABLE_MOST_OPTIMIZATIONS")
-    with tiny.optimized():
-        yield
+    """Has processes compile as users' do."""
+    for name in tiny.QUICK_COMPILE:
+        monkeypatch.delenv(name)
 
 
 @pytest.fixture
