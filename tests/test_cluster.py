@@ -38,7 +38,7 @@ def train(config, run):
 def trained(tmp_path_factory):
     """A config file, a run by 2 processes x 2 devices, and one by 1 process x 4 devices."""
     folder = tmp_path_factory.mktemp("cluster")
-    config = write_config(folder)
+    config = write_config(folder, "LEAST")
     stored = {"JAX_COMPILATION_CACHE_DIR": str(folder / "programs")}
     both = ranks(folder, 2, *train(config, folder / "two"), env=lambda rank: stored)
     assert [rank.ended(300) for rank in both] == [0, 0], both[0].said() + both[1].said()
