@@ -46,17 +46,12 @@ def make_train_step(
         return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
 
     def one_update(state: TrainState, player: str, loss: Loss, batch, keys):
-        still = frozen.get(player, frozenset())
+        own, still = state.params[player], frozen.get(player, frozenset())
         gradient = jax.value_and_grad(_of_learned(loss, still), has_aux=True)
-        (_, aux), grads = gradient(state.params[player], state, batch, keys)
+        (_, aux), grads = gradient(own, state, batch, keys)
         grads = mean(grads)
-        steps, opt_state = optimizers[player].update(
-            grads, state.opt_state[player], state.params[player]
-        )
-        # Zero gradients are not enough: weight decay and momentum that was taken would move them.
-        steps = on_layers(steps, still, jnp.zeros_like)
-        rate = config.optimizers[player].rate(state.step)
-        params = jax.tree.map(lambda p, u: p - rate * u, state.params[player], steps)
+        steps, opt_state = optimizers[player].update(grads, state.opt_state[player], own)
+        params = _moved(own, steps, config.optimizers[player].rate(state.step), still)
         state = state.replace(
             params={**state.params, player: params},
             stats={**state.stats, player: aux.stats},
@@ -109,6 +104,13 @@ def make_train_step(
         return state.replace(step=before.step + 1), all_metrics
 
     return step
+
+
+def _moved(params: PyTree, steps: PyTree, rate: Array, still: frozenset[str]) -> PyTree:
+    """The parameters after a step, of which those of the layers `still` stay as they are."""
+    # Their gradients of 0 are not enough: weight decay and momentum would move them.
+    steps = on_layers(steps, still, jnp.zeros_like)
+    return jax.tree.map(lambda p, u: p - rate * u, params, steps)
 
 
 def _of_learned(loss: Loss, still: frozenset[str]) -> Callable:
