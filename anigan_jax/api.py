@@ -9,7 +9,7 @@ images = run.generate(64, seed=0)            # (64, H, W, 3) uint8
 from __future__ import annotations
 
 import contextlib
-import json
+import dataclasses
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -199,32 +199,13 @@ def _load(path: Path, checkpoint: str | int | None, trust: bool) -> Trained:
 def _model_at(path: Path, config: Config, recorded: dict, checkpoint: str | int | None) -> Model:
     """The model of a run's checkpoint; a damaged newest one is passed over."""
     environment.start()
-    folder, at = path / "checkpoints", _step(path, checkpoint)
-    have = checkpoints.steps(folder)
-    if at is not None and at not in have:
-        listed = ", ".join(map(str, have))
-        raise UserError(f"{path} has no checkpoint of step {at}; it has {listed or 'none'}")
+    at = run_dir.checkpoint_step(path, checkpoint)
     method, constants = config.method.make(), run_dir.constants_of(path)
     shapes = abstract_state(config, method, constants)
-    found = checkpoints.restore(folder, shapes, at=at, repair=False)
+    found = checkpoints.restore(path / "checkpoints", shapes, at=at, repair=False)
     if found is None:
         raise UserError(f"{path} holds no checkpoint yet")
     return grids.model_of(method, found.state, constants)
-
-
-def _step(path: Path, checkpoint: str | int | None) -> int | None:
-    if checkpoint in (None, "latest"):
-        return None
-    if checkpoint == "best":
-        try:
-            return int(json.loads((path / "best.json").read_text())["step"])
-        except (OSError, ValueError, KeyError, TypeError):
-            raise UserError(
-                f"{path} knows no best checkpoint; --run.evaluate-every in training finds it"
-            ) from None
-    if not str(checkpoint).isdigit():
-        raise UserError(f"checkpoint {checkpoint!r} is neither 'best', 'latest' nor a step")
-    return int(checkpoint)
 
 
 def data_of(config: Config, report: Any = None) -> Pack:
@@ -232,11 +213,19 @@ def data_of(config: Config, report: Any = None) -> Pack:
     return dataset.build(config.data, scratch.default_cache(), report=report)
 
 
-def train(config: Config, workdir: str | Path, *, command: tuple[str, ...] = ()) -> Trained:
+def train(
+    config: Config,
+    workdir: str | Path,
+    *,
+    init_from: str | Path = "",
+    command: tuple[str, ...] = (),
+) -> Trained:
     """Trains a run to its end in this process, or resumes it where `workdir` holds one.
 
     Args:
       workdir: the run directory.
+      init_from: 'RUN', 'RUN@STEP', 'RUN@best': the run that a new one starts from; what it takes
+        of it is `config.parent`.
       command: the words that started it, for the record.
 
     Returns:
@@ -248,6 +237,9 @@ def train(config: Config, workdir: str | Path, *, command: tuple[str, ...] = ())
       KeyboardInterrupt: it was interrupted; a checkpoint is written, the same call resumes.
     """
     workdir = Path(workdir)
+    if init_from:
+        parent = dataclasses.replace(config.parent, run=str(init_from))
+        config = dataclasses.replace(config, parent=parent)
     with signals.caught() as stop:
         code = start(config, workdir, command, stop)
     if code:

@@ -17,6 +17,7 @@ from anigan_jax import intervals
 from anigan_jax.data.sources import Source
 from anigan_jax.errors import UserError
 from anigan_jax.optimizers import Optimizer
+from anigan_jax.parent import Parent
 
 FeatureNetwork = Literal["vgg16", "inception", "random"]
 """By which images can be scored; `evaluation.features` has them."""
@@ -136,6 +137,8 @@ class Config:
     ema_ramp: float = 0.05
     """That half-life is at most this share of the images seen so far, so that the average soon
     forgets the first weights (Karras et al. 2020, StyleGAN2-ADA: 0.05); 0: no ramp."""
+    parent: Parent = field(default=Parent(), metadata={"later": True})
+    """The run that it starts from, where there is one."""
     run: Run = field(default_factory=Run)
 
     def __hash__(self) -> int:
@@ -364,6 +367,7 @@ def check(config: Config) -> None:
             faults.append(f"{path} is {number}; it must be a finite number")
     for player, settings in config.optimizers.items():
         faults += _optimizer_faults(f"optimizers.{player}", settings)
+    faults += config.parent.faults(config.method)
     if run.steps == 0 and run.epochs == 0:
         faults.append("run.steps and run.epochs are both 0; set one")
     if config.ema_half_life and not config.method.has_generator:

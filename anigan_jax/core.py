@@ -134,6 +134,8 @@ class Method(NamedTuple):
         indices of each attribute, on the host; None where D is not a classifier.
       features: (params of d, stats of d, images (n, H, W, 3) in [-1, 1]) -> (n, F) D's
         features of them, with running statistics; None where D does not judge whole images.
+      vocabulary: 'g/embedding': player and name of the layers whose inputs or outputs are the
+        classes of the data's attributes.
     """
 
     init: Callable
@@ -146,6 +148,7 @@ class Method(NamedTuple):
     classify: Callable | None = None
     translate: dict[str, Callable] | None = None
     features: Callable | None = None
+    vocabulary: tuple[str, ...] = ()
 
     @property
     def players(self) -> tuple[str, ...]:

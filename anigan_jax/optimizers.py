@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Literal
 
+import jax
 import jax.numpy as jnp
 import optax
 
-from anigan_jax.core import Array
+from anigan_jax.core import Array, PyTree
 
 BUILDERS: dict[str, Callable[[Optimizer], optax.GradientTransformation]] = {
     "adam": lambda s: optax.scale_by_adam(s.b1, s.b2, s.epsilon),
@@ -88,3 +89,12 @@ class Optimizer:
             done = (step - self.decay_start) / self.decay_steps
             rate = rate * jnp.clip(1.0 - done, 0.0, 1.0)
         return rate
+
+
+def on_layers(tree: PyTree, names: Collection[str], change: Callable[[Array], Array]) -> PyTree:
+    """A tree of parameters with `change` applied below the layers of these names."""
+
+    def one(path: tuple, leaf: Array) -> Array:
+        return change(leaf) if any(getattr(k, "key", None) in names for k in path) else leaf
+
+    return jax.tree_util.tree_map_with_path(one, tree)

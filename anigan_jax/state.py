@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from anigan_jax import rng
+from anigan_jax import parent, rng
 from anigan_jax.config import Config
 from anigan_jax.core import Array, Method, PyTree, TrainState
 from anigan_jax.errors import UserError
@@ -43,6 +46,32 @@ def init_state(config: Config, method: Method, constants: PyTree) -> TrainState:
 def abstract_state(config: Config, method: Method, constants: PyTree) -> TrainState:
     """Shapes and types of the state, without computing it."""
     return jax.eval_shape(lambda held: init_state(config, method, held), constants)
+
+
+def labeled(tree: PyTree) -> dict[str, Array]:
+    """The leaves of a state, by `parent.label`."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {parent.label(jax.tree_util.keystr(path)): leaf for path, leaf in leaves}
+
+
+def with_leaves(state: TrainState, arrays: Mapping[str, np.ndarray]) -> TrainState:
+    """The state with other values of some leaves.
+
+    Args:
+      arrays: label -> value.
+
+    Raises:
+      UserError: a leaf is unknown, or of another shape or type.
+    """
+    if not arrays:
+        return state
+    held = labeled(state)
+    for name, value in arrays.items():
+        leaf = held.get(name)
+        if leaf is None or (leaf.shape, leaf.dtype) != (value.shape, value.dtype):
+            raise UserError(f"{name} was taken from another run and does not fit the state here")
+    values = [jnp.asarray(arrays[name]) if name in arrays else held[name] for name in held]
+    return jax.tree.unflatten(jax.tree.structure(state), values)
 
 
 def first_nonfinite(tree: PyTree) -> Array:

@@ -57,6 +57,7 @@ def test_the_verb(verb, run):
     assert fd["generated"] > 0
     assert fd["floor"] is None
     assert "more than 32 images" in told["refused"]["fd-random"]
+    assert {near["copies"] for near in told["memorization"].values()} == {0}
     for near in told["memorization"].values():
         assert near["ratio"] == pytest.approx(near["fake"] / near["held_out"])
         assert near["ratio"] > 1.2
@@ -81,6 +82,7 @@ def test_the_text_names_everything_that_a_comparison_needs(verb, run):
         "Coverage",
         NETWORK.sha256[:12],
         "antialiased",
+        "Copies: 0.0 % by random and 0.0 % by pixels of the generated images are nearer",
     ):
         assert part in out
     assert re.search(r"- seed +0\n", out)
@@ -187,10 +189,14 @@ def test_copies_are_found_mirrored_ones_too(faces):
         )
         assert told["pixels"]["fake"] == 0 if mirror else told["pixels"]["fake"] >= 0
         assert told["random"]["fake"] < told["random"]["held_out"]
+        # A generator that memorized: mirrored images are copies where the run mirrors its own.
+        assert told["pixels"]["copies"] == 1 if mirror else 0.5 <= told["pixels"]["copies"] < 1
+        assert told["random"]["copies"] >= 0.5
     held = pack.part("test")
     seen = {"random": found_of(held, pack, target)}
     told, _ = sample_quality.memorization(seen, held, pack, target, True)
     assert told["pixels"]["ratio"] == pytest.approx(1, abs=0.3)
+    assert {near["copies"] for near in told.values()} == {0}
     # Rows 3 and 4 of the picture: each copy above its original, mirrored as it was copied.
     rows = np.asarray(sheet[True].convert("RGB"))
     left = rows.shape[1] - (16 * 18 + 2)

@@ -19,7 +19,7 @@ ORDER = (
     ("runtime",),
     ("networks",),
     ("data",),
-    ("optimizers", "intervals"),
+    ("optimizers", "intervals", "parent"),
     ("config",),
     ("config_file",),
     ("storage",),

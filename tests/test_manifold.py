@@ -183,6 +183,10 @@ def test_memorization_by_hand():
     assert (got.fake, got.held_out, got.ratio) == (0.75, 2, 0.375)
     assert got.closest.tolist() == [[3, 1], [0, 0], [1, 1]]
     assert got.distances.tolist() == [0, 0.5, 1]
+    # Three of them are nearer than the nearest held-out row.
+    assert got.copies == 0.75
+    # One that a training row equals does not hide them.
+    assert prdc.memorization(column(0.5, 15), train, column(10, 2, 12), closest=1).copies == 0.5
 
 
 def test_memorization_tells_copies_from_new_images():
@@ -195,11 +199,14 @@ def test_memorization_tells_copies_from_new_images():
     assert found[0] == 0
     assert np.diff(found).min() > 0
     assert found[1] < 0.1
+    assert prdc.memorization(train[:300], train, held_out).copies == 1
+    assert prdc.memorization(new, train, held_out).copies < 0.05
     # A quarter of copies leaves the median and fills the list.
     some = np.concatenate([new[:240], train[:60]])
     got = prdc.memorization(some, train, held_out)
     assert got.distances.tolist() == [0] * 16
     assert (got.closest[:, 0] - 240 == got.closest[:, 1]).all()
+    assert got.copies == pytest.approx(0.2, abs=0.04)
     again = prdc.memorization(some + 1e3, train + 1e3, held_out + 1e3)
     assert again.ratio == pytest.approx(got.ratio, rel=1e-9)
 

@@ -36,7 +36,8 @@ def train(
 ) -> int:
     """Start a run, or resume it where RUN holds one.
 
-    Every other flag is a setting of the config: `anigan train CONFIG --help` lists them.
+    Every other flag is a setting of the config: `anigan train CONFIG --help` lists them;
+    --init-from RUN starts from another run's weights.
 
     Args:
       workdir: the run directory; the same command resumes what it holds.
@@ -119,8 +120,10 @@ def _is_of_others(workdir: Path, settings: Config) -> bool:
 def _dry_run(config: Config, workdir: Path, as_json: bool) -> int:
     """Prints what a run would do; writes nothing into the run directory."""
     with api.opened(config, workdir) as (pack, _):
+        from anigan_jax.training import transfer
         from anigan_jax.training.program import Program
 
+        taken = transfer.take(config, workdir, pack)
         resumes = (workdir / run_dir.RUN).exists()
         constants = run_dir.constants_of(workdir) if resumes else config.method.constants(pack)
         program = Program(config, pack, constants)
@@ -129,7 +132,8 @@ def _dry_run(config: Config, workdir: Path, as_json: bool) -> int:
         found = {"images": images, "steps": steps, "devices": devices}
         print(json.dumps({**found, "config": configs.to_json(config)}, indent=1))
     else:
-        print(f"{images} images, {steps} steps, {devices} device(s)")
+        start = f", starts from {transfer.told(taken.record)}" if taken else ""
+        print(f"{images} images, {steps} steps, {devices} device(s){start}")
     return 0
 
 

@@ -133,8 +133,8 @@ def memorization(
       mirror: mirrored training images count too, by pixels, where the run mirrors its images.
 
     Returns:
-      {'vgg16' | 'pixels' (thumbnails of 16x16): {'ratio', 'fake', 'held_out'}}, and the closest
-      pairs as a picture; nothing where no image was held out.
+      {'vgg16' | 'pixels' (thumbnails of 16x16): {'ratio', 'fake', 'held_out', 'copies'}}, and the
+      closest pairs as a picture; nothing where no image was held out.
     """
     if target.held_out is None:
         return {}, None
@@ -146,7 +146,7 @@ def memorization(
     count, told, rows = min(CLOSEST, len(images)), {}, {}
     for name, sets in spaces.items():
         near = prdc.memorization(*sets, count)
-        told[name] = {k: float(getattr(near, k)) for k in ("ratio", "fake", "held_out")}
+        told[name] = {k: float(getattr(near, k)) for k in ("ratio", "fake", "held_out", "copies")}
         i, j = near.closest.T
         mirrored = (j >= len(train))[:, None, None, None]
         nearest = train[j % len(train)]

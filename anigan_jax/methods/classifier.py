@@ -97,6 +97,7 @@ class ColorClassifier(MethodSettings):
             z_dim=0,
             evaluate=evaluate,
             classify=classify,
+            vocabulary=("d/logits",),
         )
 
 

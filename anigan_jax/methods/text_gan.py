@@ -69,7 +69,15 @@ class TextGAN(GAN):
             raise UserError("method.split_d has no meaning with texts; D learns all terms at once")
         if not 0 <= self.int_beta <= 1:
             raise UserError(f"method.int_beta is {self.int_beta}; it must be in 0 to 1")
-        return super().make(axis_name)._replace(texts=self.texts)
+        return super().make(axis_name)._replace(texts=self.texts, vocabulary=self.vocabulary)
+
+    @property
+    def vocabulary(self) -> tuple[str, ...]:
+        """The layers that read the classes of tags; vectors of texts mean the same everywhere."""
+        if self.encoder.kind != "tags":
+            return ()
+        both = {"g": self.generator, "d": self.discriminator}
+        return tuple(f"{p}/{'embedding' if net.embed else 'text'}" for p, net in both.items())
 
     def texts(self, constants: dict) -> core.Texts:
         """What the generator can be asked for."""

@@ -36,6 +36,8 @@ class Memorization(NamedTuple):
       fake, held_out: median distances to the nearest training row.
       closest: (c, 2) indices of a fake and its training row, the nearest first.
       distances: (c,) theirs.
+      copies: share of fakes that are nearer to a training row than all but `RARE` of the
+        held-out rows are; about `RARE` for what is new, 1 for copies.
     """
 
     ratio: float
@@ -43,6 +45,11 @@ class Memorization(NamedTuple):
     held_out: float
     closest: Int64[np.ndarray, "c 2"]
     distances: Float64[np.ndarray, " c"]
+    copies: float
+
+
+RARE = 0.01
+"""Share of held-out images that may lie as near to a training image as a copy does."""
 
 
 def nearest(
@@ -176,10 +183,13 @@ def memorization(
     fake, train = pair(rows(fake, closest, "fake features"), train)
     gaps, found = nearest(fake, train)
     gaps, found = gaps[:, 0], found[:, 0]
-    usual = float(np.median(nearest(held_out, train)[0]))
+    own = nearest(held_out, train)[0]
+    usual = float(np.median(own))
     if usual == 0:
         raise ValueError("half of the held-out rows are training rows")
     order = np.argsort(gaps, kind="stable")[:closest]
     middle = float(np.median(gaps))
     pairs = np.stack([order, found[order]], 1)
-    return Memorization(middle / usual, middle, usual, pairs, gaps[order])
+    # A held-out row that a training row equals says nothing of how near others may be.
+    copies = float(np.mean(gaps < np.quantile(own[own > 0], RARE, method="lower")))
+    return Memorization(middle / usual, middle, usual, pairs, gaps[order], copies)

@@ -16,6 +16,7 @@ COPIES = (
     "Median distances. A ratio far below 1: generated images lie closer to training images than "
     "unseen real ones do. The closest pairs are in the picture whose name ends in closest.png."
 )
+NEARER = "are nearer to a training image than 99 % of the held-out ones are."
 L1 = "Mean absolute differences on held-out images, values in [-1, 1]"
 # Of an evaluation: what has a table or a place of its own.
 SHOWN = ("step", "averaged", "sets", "protocols", "l1", "ab", "ba", "pairs")
@@ -76,7 +77,10 @@ def _of_set(title: str, one: dict) -> list[Table]:
     if one.get("memorization"):
         columns = ["nearest training image by", "generated", "held out", "ratio"]
         rows = _rows(one["memorization"], "fake", "held_out", "ratio")
-        found.append(Table("Copies of training images?", columns, rows, [COPIES]))
+        shares = {name: near.get("copies") for name, near in one["memorization"].items()}
+        known = " and ".join(f"{percent(x)} by {n}" for n, x in shares.items() if x is not None)
+        notes = [f"Copies: {known} of the generated images {NEARER}"] if known else []
+        found.append(Table("Copies of training images?", columns, rows, [*notes, COPIES]))
     if one.get("lpips"):
         columns = ["pairs of", "mean", "standard error", "pairs"]
         rows = _rows(one["lpips"], "mean", "error", "pairs")

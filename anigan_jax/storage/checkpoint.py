@@ -149,13 +149,15 @@ def _orbax() -> ocp.Checkpointer:
 
 def restore(
     folder: Path,
-    like: PyTree,
+    like: PyTree | None,
     *,
     at: int | None = None,
     report: Callable = print,
     repair: bool = True,
 ) -> Found | None:
     """The newest whole checkpoint (or that of step `at`), or None where there never was one.
+
+    Without `like` its state is a list of arrays, in the order of the manifest's leaves.
 
     A damaged newest one is reported and the one before it is used. With `repair` it is kept as
     `….corrupt`; a reader leaves the folder as it is.

@@ -3,6 +3,7 @@
 run.json                what the run is and what its bits rest on
 code/                   the config file, and the modules beside it that it imports
 constants.safetensors   arrays that losses read and nothing trains
+parent.safetensors      weights that it starts from, where they are those of another run
 data.json               names and digests of the data, to say what changed
 metrics.jsonl           a line for each logged step; evaluation.jsonl for each scored checkpoint
 checkpoints/            see `manifest`
@@ -23,7 +24,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -36,11 +37,19 @@ from anigan_jax.data import diff
 from anigan_jax.data.dataset import Pack
 from anigan_jax.errors import UserError
 from anigan_jax.runtime import environment
-from anigan_jax.storage import atomic, safetensors
+from anigan_jax.storage import atomic, manifest, safetensors
 from anigan_jax.storage.checkpoint import Found
 
 RUN, CONSTANTS, CONTENTS, CODE = "run.json", "constants.safetensors", "data.json", "code"
+PARENT = "parent.safetensors"
 SCHEMA = 4
+
+
+class Taken(NamedTuple):
+    """What a new run takes from another: its `arrays` by label, and a `record` of it, JSON."""
+
+    arrays: dict[str, np.ndarray]
+    record: dict[str, Any]
 
 
 def previews_dir(run: Path) -> Path:
@@ -54,12 +63,17 @@ def out_dir(run: Path, verb: str) -> Path:
 
 
 def open_run(
-    config: Config, workdir: Path, pack: Pack, command: tuple[str, ...]
+    config: Config,
+    workdir: Path,
+    pack: Pack,
+    command: tuple[str, ...],
+    taken: Taken | None = None,
 ) -> dict[str, np.ndarray]:
     """Writes run.json, or checks it: another config or other data is refused.
 
     Args:
       command: the words that started the run.
+      taken: what a new run starts from; None: from random weights.
 
     Returns:
       The constants: of the method at the start, of the run directory afterwards.
@@ -67,7 +81,8 @@ def open_run(
     if (workdir / RUN).exists():
         return _continue(config, workdir, pack)
     # What a start that was killed leaves before run.json.
-    begun = {"lock", CODE, CONSTANTS, CONTENTS, f".{RUN}", f".{CONSTANTS}", f".{CONTENTS}"}
+    begun = {"lock", CODE}
+    begun |= {f"{dot}{name}" for name in (RUN, CONSTANTS, CONTENTS, PARENT) for dot in ("", ".")}
     if workdir.exists() and any(p.name not in begun for p in workdir.iterdir()):
         raise UserError(f"{workdir} is not empty and holds no run; take another --workdir")
     constants = config.method.constants(pack)
@@ -85,6 +100,10 @@ def open_run(
     }
     if constants:
         recorded["constants_sha256"] = safetensors.write(constants, workdir / CONSTANTS)
+    if taken:
+        # Kept here: the other run may go on, or be deleted.
+        sha256 = safetensors.write(taken.arrays, workdir / PARENT)
+        recorded["parent"] = {**taken.record, "sha256": sha256}
     diff.record(pack, workdir / CONTENTS)
     _write(recorded, workdir)
     return constants
@@ -101,7 +120,8 @@ def _continue(config: Config, workdir: Path, pack: Pack) -> dict[str, np.ndarray
         what = diff.since(workdir / CONTENTS, pack)
         raise UserError(
             f"the data of {workdir} changed since its start ({what}); it cannot resume. "
-            "Bring the data back, or take another --workdir"
+            "Bring the data back, or take another --workdir, where --init-from "
+            f"{workdir} starts from the weights of this run"
         )
     for line in changes(old, config):
         print(f"warning: {line}; the resumed run is not promised the same bits", flush=True)
@@ -209,6 +229,38 @@ def constants_of(workdir: Path) -> dict[str, np.ndarray]:
     """The constants of a run directory; {} where it has none."""
     wanted = read_run(workdir).get("constants_sha256")
     return safetensors.read(workdir / CONSTANTS, wanted) if wanted else {}
+
+
+def taken_by(workdir: Path) -> dict[str, np.ndarray]:
+    """What a run started from, by label, of its parent; {} where it has none."""
+    parent = read_run(workdir).get("parent")
+    return safetensors.read(workdir / PARENT, parent["sha256"]) if parent else {}
+
+
+def checkpoint_step(workdir: Path, checkpoint: str | int | None) -> int | None:
+    """The step of a checkpoint: 'best' or a step; None for 'latest', also where it is None.
+
+    Raises:
+      UserError: the run has no such checkpoint.
+    """
+    if checkpoint in (None, "latest"):
+        return None
+    if checkpoint == "best":
+        try:
+            at = int(json.loads((workdir / "best.json").read_text())["step"])
+        except (OSError, ValueError, KeyError, TypeError):
+            raise UserError(
+                f"{workdir} knows no best checkpoint; --run.evaluate-every in training finds it"
+            ) from None
+    elif str(checkpoint).isdigit():
+        at = int(checkpoint)
+    else:
+        raise UserError(f"checkpoint {checkpoint!r} is neither 'best', 'latest' nor a step")
+    have = manifest.steps(workdir / "checkpoints")
+    if at not in have:
+        listed = ", ".join(map(str, have)) or "none"
+        raise UserError(f"{workdir} has no checkpoint of step {at}; it has {listed}")
+    return at
 
 
 def read_run(workdir: Path) -> dict:

@@ -209,7 +209,7 @@ class Artifacts:
             f"training diverged at step {step}{sign}: NaN or Inf in {leaf} and others, "
             f"{len(bad)} arrays, all in {self.workdir / DIVERGED}; {kept}. It would diverge there "
             "again: start a run with lower rates (--optimizers.g.learning-rate, "
-            "--optimizers.d.learning-rate)"
+            f"--optimizers.d.learning-rate), from its weights with --init-from {self.workdir}"
         )
 
     def close(self, failed: bool = False) -> None:

@@ -17,9 +17,9 @@ from anigan_jax.errors import DivergedError, MachineError, UserError, machine_fa
 from anigan_jax.runtime import devices, environment, processes
 from anigan_jax.runtime.processes import ProcessGroup
 from anigan_jax.runtime.signals import Stop
-from anigan_jax.state import abstract_state
+from anigan_jax.state import abstract_state, with_leaves
 from anigan_jax.storage import checkpoint, run_dir
-from anigan_jax.training import artifacts, online_eval
+from anigan_jax.training import artifacts, online_eval, transfer
 from anigan_jax.training.artifacts import Artifacts, NoArtifacts
 from anigan_jax.training.input import rows
 from anigan_jax.training.program import Chunk, Program
@@ -55,8 +55,9 @@ def train(
         evaluator = online_eval.Evaluator(resolved, config.method.make(), pack, workdir)
         if group.world > 1:
             processes.assert_equal(group, run_dir.facts_of(config, pack))
+        taken = transfer.take(config, workdir, pack) if group.is_primary else None
         with run_dir.lock(workdir) if group.is_primary else contextlib.nullcontext():
-            return _resume(config, workdir, pack, evaluator, command, stop, group)
+            return _resume(config, workdir, pack, evaluator, command, stop, group, taken)
 
 
 @contextlib.contextmanager
@@ -76,10 +77,19 @@ def machine_faults(workdir: Path, group: ProcessGroup) -> Iterator[None]:
 
 
 def _resume(
-    config: Config, workdir: Path, pack: Pack, evaluator, command, stop: Stop, group: ProcessGroup
+    config: Config,
+    workdir: Path,
+    pack: Pack,
+    evaluator,
+    command,
+    stop: Stop,
+    group: ProcessGroup,
+    taken: run_dir.Taken | None,
 ) -> int:
     """Opens the folder, takes up what is there, and trains."""
-    constants = run_dir.open_run(config, workdir, pack, command) if group.is_primary else None
+    constants = None
+    if group.is_primary:
+        constants = run_dir.open_run(config, workdir, pack, command, taken)
     constants = processes.broadcast_arrays(group, constants)
     shapes = abstract_state(config, config.method.make(), constants)
     folder, found = workdir / "checkpoints", None
@@ -98,7 +108,8 @@ def _resume(
     program = Program(config, pack, constants, at, group, report)
     if group.is_primary:
         run_dir.note_resume(workdir, config, at)
-    state = found.state if found else program.initial()
+    started = {} if found or not group.is_primary else run_dir.taken_by(workdir)
+    state = found.state if found else with_leaves(program.initial(), started)
     state = processes.broadcast(group, jax.tree.map(np.asarray, state), program.abstract)
     state = devices.replicate(state, program.devices)
     files = NoArtifacts()
@@ -146,6 +157,8 @@ def _header(config, shapes: TrainState, pack: Pack, workdir: Path, at: int, tota
         yield f"{workdir} is finished: {at:,} steps; more with --run.steps {2 * total}"
     elif at:
         yield f"resuming {workdir} at step {at}"
+    elif parent := run_dir.read_run(workdir).get("parent"):
+        yield f"starts from {transfer.told(parent)}"
 
 
 def _loop(program: Program, files: Artifacts | NoArtifacts, state: TrainState, at: int, stop: Stop):

@@ -13,6 +13,7 @@ from anigan_jax.config import Config
 from anigan_jax.data.dataset import Pack
 from anigan_jax.runtime import devices, processes
 from anigan_jax.runtime.processes import ProcessGroup
+from anigan_jax.state import with_leaves
 from anigan_jax.storage import checkpoint, manifest, metrics_file, run_dir
 from anigan_jax.training import artifacts
 from anigan_jax.training.loop import machine_faults
@@ -52,7 +53,8 @@ def _replay(
     # Dispatches of one step: each fingerprint and each checkpoint is compared.
     alone = dataclasses.replace(config.run, steps_per_dispatch=1)
     program = Program(dataclasses.replace(config, run=alone), pack, constants, 0, group)
-    state = devices.replicate(program.initial(), program.devices)
+    state = with_leaves(program.initial(), run_dir.taken_by(workdir))
+    state = devices.replicate(state, program.devices)
     now = f"{int(artifacts.fingerprint_of(devices.local(state))):08x}"
     chunks = program.chunks(0, last)
     for step in range(last + 1):

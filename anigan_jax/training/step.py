@@ -20,6 +20,7 @@ from anigan_jax.core import (
     TrainState,
     Update,
 )
+from anigan_jax.optimizers import on_layers
 from anigan_jax.state import fingerprint, first_nonfinite
 from anigan_jax.training import input
 
@@ -39,19 +40,18 @@ def make_train_step(
       gives the real batch, `examples` (b,) the global example indices of this device.
     """
     optimizers = {name: settings.build() for name, settings in config.optimizers.items()}
+    frozen = {"d": config.parent.frozen(config.method)}
 
     def mean(tree: PyTree) -> PyTree:
         return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
 
     def one_update(state: TrainState, player: str, loss: Loss, batch, keys):
-        gradient = jax.value_and_grad(loss, has_aux=True)
-        (_, aux), grads = gradient(state.params[player], state, batch, keys)
+        own, still = state.params[player], frozen.get(player, frozenset())
+        gradient = jax.value_and_grad(_of_learned(loss, still), has_aux=True)
+        (_, aux), grads = gradient(own, state, batch, keys)
         grads = mean(grads)
-        steps, opt_state = optimizers[player].update(
-            grads, state.opt_state[player], state.params[player]
-        )
-        rate = config.optimizers[player].rate(state.step)
-        params = jax.tree.map(lambda p, u: p - rate * u, state.params[player], steps)
+        steps, opt_state = optimizers[player].update(grads, state.opt_state[player], own)
+        params = _moved(own, steps, config.optimizers[player].rate(state.step), still)
         state = state.replace(
             params={**state.params, player: params},
             stats={**state.stats, player: aux.stats},
@@ -106,6 +106,22 @@ def make_train_step(
     return step
 
 
+def _moved(params: PyTree, steps: PyTree, rate: Array, still: frozenset[str]) -> PyTree:
+    """The parameters after a step, of which those of the layers `still` stay as they are."""
+    # Their gradients of 0 are not enough: weight decay and momentum would move them.
+    steps = on_layers(steps, still, jnp.zeros_like)
+    return jax.tree.map(lambda p, u: p - rate * u, params, steps)
+
+
+def _of_learned(loss: Loss, still: frozenset[str]) -> Callable:
+    """The loss as a function of those layers that move: no gradients of others are computed."""
+
+    def of(params: PyTree, *rest):
+        return loss(on_layers(params, still, jax.lax.stop_gradient), *rest)
+
+    return of
+
+
 def _means(found: list[dict[str, Array]]) -> dict[str, Array]:
     """Metrics of an update's losses: what several of them give is averaged, as Keras prints it."""
     names = dict.fromkeys(name for metrics in found for name in metrics)
@@ -131,10 +147,10 @@ def _average(config: Config, state: TrainState) -> PyTree:
     """The average of G's weights after a step that `state.step` does not count yet.
 
     Source: Karras et al. 2020 (StyleGAN2-ADA), training_loop.py: the half-life in images, and
-    its ramp.
+    its ramp; train.py: no ramp where the weights come from another run.
     """
     half_life = jnp.float32(config.ema_half_life)
-    if config.ema_ramp:
+    if config.ema_ramp and not config.parent.takes("g"):
         seen = state.step.astype(jnp.float32) * config.batch_size
         half_life = jnp.minimum(half_life, jnp.maximum(config.ema_ramp * seen, 1e-8))
     keep = 0.5 ** (config.batch_size / half_life)
