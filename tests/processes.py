@@ -71,6 +71,11 @@ class Training(subprocess.Popen):
             self.wait(timeout=10)
 
 
+# Of processes with several simulated devices. With QUICK_COMPILE's flag their bits depend on the
+# steps of a dispatch, as they do not for users.
+SIMULATED = {"NPROC": "16", "XLA_FLAGS": ""}
+
+
 def ranks(folder: Path, world: int, *args, devices=4, name="rank", env=None, extra=None):
     """The same command by `world` processes that find one another through the environment.
 
@@ -80,16 +85,13 @@ def ranks(folder: Path, world: int, *args, devices=4, name="rank", env=None, ext
         port = free.getsockname()[1]
     where = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}", "JAX_NUM_PROCESSES": str(world)}
     simulated = ("--run.platform", "cpu", "--run.devices", devices) if devices else ()
-    # With QUICK_COMPILE's flag the bits of Gloo's steps depend on their number in a dispatch, which
-    # they do not as users compile.
-    where["XLA_FLAGS"] = ""
     return [
         Training(
             folder / f"{name}{i}.log",
             *args,
             *simulated,
             *(extra(i) if extra else ()),
-            env={"NPROC": "16", **where, "JAX_PROCESS_ID": str(i), **(env(i) if env else {})},
+            env={**SIMULATED, **where, "JAX_PROCESS_ID": str(i), **(env(i) if env else {})},
         )
         for i in range(world)
     ]

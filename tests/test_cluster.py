@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 from processes import (
+    SIMULATED,
     Training,
     cold,
     leaves,
@@ -46,7 +47,7 @@ def trained(tmp_path_factory):
         folder / "one.log",
         *train(config, folder / "one"),
         *("--run.platform", "cpu", "--run.devices", 4),
-        env={"NPROC": "16"},
+        env=SIMULATED,
     )
     assert alone.ended(300) == 0, alone.said()
     return folder, config, both
@@ -263,7 +264,7 @@ def test_a_run_goes_on_with_other_processes_and_devices(trained, tmp_path):
     assert [rank.ended(300) for rank in both] == [0, 0], both[0].said()
     for steps, devices in ((16, 1), (24, 4)):
         options = ("--run.platform", "cpu", "--run.devices", devices)
-        one = Training(tmp_path / "log", *length(steps), *options, env={"NPROC": "16"})
+        one = Training(tmp_path / "log", *length(steps), *options, env=SIMULATED)
         assert one.ended(300) == 0, one.said()
         assert "devices" in one.said() or "processes" in one.said()
     resumed = json.loads((run / "run.json").read_text())["resumed"]
