@@ -27,6 +27,7 @@ from anigan_jax.export.generators import Generator, generators_of
 from anigan_jax.methods import text_conditioning
 from anigan_jax.methods.augment import signed
 from anigan_jax.methods.gan import GAN
+from anigan_jax.methods.text_conditioning import Encoder
 from anigan_jax.networks.dcgan import Discriminator
 from anigan_jax.networks.dcgan import Generator as DCGAN
 from anigan_jax.networks.ops import conv, winograd
@@ -54,8 +55,8 @@ def opened(config, constants=None) -> Trained:
     """A run of drawn weights, without a folder."""
     method = config.method.make()
     if constants is None:
-        reads = method.texts is not None
-        constants = text_conditioning.tables(config.method.encoder, labels(config)) if reads else {}
+        encoder = getattr(config.method, "encoder", Encoder())
+        constants = text_conditioning.tables(encoder, labels(config)) if method.texts else {}
     state = settled(drawn_state(config, constants))
     model = grids.model_of(method, state, constants)
     return Trained(Path("nowhere"), config, model, {"data_sha256": "d" * 64})
@@ -67,8 +68,8 @@ def kinds() -> dict:
     for name in (*NAMES, "CARTOON"):
         config = CARTOON if name == "CARTOON" else shrunk(name)
         if config.method.has_generator:
-            network = dataclasses.replace(config.method.generator, stddev=0.02)
-            found.setdefault(repr(network.build()), (name, config))
+            network, _ = config.method.networks()["generator"]
+            found.setdefault(repr(network.clone(stddev=0.0)), (name, config))
     others = {
         "spectral": {"spectral": True, "norm": DCGAN().norm},
         "same_padding_and_leaky": {"head": "conv", "kernel": 4, "activation": "leaky_relu"},
