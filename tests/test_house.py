@@ -31,7 +31,7 @@ ORDER = (
     ("evaluation",),
     ("training",),
     ("api",),
-    ("sweep", "bench"),
+    ("sweep", "bench", "export"),
     ("reproduce",),
     ("cli",),
     ("__init__", "__main__"),

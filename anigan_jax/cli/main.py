@@ -29,6 +29,7 @@ GROUPS = {
     "how good it is": ("evaluate", "accuracy", "probe", "report", "epochs", "sweep"),
     "proof": ("replay", "checkpoints"),
     "the five reports": ("reproduce",),
+    "for other programs": ("export",),
     "networks and speed": ("describe", "weights", "bench"),
 }
 HELP = ("-h", "--help")

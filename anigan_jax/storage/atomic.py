@@ -1,9 +1,14 @@
-"""Files that are written whole or not at all."""
+"""Files and folders that are written whole or not at all."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+
+from anigan_jax.errors import UserError
 
 
 def save_text(text: str, path: Path) -> Path:
@@ -15,7 +20,46 @@ def save_text(text: str, path: Path) -> Path:
         file.flush()
         os.fsync(file.fileno())
     os.replace(temp, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    os.fsync(folder)
-    os.close(folder)
+    _sync(path.parent)
     return path
+
+
+def refuse_taken(path: Path, flag: str) -> None:
+    """Refuses a place for a new folder where something is already."""
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        what = "not empty" if path.is_dir() else "a file"
+        raise UserError(f"{flag} {path} is {what}; give a new or an empty folder")
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Gives a folder to fill, which gets the name `path` once all is in it.
+
+    Where anything fails, nothing is left. `path` is new, or an empty folder.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    path = path.absolute()
+    temp = path.with_name(f".{path.name}")
+    try:
+        # A kill may have left one.
+        shutil.rmtree(temp, ignore_errors=True)
+        temp.mkdir(parents=True)
+        yield temp
+        for file in temp.rglob("*"):
+            _sync(file)
+        _sync(temp)
+        temp.rename(path)
+        _sync(path.parent)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(temp, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    """To the disk: a file's bytes, or a folder's names."""
+    handle = os.open(path, os.O_RDONLY)
+    os.fsync(handle)
+    os.close(handle)

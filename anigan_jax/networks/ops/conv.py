@@ -14,7 +14,10 @@ Arrays are NHWC, kernels HWIO.
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import functools
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +33,7 @@ Y = Float[Array, "b h w cout"]
 
 LOWERINGS = {"cpu": "blocks"}
 """The form of convolutions that was measured to be faster, by backend; 'native' elsewhere."""
+_BACKEND: contextvars.ContextVar[str] = contextvars.ContextVar("backend", default="")
 
 
 def same_pads(size: tuple[int, int], kernel: int, stride: int) -> Pads:
@@ -42,8 +46,18 @@ def same_pads(size: tuple[int, int], kernel: int, stride: int) -> Pads:
 
 
 def lowering() -> str:
-    """'blocks' or 'native', for this process's backend."""
-    return LOWERINGS.get(jax.default_backend(), "native")
+    """'blocks' or 'native', for this process's backend, or the one that is traced for."""
+    return LOWERINGS.get(_BACKEND.get() or jax.default_backend(), "native")
+
+
+@contextlib.contextmanager
+def traced_for(backend: str) -> Iterator[None]:
+    """What is traced within takes the form of that backend, such as 'cuda'."""
+    token = _BACKEND.set(backend)
+    try:
+        yield
+    finally:
+        _BACKEND.reset(token)
 
 
 def correlate(x: X, kernel: Kernel, pads: Pads) -> Y:

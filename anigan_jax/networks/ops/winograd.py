@@ -73,6 +73,9 @@ def pays(y_shape: Sequence[int], kernel_shape: Sequence[int], dtype) -> bool:
     if r != columns or r not in TRANSFORMS or jnp.finfo(dtype).bits < 32:
         return False
     b, h, w, _ = y_shape
+    if not isinstance(b, int):
+        # A batch of any size, in a program that is exported and may hold no layouts of its own.
+        return False
     tiles = b * ((h + 1) // 2) * ((w + 1) // 2)
     share = tiles * (r + 1) ** 2 / (b * h * w * r**2)
     return tiles >= TILES and share <= SHARE and 2 * c * d >= CHANNELS * (c + d)

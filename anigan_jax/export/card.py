@@ -1,0 +1,155 @@
+"""The model card of a hub folder, as Markdown."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import anigan_jax
+from anigan_jax.api import Trained
+from anigan_jax.errors import printable
+from anigan_jax.export import about
+from anigan_jax.metrics.feature_scores import COLUMNS, label
+from anigan_jax.report import collect, files
+from anigan_jax.storage.run_dir import out_dir
+
+CALLS = {
+    "unconditional-image-generation": "images = run.generate(64, seed=0)",
+    "text-to-image": 'images = run.generate(8, prompt="{prompt}")',
+    "image-to-image": "images = run.translate(photos)",
+}
+TAKES = {
+    "unconditional-image-generation": "from noise",
+    "text-to-image": "from words",
+    "image-to-image": "from images",
+}
+
+
+def card(trained: Trained, onnx: dict[str, str], data_license: str) -> str:
+    """README.md of a hub folder.
+
+    Args:
+      onnx: name of each ONNX file -> what was found of it.
+    """
+    task, size = _task(trained), trained.config.method.size
+    version = anigan_jax.__version__
+    name = printable(trained.config.name)
+    ones = {"ema": "averaged weights", "raw": "weights as trained"}[about.weights_of(trained)]
+    lines = [
+        *("---", "library_name: anigan_jax", f"pipeline_tag: {task}", "tags: [gan, jax, onnx]"),
+        *("---", "", f"# {name}", ""),
+        f"Makes images of {size}x{size} pixels {TAKES[task]}. Trained with anigan_jax {version}.",
+        *("", "![Samples](samples.png)", "", "## Use", "", "```python", "import anigan_jax"),
+        'run = anigan_jax.load("PATH/OF/THIS/FOLDER")',
+        f"{_call(trained, task)}  # uint8 (n, {size}, {size}, 3)",
+        *("```", "", *_onnx(trained, onnx)),
+        *("## Trained on", "", *_training(trained, data_license), ""),
+        *("## Scores", "", *_scores(trained), ""),
+        *("## Weights", ""),
+        f"Step {trained.step:,}, {ones}. Images are made with running statistics of batch norm, "
+        "not with those of a batch, so that an image does not depend on its neighbors.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _task(trained: Trained) -> str:
+    if trained.method.translate:
+        return "image-to-image"
+    return "text-to-image" if trained.model.texts else "unconditional-image-generation"
+
+
+def _call(trained: Trained, task: str) -> str:
+    texts = trained.model.texts
+    if not texts:
+        return CALLS[task]
+    from anigan_jax.sampling import prompts
+
+    best = texts.combinations[texts.frequencies.argmax()]
+    return CALLS[task].format(prompt=prompts.of_row(texts.attributes, best).text)
+
+
+def _onnx(trained: Trained, onnx: dict[str, str]) -> list[str]:
+    inputs = {
+        "image-to-image": "`source` (N, 3, H, W) float32 in [-1, 1], any height and width",
+        "text-to-image": "`z` (N, {z}) float32, standard normal, and the words as `label` (N, A) "
+        "int64 classes or as `text` (N, T) float32; the metadata lists the classes",
+        "unconditional-image-generation": "`z` (N, {z}) float32, standard normal",
+    }[_task(trained)].format(z=trained.method.z_dim)
+    lines = [f"- `{name}`: {found}" for name, found in onnx.items()]
+    return [
+        f"Without JAX, by ONNX Runtime: {inputs}; the output `images` is (N, 3, H, W) in [-1, 1].",
+        *("", *lines, ""),
+    ]
+
+
+def _training(trained: Trained, data_license: str) -> list[str]:
+    config, recorded = trained.config, trained.recorded
+    data = type(config.data).__name__
+    path = getattr(config.data, "path", "")
+    where = f"{data}, {Path(path).name}" if path else data
+    digest = recorded.get("data_sha256")
+    return [
+        f"- Data: {printable(where)}"
+        + (f" (SHA-256 of the packed images {digest})" if digest else ""),
+        f"- License of the data: {printable(about.license_of(trained, data_license))}",
+        f"- Method: {type(config.method).__name__}; {trained.step:,} steps of {config.batch_size} "
+        f"images, seed {config.seed}; all settings are in config.json",
+    ]
+
+
+def _scores(trained: Trained) -> list[str]:
+    """What `anigan evaluate`, or the training itself, has measured of this step."""
+    run, step = trained.path, trained.step
+    name = f"step_{step:09d}{trained.model.tag}.json"
+    path = out_dir(run, "evaluate") / name
+    if path.exists():
+        report = files.read_json(path)
+        with files.reading(path):
+            return _panel(report)
+    judged = collect.lines_of(run / "evaluation.jsonl")
+    line = next((line for line in judged if line["step"] == step), None)
+    if line is None or trained.model.tag:
+        return ["Not measured. `anigan evaluate RUN` scores a run beside real held-out images."]
+    found = collect.scores(run, judged)
+    rows = [
+        [label(name).title, line[name], found["floor"].get(name), label(name).better]
+        for name in found["series"]
+        if line.get(name) is not None
+    ]
+    return [
+        *_table(["score", "generated", "floor", "better"], rows),
+        *("", _floor(), *_protocol(found["protocol"])),
+    ]
+
+
+def _panel(report: dict) -> list[str]:
+    lines: list[str] = []
+    for name, one in report.get("sets", {}).items():
+        columns = [c for c in COLUMNS if c == "generated" or one.get("held_out")]
+        rows = [
+            [label(key).title, *(values.get(c) for c in columns), label(key).better]
+            for key, values in one["scores"].items()
+        ]
+        lines += [f"{files.title(name)}: {one['n']:,} images against {one['train']:,}.", ""]
+        titles = ["score", *(c.replace("_", " the ") for c in columns), "better"]
+        lines += [*_table(titles, rows), ""]
+    lines.append(_floor())
+    for protocol in report.get("protocols", {}).values():
+        lines += _protocol(protocol)
+    return lines
+
+
+def _floor() -> str:
+    return "Floor: what real held-out images get; no generator can be told from perfect beyond it."
+
+
+def _protocol(protocol: dict) -> list[str]:
+    return ["", f"Protocol: `{json.dumps(protocol)}`"] if protocol else []
+
+
+def _table(titles: list[str], rows: list[list]) -> list[str]:
+    def cell(value) -> str:
+        return f"{value:.4g}" if isinstance(value, float) else str("" if value is None else value)
+
+    lines = [titles, ["---"] * len(titles), *([cell(value) for value in row] for row in rows)]
+    return [f"| {' | '.join(line)} |" for line in lines]

@@ -1,0 +1,62 @@
+"""A run's generators in a folder, in each form that there is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from anigan_jax.api import Trained
+from anigan_jax.export import hub, onnx, stablehlo
+from anigan_jax.export.about import about, refuse_own_code
+from anigan_jax.export.generators import generators_of
+from anigan_jax.storage import atomic
+
+
+def check(to: str, opset: int) -> None:
+    """Refuses what could not be written, before a run is opened.
+
+    Args:
+      to: 'onnx', 'stablehlo' or 'hub'.
+    """
+    if to == "stablehlo":
+        stablehlo.check()
+    else:
+        onnx.check(opset)
+
+
+def write(trained: Trained, to: str, folder: Path, opset: int, data_license: str) -> dict[str, str]:
+    """Fills a folder; gives the names of its files and what is known about each.
+
+    Raises:
+      UserError: the run has no generator, or none of that form.
+    """
+    if to == "stablehlo":
+        return _stablehlo(trained, folder, data_license)
+    if to == "hub":
+        refuse_own_code(trained)
+    found = {}
+    for generator in generators_of(trained, "float32"):
+        data, told = onnx.write(generator, about(trained, generator, data_license), opset)
+        name = f"{generator.name}.onnx"
+        (folder / name).write_bytes(data)
+        found[name] = f"{len(data) / 1e6:.1f} MB, {told}"
+    if to == "hub":
+        hub.write(trained, folder, found, data_license)
+        found |= dict.fromkeys(
+            ("weights.safetensors", "config.json", "samples.png", "README.md"), ""
+        )
+    return found
+
+
+def _stablehlo(trained: Trained, folder: Path, data_license: str) -> dict[str, str]:
+    found = {}
+    for generator in generators_of(trained):
+        data = stablehlo.write(generator)
+        name = f"{generator.name}.stablehlo"
+        (folder / name).write_bytes(data)
+        found[name] = f"{len(data) / 1e6:.1f} MB, for {', '.join(stablehlo.PLATFORMS)}"
+        inputs = {key: ["batch", *a.shape[1:], str(a.dtype)] for key, a in generator.sample.items()}
+        told = {"inputs": inputs, **about(trained, generator, data_license)}
+        atomic.save_text(json.dumps(told, indent=1) + "\n", folder / f"{generator.name}.json")
+        found[f"{generator.name}.json"] = ""
+    return found
