@@ -78,9 +78,7 @@ def evaluate(
     if n is not None:
         at_least("--n", n, 2)
     at_least("--seed", seed, 0)
-    if out and out.suffix != ".json":
-        raise UserError(f"--out {out} must end in .json")
-    _check_subject(run, against, alone=size is None and domain == "ask")
+    _check_subject(run, against, out, alone=size is None and domain == "ask")
     if against:
         judged = _images(run, against, domain, size, n, seed)
     else:
@@ -91,14 +89,11 @@ def evaluate(
         _held_out_of(classifier, colors, judged.size)
     vgg, note = _perceptual(vgg16)
     # Here: no other verb needs the training code.
-    from anigan_jax.evaluation import checkpoint_quality, features, prompt_accuracy
+    from anigan_jax.evaluation import checkpoint_quality, prompt_accuracy
 
-    judges = dict.fromkeys(judge or ("vgg16",))
     # Against true partners a translation can be judged without any network.
-    if not vgg and judged.translates and not judge:
-        judges = {}
-    files = {"vgg16": vgg16, "inception": inception}
-    networks = [features.find(name, files.get(name, "")) for name in judges]
+    judges = judge or (() if judged.translates and not vgg else ("vgg16",))
+    networks = _networks(judges, {"vgg16": vgg16, "inception": inception})
     wanted = checkpoint_quality.Wanted(n, seed, networks, vgg, colors.model if colors else None)
     with contextlib.closing(Stages()) as report:
         found, pictures = judged.measure(wanted, report)
@@ -133,8 +128,17 @@ class _Judged(NamedTuple):
     code: int = 0
 
 
-def _check_subject(run: Path, against: str, alone: bool) -> None:
-    """Refuses a run with the flags of images, and images without the real ones."""
+def _networks(judges: tuple[str, ...], files: dict[str, str]) -> list:
+    """Feature networks, each once, with weights from files where they are given."""
+    from anigan_jax.evaluation import features
+
+    return [features.find(name, files.get(name, "")) for name in dict.fromkeys(judges)]
+
+
+def _check_subject(run: Path, against: str, out: Path | None, alone: bool) -> None:
+    """Refuses a run with the flags of images, images without real ones, and a wrong --out."""
+    if out and out.suffix != ".json":
+        raise UserError(f"--out {out} must end in .json")
     recorded = (run / RUN).exists() or (run / safetensors.WEIGHTS).exists()
     if against and recorded:
         raise UserError(f"{run} is a run, which knows its own data; leave out --against")
