@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import operator
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +27,7 @@ from anigan_jax.data.dataset import Pack
 from anigan_jax.errors import DivergedError, MachineError, UserError
 from anigan_jax.runtime import environment, processes, signals
 from anigan_jax.sampling import grids, photos, prompts
+from anigan_jax.sampling import seeds as by_seed
 from anigan_jax.sampling.grids import Model
 from anigan_jax.state import abstract_state
 from anigan_jax.storage import checkpoint as checkpoints
@@ -74,24 +76,43 @@ class Trained(NamedTuple):
         return int(self.state.step)
 
     def generate(
-        self, n: int, seed: int = 0, prompt: str | None = None, *, weights: str | None = None
+        self,
+        n: int | None = None,
+        seed: int = 0,
+        prompt: str | None = None,
+        *,
+        seeds: Iterable[int] | None = None,
+        truncation: float | None = None,
+        weights: str | None = None,
     ) -> np.ndarray:
-        """`n` new images, (n, H, W, 3) uint8; the first of them do not depend on n.
+        """`n` new images, or one of each seed, (n, H, W, 3) uint8.
+
+        Neither the first of n nor that of a seed depends on what is made with them: that of seed
+        s is `generate(1, seed=s)`.
 
         Args:
           seed: of the latents, and of what a prompt leaves open.
           prompt: 'blue hair red eyes', for a run that learned from texts; None: as often as
             its data has each.
+          seeds: instead of `n` and `seed`; each 0 to 2**32 - 1.
+          truncation: cuts the normal distribution of the latents off at +-truncation; lower is
+            more typical and less varied; None: as trained.
           weights: 'raw' or 'ema'; None: those that the run was loaded with.
 
         Raises:
-          UserError: the run generates nothing, lacks these weights, or does not understand the
-            prompt.
+          UserError: the run generates nothing, lacks these weights, does not understand the
+            prompt, or a number is out of range.
         """
+        model = grids.with_drawing(self._drawing(weights), grids.Drawing(truncation))
+        wanted = None if prompt is None else prompts.read(model, [prompt], "prompt")
+        if seeds is not None:
+            if n is not None or seed:
+                raise UserError("seeds say which images; leave out n and seed")
+            return by_seed.made(model, _seeds(seeds), wanted and wanted[0])
+        if n is None:
+            raise UserError("say how many images, n, or which seeds")
         _at_least_one(n)
-        model = self._drawing(weights)
-        if prompt is not None:
-            wanted = prompts.read(model, [prompt], "prompt")
+        if wanted is not None:
             images, _ = prompts.ask(model, wanted, n, seed)
             return images[0]
         texts = prompts.texts_of_data(model, n, seed)
@@ -124,6 +145,13 @@ class Trained(NamedTuple):
 
     def _drawing(self, weights: str | None) -> Model:
         return grids.with_weights(self.networks, weights or self.weights)
+
+
+def _seeds(seeds: Iterable[int]) -> list[int]:
+    found = [operator.index(seed) for seed in seeds]
+    if not found or not all(0 <= seed < grids.SEEDS for seed in found):
+        raise UserError("seeds must be one or more whole numbers from 0 to 2**32 - 1")
+    return found
 
 
 def _at_least_one(n: int) -> None:

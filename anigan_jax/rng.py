@@ -31,6 +31,7 @@ class Stream(enum.IntEnum):
     DATA = 4
     PREVIEW = 5
     SAMPLE = 6
+    PROJECT = 7
 
 
 class Salt(enum.IntEnum):

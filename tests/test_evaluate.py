@@ -3,13 +3,16 @@
 import dataclasses
 import json
 import re
+import zipfile
 
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 from tiny import CYCLE, JUDGE, PLAIN, packed, start, thin_vgg, untrained
 
 import anigan_jax
+from anigan_jax import api
 from anigan_jax.errors import UserError
 from anigan_jax.evaluation import features, sample_quality
 from anigan_jax.metrics import diversity
@@ -92,7 +95,6 @@ def test_the_text_names_everything_that_a_comparison_needs(verb, run):
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (("--n", "32"), "give --n 33 or more"),
         (("--n", "1"), "at least 2"),
         (("--checkpoint", "best"), "no best checkpoint"),
         (("--checkpoint", "7"), "has no checkpoint of step 7"),
@@ -107,6 +109,90 @@ def test_refusals(verb, run, args, said):
     assert code == 2
     assert said in error
     assert "Traceback" not in error + out
+
+
+def test_few_images_give_what_they_allow(verb, run):
+    """FD of no more images than features means nothing; the rest does."""
+    told = judged(verb, run, "--n", "32")["sets"]["generated"]
+    assert "fd-random" not in told["scores"]
+    assert told["refused"]["fd-random"].endswith("needs more than 32 images, not 32")
+    assert told["scores"]["kid-random"]["generated"] > 0
+    out = verb("evaluate", run, "--judge", "random", "--n", "32")[1]
+    assert "Fréchet distance (random) is left out where it would mean nothing" in out
+
+
+@pytest.fixture(scope="module")
+def made(run, tmp_path_factory):
+    """40 images of the run as files, and the pack of its data."""
+    folder = tmp_path_factory.mktemp("made") / "images"
+    folder.mkdir()
+    for i, image in enumerate(anigan_jax.load(run, "latest").generate(40)):
+        Image.fromarray(image).save(folder / f"{i:03d}.png")
+    return folder, api.data_of(anigan_jax.load(run).config).path
+
+
+def test_images_of_any_model_have_the_scores_of_a_run(verb, run, made, tmp_path):
+    """The same images as files, against the same real ones; nothing is written unless asked."""
+    folder, real = made
+    before = sorted(folder.parent.rglob("*"))
+    report = judged(verb, folder, "--against", real)
+    assert report["sets"] == judged(verb, run, "--n", "40")["sets"]
+    assert (report["size"], report["left_out"]) == (16, 0)
+    assert sorted(folder.parent.rglob("*")) == before
+    out = tmp_path / "told.json"
+    words = ("--against", real, "--judge", "random", "--n", "30", "--out", out)
+    code, said, error = verb("evaluate", folder, *words)
+    assert code == 0, error
+    assert f"Images of {folder}" in said
+    assert "more than 32 images, not 30" in said
+    assert json.loads(out.read_text())["sets"]["generated"]["n"] == 30
+    assert (tmp_path / "told_closest.png").exists()
+
+
+def test_images_in_an_archive_of_another_size_and_a_broken_one(verb, made, tmp_path):
+    """Against a folder of real images, whose held-out part is the floor."""
+    folder, _ = made
+    # Noise: faces of 16 px are all alike, and those that are alike are held out together.
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 16, 16, 3)).astype(np.uint8)
+    (tmp_path / "real").mkdir()
+    for i, image in enumerate(pixels):
+        Image.fromarray(image).save(tmp_path / "real" / f"{i}.png")
+    with zipfile.ZipFile(tmp_path / "made.zip", "w") as archive:
+        for path in sorted(folder.iterdir()):
+            with Image.open(path) as image:
+                image.resize((32, 32), Image.Resampling.NEAREST).save(tmp_path / "one.png")
+            archive.write(tmp_path / "one.png", path.name)
+        archive.writestr("zz.png", b"\x89PNG\r\n\x1a\n no picture")
+    words = ("--against", tmp_path / "real", "--size", "16", "--judge", "random", "--json")
+    code, out, error = verb("evaluate", tmp_path / "made.zip", *words)
+    assert code == 1
+    assert "left out: " in error
+    report = json.loads(out)
+    told = report["sets"]["generated"]
+    assert (told["n"], report["left_out"], report["size"]) == (40, 1, 16)
+    assert told["held_out"] > 0
+    assert told["train"] + told["held_out"] == len(pixels)
+
+
+def test_what_is_refused_of_images(verb, run, made, tmp_path):
+    folder, real = made
+    (tmp_path / "none").mkdir()
+    pairs = packed(CYCLE, tmp_path).path
+    for words, said in (
+        ((folder,), "--against DATA"),
+        ((run, "--against", real), "is a run, which knows its own data"),
+        ((run, "--size", "16"), "are of --against DATA"),
+        ((folder, "--against", real, "--n", "41"), "has 40 usable images, fewer than 41"),
+        ((folder, "--against", real, "--size", "32"), "import again with --size 32"),
+        ((folder, "--against", tmp_path / "nowhere"), "nowhere"),
+        ((tmp_path / "none", "--against", real), "none"),
+        ((folder, "--against", pairs), "say which: --domain a, b or both"),
+        ((folder, "--against", real, "--out", tmp_path / "x.txt"), "must end in .json"),
+    ):
+        code, out, error = verb("evaluate", *words, "--judge", "random")
+        assert (code, out) == (2, ""), error
+        assert said in error
+    assert not (tmp_path / "x.txt").exists()
 
 
 def test_best_is_the_step_that_is_told(verb, run):

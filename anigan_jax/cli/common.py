@@ -89,6 +89,16 @@ def told_left_out(found: Gathered) -> int:
     return 1 if found.left_out else 0
 
 
+@contextlib.contextmanager
+def writing(out: Path) -> Iterator[None]:
+    """Turns what a disk answers into a refusal that names the output."""
+    try:
+        yield
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        raise UserError(f"{out} cannot be written: {error.strerror or error}{where}") from None
+
+
 def settings(name: str, overrides: Sequence[str], prog: str) -> Config:
     """A config by name or path, overridden."""
     config = config_file.load(name)

@@ -138,13 +138,13 @@ def _images(settings: Settings, source: str, source_b: str, more: tuple[str, ...
     return Images(**{**vars(settings), "path": source, "path_b": source_b})
 
 
-def progress(what: str):
+def progress(what: str, unit: str = "image"):
     """A callback (done, all) that draws a bar on a terminal."""
     if not sys.stderr.isatty():
         return None
     from tqdm import tqdm
 
-    bar = tqdm(unit="image", desc=what, dynamic_ncols=True)
+    bar = tqdm(unit=unit, desc=what, dynamic_ncols=True)
 
     def report(done: int, total: int) -> None:
         bar.total = total

@@ -4,28 +4,48 @@ from __future__ import annotations
 
 import contextlib
 import json as jsons
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, NamedTuple
 
-from tyro.conf import UseAppendAction, arg
+import numpy as np
+from tyro.conf import Positional, UseAppendAction, arg
 
 from anigan_jax import api
-from anigan_jax.cli.common import AsJson, Checkpoint, RunDir, Seed, Trust, Weights, at_least
+from anigan_jax.cli.common import (
+    AsJson,
+    Checkpoint,
+    RunDir,
+    Seed,
+    Trust,
+    Weights,
+    at_least,
+    told_left_out,
+    writing,
+)
 from anigan_jax.config import FeatureNetwork
+from anigan_jax.data import archives, dataset, scratch
 from anigan_jax.data.dataset import Pack
+from anigan_jax.data.images import Images
 from anigan_jax.errors import UserError
 from anigan_jax.perceptual import convert
 from anigan_jax.report import tables
 from anigan_jax.report.table import as_text
 from anigan_jax.runtime.progress import Stages
-from anigan_jax.sampling import grids
-from anigan_jax.storage import atomic
-from anigan_jax.storage.run_dir import out_dir
+from anigan_jax.sampling import grids, photos
+from anigan_jax.storage import atomic, safetensors
+from anigan_jax.storage.run_dir import RUN, out_dir
 
 
 def evaluate(
-    run: RunDir,
+    run: Annotated[
+        Path, Positional, arg(metavar="RUN|IMAGES", help="a run, or images of any model")
+    ],
     *,
+    against: Annotated[str, arg(metavar="DATA")] = "",
+    domain: Literal["ask", "a", "b", "both"] = "ask",
+    size: Annotated[int | None, arg(metavar="PX")] = None,
+    out: Annotated[Path | None, arg(metavar="FILE.json")] = None,
     n: Annotated[int | None, arg(metavar="N")] = None,
     seed: Seed = 0,
     judge: UseAppendAction[tuple[FeatureNetwork, ...]] = (),
@@ -37,10 +57,19 @@ def evaluate(
     trust: Trust = False,
     json: AsJson = False,
 ) -> int:
-    """Scores of what a run makes, beside those of real held-out images.
+    """Scores of what a run makes, or of images, beside those of real held-out images; exit code 1
+    where one of the images cannot be used.
 
     Args:
-      n: generated images (10000); translations are of all held-out photos.
+      against: judges images, of a folder, zip or tar, by these real ones, which are given as
+        --data.path is for a training.
+      domain: of --against, where it has two.
+      size: side in pixels at which images are compared; without: that of the first of them, or
+        of the pack.
+      out: the report, with its pictures beside it; without: in RUN/out/evaluate; of images,
+        nowhere.
+      n: generated images (10000), or so many of the images, drawn by --seed; translations are
+        of all held-out photos.
       judge: feature network; vgg16 if not given; random needs no download.
       vgg16: its weights; else those in the cache.
       inception: the same of Inception-v3 (FID).
@@ -49,37 +78,123 @@ def evaluate(
     if n is not None:
         at_least("--n", n, 2)
     at_least("--seed", seed, 0)
-    trained = api.load(run, checkpoint, weights=weights, trust=trust)
-    pack = api.data_of(trained.config)
+    _check_subject(run, against, out, alone=size is None and domain == "ask")
+    if against:
+        judged = _images(run, against, domain, size, n, seed)
+    else:
+        judged = _run(run, checkpoint, weights, trust)
     colors = None
     if classifier:
         colors = api.load(classifier, "latest", trust=trust)
-        _held_out_of(classifier, colors, trained)
+        _held_out_of(classifier, colors, judged.size)
     vgg, note = _perceptual(vgg16)
     # Here: no other verb needs the training code.
-    from anigan_jax.evaluation import checkpoint_quality, features
-    from anigan_jax.training.input import rows
+    from anigan_jax.evaluation import checkpoint_quality, prompt_accuracy
 
-    files = {"vgg16": vgg16, "inception": inception}
-    judges = dict.fromkeys(judge or ("vgg16",))
     # Against true partners a translation can be judged without any network.
-    if not vgg and trained.method.translate and not judge:
-        judges = {}
-    networks = [features.find(name, files.get(name, "")) for name in judges]
-    data = rows(trained.config, pack, "test") if trained.method.translate else {}
+    judges = judge or (() if judged.translates and not vgg else ("vgg16",))
+    networks = _networks(judges, {"vgg16": vgg16, "inception": inception})
     wanted = checkpoint_quality.Wanted(n, seed, networks, vgg, colors.model if colors else None)
     with contextlib.closing(Stages()) as report:
-        found, pictures = checkpoint_quality.measure(
-            trained.model, trained.config, pack, data, wanted, report
-        )
-    paths = checkpoint_quality.write(found, pictures, run, trained.model.tag)
-    text = paths[0].read_text()
+        found, pictures = judged.measure(wanted, report)
+    text, out = jsons.dumps(prompt_accuracy.as_json(found), indent=1), out or judged.place
+    paths = []
+    if out:
+        with writing(out):
+            paths = checkpoint_quality.write(text, pictures, out)
     if json:
         print(text)
-        return 0
+        return judged.code
     print(as_text(tables.quality(jsons.loads(text)), folded=True), end="\n\n")
     print("\n".join(str(line) for line in (note, *paths) if line))
-    return 0
+    return judged.code
+
+
+class _Judged(NamedTuple):
+    """What is evaluated.
+
+    Attributes:
+      size: side in pixels.
+      translates: whether it comes from photos.
+      measure: (`checkpoint_quality.Wanted`, notify) -> a report and pictures.
+      place: of the report, where none is given.
+      code: of the verb.
+    """
+
+    size: int
+    translates: bool
+    measure: Callable
+    place: Path | None = None
+    code: int = 0
+
+
+def _networks(judges: tuple[str, ...], files: dict[str, str]) -> list:
+    """Feature networks, each once, with weights from files where they are given."""
+    from anigan_jax.evaluation import features
+
+    return [features.find(name, files.get(name, "")) for name in dict.fromkeys(judges)]
+
+
+def _check_subject(run: Path, against: str, out: Path | None, alone: bool) -> None:
+    """Refuses a run with the flags of images, images without real ones, and a wrong --out."""
+    if out and out.suffix != ".json":
+        raise UserError(f"--out {out} must end in .json")
+    recorded = (run / RUN).exists() or (run / safetensors.WEIGHTS).exists()
+    if against and recorded:
+        raise UserError(f"{run} is a run, which knows its own data; leave out --against")
+    if not against and not alone:
+        raise UserError("--size and --domain are of --against DATA")
+    if not against and not recorded and (run.is_dir() or archives.is_archive(run)):
+        raise UserError(
+            f"{run} is not a run directory; to judge images, say which are the real ones: "
+            "--against DATA"
+        )
+
+
+def _run(run: Path, checkpoint: str, weights: Weights, trust: bool) -> _Judged:
+    trained = api.load(run, checkpoint, weights=weights, trust=trust)
+    pack, translates = api.data_of(trained.config), bool(trained.method.translate)
+
+    def measure(wanted, notify):
+        from anigan_jax.evaluation import checkpoint_quality
+        from anigan_jax.training.input import rows
+
+        data = rows(trained.config, pack, "test") if translates else {}
+        what = trained.model, trained.config, pack, data
+        return checkpoint_quality.measure(*what, wanted, notify)
+
+    place = out_dir(run, "evaluate") / f"step_{trained.step:09d}{trained.model.tag}.json"
+    return _Judged(trained.config.method.size, translates, measure, place)
+
+
+def _images(
+    given: Path, against: str, domain: str, size: int | None, n: int | None, seed: int
+) -> _Judged:
+    """Images of any model, cropped and resized as the real ones are."""
+    photos.check([given], photos.Cropping())
+    real = Path(against).expanduser()
+    if size is None:
+        size = dataset.open_pack(real).manifest["size"] if dataset.is_pack(real) else None
+    size = size or photos.side_of([given]) or Images.size
+    pack = dataset.build(Images(path=against, size=size, domain=domain), scratch.default_cache())
+    if "trainA" in pack.manifest["parts"]:
+        raise UserError(f"{against} has two domains; say which: --domain a, b or both")
+    found = photos.gather([given], photos.Cropping(), size)
+    pixels = found.images[size]
+    if len(pixels) < max(2, n or 0):
+        raise UserError(f"{given} has {len(pixels)} usable images, fewer than {max(2, n or 0)}")
+    if n is not None:
+        chosen = np.random.default_rng(seed).choice(len(pixels), n, replace=False)
+        pixels = pixels[np.sort(chosen)]
+
+    def measure(wanted, notify):
+        from anigan_jax.evaluation import checkpoint_quality
+
+        report, pictures = checkpoint_quality.measure_images(pixels, pack, wanted, notify)
+        about = {"images": str(given), "against": against, "size": size}
+        return {**about, "left_out": len(found.left_out), **report}, pictures
+
+    return _Judged(size, False, measure, code=told_left_out(found))
 
 
 def accuracy(
@@ -103,7 +218,7 @@ def accuracy(
     at_least("--seed", seed, 0)
     colors = api.load(classifier, "latest", trust=trust)
     trained = api.load(run, checkpoint, weights=weights, trust=trust)
-    held_out = _held_out_of(classifier, colors, trained)
+    held_out = _held_out_of(classifier, colors, trained.config.method.size)
     from anigan_jax.evaluation import prompt_accuracy
 
     found = prompt_accuracy.measure(trained.model, colors.model, n, seed)
@@ -147,8 +262,8 @@ def probe(
     return 0
 
 
-def _held_out_of(name: Path, classifier: api.Trained, run: api.Trained) -> Pack:
-    """The held-out data of a classifier; refuses one that cannot judge a run."""
+def _held_out_of(name: Path, classifier: api.Trained, size: int) -> Pack:
+    """The held-out data of a classifier; refuses one that cannot judge images of `size` px."""
     if classifier.method.classify is None:
         raise UserError(f"{name} is not a run of a classifier; train colour_classifier")
     pack = api.data_of(classifier.config)
@@ -156,9 +271,9 @@ def _held_out_of(name: Path, classifier: api.Trained, run: api.Trained) -> Pack:
         raise UserError(f"{name} held no images out (--data.test); no ceiling is known")
     if pack.manifest["sha256"] != classifier.recorded["data_sha256"]:
         raise UserError(f"the data of {name} changed since it was trained; train it anew")
-    sizes = classifier.config.method.size, run.config.method.size
-    if sizes[0] != sizes[1]:
-        raise UserError(f"{name} judges images of {sizes[0]} px, but the run makes {sizes[1]} px")
+    own = classifier.config.method.size
+    if own != size:
+        raise UserError(f"{name} judges images of {own} px, but the run makes {size} px")
     return pack
 
 

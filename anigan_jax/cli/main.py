@@ -22,11 +22,11 @@ TRAINS = (["train"], ["sweep"], ["bench"], ["replay"], ["reproduce"])
 GROUPS = {
     "start here (anigan train quickstart --workdir runs/first)": ("train",),
     "pictures of a run": (
-        *("sample", "interpolate", "table", "history"),
+        *("sample", "interpolate", "project", "table", "history"),
         *("translate", "compare", "kernels"),
     ),
     "data": ("import", "check"),
-    "how good it is": ("evaluate", "accuracy", "probe", "report", "epochs", "sweep"),
+    "how good it is": ("evaluate", "accuracy", "probe", "report", "log", "epochs", "sweep"),
     "proof": ("replay", "checkpoints"),
     "the five reports": ("reproduce",),
     "for other programs": ("export",),

@@ -14,7 +14,6 @@ from anigan_jax.cli import common
 from anigan_jax.cli.common import AsJson, RunDir, Trust
 from anigan_jax.errors import UserError, printable
 from anigan_jax.report import by_epoch, collect, page
-from anigan_jax.report import tensorboard as events
 from anigan_jax.report.table import as_text
 from anigan_jax.runtime import environment
 
@@ -23,25 +22,27 @@ def report(
     run: Annotated[tuple[Path, ...], Positional, arg(metavar="RUN", help="run directories")],
     *,
     out: Annotated[Path | None, arg(metavar="PAGE.html")] = None,
-    tensorboard: Annotated[Path | None, arg(metavar="DIR")] = None,
+    tensorboard: Annotated[str, arg(metavar="DIR")] = "",
     no_draw: bool = False,
     trust: Trust = False,
 ) -> int:
-    """One HTML page of a run, or of several side by side; event files for TensorBoard.
+    """One HTML page of a run, or of several side by side.
 
     Args:
       out: the page; without: RUN/report.html, or ./report.html of several runs.
-      tensorboard: also write the scalars and previews as event files, a folder a run.
+      tensorboard: is now `anigan log RUN --to tensorboard --out DIR`.
       no_draw: show what is there: checkpoints are not read and nothing is drawn.
     """
     if not run:
         raise UserError("say which run: anigan report RUN [RUN ...]")
+    if tensorboard:
+        raise UserError(
+            f"--tensorboard is a verb now: anigan log {run[0]} --to tensorboard --out {tensorboard}"
+        )
     names = collect.labels(list(run))
     out = _place(out, run)
     # What is damaged, or cannot be written, is refused before a minute of drawing.
     runs = [collect.collect(*one) for one in zip(run, names, strict=True)]
-    if tensorboard:
-        events.check(tensorboard, names)
     if not no_draw:
         looked = [_look(one, trust) for one in run]
         runs = [collect.collect(*one) for one in zip(run, names, looked, strict=True)]
@@ -50,9 +51,6 @@ def report(
         _tell(one)
     for text in missing:
         print(f"left out: {printable(text)}")
-    if tensorboard:
-        for one, name in zip(run, names, strict=True):
-            print(printable(events.write(one, tensorboard / name)))
     print(f"{printable(out)}  ({out.stat().st_size / 1e6:.1f} MB)")
     return 0
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
+from PIL import Image
 from tyro.conf import Positional, UseAppendAction, arg
 
 from anigan_jax import api
@@ -18,17 +19,23 @@ from anigan_jax.cli.common import (
     at_least,
     epochs_of,
     told_left_out,
+    writing,
 )
 from anigan_jax.data.captions import Prompt
 from anigan_jax.errors import UserError
-from anigan_jax.sampling import grids, photos
+from anigan_jax.sampling import grids, latents, photos
 from anigan_jax.sampling import history as histories
 from anigan_jax.sampling import prompts as texts
-from anigan_jax.sampling.grids import Model
-from anigan_jax.storage import images
+from anigan_jax.sampling import seeds as by_seed
+from anigan_jax.sampling.grids import AS_TRAINED, Drawing, Model
+from anigan_jax.storage import images, video
 from anigan_jax.storage.run_dir import out_dir
 
 Prompts = Annotated[tuple[str, ...], UseAppendAction, arg(metavar="TEXT")]
+Seeds = Annotated[str, arg(metavar="N-N,N")]
+LatentFile = Annotated[Path | None, arg(metavar="FILE")]
+# --scale, not --drawing.scale.
+Drawn = Annotated[Drawing, arg(name="")]
 
 
 def sample(
@@ -36,32 +43,84 @@ def sample(
     *,
     n: Annotated[int | None, arg(metavar="N")] = None,
     seed: Seed = 0,
+    seeds: Seeds = "",
+    latent: LatentFile = None,
+    grid: bool = False,
+    out: Annotated[Path | None, arg(metavar="DIR|FILE.png")] = None,
     prompt: Prompts = (),
     prompts: Annotated[Path | None, arg(metavar="FILE")] = None,
+    drawing: Drawn = AS_TRAINED,
     checkpoint: Checkpoint = "latest",
     weights: Weights = None,
     trust: Trust = False,
 ) -> int:
-    """A grid of new images, or a row of them for each prompt.
+    """A grid of new images, a row of them for each prompt, or a file for each seed.
 
     Args:
-      n: images (64), or images for each prompt (8).
+      n: images of a grid (64), or of each prompt (8).
+      seeds: one PNG for each, such as 0-99,7; the first image of --seed N is that of seed N.
+      latent: a sheet of the latents that `anigan project` found.
+      grid: one sheet of the seeds instead.
+      out: folder of the files of --seeds, or the .png of a sheet; without: in RUN/out/sample.
       prompt: what to draw, such as 'blue hair red eyes'.
       prompts: a file of prompts, one a line, or one that comes along, by its name.
     """
+    listed = by_seed.read(seeds) if seeds else []
+    _one_of(seeds, latent, n is not None or bool(seed))
     lines = texts.lines_of(prompts) if prompts else []
     n = n if n is not None else 8 if prompt or prompts else 64
     at_least("--n", n, 1)
     at_least("--seed", seed, 0)
-    model = api.load(run, checkpoint, weights=weights, trust=trust).model
+    _check_out(out, files=bool(listed) and not grid)
+    trained = api.load(run, checkpoint, weights=weights, trust=trust)
+    model = grids.with_drawing(trained.model, drawing)
     wanted = _prompts(model, prompt)
     if prompts:
         wanted += texts.read(model, lines, str(prompts))
-    if wanted:
-        print(texts.sample(model, run, wanted, n, seed))
+    if listed and not grid:
+        folder = out or out_dir(run, "sample") / f"step_{int(model.state.step):09d}{model.tag}"
+        with writing(folder):
+            print(f"{folder}  ({by_seed.write(model, listed, wanted, folder)} images)")
+        return 0
+    if listed:
+        page, name = by_seed.sheet(model, listed, wanted), by_seed.stem(model, seeds, wanted)
+    elif latent:
+        held = latents.read(latent, trained.config, model)
+        page, name = latents.sheet(model, held, wanted), latents.stem(model, latent, wanted)
     else:
-        print(grids.sample(model, run, n, seed, texts.texts_of_data(model, n, seed)))
+        page, name = _sheet(model, wanted, n, seed), grids.stem(model, seed) + texts.suffix(wanted)
+    path = out or out_dir(run, "sample") / f"{name}.png"
+    with writing(path):
+        print(images.save_image(page, path))
     return 0
+
+
+def _one_of(seeds: str, latent: Path | None, others: bool) -> None:
+    """Refuses flags that each say by themselves which images are meant."""
+    if (seeds or latent) and others:
+        flag = "--seeds" if seeds else "--latent"
+        raise UserError(f"{flag} says which images; leave out --n and --seed")
+    if seeds and latent:
+        raise UserError("--seeds and --latent both say which images; give one of them")
+
+
+def _check_out(out: Path | None, files: bool) -> None:
+    """Refuses an --out that is no folder for files, or no .png for a sheet."""
+    if out is None:
+        return
+    if files and (out.suffix.lower() == ".png" or (out.exists() and not out.is_dir())):
+        raise UserError(f"--out {out} is not a folder; a sheet in one file is --grid")
+    if not files and out.suffix.lower() != ".png":
+        raise UserError(f"--out {out} of a sheet must end in .png; --seeds 0-99 writes a folder")
+
+
+def _sheet(model: Model, wanted: list[Prompt], n: int, seed: int) -> Image.Image:
+    """`n` images, or a row of them for each prompt."""
+    if wanted:
+        made, _ = texts.ask(model, wanted, n, seed)
+        return images.table(made, [prompt.text for prompt in wanted])
+    z = grids.latents(model.method, n, seed)
+    return images.grid(grids.generated(model, z, texts.texts_of_data(model, n, seed)))
 
 
 def interpolate(
@@ -70,7 +129,11 @@ def interpolate(
     frames: int = 60,
     stops: int = 5,
     seed: Seed = 0,
+    seeds: Seeds = "",
+    latent: LatentFile = None,
+    out: Annotated[Path | None, arg(metavar="FILE.gif|.mp4|.png")] = None,
     prompt: Prompts = (),
+    drawing: Drawn = AS_TRAINED,
     checkpoint: Checkpoint = "latest",
     weights: Weights = None,
     trust: Trust = False,
@@ -78,24 +141,56 @@ def interpolate(
     """A grid and a GIF along a closed path between latents, or between two prompts.
 
     Args:
-      frames: of the GIF.
+      frames: of the GIF or video.
       stops: latents on the path; or latents that are shown, between two prompts.
+      seeds: the path leads through these seeds of `anigan sample --seeds` instead.
+      latent: or through the latents that `anigan project` found.
+      out: one file: a GIF, an MP4 (by ffmpeg), or the grid; without: both in RUN/out/interpolate.
       prompt: of all images; twice: from the first to the second.
     """
+    listed = by_seed.read(seeds) if seeds else []
+    _one_of(seeds, latent, bool(seed))
+    stops = len(listed) or (2 if latent else stops)
     if stops < 2 or frames < stops:
         raise UserError("--stops must be at least 2, and --frames no fewer than --stops")
     at_least("--seed", seed, 0)
     if len(prompt) > 2:
         raise UserError(f"--prompt is given {len(prompt)} times; once or twice is allowed")
-    model = api.load(run, checkpoint, weights=weights, trust=trust).model
+    if (listed or latent) and len(prompt) == 2:
+        raise UserError("a path from prompt to prompt has latents of its own; give --seed alone")
+    if out and out.suffix.lower() not in WALKS:
+        raise UserError(f"--out {out} must end in {', '.join(WALKS)}")
+    if out and out.suffix.lower() == ".mp4":
+        video.need_ffmpeg()
+    trained = api.load(run, checkpoint, weights=weights, trust=trust)
+    model = grids.with_drawing(trained.model, drawing)
     wanted = _prompts(model, prompt)
     if len(wanted) == 2:
-        written = texts.between(model, run, wanted, stops, frames, seed)
+        walk = texts.between(model, wanted, stops, frames, seed)
     else:
         text = texts.one_text(model, wanted, seed)
-        written = grids.interpolate(model, run, frames, stops, seed, text, texts.suffix(wanted))
+        if latent:
+            held = latents.read(latent, trained.config, model)
+            z, name = held.z, latents.stem(model, latent, [])
+            text = text if wanted or held.text is None else held.text[0]
+        elif listed:
+            z, name = grids.latents_of(model.method, listed), by_seed.stem(model, seeds, [])
+        else:
+            z, name = grids.latents(model.method, stops, seed), grids.stem(model, seed)
+        if len(z) < 2 or frames < len(z):
+            raise UserError(f"a path through {len(z)} latents: it needs 2, and a frame for each")
+        walk = grids.walk(model, z, frames, name + texts.suffix(wanted), text)
+    with writing(out or out_dir(run, "interpolate")):
+        written = [WALKS[out.suffix.lower()](walk, out)] if out else grids.save_walk(walk, run)
     print("\n".join(map(str, written)))
     return 0
+
+
+WALKS = {
+    ".gif": lambda walk, out: images.save_gif(walk.frames, out),
+    ".mp4": lambda walk, out: video.save_mp4(walk.frames, out),
+    ".png": lambda walk, out: images.save_image(walk.sheet, out),
+}
 
 
 def table(
@@ -104,6 +199,7 @@ def table(
     rows: str = "",
     columns: str = "",
     seed: Seed = 0,
+    drawing: Drawn = AS_TRAINED,
     checkpoint: Checkpoint = "latest",
     weights: Weights = None,
     trust: Trust = False,
@@ -116,6 +212,7 @@ def table(
     """
     at_least("--seed", seed, 0)
     model = api.load(run, checkpoint, weights=weights, trust=trust).model
+    model = grids.with_drawing(model, drawing)
     print(texts.table(model, run, seed, rows, columns))
     return 0
 
@@ -132,6 +229,7 @@ def history(
     columns: int = 10,
     epochs: Annotated[str, arg(metavar="EPOCH,EPOCH")] = "",
     seed: Seed = 0,
+    drawing: Drawn = AS_TRAINED,
     checkpoint: Checkpoint = "latest",
     weights: Weights = None,
     trust: Trust = False,
@@ -152,20 +250,21 @@ def history(
     photos.check(list(photo), photos.Cropping())
     wanted, code = epochs_of("--epochs", epochs) if epochs else [], 0
     trained = api.load(run, checkpoint, weights=weights, trust=trust)
-    model = trained.model
+    model = grids.with_drawing(trained.model, drawing)
     asked = _prompts(model, prompt)
     name = f"seed_{seed}{texts.suffix(asked)}"
     if photo or (model.method.translate and not asked):
         photos.need_direction(model.method, direction)
-        shown, code = _photos(trained, photo, direction, n)
-        rows = histories.of_photos(model, shown, direction)
+        before, code = _photos(trained, photo, direction, n)
+        rows = histories.of_photos(model, before, direction)
         name = direction
     elif asked:
         rows = histories.of_prompts(model, asked, n, seed)
     else:
         rows = histories.of_latents(model, n, seed)
     steps = histories.of_epochs(run, wanted) or histories.pick_steps(run, columns, trained.step)
-    page = histories.page((trained.at(step).model for step in steps), rows, run)
+    shown = (grids.with_drawing(trained.at(step).model, drawing) for step in steps)
+    page = histories.page(shown, rows, run)
     path = out_dir(run, "history") / f"step_{steps[-1]:09d}_{name}{model.tag}.png"
     print(images.save_image(page, path))
     return code

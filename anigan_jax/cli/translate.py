@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,7 +10,7 @@ from PIL import Image
 from tyro.conf import Positional, arg
 
 from anigan_jax import api
-from anigan_jax.cli.common import Checkpoint, RunDir, Trust, Weights, told_left_out
+from anigan_jax.cli.common import Checkpoint, RunDir, Trust, Weights, told_left_out, writing
 from anigan_jax.errors import UserError
 from anigan_jax.networks.resnet import check_divisible
 from anigan_jax.report import collect
@@ -78,7 +76,7 @@ def translate(
     out = (
         out or out_dir(run, "translate") / f"step_{trained.step:09d}_{direction}{trained.model.tag}"
     )
-    with _written(out):
+    with writing(out):
         for name, image in zip(photos.files(found.names), after, strict=True):
             images.save_image(Image.fromarray(image), out / "images" / name)
         n = photos.shown(len(before), size)
@@ -131,7 +129,7 @@ def compare(
     steps = "_".join(f"{one.step:09d}{one.model.tag}" for one in runs)
     name = f"{run2.resolve().name}_step_{steps}_{direction}.png"
     out = out or out_dir(run, "compare") / name
-    with _written(out):
+    with writing(out):
         images.save_image(_sheet(columns, side), out)
     some = f"  (the first {n} of {len(found.names)})" if n < len(found.names) else ""
     print(f"{out}{some}")
@@ -170,12 +168,3 @@ def _cropping(
     cropping = Cropping(crop, numbers, boxes, box_scale)
     photos.check(list(given), cropping)
     return list(given), cropping
-
-
-@contextlib.contextmanager
-def _written(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
-        raise UserError(f"{out} cannot be written: {error.strerror or error}{where}") from None

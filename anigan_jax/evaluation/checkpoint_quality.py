@@ -1,8 +1,7 @@
-"""What `anigan evaluate` does: the quality of a checkpoint, as numbers and pictures."""
+"""What `anigan evaluate` does: how good images are, as numbers and pictures."""
 
 from __future__ import annotations
 
-import json
 import math
 import resource
 import sys
@@ -25,7 +24,6 @@ from anigan_jax.perceptual import store
 from anigan_jax.sampling.grids import Model
 from anigan_jax.storage import atomic
 from anigan_jax.storage import images as record
-from anigan_jax.storage.run_dir import out_dir
 
 N = 10_000
 
@@ -66,7 +64,7 @@ def measure(
       The report, and pictures by the end of their names.
 
     Raises:
-      UserError: the run makes no images, or fewer are asked for than a score needs.
+      UserError: the run makes no images, or --n is given for a translation.
     """
     clock = time.monotonic()
     method, state = model.method, model.state
@@ -88,7 +86,7 @@ def measure(
     }
     pictures = {}
     for name, target in targets.items():
-        told, sheet = _of_target(config, pack, target, images[name], wanted, notify)
+        told, sheet = _of_target(config.flip, pack, target, images[name], wanted, notify)
         report["sets"][name] = told
         if sheet:
             pictures["closest" if name == sample_quality.GENERATED else f"{name}_closest"] = sheet
@@ -98,11 +96,39 @@ def measure(
         report |= translation_quality.measure(model, pack, data, made, wanted.vgg)
         for direction, pixels in made.items():
             pictures[direction] = translation_quality.sheet(pixels, pack, direction)
-    if wanted.vgg:
-        report["vgg16_sha256"] = store.content_sha256(wanted.vgg)
-    report["seconds"] = round(time.monotonic() - clock, 1)
-    report["peak_memory_mb"] = _peak_memory()
-    return report, pictures
+    return report | _about(wanted, clock), pictures
+
+
+def measure_images(
+    images: np.ndarray, pack: Pack, wanted: Wanted, notify: Callable[[str], None]
+) -> tuple[dict, dict[str, Image.Image]]:
+    """Evaluates images that something else has made, by the protocol of a run's.
+
+    Args:
+      images: (n, S, S, 3) uint8.
+      pack: of the real images, of one domain and of S px; its held-out ones are the floor.
+
+    Returns:
+      As `measure`.
+    """
+    clock = time.monotonic()
+    name = sample_quality.GENERATED
+    target = sample_quality.Target(None, "train", sample_quality.held_out(pack, "A"))
+    # Whether the model has mirrored its images nobody knows: a mirrored copy is one.
+    told, sheet = _of_target(True, pack, target, images, wanted, notify)
+    protocols = {
+        network.name: sample_quality.protocol(network, pack, {name: len(images)}, wanted.seed)
+        for network in wanted.networks
+    }
+    report = {"protocols": protocols, "sets": {name: told}}
+    return report | _about(wanted, clock), {"closest": sheet} if sheet else {}
+
+
+def _about(wanted: Wanted, clock: float) -> dict:
+    """What a report says of its making, begun at a time of time.monotonic()."""
+    vgg = {"vgg16_sha256": store.content_sha256(wanted.vgg)} if wanted.vgg else {}
+    seconds = round(time.monotonic() - clock, 1)
+    return {**vgg, "seconds": seconds, "peak_memory_mb": _peak_memory()}
 
 
 def _counts(method, pack, targets, wanted: Wanted) -> dict[str, int]:
@@ -110,18 +136,11 @@ def _counts(method, pack, targets, wanted: Wanted) -> dict[str, int]:
         if wanted.n is not None:
             raise UserError("this run translates all of its held-out photos; leave --n out")
         return {name: len(pack.part(target.source)) for name, target in targets.items()}
-    n = wanted.n or N
-    for network in wanted.networks:
-        if n <= network.dimensions:
-            raise UserError(
-                f"{n} images are too few for FD-{network.name}, whose covariance has "
-                f"{network.dimensions} dimensions; give --n {network.dimensions + 1} or more"
-            )
-    return dict.fromkeys(targets, n)
+    return dict.fromkeys(targets, wanted.n or N)
 
 
 def _of_target(
-    config: Config,
+    mirror: bool,
     pack: Pack,
     target: sample_quality.Target,
     images: np.ndarray,
@@ -142,7 +161,7 @@ def _of_target(
         told["refused"] |= refused
     if seen:
         notify("nearest training images")
-        near, sheet = sample_quality.memorization(seen, images, pack, target, config.flip)
+        near, sheet = sample_quality.memorization(seen, images, pack, target, mirror)
         told["memorization"] = near
     notify("LPIPS of pairs")
     if wanted.vgg and min(len(images), len(train)) >= 4:
@@ -172,13 +191,8 @@ def _peak_memory() -> int:
     return round(peak * (1 if sys.platform == "darwin" else 1024) / 1e6)
 
 
-def write(report: dict, pictures: dict[str, Image.Image], run: Path, tag: str = "") -> list[Path]:
-    """The report as step_....json in the verb's folder, and the pictures next to it.
-
-    Args:
-      tag: of the model.
-    """
-    path = out_dir(run, "evaluate") / f"step_{report['step']:09d}{tag}.json"
-    atomic.save_text(json.dumps(prompt_accuracy.as_json(report), indent=1), path)
+def write(report: str, pictures: dict[str, Image.Image], path: Path) -> list[Path]:
+    """Writes the report, a .json, and the pictures next to it."""
+    atomic.save_text(report, path)
     places = {end: path.with_name(f"{path.stem}_{end}.png") for end in pictures}
     return [path, *(record.save_image(pictures[end], place) for end, place in places.items())]

@@ -38,27 +38,28 @@ class Target(NamedTuple):
     held_out: str | None
 
 
+def held_out(pack: Pack, domain: str) -> str | None:
+    """The held-out part of a domain; None where there is none."""
+    name = pack.named("test", domain)
+    return name if name in pack.manifest["parts"] else None
+
+
 def targets(method: Method, pack: Pack) -> dict[str, Target]:
     """What a run makes, by name: 'generated', or the directions of a translation.
 
     Raises:
       UserError: the run makes no images, or translates and held no photos out.
     """
-
-    def held_out(domain: str) -> str | None:
-        name = pack.named("test", domain)
-        return name if name in pack.manifest["parts"] else None
-
     if not method.translate:
         grids.need_noise(method)
-        return {GENERATED: Target(None, pack.named("train"), held_out("A"))}
+        return {GENERATED: Target(None, pack.named("train"), held_out(pack, "A"))}
     found = {}
     for direction in method.translate:
         here, there = direction.upper()
-        source = held_out(here)
+        source = held_out(pack, here)
         if source is None:
             raise UserError("this run held no photos out (--data.test); it has none to translate")
-        found[direction] = Target(source, pack.named("train", there), held_out(there))
+        found[direction] = Target(source, pack.named("train", there), held_out(pack, there))
     return found
 
 

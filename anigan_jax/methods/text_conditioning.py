@@ -23,9 +23,11 @@ from anigan_jax.data.attributes import DEFAULT, Attributes
 from anigan_jax.data.captions import Prompt
 from anigan_jax.errors import UserError
 from anigan_jax.networks.char_cnn_rnn import CharCNNRNN, CharEncoder
+from anigan_jax.runtime.batching import in_batches
 from anigan_jax.storage import safetensors
 
 PREVIEW_TEXTS = 8
+BATCH = 16
 COMBINATIONS = "combinations"
 
 
@@ -156,7 +158,8 @@ def encode(encoder: Encoder, constants: dict, prompts: list[Prompt]) -> np.ndarr
         # A batch of prompts repeats few texts.
         lines = [_readable(p, attributes) for p in prompts]
         texts, at = np.unique(lines, return_inverse=True)
-        return _scaled(_run(encoder.char, own, list(texts)), constants["scale"])[at]
+        vectors = _run(encoder.char, own, list(texts), BATCH)
+        return _scaled(vectors, constants["scale"])[at]
     index = rows_of(combinations(constants), asked)
     texts, wordings = np.asarray(constants["texts"]), np.asarray(constants["wordings"])
     mute = [prompts[i].text for i in np.flatnonzero((index < 0) | (wordings[index] == 0))]
@@ -234,10 +237,18 @@ def lines_of(attributes: Attributes, rows: np.ndarray) -> list[str]:
     return [text for label in labels for text in captions.captions(label, attributes)]
 
 
-def _run(settings: CharEncoder, arrays: dict, lines: list[str]) -> np.ndarray:
-    """Vectors (n, T) of texts by a trained encoder."""
+def _run(
+    settings: CharEncoder, arrays: dict, lines: list[str], batch: int | None = None
+) -> np.ndarray:
+    """Vectors (n, T) of texts by a trained encoder.
+
+    Args:
+      batch: texts at once, always as many, so that none depends on the others; None: all.
+    """
     net, params = CharCNNRNN(settings, len(captions.ALPHABET)), safetensors.unflatten(arrays)
-    return np.asarray(jax.jit(net.apply)({"params": params}, captions.codes(lines)))
+    run = jax.jit(net.apply)
+    rows = captions.codes(lines)
+    return in_batches(lambda part: run({"params": params}, part), rows, batch or len(rows))
 
 
 def _precomputed(

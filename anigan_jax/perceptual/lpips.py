@@ -45,6 +45,21 @@ def lpips(params: dict, a: Array, b: Array) -> Array:
     return total
 
 
+def maps(params: dict, images: Array) -> tuple[Array, ...]:
+    """What `lpips` compares of images (B, H, W, 3) in [-1, 1]: five maps, unit vectors a pixel."""
+    return tuple(map(_unit, VGG(16, TAPS, "imagenet").apply({"params": params}, images)))
+
+
+def between(params: dict, a: tuple[Array, ...], b: tuple[Array, ...]) -> Array:
+    """`lpips` of maps (B, h, w, C) of pairs, or of one with all: (B,)."""
+    heads = [params["lpips"][str(i + 1)] for i in range(len(TAPS))]
+    parts = [
+        ((left - right) ** 2 @ head).mean((1, 2))
+        for left, right, head in zip(a, b, heads, strict=True)
+    ]
+    return sum(parts, jnp.zeros(len(a[0])))
+
+
 def _unit(maps: Array) -> Array:
     square = (maps**2).sum(3, keepdims=True)
     # A pixel where no channel is active has length 0, where the root has no gradient.

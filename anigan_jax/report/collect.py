@@ -123,8 +123,16 @@ def _by_epoch(run: Path) -> list[Table]:
 
 def lines_of(path: Path) -> list[dict]:
     """Lines of a metrics file, each a JSON object with a step; [] where there is none."""
-    lines = metrics_file.read_metrics(path) if path.exists() else []
-    for number, line in enumerate(lines, start=1):
+    return checked(metrics_file.Tail(path).read(), path)
+
+
+def checked(lines: list[dict], path: Path, first: int = 1) -> list[dict]:
+    """The lines of a metrics file, numbered from `first`; numbers that are not finite are None.
+
+    Raises:
+      UserError: one is not a JSON object of numbers with a step.
+    """
+    for number, line in enumerate(lines, start=first):
         if not (isinstance(line, dict) and isinstance(line.get("step"), int)):
             raise UserError(f"{path}, line {number} is damaged: it has no step")
         for key, value in line.items():

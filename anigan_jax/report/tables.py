@@ -19,7 +19,7 @@ COPIES = (
 NEARER = "are nearer to a training image than 99 % of the held-out ones are."
 L1 = "Mean absolute differences on held-out images, values in [-1, 1]"
 # Of an evaluation: what has a table or a place of its own.
-SHOWN = ("step", "averaged", "sets", "protocols", "l1", "ab", "ba", "pairs")
+SHOWN = ("images", "step", "averaged", "sets", "protocols", "l1", "ab", "ba", "pairs")
 OF_A_SET = ("n", "train", "held_out", "scores", "refused", "memorization", "lpips", "modes")
 
 
@@ -30,7 +30,8 @@ def quality(report: dict) -> list[Table]:
         for key, item in report.items()
         if key not in SHOWN and not isinstance(item, dict)
     ]
-    title = f"Checkpoint of step {report['step']:,}{_weights(report)}"
+    title = f"Images of {report['images']}" if "images" in report else ""
+    title = title or f"Checkpoint of step {report['step']:,}{_weights(report)}"
     found = [Table(title, rows=about)]
     names = list(report.get("l1", ()))
     for name, one in report.get("sets", {}).items():

@@ -1,70 +1,67 @@
-"""A run's scalars and previews as TensorBoard's event files."""
+"""A run's record as TensorBoard's event files."""
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from anigan_jax.errors import UserError
-from anigan_jax.report import collect, files
+from anigan_jax.report.record import Sink
+
+EVENTS = "events.out.tfevents.*"
 
 
-def _writer():
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError:
-        raise UserError(
-            "--tensorboard needs tensorboardX: pip install 'anigan_jax[tensorboard]'"
-        ) from None
-    return SummaryWriter
+def open_sink(folder: Path, identity: str) -> Sink:
+    """Event files of a run in a folder, which goes on from those that are there.
 
-
-def check(folder: Path, names: list[str]) -> None:
-    """Refuses what `write` could not do.
+    Args:
+      identity: of the run; the names of its files end with it.
 
     Raises:
-      UserError: tensorboardX is not installed, or a folder holds event files: the same points
-        twice would be drawn as two runs.
+      UserError: the folder has event files of another run, or cannot be written.
     """
-    _writer()
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--tensorboard {folder} is not a folder")
-    for name in names:
-        place = folder / name
-        if list(place.glob("events.out.tfevents.*")):
-            raise UserError(
-                f"{place} holds event files already, and would show every point twice; "
-                "delete it or take another --tensorboard"
-            )
-
-
-def write(run: Path, folder: Path) -> Path:
-    """Writes metrics.jsonl, evaluation.jsonl and evenly spaced previews of a run.
-
-    Names of evaluation metrics begin with 'evaluation/'.
-    """
-    make = _writer()
+    from tensorboardX import SummaryWriter
+    from tensorboardX.proto.event_pb2 import Event
     from tensorboardX.proto.summary_pb2 import Summary
 
+    has: dict[str, int] = {}
+    for path in sorted(folder.glob(EVENTS)):
+        if not path.name.endswith(f".{identity}"):
+            raise UserError(f"{folder} holds event files of something else; take another --out")
+        for data in _records(path):
+            event = Event.FromString(data)
+            has |= {one.tag: max(event.step, has.get(one.tag, -1)) for one in event.summary.value}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with make(logdir=str(folder)) as writer:
-            for front, name in (("", "metrics.jsonl"), ("evaluation/", "evaluation.jsonl")):
-                for line in collect.lines_of(run / name):
-                    values = [
-                        Summary.Value(tag=f"{front}{key}", simple_value=value)
-                        for key, value in line.items()
-                        if key not in collect.NO_METRIC and value is not None
-                    ]
-                    # An event a line is several times quicker than one a value.
-                    writer.file_writer.add_summary(Summary(value=values), line["step"])
-            for panel, found in files.slides(run)["panels"].items():
-                for step, path in found.items():
-                    with Image.open(path) as image:
-                        pixels = np.asarray(image.convert("RGB"))
-                    writer.add_image(panel, pixels, step, dataformats="HWC")
+        writer = SummaryWriter(logdir=str(folder), filename_suffix=f".{identity}")
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error}") from None
-    return folder
+
+    def write(step: int, scalars: dict[str, float], pictures: dict[str, Path]) -> None:
+        values = [Summary.Value(tag=name, simple_value=x) for name, x in scalars.items()]
+        if values:
+            # An event a line is several times quicker than one a value, and is there or not.
+            writer.file_writer.add_summary(Summary(value=values), step)
+        for name, path in pictures.items():
+            with Image.open(path) as image:
+                writer.add_image(name, np.asarray(image.convert("RGB")), step, dataformats="HWC")
+
+    shown = f"{folder}: tensorboard --logdir {folder}"
+    return Sink(shown, has, write, writer.flush, writer.close)
+
+
+def _records(path: Path) -> Iterator[bytes]:
+    """The whole records of an event file; a kill may have cut off the last one."""
+    data, at = path.read_bytes(), 0
+    while at + 12 <= len(data):
+        # Length, its checksum, the record, its checksum.
+        (length,) = struct.unpack_from("<Q", data, at)
+        end = at + 12 + length + 4
+        if end > len(data):
+            return
+        yield data[at + 12 : end - 4]
+        at = end

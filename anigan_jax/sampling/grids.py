@@ -1,21 +1,47 @@
-"""What the picture verbs do: sample, interpolate, kernels."""
+"""What the picture verbs do: latents and images of seeds, grids, walks, kernels."""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import numpy as np
+import scipy.special
 from PIL import Image
 
 from anigan_jax import rng
 from anigan_jax.core import Method, Texts, TrainState, generator_of
 from anigan_jax.errors import UserError
+from anigan_jax.runtime.batching import in_batches
 from anigan_jax.storage import images as record
+from anigan_jax.storage.images import Filter
 from anigan_jax.storage.run_dir import out_dir
 
-BATCH = 64
+BATCH = 16
+"""Images that are drawn at once, always as many: an image is the same whatever comes with it."""
+SEEDS = 2**32
+"""How many seeds there are."""
+MOST_SCALE = 32
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How a model's images are drawn."""
+
+    truncation: float | None = None
+    """Cuts the normal distribution of the latents off at +-T (BigGAN's truncation): a lower T
+    gives more typical and less varied images, 0.7 say; without: as trained."""
+    scale: int = 1
+    """Images N times as large, enlarged after they are drawn."""
+    filter: Filter = "lanczos"
+    """How: smooth, or each pixel as a square."""
+
+
+AS_TRAINED = Drawing()
 
 
 class Model(NamedTuple):
@@ -27,6 +53,7 @@ class Model(NamedTuple):
       texts: what G can be asked for; None where it reads no text.
       constants: the method's arrays that nothing trains.
       tag: tells its pictures from those of the same checkpoint's averaged weights.
+      drawing: how its images are drawn.
     """
 
     method: Method
@@ -34,6 +61,7 @@ class Model(NamedTuple):
     texts: Texts | None
     constants: dict
     tag: str = ""
+    drawing: Drawing = AS_TRAINED
 
 
 def model_of(method: Method, state: TrainState, constants: dict) -> Model:
@@ -60,19 +88,53 @@ def with_weights(model: Model, weights: str | None) -> Model:
     return model
 
 
+def with_drawing(model: Model, drawing: Drawing) -> Model:
+    """The model that draws so.
+
+    Raises:
+      UserError: a number of it is out of range.
+    """
+    limit, scale = drawing.truncation, drawing.scale
+    if limit is not None and not 0 < limit < float("inf"):
+        raise UserError(f"truncation is {limit:g}; it must be a number above 0")
+    if not 1 <= scale <= MOST_SCALE:
+        raise UserError(f"scale is {scale}; it must be 1 to {MOST_SCALE}")
+    tag = "" if limit is None else f"_truncated_{limit:g}"
+    tag += "" if scale == 1 else f"_{drawing.filter}_x{scale}"
+    return model._replace(drawing=drawing, tag=model.tag + tag)
+
+
+def truncated(z: np.ndarray, limit: float) -> np.ndarray:
+    """Standard normal latents, any shape, as those of the normal distribution cut off at +-limit.
+
+    Each number keeps its quantile, so a seed keeps what it shows; a lower limit gives more
+    typical and less varied images.
+
+    Departs: the source draws numbers beyond the limit anew; the distribution is the same.
+    Source: Brock et al. 2019 (BigGAN), section 3.1.
+    """
+    z = np.asarray(z, np.float64)
+    # The lower tail: near 1 a quantile has few digits left.
+    low, tail = scipy.special.ndtr(-limit), scipy.special.ndtr(-np.abs(z))
+    cut = scipy.special.ndtri(low + tail * (1 - 2 * low))
+    return (-np.sign(z) * cut).astype(np.float32)
+
+
 def generated(model: Model, z, text=None) -> np.ndarray:
     """Images of latents (n, Z) and texts (n, T) or None, (n, H, W, 3) uint8.
 
-    With the averaged weights where the run has them.
+    With the averaged weights where the run has them. An image does not depend on the others.
     """
     params, stats = generator_of(model.state)
     draw = jax.jit(model.method.generate)
-    out = []
-    for at in range(0, len(z), BATCH):
-        part = slice(at, at + BATCH)
-        images = draw(params, stats, z[part], None if text is None else text[part])
-        out.append(record.to_uint8(images))
-    return np.concatenate(out)
+    limit, scale, how = model.drawing.truncation, model.drawing.scale, model.drawing.filter
+    z = z if limit is None else truncated(z, limit)
+
+    def run(rows: np.ndarray) -> np.ndarray:
+        images = draw(params, stats, z[rows], None if text is None else text[rows])
+        return record.enlarged(record.to_uint8(images), scale, how)
+
+    return in_batches(run, np.arange(len(z)), BATCH)
 
 
 def need_noise(method: Method) -> None:
@@ -88,16 +150,29 @@ def need_noise(method: Method) -> None:
 
 def latents(method: Method, n: int, seed: int) -> np.ndarray:
     """(n, Z) float32 latents of a seed; the first of them do not depend on n."""
+    return _latents(method, np.full(n, seed % SEEDS), np.arange(n))
+
+
+def latents_of(method: Method, seeds: Sequence[int]) -> np.ndarray:
+    """(n, Z) float32, the first latent of each seed below `SEEDS`; they do not depend on others."""
+    return _latents(method, np.asarray(seeds), np.zeros(len(seeds)))
+
+
+def _latents(method: Method, seeds: np.ndarray, examples: np.ndarray) -> np.ndarray:
     need_noise(method)
-    key = rng.stream_key(rng.root_key(seed), rng.Stream.SAMPLE)
-    return np.asarray(rng.normal(rng.example_keys(key, np.arange(n)), (method.z_dim,)))
+    rows = np.stack([seeds, examples], axis=1).astype(np.uint32)
+    return in_batches(lambda part: _normal(part, method.z_dim), rows)
 
 
-def sample(model: Model, run: Path, n: int, seed: int, texts=None) -> Path:
-    """A grid of `n` new images, of texts (n, T) where the run has them."""
-    images = generated(model, latents(model.method, n, seed), texts)
-    path = out_dir(run, "sample") / f"{stem(model, seed)}.png"
-    return record.save_image(record.grid(images), path)
+@functools.partial(jax.jit, static_argnums=1)
+def _normal(rows, z_dim: int):
+    """Seeds and numbers of examples (n, 2) uint32 -> (n, z_dim) standard normal numbers."""
+
+    def key(row):
+        stream = rng.stream_key(rng.root_key(row[0]), rng.Stream.SAMPLE)
+        return jax.random.fold_in(stream, row[1])
+
+    return rng.normal(jax.vmap(key)(rows), (z_dim,))
 
 
 def stem(model: Model, seed: int) -> str:
@@ -114,32 +189,46 @@ def slerp(a: np.ndarray, b: np.ndarray, t: float) -> np.ndarray:
     return (np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / np.sin(angle)
 
 
-def interpolate(
-    model: Model, run: Path, frames: int, stops: int, seed: int, text=None, suffix=""
-) -> list[Path]:
-    """A closed path through `stops` latents: a GIF of `frames`, a grid of ten a leg.
+class Walk(NamedTuple):
+    """A path in pictures: `frames` in order, `sheet` of its steps, `name` of its files."""
 
-    `text`: (T,) of all images, where the run has texts; `suffix` of the files' names.
+    frames: list[Image.Image]
+    sheet: Image.Image
+    name: str
+
+
+def save_walk(walk: Walk, run: Path) -> list[Path]:
+    """Writes a walk as a GIF, and its sheet."""
+    folder = out_dir(run, "interpolate")
+    gif = record.save_gif(walk.frames, folder / f"{walk.name}.gif")
+    return [gif, record.save_image(walk.sheet, folder / f"{walk.name}.png")]
+
+
+def walk(model: Model, ends: np.ndarray, frames: int, name: str, text=None) -> Walk:
+    """A closed path through latents (n, Z): pictures of `frames`, a sheet of ten a leg.
+
+    `text`: (T,) of all images, where the run has texts.
     """
-    ends = latents(model.method, stops, seed)
+    stops = len(ends)
 
-    def path_of(steps: int) -> np.ndarray:
+    def draw(steps: int) -> np.ndarray:
         rows = []
         for i in range(steps):
             leg, t = divmod(i * stops / steps, 1)
             rows.append(slerp(ends[int(leg)], ends[(int(leg) + 1) % stops], t))
-        return np.stack(rows).astype(np.float32)
-
-    def draw(steps: int) -> np.ndarray:
-        z = path_of(steps)
         texts = None if text is None else np.tile(text, (steps, 1))
-        return generated(model, z, texts)
+        return generated(model, np.stack(rows).astype(np.float32), texts)
 
-    folder, name = out_dir(run, "interpolate"), stem(model, seed) + suffix
-    pictures = [record.grid(p[None], pad=0) for p in draw(frames)]
-    gif = record.save_gif(pictures, folder / f"{name}.gif")
-    sheet = record.grid(draw(10 * stops), columns=10)
-    return [gif, record.save_image(sheet, folder / f"{name}.png")]
+    pictures = [record.grid(image[None], pad=0) for image in draw(frames)]
+    return Walk(pictures, record.grid(draw(10 * stops), columns=10), name)
+
+
+def interpolate(
+    model: Model, run: Path, frames: int, stops: int, seed: int, text=None
+) -> list[Path]:
+    """Writes the walk through the first `stops` latents of a seed; arguments as `walk`."""
+    ends = latents(model.method, stops, seed)
+    return save_walk(walk(model, ends, frames, stem(model, seed), text), run)
 
 
 def kernels(state: TrainState, run: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import re
 from collections import Counter
@@ -115,6 +116,17 @@ def gather(given: list[Path], cropping: Cropping, *sizes: int) -> Gathered:
     items = [found.items[i] for i in order]
     left_out.sort(key=lambda finding: archives.in_bytes(finding.file))
     return Gathered([i.name for i in items], images, left_out, _centered(items, cropping.crop))
+
+
+def side_of(given: list[Path]) -> int | None:
+    """The shorter side in pixels of the first picture; None where the first cannot be read."""
+    found, _ = _catalogue(given, Cropping())
+    payload = next((payload for _, payload in Images().payloads(found)), b"")
+    try:
+        with Image.open(io.BytesIO(payload)) as image:
+            return min(image.size)
+    except (OSError, TypeError, ValueError, Image.DecompressionBombError):
+        return None
 
 
 def _centered(items: list[Item], crop: str) -> int:

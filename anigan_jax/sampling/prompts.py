@@ -16,7 +16,7 @@ from anigan_jax.data.attributes import Label
 from anigan_jax.data.captions import Prompt
 from anigan_jax.errors import UserError
 from anigan_jax.runtime import environment
-from anigan_jax.sampling.grids import Model, generated, latents, stem
+from anigan_jax.sampling.grids import Model, Walk, generated, latents, stem
 from anigan_jax.storage import images as record
 from anigan_jax.storage.run_dir import out_dir
 
@@ -58,7 +58,8 @@ def lines_of(file: Path) -> list[str]:
         raise UserError(f"--prompts {file} cannot be read: {error}; by name: {have}") from None
 
 
-def _complete(texts: Texts, prompt: Prompt, seed: int, number: int) -> Prompt:
+def completed(texts: Texts, prompt: Prompt, seed: int, number: int) -> Prompt:
+    """The prompt with what it leaves open, a pure function of the seed and the number."""
     data = texts.attributes, texts.combinations, texts.frequencies
     return captions.complete(prompt, *data, seed, number)
 
@@ -73,7 +74,7 @@ def ask(model: Model, prompts: list[Prompt], n: int, seed: int, *, same=True):
     """
     texts = need_texts(model)
     full = [
-        _complete(texts, prompt, seed, i * n + j)
+        completed(texts, prompt, seed, i * n + j)
         for i, prompt in enumerate(prompts)
         for j in range(n)
     ]
@@ -84,14 +85,6 @@ def ask(model: Model, prompts: list[Prompt], n: int, seed: int, *, same=True):
     images = generated(model, z, texts.encode(full))
     asked = np.array([known.row(texts.attributes, prompt.label) for prompt in full])
     return images.reshape(len(prompts), n, *images.shape[1:]), asked
-
-
-def sample(model: Model, run: Path, prompts: list[Prompt], n: int, seed: int) -> Path:
-    """A row of `n` images for each prompt."""
-    images, _ = ask(model, prompts, n, seed)
-    page = record.table(images, [prompt.text for prompt in prompts])
-    name = f"{stem(model, seed)}{suffix(prompts)}.png"
-    return record.save_image(page, out_dir(run, "sample") / name)
 
 
 def suffix(prompts: list[Prompt]) -> str:
@@ -134,7 +127,7 @@ def table(model: Model, run: Path, seed: int, rows: str = "", columns: str = "")
     texts = need_texts(model)
     left, right = _lines(texts, rows, columns)
     asked = [Prompt("", {**one, **other}) for one in left for other in right]
-    full = [_complete(texts, prompt, seed, i) for i, prompt in enumerate(asked)]
+    full = [completed(texts, prompt, seed, i) for i, prompt in enumerate(asked)]
     has = _has_text(texts, full)
     made, _ = ask(model, [p for p, told in zip(full, has, strict=True) if told], 1, seed)
     # Combinations that a file of vectors has no caption for stay white.
@@ -174,10 +167,10 @@ def _has_text(texts: Texts, prompts: list[Prompt]) -> np.ndarray:
     return np.array([has.get(row, True) for row in asked])
 
 
-def between(model: Model, run: Path, ends: list[Prompt], rows: int, frames: int, seed: int):
-    """From one prompt to another at fixed latents: a sheet of ten steps and a GIF."""
+def between(model: Model, ends: list[Prompt], rows: int, frames: int, seed: int) -> Walk:
+    """From one prompt to another at fixed latents, and back; a sheet of ten steps."""
     texts = need_texts(model)
-    full = [_complete(texts, prompt, seed, i) for i, prompt in enumerate(ends)]
+    full = [completed(texts, prompt, seed, i) for i, prompt in enumerate(ends)]
     first, last = texts.encode(full)
     z = latents(model.method, rows, seed)
 
@@ -187,13 +180,11 @@ def between(model: Model, run: Path, ends: list[Prompt], rows: int, frames: int,
         images = generated(model, np.repeat(z, steps, axis=0), path)
         return images.reshape(rows, steps, *images.shape[1:])
 
-    folder, name = out_dir(run, "interpolate"), stem(model, seed) + suffix(ends)
     moving = np.swapaxes(draw(frames), 0, 1)
     pictures = [record.grid(frame, columns=rows) for frame in moving]
-    gif = record.save_gif([*pictures, *pictures[-2:0:-1]], folder / f"{name}.gif")
     columns = [full[0].text, *[""] * 8, full[1].text]
     page = record.table(draw(10), [""] * rows, columns)
-    return [gif, record.save_image(page, folder / f"{name}.png")]
+    return Walk([*pictures, *pictures[-2:0:-1]], page, stem(model, seed) + suffix(ends))
 
 
 def one_text(model: Model, prompts: list[Prompt], seed: int) -> np.ndarray | None:
@@ -202,4 +193,4 @@ def one_text(model: Model, prompts: list[Prompt], seed: int) -> np.ndarray | Non
         return None
     texts = need_texts(model)
     prompt = (prompts or from_data(texts, 1, seed))[0]
-    return texts.encode([_complete(texts, prompt, seed, 0)])[0]
+    return texts.encode([completed(texts, prompt, seed, 0)])[0]

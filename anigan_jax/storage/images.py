@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+Filter = Literal["lanczos", "nearest"]
 
 
 def to_uint8(images) -> np.ndarray:
@@ -59,6 +62,17 @@ def table(images, rows: list[str], columns: list[str] = (), pad: int = 2) -> Ima
         place = center, above - 2
         draw.multiline_text(place, text, "black", font, "md", spacing=1, align="center")
     return page
+
+
+def enlarged(images: np.ndarray, scale: int, how: Filter = "lanczos") -> np.ndarray:
+    """(n, H, W, 3) uint8, `scale` times as high and wide; each image alone."""
+    if scale == 1:
+        return images
+    if how == "nearest":
+        return images.repeat(scale, 1).repeat(scale, 2)
+    side = images.shape[2] * scale, images.shape[1] * scale
+    large = [Image.fromarray(image).resize(side, Image.Resampling.LANCZOS) for image in images]
+    return np.stack([np.asarray(image) for image in large])
 
 
 def kernel_grid(kernels: np.ndarray, scale: int = 10) -> Image.Image:

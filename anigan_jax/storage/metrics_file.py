@@ -18,14 +18,41 @@ def read_metrics(path: Path) -> list[dict]:
     """All whole lines; a partial last one (a killed run) is passed over."""
     if not path.exists():
         raise UserError(f"{path} does not exist; is this a run folder?")
-    lines = path.read_text().split("\n")
-    whole = []
-    for number, line in enumerate(lines[:-1], start=1):
+    return Tail(path).read()
+
+
+class Tail:
+    """The whole lines that a metrics file gains; one that was replaced is read from its start."""
+
+    def __init__(self, path: Path):
+        self.path, self.file, self.at, self.lines = path, (0, 0), 0, 0
+
+    def read(self) -> list[dict]:
+        """The lines since the last call; [] where there is no file yet.
+
+        Raises:
+          UserError: one of them is damaged.
+        """
         try:
-            whole.append(json.loads(line))
-        except ValueError:
-            raise UserError(f"{path}, line {number} is damaged") from None
-    return whole
+            with self.path.open("rb") as file:
+                about = os.fstat(file.fileno())
+                here = about.st_dev, about.st_ino
+                if here != self.file or about.st_size < self.at:
+                    self.file, self.at, self.lines = here, 0, 0
+                file.seek(self.at)
+                data = file.read()
+        except FileNotFoundError:
+            return []
+        found = []
+        # A partial last line is read when it is whole.
+        for line in data[: data.rfind(b"\n") + 1].splitlines():
+            self.lines += 1
+            try:
+                found.append(json.loads(line))
+            except ValueError:
+                raise UserError(f"{self.path}, line {self.lines} is damaged") from None
+        self.at += data.rfind(b"\n") + 1
+        return found
 
 
 LEAST_VARIETY = 0.85

@@ -11,6 +11,7 @@ weights.safetensors     the networks of the newest checkpoint, with their settin
 previews/NAME/          pictures made while it trains
 out/VERB/               what verbs made of it
 curves/                 its curves
+log/TARGET/             what `anigan log` keeps
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import os
 import platform as host
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -322,6 +324,20 @@ def same_bits(workdir: Path) -> dict:
     return recorded
 
 
+def in_training(workdir: Path) -> bool:
+    """Whether a process holds a run directory for training, on this machine or over its disk."""
+    import fcntl
+
+    try:
+        with (workdir / "lock").open("rb") as handle:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass  # There is no lock, or a disk that knows none.
+    return False
+
+
 def lock(workdir: Path, busy: str = "another process is training in"):
     """Holds a folder for this process; a second one is refused, `busy` and the folder's name."""
     if sys.platform == "win32":
@@ -334,7 +350,12 @@ def lock(workdir: Path, busy: str = "another process is training in"):
     except OSError as error:
         raise UserError(f"workdir {workdir} cannot be written: {error}") from None
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            # `in_training` has it for a moment.
+            time.sleep(0.05)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         handle.seek(0)
         owner = handle.read(200).strip()

@@ -1,0 +1,85 @@
+"""The verb that finds the latents of pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from tyro.conf import Positional, arg
+
+from anigan_jax import api
+from anigan_jax.cli import common
+from anigan_jax.cli.common import Checkpoint, RunDir, Seed, Trust, Weights, at_least
+from anigan_jax.cli.data import progress
+from anigan_jax.errors import UserError, printable
+from anigan_jax.perceptual import convert
+from anigan_jax.sampling import grids, latents, photos, projection
+from anigan_jax.sampling import prompts as texts
+from anigan_jax.storage import images
+from anigan_jax.storage.run_dir import out_dir
+
+
+def project(
+    run: RunDir,
+    photo: Annotated[
+        tuple[Path, ...], Positional, arg(metavar="PHOTO", help="pictures, folders, zips or tars")
+    ],
+    *,
+    out: Annotated[Path | None, arg(metavar="DIR")] = None,
+    prompt: Annotated[str, arg(metavar="TEXT")] = "",
+    crop: Literal["auto", "center", "pad"] = "auto",
+    steps: int = projection.Settings.steps,
+    restarts: int = projection.Settings.restarts,
+    vgg16: Annotated[str, arg(metavar="FILE")] = "",
+    seed: Seed = 0,
+    checkpoint: Checkpoint = "latest",
+    weights: Weights = None,
+    trust: Trust = False,
+) -> int:
+    """The latents whose images come nearest to pictures; exit code 1 where one cannot be used.
+
+    Writes latents.safetensors, which `sample` and `interpolate` take by --latent, and sheet.png,
+    each picture beside its image.
+
+    Args:
+      out: folder of both; without: RUN/out/project/step_NNN.
+      prompt: what the pictures show, for a run that reads texts.
+      crop: how they become squares.
+      steps: of the search for each.
+      restarts: latents that it begins from; the best two are followed to the end.
+      vgg16: weights of LPIPS; else those in the cache.
+    """
+    at_least("--steps", steps, 1)
+    at_least("--restarts", restarts, 1)
+    at_least("--seed", seed, 0)
+    if not photo:
+        raise UserError("say which pictures: PHOTO ...")
+    cropping = photos.Cropping(crop)
+    photos.check(list(photo), cropping)
+    vgg = convert.load("vgg16", vgg16, heads=True)
+    trained = api.load(run, checkpoint, weights=weights, trust=trust)
+    model = trained.model
+    grids.need_noise(model.method)
+    wanted = texts.read(model, [prompt], "--prompt") if prompt else []
+    text = texts.one_text(model, wanted, seed)
+    found = photos.gather(list(photo), cropping, trained.config.method.size)
+    pictures = found.images[trained.config.method.size]
+    settings = projection.Settings(steps=steps, restarts=restarts)
+    begin = projection.starts(model, seed, text)
+    results = []
+    for name, picture in zip(found.names, pictures, strict=True):
+        bar = progress(printable(f"projecting {name}"), unit="step")
+        one = projection.project(model, vgg, picture, begin, settings, seed, text, bar)
+        print(printable(f"{name}: LPIPS {one.lpips:.4f}"), flush=True)
+        results.append(one)
+    made = np.stack([one.image for one in results])
+    z = np.stack([one.z for one in results])
+    folder = out or out_dir(run, "project") / f"step_{trained.step:09d}{model.tag}"
+    told = latents.Latents(found.names, z, None if text is None else np.tile(text, (len(z), 1)))
+    n = photos.shown(len(made), made.shape[1])
+    with common.writing(folder):
+        print(latents.write(told, trained.config, folder / "latents.safetensors"))
+        page = photos.rows([("picture", pictures[:n]), ("image", made[:n])])
+        print(images.save_image(page, folder / "sheet.png"))
+    return common.told_left_out(found)

@@ -1,0 +1,95 @@
+"""Images by their seeds: the same ones, to the bit, however many are made at once."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from anigan_jax.data.captions import Prompt
+from anigan_jax.errors import UserError
+from anigan_jax.sampling import prompts as texts
+from anigan_jax.sampling.grids import SEEDS, Model, generated, latents_of
+from anigan_jax.storage import images as record
+
+MOST = 1_000_000
+"""Seeds at once."""
+CHUNK = 256
+"""Images in memory at once, where they become files."""
+
+
+def read(text: str) -> list[int]:
+    """The seeds that a text lists, '0-99,7', each once, in that order.
+
+    Raises:
+      UserError: it is no such list, or one of too many or too large seeds.
+    """
+    found: dict[int, None] = {}
+    for word in text.split(","):
+        ends = re.fullmatch(r"\s*(\d{1,10})\s*(?:-\s*(\d{1,10})\s*)?", word)
+        first, last = (int(ends[1]), int(ends[2] or ends[1])) if ends else (1, 0)
+        if first > last:
+            raise UserError(f"--seeds {text!r} is not a list of seeds, such as 0-99 or 3,7,20-29")
+        if last >= SEEDS:
+            raise UserError(f"--seeds has {last}; a seed is below 2**32, {SEEDS}")
+        if len(found) + last - first >= MOST:
+            raise UserError(f"--seeds {text!r} are more than {MOST:,}; make them in parts")
+        found.update(dict.fromkeys(range(first, last + 1)))
+    return list(found)
+
+
+def made(model: Model, seeds: Sequence[int], prompt: Prompt | None = None) -> np.ndarray:
+    """(n, H, W, 3) uint8, the first image of each seed, which depends on no other seed.
+
+    Args:
+      seeds: n >= 1 integers, 0 to 2**32 - 1.
+      prompt: what all of them show; None: what the training images do, drawn by each seed.
+
+    Raises:
+      UserError: the run generates nothing, or reads no text and is given a prompt.
+    """
+    z = latents_of(model.method, seeds)
+    if model.texts is None and prompt is None:
+        return generated(model, z)
+    known = texts.need_texts(model)
+    if prompt is None:
+        asked = [one for seed in seeds for one in texts.from_data(known, 1, seed)]
+    else:
+        asked = [texts.completed(known, prompt, seed, 0) for seed in seeds]
+    return generated(model, z, known.encode(asked))
+
+
+def write(model: Model, seeds: Sequence[int], prompts: list[Prompt], folder: Path) -> int:
+    """Writes a PNG for each seed, named by it: 0007.png; of a prompt, 0007_blue_hair_HASH.png.
+
+    Returns:
+      How many were written.
+    """
+    for prompt in prompts or [None]:
+        end = texts.suffix([prompt]) if prompt else ""
+        for at in range(0, len(seeds), CHUNK):
+            part = seeds[at : at + CHUNK]
+            for seed, image in zip(part, made(model, part, prompt), strict=True):
+                record.save_image(Image.fromarray(image), folder / f"{seed:04d}{end}.png")
+    return len(seeds) * max(1, len(prompts))
+
+
+def sheet(model: Model, seeds: Sequence[int], prompts: list[Prompt]) -> Image.Image:
+    """All of them as one picture: a grid; with prompts, a row of each and a column a seed."""
+    if not prompts:
+        return record.grid(made(model, seeds))
+    images = np.stack([made(model, seeds, prompt) for prompt in prompts])
+    return record.table(images, [prompt.text for prompt in prompts], [str(s) for s in seeds])
+
+
+def stem(model: Model, text: str, prompts: list[Prompt]) -> str:
+    """Name of a sheet of the seeds that a text lists."""
+    words = re.sub(r"\s", "", text).replace(",", "_")
+    if len(words) > 40:
+        words = f"{words[:30]}_{hashlib.sha256(words.encode()).hexdigest()[:8]}"
+    step = int(model.state.step)
+    return f"step_{step:09d}_seeds_{words}{model.tag}{texts.suffix(prompts)}"

