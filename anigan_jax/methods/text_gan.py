@@ -76,8 +76,8 @@ class TextGAN(GAN):
         """The layers that read the classes of tags; vectors of texts mean the same everywhere."""
         if self.encoder.kind != "tags":
             return ()
-        both = {"g": self.generator, "d": self.discriminator}
-        return tuple(f"{p}/{'embedding' if net.embed else 'text'}" for p, net in both.items())
+        embeds = {"g": self.generator.embed, "d": self.discriminator.embed}
+        return tuple(f"{p}/{'embedding' if embed else 'text'}" for p, embed in embeds.items())
 
     def texts(self, constants: dict) -> core.Texts:
         """What the generator can be asked for."""
