@@ -374,7 +374,7 @@ def check(config: Config) -> None:
         if not math.isfinite(number):
             faults.append(f"{path} is {number}; it must be a finite number")
     for player, settings in config.optimizers.items():
-        faults += _optimizer_faults(f"optimizers.{player}", settings)
+        faults += [f"optimizers.{player}.{fault}" for fault in settings.faults()]
     if run.steps == 0 and run.epochs == 0:
         faults.append("run.steps and run.epochs are both 0; set one")
     if config.ema_half_life and not config.method.has_generator:
@@ -390,18 +390,3 @@ def check(config: Config) -> None:
         faults.append(f"batch_size {config.batch_size} is not a multiple of {run.devices} devices")
     if faults:
         raise UserError("; ".join(faults))
-
-
-def _optimizer_faults(path: str, settings: Optimizer) -> Iterator[str]:
-    for name in ("learning_rate", "epsilon"):
-        if (value := getattr(settings, name)) <= 0:
-            yield f"{path}.{name} is {value}; it must be above 0"
-    for name in ("b1", "b2", "decay", "momentum"):
-        if not 0 <= (value := getattr(settings, name)) < 1:
-            yield f"{path}.{name} is {value}; it must be at least 0 and below 1"
-    if settings.final_b2 is not None and not 0 <= settings.final_b2 < 1:
-        yield f"{path}.final_b2 is {settings.final_b2}; it must be at least 0 and below 1"
-    if not 0 <= settings.final_share <= 1:
-        yield f"{path}.final_share is {settings.final_share}; it must be in 0 to 1"
-    if settings.weight_decay < 0:
-        yield f"{path}.weight_decay is {settings.weight_decay}; it must be at least 0"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -95,6 +95,19 @@ class Optimizer:
         if self.final_b2 is not None and step is not None:
             b2 = b2 + (self.final_b2 - b2) * (1 - self._left(step))
         return BUILDERS[self.name](self, b2)
+
+    def faults(self) -> Iterator[str]:
+        """What no optimizer can have, a sentence each that begins with the setting."""
+        for name in ("learning_rate", "epsilon"):
+            if (value := getattr(self, name)) <= 0:
+                yield f"{name} is {value}; it must be above 0"
+        for name in ("b1", "b2", "decay", "momentum", "final_b2"):
+            if (value := getattr(self, name)) is not None and not 0 <= value < 1:
+                yield f"{name} is {value}; it must be at least 0 and below 1"
+        if not 0 <= self.final_share <= 1:
+            yield f"final_share is {self.final_share}; it must be in 0 to 1"
+        if self.weight_decay < 0:
+            yield f"weight_decay is {self.weight_decay}; it must be at least 0"
 
     def in_steps(self, per_epoch: int, batch_size: int) -> Optimizer:
         """The same with its schedule counted in steps."""
