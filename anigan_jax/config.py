@@ -58,6 +58,11 @@ class MethodSettings:
         return True
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is likely to go wrong with these settings, a sentence each."""
+        return ()
+
+    @property
     def next_verbs(self) -> tuple[tuple[str, str], ...]:
         """(what follows `anigan`, what it gives) for a run that has ended."""
         return ()
@@ -137,6 +142,9 @@ class Config:
     ema_ramp: float = 0.05
     """That half-life is at most this share of the images seen so far, so that the average soon
     forgets the first weights (Karras et al. 2020, StyleGAN2-ADA: 0.05); 0: no ramp."""
+    ema_cosine: int = field(default=0, metadata={"later": True})
+    """Real images over which that half-life grows from 0 by half a cosine (R3GAN), in place of the
+    ramp; 0: the ramp."""
     parent: Parent = field(default=Parent(), metadata={"later": True})
     """The run that it starts from, where there is one."""
     run: Run = field(default_factory=Run)
@@ -149,7 +157,9 @@ def resolve(config: Config, images: int) -> Config:
     """The config with its length, intervals and schedules in steps, not in epochs of `images`."""
     per_epoch = images // config.batch_size
     steps = config.run.steps or config.run.epochs * per_epoch
-    players = {name: o.in_steps(per_epoch) for name, o in config.optimizers.items()}
+    players = {
+        name: o.in_steps(per_epoch, config.batch_size) for name, o in config.optimizers.items()
+    }
     changes: dict[str, Any] = {"steps": steps}
     for name in intervals.SETTINGS:
         changes[name] = intervals.in_steps(getattr(config.run, name), per_epoch)
@@ -346,6 +356,7 @@ def check(config: Config) -> None:
         ("seed", config.seed, 0),
         ("ema_half_life", config.ema_half_life, 0),
         ("ema_ramp", config.ema_ramp, 0),
+        ("ema_cosine", config.ema_cosine, 0),
         ("run.steps", run.steps, 0),
         ("run.epochs", run.epochs, 0),
         ("run.devices", run.devices, 0),
@@ -366,7 +377,7 @@ def check(config: Config) -> None:
         if not math.isfinite(number):
             faults.append(f"{path} is {number}; it must be a finite number")
     for player, settings in config.optimizers.items():
-        faults += _optimizer_faults(f"optimizers.{player}", settings)
+        faults += [f"optimizers.{player}.{fault}" for fault in settings.faults()]
     faults += config.parent.faults(config.method)
     if run.steps == 0 and run.epochs == 0:
         faults.append("run.steps and run.epochs are both 0; set one")
@@ -383,14 +394,3 @@ def check(config: Config) -> None:
         faults.append(f"batch_size {config.batch_size} is not a multiple of {run.devices} devices")
     if faults:
         raise UserError("; ".join(faults))
-
-
-def _optimizer_faults(path: str, settings: Optimizer) -> Iterator[str]:
-    for name in ("learning_rate", "epsilon"):
-        if (value := getattr(settings, name)) <= 0:
-            yield f"{path}.{name} is {value}; it must be above 0"
-    for name in ("b1", "b2", "decay", "momentum"):
-        if not 0 <= (value := getattr(settings, name)) < 1:
-            yield f"{path}.{name} is {value}; it must be at least 0 and below 1"
-    if settings.weight_decay < 0:
-        yield f"{path}.weight_decay is {settings.weight_decay}; it must be at least 0"

@@ -71,6 +71,8 @@ class Update(NamedTuple):
       max_repeats: upper bound of `repeats`; a step reserves that many real batches.
       noise_stream: updates with the same number draw the same latents.
       fresh_noise: whether each repeat draws new latents.
+      first_batch: which of the step's real batches its first repeat sees; updates with the
+        same number see the same.
     """
 
     player: str
@@ -79,6 +81,7 @@ class Update(NamedTuple):
     max_repeats: int = 1
     noise_stream: int = 0
     fresh_noise: bool = True
+    first_batch: int = 0
 
 
 class Phase(NamedTuple):

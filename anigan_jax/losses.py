@@ -259,14 +259,22 @@ def total_variation(images: Float[Array, "b h w c"]) -> PerExample:
     return (down**2).mean((1, 2, 3)) + (right**2).mean((1, 2, 3))
 
 
-def r1(discriminate: Callable[[Array], Array], images: Float[Array, " b *s"]) -> PerExample:
-    """Squared gradient norm of D at each image, (B, ...) -> (B,).
+def with_r1(
+    discriminate: Callable[[Array], Array], images: Float[Array, " b *s"]
+) -> tuple[Logits, PerExample]:
+    """D's logits (B,) and its squared gradient norm (B,) at each image, of one forward pass.
 
     Exact only where D does not mix the examples of a batch (batch norm in training
     does). Source: Mescheder et al. 2018, eq. 9, without gamma / 2.
     """
-    grads = jax.grad(lambda x: jnp.sum(discriminate(x)))(images)
-    return jnp.sum(grads.reshape(grads.shape[0], -1) ** 2, axis=1)
+    logits, pull = jax.vjp(discriminate, images)
+    (grads,) = pull(jnp.ones_like(logits))
+    return logits, jnp.sum(grads.reshape(grads.shape[0], -1) ** 2, axis=1)
+
+
+def r1(discriminate: Callable[[Array], Array], images: Float[Array, " b *s"]) -> PerExample:
+    """The squared gradient norm of `with_r1` alone, (B, ...) -> (B,)."""
+    return with_r1(discriminate, images)[1]
 
 
 # R2 is the same at generated images (Mescheder et al. 2018, eq. 10).

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import CARTOON, CYCLE, FULL, PLAIN, TEXT, anigan
+from tiny import CARTOON, CYCLE, FULL, PLAIN, R3, TEXT, anigan
 
 from anigan_jax import config_file
 from anigan_jax.bench import cases, flops, layers, runner, table
@@ -72,7 +72,7 @@ def test_xla_counts_about_the_same_work(tmp_path):
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    "config", [FULL, TEXT, CYCLE, CARTOON], ids=["dynamic", "text", "cycle", "cartoon"]
+    "config", [FULL, TEXT, R3, CYCLE, CARTOON], ids=["dynamic", "text", "r3", "cycle", "cartoon"]
 )
 def test_every_family_is_a_side(config, tmp_path):
     side = cases.ours(config, tmp_path)

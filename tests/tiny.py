@@ -23,6 +23,7 @@ from anigan_jax.methods.cartoongan import CartoonGAN, Features
 from anigan_jax.methods.classifier import ColorClassifier
 from anigan_jax.methods.cyclegan import CycleGAN
 from anigan_jax.methods.gan import GAN
+from anigan_jax.methods.r3gan import R3GAN
 from anigan_jax.methods.schedule import Schedule
 from anigan_jax.methods.text_conditioning import Encoder
 from anigan_jax.methods.text_encoder import TextEncoder
@@ -32,9 +33,10 @@ from anigan_jax.networks.cartoon import CartoonDiscriminator, CartoonGenerator
 from anigan_jax.networks.char_cnn_rnn import CharEncoder
 from anigan_jax.networks.classifier import Classifier
 from anigan_jax.networks.dcgan import Discriminator, Generator
+from anigan_jax.networks.r3gan import R3Discriminator, R3Generator
 from anigan_jax.networks.resnet import PatchDiscriminator, ResnetGenerator
 from anigan_jax.networks.text import TextDiscriminator, TextGenerator
-from anigan_jax.optimizers import Optimizer
+from anigan_jax.optimizers import Cosine, Optimizer
 from anigan_jax.perceptual import vgg
 from anigan_jax.runtime import devices as parallel
 from anigan_jax.runtime import environment
@@ -100,6 +102,27 @@ TEXT = dataclasses.replace(
         int_weight=1.0,
     ),
     run=dataclasses.replace(FULL.run, keep_every=4, keep_checkpoints=1),
+)
+
+# What moves with the images seen, labels, penalties in every second step, both augmentations.
+_MOVES = Optimizer(
+    b1=0.0, b2=0.9, unit="image", decay_steps=64, shape="cosine", final_share=0.25, final_b2=0.99
+)
+R3 = dataclasses.replace(
+    PLAIN,
+    name="r3",
+    method=R3GAN(
+        generator=R3Generator(z_dim=4, size=16, base_channels=4, start=8, group_channels=2),
+        discriminator=R3Discriminator(size=16, base_channels=4, end=8, group_channels=2),
+        augment=("translation",),
+        gamma=Cosine(2.0, 0.2, 64),
+        penalty_every=2,
+        pipe=("xint", "rotate", "brightness"),
+        pipe_p=Cosine(0.2, 0.6, 64),
+        labels=True,
+    ),
+    optimizers=dict.fromkeys("gd", _MOVES),
+    ema_cosine=64,
 )
 
 # The way there and back, and a pool that two steps do not fill.
@@ -188,6 +211,8 @@ def drawn(shapes, seed=0):
 
 TINY = {
     "base_channels": 2,
+    "group_channels": 2,
+    "gamma": Cosine(2.0, 0.2, 64),
     "blocks": 1,
     "num_downsamples": 2,
     "size": 16,
@@ -205,10 +230,10 @@ def shrink(value):
     changes = {}
     for field in dataclasses.fields(value):
         now = getattr(value, field.name)
-        if dataclasses.is_dataclass(now):
-            changes[field.name] = shrink(now)
-        elif field.name in TINY:
+        if field.name in TINY:
             changes[field.name] = TINY[field.name]
+        elif dataclasses.is_dataclass(now):
+            changes[field.name] = shrink(now)
     return dataclasses.replace(value, **changes)
 
 

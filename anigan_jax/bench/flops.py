@@ -14,6 +14,7 @@ from anigan_jax.config import Config
 from anigan_jax.methods.cartoongan import CartoonGAN
 from anigan_jax.methods.cyclegan import CycleGAN
 from anigan_jax.methods.gan import GAN
+from anigan_jax.methods.r3gan import R3GAN
 from anigan_jax.methods.text_gan import TextGAN
 from anigan_jax.networks import describe
 from anigan_jax.perceptual.vgg import WIDTHS, depth_of, needed
@@ -64,6 +65,8 @@ def per_image(config: Config, repeats: dict[str, float] | None = None) -> float:
       NaN for a family whose networks are no stacks of blocks.
     """
     method, nets = config.method, passes(config)
+    if isinstance(method, R3GAN):
+        return _r3gan(method, nets["generator"], nets["discriminator"], repeats or {})
     if isinstance(method, GAN):
         # The pass of the averaged weights, for their statistics.
         own = nets["generator"].forward if config.ema_half_life else 0
@@ -96,6 +99,16 @@ def _gan(method: GAN, g: Passes, d: Passes, repeats: dict[str, float]) -> float:
     shared = method.shared_noise and each_d == each_g == 1
     fakes = 0 if shared else g.forward * min(each_d, 1)
     return each_d * d_update + fakes + each_g * g_update
+
+
+def _r3gan(method: R3GAN, g: Passes, d: Passes, repeats: dict[str, float]) -> float:
+    each_d = repeats.get("d", method.schedule.d)
+    each_g = repeats.get("g", method.schedule.g)
+    # A gradient of gradients: the pass and the images' gradient, and twice both again.
+    share = (1 if method.r1 or method.r2 else 0) / method.penalty_every
+    judged = share * 6 * d.forward + (1 - share) * d.trained
+    seen = d.inward + (d.forward if method.adversarial.pairs else 0)
+    return each_d * (g.forward + 2 * judged) + each_g * (g.trained + seen)
 
 
 def _cyclegan(method: CycleGAN, g: Passes, d: Passes) -> float:

@@ -30,7 +30,8 @@ def measure(config: Config, batch: int, dtype: str, windows: int) -> list[dict]:
     for name, (net, shapes) in config.method.networks().items():
         described = {row["layer"]: row for row in describe.network(net, shapes)["layers"]}
         for block in getattr(net, "blocks", ()):
-            row = described[block.name]
+            # What only resamples has no row.
+            row = described.get(block.name, {"input": ()})
             before = tuple(row["input"])
             about = (block.op, block.kernel, block.stride, block.features, before)
             if block.op != "dense" and len(before) == 3 and about not in seen:

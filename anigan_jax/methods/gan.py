@@ -80,6 +80,16 @@ class GAN(MethodSettings):
         return ("sample RUN", "a grid of new faces"), ("interpolate RUN", "a GIF between faces")
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is likely to go wrong with these settings."""
+        if self.adversarial.pairs and not self.r2:
+            return (
+                f"method.loss {self.loss!r} compares real and generated images; without a gradient "
+                "penalty at both (--method.r1 and --method.r2 above 0) such games rarely converge",
+            )
+        return ()
+
+    @property
     def adversarial(self) -> Adversarial:
         """The losses of both players."""
         return losses.ADVERSARIAL[self.loss]
@@ -96,8 +106,8 @@ class GAN(MethodSettings):
         """The Method; `axis_name` is the mapped axis of devices, None on one device.
 
         Raises:
-          UserError: the networks make and take images of different sizes, or D is to learn reals
-            and fakes apart by a loss that compares them.
+          UserError: the networks make and take images of different sizes, or a loss that compares
+            reals and fakes is to teach D each alone, or to drive a schedule by D's accuracy.
         """
         g, d = self.generator, self.discriminator
         if g.size != d.size:
@@ -107,9 +117,12 @@ class GAN(MethodSettings):
                 f"method.split_d trains D on reals and fakes apart; method.loss {self.loss!r} "
                 "compares them"
             )
-        nets = Networks(
-            g.build(axis_name, self.dtype), d.build(axis_name, self.dtype), g.unit_range, axis_name
-        )
+        if self.schedule.by_accuracy and self.adversarial.pairs:
+            raise UserError(
+                f"method.schedule.kind {self.schedule.kind!r} follows how many images D judges "
+                f"correctly; with method.loss {self.loss!r} D only ranks them in pairs"
+            )
+        nets = self.nets(axis_name)
         return Method(
             init=functools.partial(self.init, nets),
             phases=(Phase("train", self.updates(nets)),),
@@ -118,6 +131,11 @@ class GAN(MethodSettings):
             z_dim=g.z_dim,
             features=self.features(nets),
         )
+
+    def nets(self, axis_name: str | None) -> Networks:
+        """Both players' modules."""
+        g, d = (x.build(axis_name, self.dtype) for x in (self.generator, self.discriminator))
+        return Networks(g, d, self.generator.unit_range, axis_name)
 
     def texts_of_nothing(self, n: int, known: dict) -> tuple:
         """Further inputs of both networks for n images where no text matters; () without texts.
@@ -170,9 +188,9 @@ class GAN(MethodSettings):
     def features(self, nets: Networks) -> Callable | None:
         """(params of d, stats of d, images (n, H, W, 3) in [-1, 1]) -> D's features (n, F).
 
-        The map of every convolution before the logit, and before a text joins, as the
-        next layer sees it: max-pooled to 4x4, flattened, one after the other. None where D is
-        not a stack of blocks.
+        The map of every convolution (or residual block) before the logit, and before a text
+        joins, as the next layer sees it: max-pooled to 4x4, flattened, one after the other. None
+        where D is not a stack of blocks.
 
         Source: Radford et al. 2016, section 5.1.
         """
@@ -185,7 +203,9 @@ class GAN(MethodSettings):
             images = nets.in_range(images)
             _, maps = nets.d.apply(variables, images, *texts, train=False, features=True)
             trunk = list(zip(nets.d.blocks, maps, strict=True))[: nets.d.trunk]
-            pooled = [grid_max(x, 4) for block, x in trunk if block.op == "conv"]
+            # Of a residual block its sum.
+            sums = [grid_max(x, 4) for block, x in trunk if block.skip == "end"]
+            pooled = sums or [grid_max(x, 4) for block, x in trunk if block.op == "conv"]
             rows = [x.reshape(len(x), -1) for x in pooled]
             return jnp.concatenate(rows, axis=1).astype(jnp.float32)
 
@@ -226,8 +246,16 @@ class GAN(MethodSettings):
     def judged(self, nets: Networks, state, real: Array | None = None, fake: Array | None = None):
         """Metrics and new extra state from D's logits of reals and fakes (b,).
 
-        Fakes alone are counted beside the reals that the step before has counted.
+        Fakes alone are counted beside the reals that the step before has counted. Where the loss
+        compares, a pair is right in which the real image has the larger logit: the logits
+        themselves mean nothing.
         """
+        if self.adversarial.pairs and real is not None and fake is not None:
+            metrics = {
+                "accuracy/d": jnp.mean(real > fake),
+                "score/pair": jnp.mean(jax.nn.sigmoid(real - fake)),
+            }
+            return metrics, state.extra_state
         seen = [x for x in (real, fake) if x is not None]
         judged = jnp.int32(sum(len(x) for x in seen))
         correct, metrics = jnp.int32(0), {}

@@ -6,6 +6,7 @@ a run directory needs nothing beside itself.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -14,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from anigan_jax import rng
+from anigan_jax import core, rng
 from anigan_jax.config import to_json
 from anigan_jax.core import Array
 from anigan_jax.data import attributes as known
@@ -166,6 +167,22 @@ def encode(encoder: Encoder, constants: dict, prompts: list[Prompt]) -> np.ndarr
     if mute:
         raise UserError(f"{encoder.path} has no caption for {', '.join(map(repr, mute))}")
     return texts[index].sum(1) / wordings[index, None]
+
+
+def askable(encoder: Encoder, constants: dict) -> core.Texts:
+    """What a generator that reads the texts of `tables` can be asked for."""
+    counts, wordings = (np.asarray(constants[name]) for name in ("counts", "wordings"))
+    rows = np.asarray(combinations(constants))
+    own = functools.partial(encode, encoder, constants)
+    return core.Texts(own, counts, wordings, known.of_arrays(constants), rows)
+
+
+def preview(constants: dict, keys: Array, z_dim: int) -> tuple[Array, Array]:
+    """Latents (m, Z) and vectors (m, T) of fixed texts (rows) at fixed latents (columns)."""
+    columns = keys.shape[0] // PREVIEW_TEXTS
+    z = rng.normal(keys[:columns], (z_dim,))
+    shown = constants["texts"][constants["preview"], 0]
+    return jnp.tile(z, (PREVIEW_TEXTS, 1)), jnp.repeat(shown, columns, axis=0)
 
 
 def _readable(prompt: Prompt, attributes: Attributes) -> str:

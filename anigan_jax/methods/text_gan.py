@@ -16,7 +16,6 @@ import numpy as np
 
 from anigan_jax import core, losses, rng
 from anigan_jax.core import Array, Aux, Batch, Keys, Method
-from anigan_jax.data import attributes
 from anigan_jax.errors import UserError
 from anigan_jax.methods import text_conditioning
 from anigan_jax.methods.gan import GAN, Networks
@@ -81,10 +80,7 @@ class TextGAN(GAN):
 
     def texts(self, constants: dict) -> core.Texts:
         """What the generator can be asked for."""
-        encode = functools.partial(text_conditioning.encode, self.encoder, constants)
-        counts, wordings = (np.asarray(constants[name]) for name in ("counts", "wordings"))
-        rows = np.asarray(text_conditioning.combinations(constants))
-        return core.Texts(encode, counts, wordings, attributes.of_arrays(constants), rows)
+        return text_conditioning.askable(self.encoder, constants)
 
     def texts_of_nothing(self, n: int, known: dict) -> tuple:
         if "texts" in known:
@@ -159,11 +155,7 @@ class TextGAN(GAN):
 
     def preview(self, nets: Networks, state, constants, keys: Array, data) -> dict[str, Array]:
         """Rows of fixed texts, columns of fixed latents: trained weights and their average."""
-        rows = text_conditioning.PREVIEW_TEXTS
-        columns = keys.shape[0] // rows
-        z = rng.normal(keys[:columns], (self.generator.z_dim,))
-        shown = constants["texts"][constants["preview"], 0]
-        z, shown = jnp.tile(z, (rows, 1)), jnp.repeat(shown, columns, axis=0)
+        z, shown = text_conditioning.preview(constants, keys, self.generator.z_dim)
         weights = {"samples": (state.params["g"], state.stats["g"])}
         weights |= {"ema": core.generator_of(state)} if state.ema else {}
         return {name: nets.generate(*both, z, shown) for name, both in weights.items()}

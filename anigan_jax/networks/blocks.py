@@ -13,17 +13,23 @@ class Block:
     """One layer: operation, then zero padding, norm, sum, activation, dropout, in order.
 
     Attributes:
-      op: 'dense' reshapes to (side, side, features) where `side` > 0.
+      op: 'dense' reshapes to (side, side, features) where `side` > 0; 'constant' multiplies
+        (b, features) by a learned map of that side; 'pointwise' is a 1x1 convolution; 'up' and
+        'down' resample by a filter that nothing trains.
       padding: pixels on each side, or 'same' for TensorFlow's rule.
       pad_after: zero rows and columns appended at the bottom and right.
       reflect: pixels mirrored on each side before the operation.
       activation_first: the activation comes before the norm.
       skip: 'start' keeps the input; 'end' adds what was kept, after the norm.
       stddev: the kernel starts at N(0, this); None: as the network says.
+      groups: of channels that a convolution keeps apart.
+      gain: the kernel starts at N(0, gain^2 / fan-in), or at 0; None: as `stddev` says.
     """
 
     name: str
-    op: Literal["dense", "conv", "conv_transpose", "upsample_conv"]
+    op: Literal[
+        "dense", "conv", "conv_transpose", "upsample_conv", "pointwise", "constant", "up", "down"
+    ]
     features: int
     kernel: int = 0
     stride: int = 1
@@ -40,6 +46,8 @@ class Block:
     activation_first: bool = False
     dropout: float = 0.0
     stddev: float | None = None
+    groups: int = 1
+    gain: float | None = None
 
 
 @dataclass(frozen=True)

@@ -5,22 +5,27 @@ Parameters have the textbook layout (HWIO kernels); the fast lowerings are in `c
 
 from __future__ import annotations
 
+import math
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from anigan_jax.networks.blocks import Block, Norm
-from anigan_jax.networks.ops import conv
+from anigan_jax.networks.ops import conv, resample
 from anigan_jax.networks.ops.norm import add_bias, batch_norm
 
 # The collection of spectral norm's power iteration, apart from 'batch_stats'.
 SPECTRAL = "spectral"
+RESAMPLED = {"up": resample.up, "down": resample.down}
 # Deviation of the first kernels from a text to gains and biases.
 TEXT_STDDEV = 0.1
 
 
-def kernel_init(stddev: float):
-    """N(0, stddev), as every DCGAN reference starts; Glorot uniform where it is 0."""
+def kernel_init(stddev: float | None):
+    """N(0, stddev), as every DCGAN reference starts; Glorot uniform for 0, zeros for None."""
+    if stddev is None:
+        return nn.initializers.zeros
     if stddev > 0:
         return nn.initializers.normal(stddev)
     return nn.initializers.glorot_uniform()
@@ -55,7 +60,7 @@ class Kernel(nn.Module):
     """
 
     shape: tuple[int, ...]
-    stddev: float
+    stddev: float | None
     spectral: bool
 
     @nn.compact
@@ -173,15 +178,27 @@ class Layer(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, power_iterate: bool) -> jax.Array:
         block, k = self.block, self.block.kernel
+        if block.op == "constant":
+            shape = (block.side, block.side, block.features)
+            constant = self.param("constant", kernel_init(self.stddev), shape)
+            return x.reshape(-1, 1, 1, block.features) * constant
+        if block.op in RESAMPLED:
+            return RESAMPLED[block.op](x)
         dense = block.op == "dense"
         if dense:
             x = x.reshape(x.shape[0], -1)
             features = block.features * max(block.side, 1) ** 2
             shape = (x.shape[-1], features)
+        elif block.op == "pointwise":
+            features = block.features
+            shape = (x.shape[-1], features)
         else:
             features = block.features
-            shape = (k, k, x.shape[-1], features)
-        weight = Kernel(shape, self.stddev, block.spectral, name="weight")
+            shape = (k, k, x.shape[-1] // block.groups, features)
+        stddev = self.stddev
+        if block.gain is not None:
+            stddev = block.gain / math.sqrt(math.prod(shape[:-1])) or None
+        weight = Kernel(shape, stddev, block.spectral, name="weight")
         kernel = to_compute(weight(power_iterate), self.dtype)
         x = to_float32(self._apply(to_compute(x, self.dtype), kernel))
         if block.bias:
@@ -193,7 +210,7 @@ class Layer(nn.Module):
 
     def _apply(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
         block = self.block
-        if block.op == "dense":
+        if block.op in ("dense", "pointwise"):
             return x @ kernel
         if block.op == "upsample_conv":
             return conv.upsample_conv(x, kernel)
@@ -209,4 +226,6 @@ class Layer(nn.Module):
             pads = conv.same_pads(x.shape[1:3], block.kernel, block.stride)
         else:
             pads = ((block.padding,) * 2,) * 2
+        if block.groups > 1:
+            return conv.grouped_conv(x, kernel, block.groups, pads=pads)
         return conv.conv(x, kernel, stride=block.stride, pads=pads)

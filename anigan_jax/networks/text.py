@@ -94,7 +94,8 @@ class TextStack(nn.Module):
       text, before, after: plans of the text, of what comes before and after the join.
       join: 'concat': the text beside each place of the map; 'norm': the batch norms of
         `after` follow the text; 'product': the inner product of the text and the map
-        summed over its places is added to the output of `after`.
+        summed over its places is added to the output of `after`; 'inner': the inner product
+        of the text and the output of `after` alone.
     """
 
     text: tuple[Block, ...]
@@ -145,6 +146,8 @@ class TextStack(nn.Module):
             y, after_maps = run(after, joined, place, iterate, followed)
             if self.join == "product":
                 y = y + jnp.sum(to_float32(told) * joined, -1, keepdims=True)
+            if self.join == "inner":
+                y = jnp.sum(to_float32(told) * to_float32(y), -1, keepdims=True)
             outputs.append(to_float32(y))
             all_maps = [*maps, *text_maps, *after_maps]
         return (tuple(outputs), all_maps) if features else tuple(outputs)

@@ -21,6 +21,7 @@ TITLES = {
     "loss/d": "loss of D",
     "score/real": "real score",
     "score/fake": "fake score",
+    "score/pair": "pair score",
 }
 
 

@@ -17,6 +17,7 @@ PANELS = {
     "scores": (
         "score/real",
         "score/fake",
+        "score/pair",
         "score/wrong",
         "score/edges",
         "accuracy/d",

@@ -246,4 +246,7 @@ def _first_kernel(params) -> np.ndarray:
     """(k, k, 3, n) of the convolution that sees the image, whatever its name."""
     # By name, layers do not come in forward order; only the first has three channels.
     leaves = map(np.asarray, jax.tree.leaves(params))
-    return next(leaf for leaf in leaves if leaf.ndim == 4 and leaf.shape[2] == 3)
+    found = next((leaf for leaf in leaves if leaf.ndim == 4 and leaf.shape[2] == 3), None)
+    if found is None:
+        raise UserError("the first layer of this run's D sees single pixels; it has no kernels")
+    return found

@@ -40,6 +40,14 @@ def _d_has_won(window: list[dict]) -> bool:
     return bool(told) and sum(told) / len(told) >= WON
 
 
+def _d_has_won_alone(window: list[dict]) -> bool:
+    return _d_has_won(window) and not _column(window, "score/pair")
+
+
+def _d_has_won_in_pairs(window: list[dict]) -> bool:
+    return _d_has_won(window) and bool(_column(window, "score/pair"))
+
+
 def _g_is_still(window: list[dict]) -> bool:
     norms = _column(window, "gradient/g")
     return bool(norms) and max(norms) <= STILL
@@ -47,7 +55,13 @@ def _g_is_still(window: list[dict]) -> bool:
 
 RULES = (
     (
-        _d_has_won,
+        _d_has_won_in_pairs,
+        f"D has won: it gave the real image the larger logit in {WON:.0%} of the pairs of the last "
+        f"{WINDOW} logged steps. Larger R1 and R2 (method.r1, method.r2) or augmentation "
+        "(method.augment) hold it back",
+    ),
+    (
+        _d_has_won_alone,
         f"D has won: it told {WON:.0%} of real and generated images apart over the last {WINDOW} "
         "logged steps. A lower optimizers.d.learning_rate, spectral norm "
         "(method.discriminator.spectral), R1 (method.r1) or augmentation (method.augment) hold it "

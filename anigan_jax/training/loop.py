@@ -139,6 +139,8 @@ def _header(config, shapes: TrainState, pack: Pack, workdir: Path, at: int, tota
         yield f"warning: {unused}"
     if late := environment.late_flags():
         yield f"warning: JAX had started before these flags were set: {' '.join(late)}"
+    for warning in config.method.warnings:
+        yield f"warning: {warning}"
     second = f", domain B {len(pack.part('trainB')):,}" if pack.has("trainB") else ""
     held = ", none held out" if not pack.has("test") else f", {len(pack.first('test')):,} held out"
     yield f"data        {len(pack.images):,} images of {config.data.size} px{second}{held}"

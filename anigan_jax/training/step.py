@@ -20,14 +20,15 @@ from anigan_jax.core import (
     TrainState,
     Update,
 )
-from anigan_jax.optimizers import on_layers
+from anigan_jax.optimizers import cosine, on_layers
 from anigan_jax.state import fingerprint, first_nonfinite
 from anigan_jax.training import input
 
 
 def draws_per_step(method: Method) -> int:
     """Real batches that a step reserves, in every phase: fresh reals for each repeat."""
-    return max(update.max_repeats for phase in method.phases for update in phase.updates)
+    updates = [update for phase in method.phases for update in phase.updates]
+    return max(update.first_batch + update.max_repeats for update in updates)
 
 
 def make_train_step(
@@ -39,7 +40,6 @@ def make_train_step(
       step(state, draw_batch, examples) -> (state, metrics); `draw_batch(state, repeat)`
       gives the real batch, `examples` (b,) the global example indices of this device.
     """
-    optimizers = {name: settings.build() for name, settings in config.optimizers.items()}
     frozen = {"d": config.parent.frozen(config.method)}
 
     def mean(tree: PyTree) -> PyTree:
@@ -50,8 +50,9 @@ def make_train_step(
         gradient = jax.value_and_grad(_of_learned(loss, still), has_aux=True)
         (_, aux), grads = gradient(own, state, batch, keys)
         grads = mean(grads)
-        steps, opt_state = optimizers[player].update(grads, state.opt_state[player], own)
-        params = _moved(own, steps, config.optimizers[player].rate(state.step), still)
+        optimizer = config.optimizers[player]
+        steps, opt_state = optimizer.build(state.step).update(grads, state.opt_state[player], own)
+        params = _moved(own, steps, optimizer.rate(state.step), still)
         state = state.replace(
             params={**state.params, player: params},
             stats={**state.stats, player: aux.stats},
@@ -62,7 +63,7 @@ def make_train_step(
         return state, {**metrics, f"gradient/{player}": optax.tree.norm(grads)}
 
     def one_repeat(state, position: int, update: Update, repeat, draw_batch, examples, z):
-        batch, found = draw_batch(state, repeat), []
+        batch, found = draw_batch(state, update.first_batch + repeat), []
         for part, loss in enumerate(update.losses):
             # Losses of one update have keys of their own; 8 is above any count.
             place = 8 * position + part
@@ -150,8 +151,10 @@ def _average(config: Config, state: TrainState) -> PyTree:
     its ramp; train.py: no ramp where the weights come from another run.
     """
     half_life = jnp.float32(config.ema_half_life)
-    if config.ema_ramp and not config.parent.takes("g"):
-        seen = state.step.astype(jnp.float32) * config.batch_size
+    seen = state.step.astype(jnp.float32) * config.batch_size
+    if config.ema_cosine:
+        half_life = jnp.maximum(half_life * cosine(seen / config.ema_cosine), 1e-8)
+    elif config.ema_ramp and not config.parent.takes("g"):
         half_life = jnp.minimum(half_life, jnp.maximum(config.ema_ramp * seen, 1e-8))
     keep = 0.5 ** (config.batch_size / half_life)
     return jax.tree.map(

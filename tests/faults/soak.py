@@ -29,7 +29,7 @@ from typing import NamedTuple
 HERE = Path(__file__).resolve()
 sys.path[:0] = [str(HERE.parents[1]), str(HERE.parents[2])]
 
-from tiny import CARTOON, CYCLE, FULL, JUDGE, SPELLER, TEXT, process_env, with_features  # noqa: E402
+from tiny import CARTOON, CYCLE, FULL, JUDGE, R3, SPELLER, TEXT, process_env, with_features  # noqa: E402
 
 from anigan_jax.config import Run  # noqa: E402
 from anigan_jax.storage.manifest import path_of, read_manifest, steps  # noqa: E402
@@ -43,6 +43,7 @@ FAMILIES = {
         "text_gan": TEXT,
         "cyclegan": CYCLE,
         "cartoongan": CARTOON,
+        "r3gan": R3,
         "classifier": JUDGE,
         "text_encoder": SPELLER,
     }.items()

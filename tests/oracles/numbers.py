@@ -65,6 +65,31 @@ def noise(z: int, size: int = 64, **rest) -> dict:
     return {f"method.{name}": value for name, value in plain.items()}
 
 
+def r3gan(start, end, size=64, images=20_000_000, batch=256, average=500_000, **more) -> dict:
+    """R3GAN's schedules, each by half a cosine over so many images; gamma from start to end."""
+    adams = both(adam(b1=0.0, b2=0.9, unit="image", decay_steps=images))
+    moves = {"shape": "cosine", "final_share": 0.25, "final_b2": 0.99}
+    return {
+        "batch_size": batch,
+        "flip": True,
+        "ema_half_life": average,
+        "ema_cosine": images,
+        **adams,
+        **{f"optimizers.{player}.{name}": x for player in "gd" for name, x in moves.items()},
+        **trained(steps=images // batch),
+        **noise(64, size, loss="relativistic", shared_noise=False, r1=1.0, r2=1.0),
+        "method.gamma.start": start,
+        "method.gamma.end": end,
+        "method.gamma.images": images,
+        "method.pipe_p.start": 0.0,
+        "method.pipe_p.end": 0.3,
+        "method.pipe_p.images": images,
+        "method.penalty_every": 1,
+        "method.generator.group_channels": 16,
+        **more,
+    }
+
+
 # Radford et al.'s networks with k4: 512-256-128-64-3 up, 64-128-256-512-1 down.
 G64 = kernels(4, 100, 512, 256, 128, 64, 3) + norms(512, 256, 128, 64)
 D64 = kernels(4, 3, 64, 128, 256, 512, 1) + norms(128, 256, 512)

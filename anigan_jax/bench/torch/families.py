@@ -19,6 +19,7 @@ from anigan_jax.config import Config
 from anigan_jax.methods.cartoongan import CartoonGAN
 from anigan_jax.methods.cyclegan import CycleGAN
 from anigan_jax.methods.gan import GAN
+from anigan_jax.methods.r3gan import R3GAN
 from anigan_jax.methods.text_gan import TextGAN
 from anigan_jax.perceptual.vgg import depth_of
 
@@ -43,6 +44,8 @@ def peer_of(
       ValueError: the method, or one of its settings, has no peer.
     """
     mode, method = Mode(channels_last, amp, compiled, device), config.method
+    if isinstance(method, R3GAN):
+        raise ValueError("no peer of R3GAN")
     if isinstance(method, TextGAN):
         return TextPeer(config, mode)
     if isinstance(method, GAN):

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
 
-from anigan_jax.networks.ops import correlation, strided
+from anigan_jax.networks.ops import correlation, grouped, strided
 from anigan_jax.networks.ops.correlation import LAYOUT, NO_PADS, Pads
 
 X = Float[Array, "b H W cin"]
@@ -102,6 +102,23 @@ def conv(x: X, kernel: Kernel, *, stride: int = 1, pads: Pads = NO_PADS) -> Y:
         return conv_reference(x, kernel, stride=stride, pads=pads)
     size = tuple((n - k) // 2 + 1 for n in padded)
     return strided.down(x, kernel, (pads[0][0], pads[1][0]), size)
+
+
+def grouped_conv(x: X, kernel: Kernel, groups: int, *, pads: Pads = NO_PADS) -> Y:
+    """Cross-correlation of stride 1 within groups of channels.
+
+    Args:
+      x: (B, H, W, Cin).
+      kernel: (k, k, Cin / groups, Cout), outputs of a group side by side, as XLA and (moved to
+        HWIO) PyTorch have them.
+      pads: zeros ((top, bottom), (left, right)).
+
+    Returns:
+      (B, h, w, Cout).
+    """
+    if lowering() == "native":
+        return conv_reference(x, kernel, pads=pads, groups=groups)
+    return grouped.correlate(x, kernel, groups, pads)
 
 
 def conv_transpose(
@@ -206,9 +223,18 @@ def upsample_conv(x: X, kernel: Kernel) -> Float[Array, "b 2*H 2*W cout"]:
     return strided.depth_to_space(y)
 
 
-def conv_reference(x: X, kernel: Kernel, *, stride: int = 1, pads: Pads = NO_PADS) -> Y:
-    """`conv` by XLA's own operator; also the native form."""
-    return lax.conv_general_dilated(x, kernel, (stride, stride), pads, dimension_numbers=LAYOUT)
+def conv_reference(
+    x: X, kernel: Kernel, *, stride: int = 1, pads: Pads = NO_PADS, groups: int = 1
+) -> Y:
+    """`conv` and `grouped_conv` by XLA's own operator; also the native form."""
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        pads,
+        dimension_numbers=LAYOUT,
+        feature_group_count=groups,
+    )
 
 
 def conv_transpose_reference(
