@@ -4,9 +4,7 @@ import base64
 import dataclasses
 import io
 import json
-import sys
 from pathlib import Path
-from unittest import mock
 
 import flax.linen as nn
 import jax
@@ -15,14 +13,13 @@ import onnxruntime
 import pytest
 import tiny
 from PIL import Image
-from tiny import CARTOON, CYCLE, FULL, JUDGE, NAMES, TEXT, drawn_state, shrunk, untrained
+from tiny import CARTOON, CYCLE, FULL, NAMES, TEXT, drawn_state, shrunk
 
-import anigan_jax
-from anigan_jax import api, config_file
+from anigan_jax import config_file
 from anigan_jax.api import Trained
 from anigan_jax.data import attributes
 from anigan_jax.errors import UserError
-from anigan_jax.export import about, hub, onnx, stablehlo
+from anigan_jax.export import about, onnx, stablehlo
 from anigan_jax.export.generators import Generator, generators_of
 from anigan_jax.methods import text_conditioning
 from anigan_jax.methods.augment import signed
@@ -257,144 +254,6 @@ def test_convolutions_take_the_form_of_the_backend_that_they_are_traced_for():
     with conv.traced_for("cuda"):
         assert conv.lowering() == "native"
     assert conv.lowering() == "blocks"
-
-
-@pytest.fixture(scope="module")
-def noise(tmp_path_factory):
-    return untrained(tmp_path_factory.mktemp("noise") / "run", "FULL")
-
-
-@pytest.mark.parametrize("weights", ["ema", "raw"])
-def test_a_hub_folder_opens_anywhere(verb, noise, tmp_path, monkeypatch, weights):
-    code, out, error = verb(
-        *("export", noise, "--to", "hub", "--out", tmp_path / "hub", "--weights", weights),
-        *("--data-license", "CC0"),
-    )
-    assert code == 0, error
-    assert len(out.splitlines()) == 5
-    monkeypatch.chdir(tmp_path)
-    run = anigan_jax.load("hub")
-    whole = anigan_jax.load(noise, weights=weights)
-    assert (run.generate(3, seed=1) == whole.generate(3, seed=1)).all()
-    files = {path.name for path in Path("hub").iterdir()}
-    assert files == {
-        *("README.md", "config.json", "generator.onnx", "samples.png", "weights.safetensors")
-    }
-    card = Path("hub/README.md").read_text()
-    for words in ("License of the data: CC0", "Not measured", "anigan_jax.load(", "PaintedFaces"):
-        assert words in card
-    assert Image.open("hub/samples.png").size[0] > 8 * 16
-
-
-def test_a_card_has_the_scores_of_its_step(noise, tmp_path):
-    """Those of `anigan evaluate`, or else of the training's own evaluation."""
-    from run_dirs import judged
-
-    from anigan_jax.export.card import card
-
-    run = judged(untrained(tmp_path / "run", "FULL"))
-    line = {"step": 0, "kid-vgg16": 0.0211}
-    with (run / "evaluation.jsonl").open("a") as file:
-        file.write(json.dumps(line) + "\n")
-    trained = api.load(run, "latest")
-    text = card(trained, {}, "")
-    assert "| 0.0211 | 0.001 | lower |" in text
-    assert "Protocol: " in text
-    panel = run / "out/evaluate/step_000000008.json"
-    panel.rename(panel.with_name("step_000000000.json"))
-    text = card(trained, {}, "")
-    assert "| 0.03 | 0.04 | 0.001 | lower |" in text
-    assert "1,000 images against 40" in text
-
-
-@pytest.mark.parametrize("name", ["TEXT", "CYCLE"])
-def test_hub_folders_of_words_and_photos(verb, tmp_path, name):
-    run = untrained(tmp_path / "run", name)
-    out = tmp_path / "hub"
-    code, _, error = verb("export", run, "--to", "hub", "--out", out)
-    assert code == 0, error
-    found, whole = anigan_jax.load(out), anigan_jax.load(run)
-    if name == "TEXT":
-        asked = {"n": 2, "prompt": "blue hair red eyes"}
-        assert (found.generate(**asked) == whole.generate(**asked)).all()
-    else:
-        source = np.full((1, 16, 16, 3), 90, np.uint8)
-        assert (found.translate(source, "ba") == whole.translate(source, "ba")).all()
-
-
-def refused(verb, out: Path, *words) -> str:
-    """The one sentence; nothing is left beside what was there."""
-    before = sorted(out.parent.rglob("*"))
-    code, said, error = verb("export", *words, "--out", out)
-    assert (code, said, error.count("\n")) == (2, "", 1), error
-    assert sorted(out.parent.rglob("*")) == before
-    return error
-
-
-@pytest.fixture
-def place(tmp_path):
-    """Where a folder would be written, alone in its parent."""
-    (tmp_path / "place").mkdir()
-    return tmp_path / "place" / "out"
-
-
-def test_what_is_missing_is_named(verb, noise, place, monkeypatch):
-    monkeypatch.setitem(sys.modules, "onnx", None)
-    for to in ("onnx", "hub"):
-        assert "pip install 'anigan_jax[onnx]'" in refused(verb, place, noise, "--to", to)
-    with mock.patch("importlib.util.find_spec", return_value=None):
-        said = refused(verb, place, noise, "--to", "stablehlo")
-    assert "pip install 'anigan_jax[stablehlo]'" in said
-
-
-def test_opsets_that_nobody_reads(verb, noise, place, monkeypatch):
-    for opset in ("3", "999"):
-        said = refused(verb, place, noise, "--to", "onnx", "--opset", opset)
-        assert f"--opset is {opset}; onnx " in said
-
-    def refuse(*_):
-        raise RuntimeError("ONNX Runtime only *guarantees* support for models up to 16\nmore")
-
-    monkeypatch.setattr(onnxruntime, "InferenceSession", refuse)
-    said = refused(verb, place, noise, "--to", "onnx")
-    assert "refuses opset 17: ONNX Runtime only *guarantees*" in said
-
-
-def test_places_that_are_taken(verb, noise, place, tmp_path):
-    place.mkdir()
-    (place / "mine.txt").write_text("x")
-    assert "is not empty" in refused(verb, place, noise, "--to", "hub")
-    assert "is a file" in refused(verb, place / "mine.txt", noise, "--to", "onnx")
-    assert "cannot be written" in refused(verb, place / "mine.txt" / "x", noise, "--to", "onnx")
-    empty, killed = tmp_path / "empty", tmp_path / ".empty"
-    for folder in (empty, killed):
-        folder.mkdir()
-    (killed / "half.onnx").touch()
-    assert verb("export", noise, "--to", "onnx", "--out", empty)[0] == 0
-    assert [path.name for path in empty.iterdir()] == ["generator.onnx"]
-    assert not killed.exists()
-
-
-def test_a_full_disk_leaves_nothing(verb, noise, place, monkeypatch):
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(hub, "card", full)
-    said = refused(verb, place, noise, "--to", "hub")
-    assert "cannot be written: No space left on device" in said
-
-
-def test_a_runtime_that_computes_something_else(verb, noise, place, monkeypatch):
-    monkeypatch.setattr(onnx, "feeds", lambda inputs: {"z": 2 * inputs["z"]})
-    assert "computes other images" in refused(verb, place, noise, "--to", "onnx")
-
-
-def test_a_run_without_a_generator(verb, place, tmp_path):
-    run = untrained(tmp_path / "judge", "JUDGE")
-    assert JUDGE.method.has_generator is False
-    for to in ("onnx", "stablehlo", "hub"):
-        assert "no generator" in refused(verb, place, run, "--to", to)
-    assert "not a run directory" in refused(verb, place, tmp_path, "--to", "onnx")
 
 
 class Linear(nn.Module):
