@@ -161,7 +161,7 @@ def _conv(graph: Graph, net: Network, block: Block, x: str) -> str:
     kernel, bias = _weights(net, block)
     names = _constants(graph, block.name, kernel.transpose(3, 2, 0, 1), bias)
     pads = [before, before, after, after]
-    rest = {"strides": [block.stride] * 2, "pads": pads}
+    rest = {"strides": [block.stride] * 2, "pads": pads, "group": block.groups}
     return graph.add("Conv", f"{block.name}/conv", x, *names, **rest)
 
 
@@ -185,11 +185,36 @@ def _upsample_conv(graph: Graph, net: Network, block: Block, x: str) -> str:
     return graph.add("Conv", f"{block.name}/conv", x, *names, pads=[block.kernel // 2] * 4)
 
 
+def _pointwise(graph: Graph, net: Network, block: Block, x: str) -> str:
+    kernel, bias = _weights(net, block)
+    names = _constants(graph, block.name, kernel.T[:, :, None, None], bias)
+    return graph.add("Conv", f"{block.name}/conv", x, *names)
+
+
+def _constant(graph: Graph, net: Network, block: Block, x: str) -> str:
+    axes = graph.constant(f"{block.name}/axes", [2, 3])
+    x = graph.add("Unsqueeze", f"{block.name}/map", x, axes)
+    learned = np.moveaxis(np.asarray(net.params[block.name]["constant"]), 2, 0)[None]
+    kernel = graph.constant(f"{block.name}/constant", learned)
+    return graph.add("Mul", f"{block.name}/product", x, kernel)
+
+
+def _up(graph: Graph, net: Network, block: Block, x: str) -> str:
+    line = np.array([1, 3, 3, 1]) / 4
+    kernel = np.tile(np.outer(line, line), (block.features, 1, 1, 1))
+    name = graph.constant(f"{block.name}/filter", kernel)
+    rest = {"strides": [2, 2], "pads": [1] * 4, "group": block.features}
+    return graph.add("ConvTranspose", f"{block.name}/doubled", x, name, **rest)
+
+
 OPERATIONS: dict[str, Callable[[Graph, Network, Block, str], str]] = {
     "dense": _dense,
     "conv": _conv,
     "conv_transpose": _conv_transpose,
     "upsample_conv": _upsample_conv,
+    "pointwise": _pointwise,
+    "constant": _constant,
+    "up": _up,
 }
 """How each operation of a `Block` is written: (graph, network, block, x) -> its output."""
 
