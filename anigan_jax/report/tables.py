@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from anigan_jax.metrics.feature_scores import COLUMNS, label
+from anigan_jax.metrics.prdc import RARE
 from anigan_jax.report import files
 from anigan_jax.report.table import Table, percent
 
@@ -16,7 +17,7 @@ COPIES = (
     "Median distances. A ratio far below 1: generated images lie closer to training images than "
     "unseen real ones do. The closest pairs are in the picture whose name ends in closest.png."
 )
-NEARER = "are nearer to a training image than 99 % of the held-out ones are."
+NEARER = f"are nearer to a training image than {1 - RARE:.0%} of the held-out ones are."
 L1 = "Mean absolute differences on held-out images, values in [-1, 1]"
 # Of an evaluation: what has a table or a place of its own.
 SHOWN = ("images", "step", "averaged", "sets", "protocols", "l1", "ab", "ba", "pairs")
