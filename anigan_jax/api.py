@@ -108,7 +108,7 @@ class Trained(NamedTuple):
         if seeds is not None:
             if n is not None or seed:
                 raise UserError("seeds say which images; leave out n and seed")
-            return by_seed.made(model, _seeds(seeds), wanted and wanted[0])
+            return by_seed.made(model, _seeds(seeds), wanted[0] if wanted else None)
         if n is None:
             raise UserError("say how many images, n, or which seeds")
         _at_least_one(n)

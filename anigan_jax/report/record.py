@@ -99,5 +99,5 @@ def log(run: Path, sink: Sink, follow: bool = False) -> Logged:
         if not training and (reader.step >= last or now - quiet > GRACE):
             follow = False
         if not follow:
-            return Logged(*counts, reader.step)
+            return Logged(counts[0], counts[1], reader.step)
         time.sleep(PERIOD)
