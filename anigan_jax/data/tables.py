@@ -262,9 +262,18 @@ def attach(
         if len(fits) < FEWEST * len(items) and told.where:
             raise OtherLabels(_of_others(told, names, fits))
         items, attributes = _labeled(items, told, fits, options, findings)
+    if told is None and not options.attributes and not options.tags:
+        findings += _unasked(items)
     if CLASS in options.attributes and CLASS not in dict(attributes):
         return _with_folders(items, attributes, options.attributes)
     return items, attributes
+
+
+def _unasked(items: list) -> list[Finding]:
+    """A note of the folders that would be classes, where there are several."""
+    counts = Counter(_folder(item.member) for item in items if not item.domain)
+    del counts[""]
+    return [Finding("", "folders", _words(counts))] if len(counts) > 1 else []
 
 
 def _with_folders(items: list, attributes: Attributes, wanted: tuple[str, ...]):

@@ -44,7 +44,7 @@ def summary(source: str, found: Scan) -> dict:
             / max(len(found.order), 1),
             6,
         ),
-        "duplicate_share": round(1 - len(groups) / max(len(found.items), 1), 6),
+        "duplicate_share": round(1 - len(groups) / len(found.items) if found.items else 0.0, 6),
         "counts": {
             code: {"count": codes[code], "refused": code in REFUSED, "rule": rule}
             for code, rule in {**REFUSED, **NOTED}.items()
