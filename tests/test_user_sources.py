@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import tarfile
 import zipfile
 
@@ -10,7 +11,7 @@ import pytest
 from archive_files import tar_entry, tar_of, zip_of
 from sources import built, faces, scanned, write
 
-from anigan_jax.data import dataset, pack_files
+from anigan_jax.data import dataset, pack_files, parquet
 from anigan_jax.data.attributes import label
 from anigan_jax.data.images import Images
 from anigan_jax.errors import UserError
@@ -189,6 +190,21 @@ def test_parquet_files_are_read(tmp_path):
     (tmp_path / "bad.parquet").write_bytes(b"PAR1" + bytes(100) + b"PAR1")
     with pytest.raises(UserError, match="no readable Parquet"):
         built(tmp_path, str(tmp_path / "bad.parquet"))
+
+
+def test_parquet_is_read_by_a_process_that_may_die(tmp_path):
+    pa, written = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "a.parquet"
+    written.write_table(pa.table({"image": [files.noise_file(0)], "text": ["a hat"]}), path)
+    with pytest.raises(UserError, match="no readable Parquet file: the decoder died"):
+        parquet._asked(path, os._exit, 1)
+    store, members, rows = parquet.opened(path)
+    assert "pyarrow.parquet" not in parquet.__dict__
+    assert (len(members), [row.text for _, row in rows]) == (1, ["a hat"])
+    found = dict(store.read(["00000000", "00000007"]))
+    assert found["00000000"] == files.noise_file(0)
+    assert found["00000007"].code == "truncated"
+    parquet.READER.end()
 
 
 def test_what_holds_no_images_says_what_it_holds(tmp_path, verb):

@@ -122,7 +122,10 @@ def survey(root: Path, options: Options, domain: str = "") -> Catalogue:
     Raises:
       UserError: nothing to train on, or label files that contradict each other.
     """
-    parts, findings, beside = _open(root, options)
+    try:
+        parts, findings, beside = _open(root, options)
+    finally:
+        parquet.READER.end()
     names = [part.prefix + name for part in parts for name in part.images]
     if not names and not findings:
         raise UserError(_no_images(root, parts))

@@ -12,7 +12,16 @@ from typing import Any, Literal
 
 from PIL import ImageColor
 
-from anigan_jax.data import archives, attributes, decode, discover, labels, remembered, tables
+from anigan_jax.data import (
+    archives,
+    attributes,
+    decode,
+    discover,
+    labels,
+    parquet,
+    remembered,
+    tables,
+)
 from anigan_jax.data.decode import Crop, Decoded, Finding
 from anigan_jax.data.discover import Catalogue, Item
 from anigan_jax.data.sources import Source, _known, _left_in, left_out
@@ -146,10 +155,13 @@ class Images(Source):
         members: list[dict[str, int]] = [{} for _ in catalogue.stores]
         for i, item in enumerate(catalogue.items):
             members[item.store][item.member] = i
-        for store, where in zip(catalogue.stores, members, strict=True):
-            read = archives.read if isinstance(store, Path) else type(store).read
-            for member, data in read(store, where):
-                yield where[member], data
+        try:
+            for store, where in zip(catalogue.stores, members, strict=True):
+                read = archives.read if isinstance(store, Path) else type(store).read
+                for member, data in read(store, where):
+                    yield where[member], data
+        finally:
+            parquet.READER.end()
 
     def make(self, item: Item, payload: bytes) -> Decoded:
         mode = "box" if self.crop == "auto" else self.crop

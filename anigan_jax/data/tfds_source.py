@@ -12,7 +12,7 @@ from anigan_jax.data import attributes, tables, tfrecord
 from anigan_jax.data.attributes import DEFAULT, PARTS, Attribute, Attributes, Label
 from anigan_jax.data.decode import Finding
 from anigan_jax.data.discover import Catalogue, Item
-from anigan_jax.data.label_files import Row
+from anigan_jax.data.rows import Row, Rows
 from anigan_jax.errors import UserError
 
 TFRECORD = "tfrecord"
@@ -111,9 +111,9 @@ def survey(name: str, domain: str = "", wanted: tuple[str, ...] = ()) -> Catalog
     """
     tfds, builder, image = _ready(name)
     items, findings, features = [], [], builder.info.features
-    texts: list[tuple[str, Row]] | None = None
+    texts: Rows | None = None
     if "tags" in features and not set(wanted) & (set(features) - {"tags"}):
-        texts = []
+        texts = Rows()
     known = () if texts is not None else _attributes(tfds, features, wanted, name)
     for split in builder.info.splits:
         source = _source(tfds, builder, split, image)
