@@ -97,7 +97,10 @@ def of_fields(fields: Mapping[str, Any]) -> tuple[str, Row]:
     tags: list[Tag] = []
     texts = [_cell(known.pop(column)) for column in TEXTS if column in known]
     for column in TAGS:
-        value = known.pop(column, None)
+        if not isinstance(value := known.get(column), str | list | tuple):
+            # A number is a class.
+            continue
+        del known[column]
         if isinstance(value, str) and not set(",_") & set(value):
             # Blanks alone tell no tags: 'blue hair red eyes'.
             texts.append(value.strip())
