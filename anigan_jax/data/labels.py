@@ -18,6 +18,7 @@ from anigan_jax.data.attributes import (
     EYES,
     HAIR,
     PARTS,
+    PLACES,
     Attribute,
     Attributes,
     Coded,
@@ -166,8 +167,9 @@ def table(rows: Pairs, where: str, rule: Rule = "max-count", wanted: tuple[str, 
             if chosen := choose(fit, rule):
                 codes[places.of[name]] = known[name][chosen]
         label = Coded(places, codes)
-        label = same.setdefault(label, label)
-        if made.labels.setdefault(key, label) is not label:
+        # Of few attributes, many images have one label.
+        label = same.setdefault(label, label) if len(same) < PLACES else same.get(label, label)
+        if made.labels.setdefault(key, label) != label:
             made.conflicts.append((key, "several rows; the first is used"))
     for at, ((name, word), count) in enumerate(lost.most_common()):
         near = known[name] if name and at < HINTED else ()
