@@ -220,6 +220,29 @@ def test_small_images_are_enlarged_down_to_half_and_then_refused():
         decode(files.picture(size=(19, 19)), Crop(40))
 
 
+@pytest.mark.parametrize(("upscale", "sharp"), [("smooth", False), ("nearest", True)])
+def test_sprites_are_enlarged_where_that_is_asked(upscale, sharp):
+    sprite = np.zeros((8, 8, 3), np.uint8)
+    sprite[2:6, 3:5] = 255
+    pixels, notes = decode(files.encode(Image.fromarray(sprite)), Crop(32, upscale=upscale))
+    assert notes == [("enlarged", "8 to 32")]
+    assert (pixels == sprite.repeat(4, 0).repeat(4, 1)).all() == sharp
+    # What is made smaller is antialiased either way.
+    large = files.picture(size=(64, 64))
+    assert (decode(large, Crop(32, upscale=upscale)).pixels == decode(large, Crop(32)).pixels).all()
+    with pytest.raises(Refusal, match="too small"):
+        decode(files.picture(size=(1, 9)), Crop(32, "pad", upscale=upscale))
+
+
+def test_what_lies_under_a_transparent_picture_is_chosen():
+    clear = files.picture((200, 100, 0, 51), (12, 24), "RGBA")
+    black = Crop(12, "pad", background="black")
+    pixels, notes = decode(clear, black)
+    assert notes == [("transparent", "")]
+    assert pixels[6, 0].tolist() == [0, 0, 0]
+    np.testing.assert_allclose(pixels[6, 6], (40, 20, 0), atol=1)
+
+
 @pytest.mark.fault(17)
 def test_a_huge_picture_is_refused_fast_and_in_little_memory():
     """A process of its own under 400 MB of address space beyond what imports take."""

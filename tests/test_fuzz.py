@@ -4,7 +4,9 @@ FUZZ_SECONDS=300 runs each target that long (hypothesis keeps what it finds in .
 what was found once is kept in tests/corpus and tried always.
 """
 
+import contextlib
 import io
+import json
 import os
 import tarfile
 import zipfile
@@ -17,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from anigan_jax.data import archives as archive
-from anigan_jax.data import label_files, labels, tables
+from anigan_jax.data import label_files, labels, matching, parquet, tables
 from anigan_jax.data.decode import NOTED, REFUSED, Crop, Decoded, Finding, Refusal, decode
 from anigan_jax.errors import UserError
 
@@ -164,7 +166,80 @@ def test_the_label_reader(head, text):
         for label in table.labels.values():
             assert label.items() <= {(a.name, c) for a in table.attributes for c in a.classes}
     labels.table(found.rows, "t", "max-count", ("tags",))
-    tables.match([text, "0.png"], [key for key, _ in found.rows])
+    matching.match([text, "0.png"], list(found.rows.names()))
+
+
+def label_tables() -> list[bytes]:
+    """A whole label file of each layout, in the encodings of spreadsheets too."""
+    rows = "\n".join(f"{i},aqua hair blue eyes" for i in range(4))
+    made = [f"{head}\n{rows}" for head in HEADS] + [
+        json.dumps([{"file_name": "0.png", "text": "a hat", "x": [[1]]}, {"id": 1, "tags": "a"}]),
+        json.dumps({"0.png": ["blue_hair"], "1.png": {"hair": "blue"}, "2.png": 3}),
+        "\n".join(json.dumps({"file_name": f"{i}.png", "tags": ["a_b", i]}) for i in range(4)),
+        "picture\thair\tscore\n0.png\tblue\t0.5\n1.png\tred\t0.25\n",
+        "file,x,y,w,h\n0.png,1,2,3,4\n",
+    ]
+    return [text.encode(code) for text in made for code in ("utf-8", "utf-8-sig", "utf-16")]
+
+
+@LIMITS
+@given(damaged(label_tables()))
+def test_files_of_labels_and_of_boxes(tmp_path_factory, data):
+    judge_table(tmp_path_factory.getbasetemp() / "t.csv", data)
+
+
+def judge_table(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+    with contextlib.suppress(UserError):
+        tables.read_boxes(path.parent, [], None, str(path))
+    with contextlib.suppress(UserError):
+        found = label_files.read(tables.decoded(data), "t")
+        labels.table(found.rows, "t", "max-count", ("tags", "class"))
+        matching.match(["a/0.png", "1.png"], list(found.rows.names()))
+    assert tables._of_sidecar(".json", tables.decoded(data)) is not None
+
+
+def parquet_files(folder: Path) -> list[bytes]:
+    """Images with texts, tags and numbers beside them, as several writers store them."""
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    images = [{"bytes": files.picture((i, 0, 0)), "path": f"{i}.png"} for i in range(3)]
+    table = pa.table({"image": images, "text": ["blue hair", None, "a hat"],
+                      "tags": [["a", "b"], [], ["c"]], "label": [0, 1, 2]})  # fmt: skip
+    plain = pa.table(
+        {"img": [files.picture()] * 3, "text": pa.array(["x"] * 3).dictionary_encode()}
+    )
+    made = []
+    for number, (what, options) in enumerate((
+        (table, {}), (plain, {}), (table, {"compression": "gzip", "row_group_size": 1}),
+        (table, {"compression": "none", "use_dictionary": False, "data_page_version": "2.0"}),
+    )):  # fmt: skip
+        parquet.write_table(what, folder / f"{number}.parquet", **options)
+        made.append((folder / f"{number}.parquet").read_bytes())
+    return made
+
+
+@settings(LIMITS, max_examples=int(SECONDS * 30) or 60)
+@given(data=st.data())
+def test_parquet(whole_parquet, tmp_path_factory, data):
+    path = tmp_path_factory.getbasetemp() / "a.parquet"
+    path.write_bytes(data.draw(damaged(whole_parquet)))
+    judge_parquet(path)
+
+
+@pytest.fixture(scope="module")
+def whole_parquet(tmp_path_factory):
+    yield parquet_files(tmp_path_factory.mktemp("parquet"))
+    parquet.READER.end()
+
+
+def judge_parquet(path: Path) -> None:
+    with contextlib.suppress(UserError):
+        store, members, rows = parquet.opened(path)
+        names = [member.name for member in members]
+        assert set(rows.names()) <= set(names)
+        got = dict(store.read(names[:1000]))
+        assert list(got) == names[:1000]
+        assert all(isinstance(content, bytes | Finding) for content in got.values())
 
 
 @pytest.mark.parametrize("path", CORPUS, ids=lambda p: p.name)
@@ -173,3 +248,4 @@ def test_what_was_found_before(path, tmp_path):
     judge_image(data)
     for suffix in (".zip", ".tar", ".tar.gz"):
         judge_archive(tmp_path / f"a{suffix}", data)
+    judge_table(tmp_path / "t.csv", data)

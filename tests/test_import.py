@@ -142,7 +142,7 @@ def test_twins_never_cross_the_split(tmp_path):
     ids = [{n.split("/")[1].split(".")[0] for n in names[slice(*parts[p])]} for p in parts]
     assert not ids[0] & ids[1]
     assert len(names) == 180
-    assert got.manifest["counts"] == {"mirror": 60, "near": 60}
+    assert got.manifest["counts"] == {"mirror": 60, "near": 60, "folders": 1}
 
 
 def test_a_given_split_is_kept_but_its_leaks_are_left_out(tmp_path):

@@ -1,16 +1,16 @@
 """Label files of every layout, and which image a row is of."""
 
 import json
+import tracemalloc
 import unicodedata
 
 import pytest
 from real import DATA, needs_data
 from test_tags import ROWS
 
-from anigan_jax.data import label_files, labels, tables
+from anigan_jax.data import label_files, labels, matching, tables
 from anigan_jax.data.attributes import DEFAULT, label
-from anigan_jax.data.label_files import Row
-from anigan_jax.data.labels import Tag
+from anigan_jax.data.rows import Row, Rows, Tag
 from anigan_jax.errors import UserError
 
 ONE_HOT = "7," + ",".join("1" if i in (4, 11 + 6) else "0" for i in range(23))
@@ -57,7 +57,7 @@ def test_layouts_are_told_by_their_content(text, key, want):
 
 def test_what_is_no_color_is_kept_for_others():
     def row(text: str) -> Row:
-        return label_files.read(text, "t").rows[0][1]
+        return next(iter(label_files.read(text, "t").rows))[1]
 
     assert row("0,glasses\n1,hat\n") == Row("glasses")
     assert row('{"labels": [["a.png", 3]]}').classes == {"class": "3"}
@@ -108,7 +108,7 @@ def test_a_file_without_a_row_is_refused(text):
     ],
 )
 def test_which_row_is_of_which_image(names, keys, want):
-    found = tables.match(names, keys)
+    found = matching.match(names, keys)
     assert [found.get(name) for name in names] == want
 
 
@@ -116,6 +116,30 @@ def test_which_row_is_of_which_image(names, keys, want):
 def test_encodings_of_spreadsheets(code):
     mark = {"utf-16-le": b"\xff\xfe", "utf-16-be": b"\xfe\xff"}.get(code, b"")
     assert tables.decoded(mark + "é,blue hair".encode(code)) == "é,blue hair"
+
+
+def test_many_rows_are_short_in_memory():
+    """25 tags of each image, and labels of them, in what a few objects would take."""
+    words = [f"{i}_tag" for i in range(40)]
+    table = "".join(f"{i},{','.join(words[(i + j) % 40] for j in range(25))}\n" for i in range(500))
+    tracemalloc.start()
+    rows = label_files.read(f"id,tags\n{table}", "t").rows
+    made = labels.table(rows, "t", wanted=("tags",))
+    kept = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert len(made.attributes) == 40
+    assert sum(c == a for a, c in made.labels["7"].items()) == 25
+    assert kept / len(rows) < 800
+
+
+def test_rows_are_those_that_were_read():
+    pairs = [("a", Row("x, y")), ("b", Row("", (Tag("p", 3), Tag("q")), {"hair": "blue"})),
+             ("a", Row(classes={"hair": "blue", "n": "1"}))]  # fmt: skip
+    rows = Rows(pairs)
+    assert list(rows) == pairs
+    assert (len(rows), list(rows.names())) == (3, ["a", "b", "a"])
+    some = rows.of({"a"})
+    assert (len(some), list(some)) == (2, [pairs[0], pairs[2]])
 
 
 def test_a_hostile_json_is_refused():

@@ -4,8 +4,7 @@ import pytest
 
 from anigan_jax.data import captions, label_files, labels
 from anigan_jax.data.attributes import DEFAULT, EYES, HAIR, label, tag
-from anigan_jax.data.label_files import Row
-from anigan_jax.data.labels import Tag
+from anigan_jax.data.rows import Row, Tag
 from anigan_jax.data.synthetic import painted
 from anigan_jax.errors import UserError
 
@@ -43,7 +42,7 @@ def test_real_rows():
     read = table_of(*(f"{key},{row}" for key, row in ROWS.items()))
     assert read.labels == want
     assert read.attributes == DEFAULT
-    assert labels.parse_raw(ROWS["25"])[0] == Tag("angel beats", 586)
+    assert label_files.parse_raw(ROWS["25"])[0] == Tag("angel beats", 586)
 
 
 @pytest.mark.parametrize(
@@ -58,13 +57,13 @@ def test_real_rows():
     ],
 )
 def test_odd_tags(cell, want):
-    assert labels.parse_raw(cell) == want
+    assert label_files.parse_raw(cell) == want
 
 
 @pytest.mark.parametrize("cell", ["red hair", "red hair:", "red hair:many", "red hair:-1", ":x"])
 def test_tags_without_a_count_are_refused(cell):
     with pytest.raises(ValueError, match="tag:count"):
-        labels.parse_raw(cell)
+        label_files.parse_raw(cell)
 
 
 def test_rules_differ_where_a_part_has_several_colors():

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import tarfile
 import zipfile
 
@@ -10,7 +11,7 @@ import pytest
 from archive_files import tar_entry, tar_of, zip_of
 from sources import built, faces, scanned, write
 
-from anigan_jax.data import dataset
+from anigan_jax.data import dataset, pack_files, parquet
 from anigan_jax.data.attributes import label
 from anigan_jax.data.images import Images
 from anigan_jax.errors import UserError
@@ -110,6 +111,50 @@ def test_what_is_not_read_is_counted_by_ending(tmp_path, verb):
     assert "not read: 1 .md, 1 .txt, 1 hidden" in out
 
 
+def test_folders_that_are_no_colors_are_not_passed_over_in_silence(tmp_path, verb):
+    """`check`, `import` and `train` say that they can be classes, unless that is asked."""
+    path = write(
+        tmp_path / "x", {**under("train/cat", faces(3)), **under("train/dog", faces(4, 5))}
+    )
+    out = verb("check", path, "--size", 16)[1]
+    assert "--attributes class makes each of them a class" in out
+    assert "dog 4, cat 3" in out
+    pack = built(tmp_path, path, size=16)
+    assert pack.manifest["counts"]["folders"] == 1
+    assert "--data.attributes class" in "".join(pack_files.notes(pack.manifest))
+    for settings in ({"attributes": ("class",)}, {"tags": "none"}):
+        assert "folders" not in built(tmp_path, path, size=16, **settings).manifest["counts"]
+    shards = {f"{i}.zip": zip_of(tmp_path / "a.zip", faces(2, i).items()).read_bytes()
+              for i in range(2)}  # fmt: skip
+    found = scanned(tmp_path, write(tmp_path / "shards", shards), size=16)
+    assert "folders" not in {f.code for f in found.findings}
+
+
+def test_a_training_says_what_it_does_not_use(tmp_path):
+    rows = "0,blue hair red eyes\n1,pink hair\n7,,,\n"
+    layout = {**faces(3), "bad.png": b"bad", "a.gif": b"GIF89a", "a.md": "", "tags.csv": rows}
+    pack = built(tmp_path, write(tmp_path / "x", layout), size=80, policy="skip")
+    assert pack_files.notes(pack.manifest) == [
+        "left out    2 files: 2 format (a.gif: it is GIF; magick mogrify -format png FILE)",
+        "not read    1 .md",
+        "labels      3 images without one, 1 images that leave an attribute open, 1 rows that "
+        "cannot be read",
+        "note: 3 images are smaller than 80 px and were enlarged",
+    ]
+    assert pack_files.notes(built(tmp_path, write(tmp_path / "y", faces(2))).manifest) == []
+
+
+def test_backgrounds_and_sprites_are_settings(tmp_path):
+    path = write(tmp_path / "x", {"0.png": files.picture((9, 9, 9, 0), (24, 24), "RGBA")})
+    usual = Images(path, size=64)
+    assert not {"background", "upscale"} & usual.key().keys()
+    got = built(tmp_path, path, size=64, background="#102030", upscale="nearest")
+    assert (got.images == (16, 32, 48)).all()
+    assert got.manifest["key"]["background"] == "#102030"
+    with pytest.raises(UserError, match=r"data\.background is 'whit'"):
+        built(tmp_path, path, background="whit")
+
+
 def test_webdataset_shards_are_one_set(tmp_path):
     for shard in range(2):
         entries = [
@@ -145,6 +190,21 @@ def test_parquet_files_are_read(tmp_path):
     (tmp_path / "bad.parquet").write_bytes(b"PAR1" + bytes(100) + b"PAR1")
     with pytest.raises(UserError, match="no readable Parquet"):
         built(tmp_path, str(tmp_path / "bad.parquet"))
+
+
+def test_parquet_is_read_by_a_process_that_may_die(tmp_path):
+    pa, written = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "a.parquet"
+    written.write_table(pa.table({"image": [files.noise_file(0)], "text": ["a hat"]}), path)
+    with pytest.raises(UserError, match="no readable Parquet file: the decoder died"):
+        parquet._asked(path, os._exit, 1)
+    store, members, rows = parquet.opened(path)
+    assert "pyarrow.parquet" not in parquet.__dict__
+    assert (len(members), [row.text for _, row in rows]) == (1, ["a hat"])
+    found = dict(store.read(["00000000", "00000007"]))
+    assert found["00000000"] == files.noise_file(0)
+    assert found["00000007"].code == "truncated"
+    parquet.READER.end()
 
 
 def test_what_holds_no_images_says_what_it_holds(tmp_path, verb):

@@ -9,7 +9,7 @@ import pytest
 from sources import built, faces, write
 
 from anigan_jax.cli import common
-from anigan_jax.data import dataset, ingest, remembered
+from anigan_jax.data import dataset, isolated, remembered
 from anigan_jax.data.images import Images
 from anigan_jax.errors import UserError
 
@@ -79,8 +79,8 @@ def test_limits_that_cannot_be_set_are_left_out(monkeypatch):
     def refuse(*_):
         raise ValueError("current limit exceeds maximum limit")
 
-    monkeypatch.setattr(ingest.resource, "setrlimit", refuse)
-    ingest._limit()
+    monkeypatch.setattr(isolated.resource, "setrlimit", refuse)
+    isolated._limit()
 
 
 def counted(monkeypatch) -> list:

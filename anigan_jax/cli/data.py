@@ -12,6 +12,7 @@ from tyro.conf import Positional, Suppress, arg
 
 from anigan_jax.cli.common import AsJson
 from anigan_jax.data import dataset, discover, ingest, scratch
+from anigan_jax.data.decode import NOTED, REFUSED
 from anigan_jax.data.images import Images
 from anigan_jax.errors import UserError
 from anigan_jax.report import data
@@ -81,8 +82,9 @@ def import_(
     parts = ", ".join(f"{name} {stop - start}" for name, (start, stop) in manifest["parts"].items())
     state = "unchanged, already imported" if there else "imported"
     print(f"{out}: {state}: {manifest['count']} images of {manifest['size']} px ({parts})")
+    rules = {**REFUSED, **NOTED}
     for code, count in manifest["counts"].items():
-        print(f"  {count:6}  {code}")
+        print(f"  {count:6}  {code}: {rules.get(code, '')}")
     if pack.labeled:
         told = ", ".join(f"{a.name} ({len(a.classes)})" for a in pack.attributes)
         print(f"  attributes and how many classes: {told}")

@@ -7,7 +7,7 @@ row of class indices, -1 where unknown, or by name `{"hair": "blue", "glasses": 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -47,8 +47,6 @@ PARTS = ("hair", "eyes")
 PLACES = 4096
 ARRAY = "attribute/"
 
-Label = dict[str, str]
-
 
 class Attribute(NamedTuple):
     """What an image is asked for, and the answers there are."""
@@ -63,8 +61,66 @@ class Attribute(NamedTuple):
 
 
 Attributes = tuple[Attribute, ...]
+Label = Mapping[str, str]
 DEFAULT: Attributes = (Attribute("hair", HAIR), Attribute("eyes", EYES))
 """Those of the NTU files and of painted faces."""
+
+
+class Places:
+    """Where attributes and their classes stand, for the labels of one set.
+
+    Attributes:
+      of: name of an attribute -> its place.
+      classes: name of an attribute -> class -> its number, from 1.
+    """
+
+    def __init__(self, attributes: Attributes):
+        self.attributes = attributes
+        self.of = {a.name: i for i, a in enumerate(attributes)}
+        self.classes = {a.name: {c: n for n, c in enumerate(a.classes, 1)} for a in attributes}
+
+
+class Coded(Mapping[str, str]):
+    """A label in a byte for each attribute: a set of millions of images has one for each."""
+
+    __slots__ = ("_codes", "_places")
+
+    def __init__(self, places: Places, codes: Sequence[int]):
+        """`codes` are by attribute the numbers of `Places`; 0: the label says nothing."""
+        self._places = places
+        self._codes = bytes(codes) if max(codes, default=0) < 256 else tuple(codes)
+
+    def __getitem__(self, name: str) -> str:
+        place = self._places.of[name]
+        if not self._codes[place]:
+            raise KeyError(name)
+        return self._places.attributes[place].classes[self._codes[place] - 1]
+
+    def __iter__(self) -> Iterator[str]:
+        return (a.name for a, c in zip(self._places.attributes, self._codes, strict=True) if c)
+
+    def __len__(self) -> int:
+        return len(self._codes) - self._codes.count(0)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Coded) and other._places is self._places:
+            return self._codes == other._codes
+        return super().__eq__(other)
+
+    def __hash__(self) -> int:
+        return hash(self._codes)
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
+
+    def __reduce__(self):
+        return Coded, (self._places, self._codes)
+
+    def row(self, attributes: Attributes) -> tuple[int, ...] | None:
+        """Its class indices, -1 where it says nothing; None where it is of other attributes."""
+        if attributes is not self._places.attributes:
+            return None
+        return tuple(code - 1 for code in self._codes)
 
 
 def tag(name: str) -> Attribute:
@@ -72,7 +128,7 @@ def tag(name: str) -> Attribute:
     return Attribute(name, (f"no {name}", name))
 
 
-def label(**classes: str | None) -> Label:
+def label(**classes: str | None) -> dict[str, str]:
     """A label by name, without what is None."""
     return {name: found for name, found in classes.items() if found is not None}
 
@@ -99,13 +155,21 @@ def say(attributes: Attributes, chosen: Label) -> str:
 
 def row(attributes: Attributes, chosen: Mapping[str, str]) -> tuple[int, ...]:
     """Class indices of a label; -1 where it says nothing, or names no class of these."""
+    if isinstance(chosen, Coded) and (known := chosen.row(attributes)) is not None:
+        return known
     return tuple(
         a.classes.index(chosen[a.name]) if chosen.get(a.name) in a.classes else -1
         for a in attributes
     )
 
 
-def label_of(attributes: Attributes, indices: Iterable[int]) -> Label:
+def rows(attributes: Attributes, labels: Iterable[Label]) -> Int32[np.ndarray, "n a"]:
+    """Class indices of many labels, as `row` gives them of one."""
+    flat = (index for each in labels for index in row(attributes, each))
+    return np.fromiter(flat, np.int32).reshape(-1, len(attributes) or 1)
+
+
+def label_of(attributes: Attributes, indices: Iterable[int]) -> dict[str, str]:
     """The label of class indices (A,); those below 0 are left out."""
     each = zip(attributes, indices, strict=True)
     return {a.name: a.classes[int(i)] for a, i in each if i >= 0}

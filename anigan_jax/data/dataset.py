@@ -328,8 +328,8 @@ def _write(source: Source, key: dict, folder: Path, found: Scan, landmarks) -> N
 def _class_columns(found: Scan) -> dict[str, list[int]]:
     """Class index of each attribute for each used row; -1 where unknown; {} without labels."""
     attributes = found.catalogue.attributes
-    rows = [known.row(attributes, found.items[i].label) for i in found.order]
-    return {column(a.name): [each[i] for each in rows] for i, a in enumerate(attributes)}
+    rows = known.rows(attributes, (found.items[i].label for i in found.order))
+    return {column(a.name): rows[:, i].tolist() for i, a in enumerate(attributes)}
 
 
 def _array(path: Path, manifest: dict, what: str) -> np.ndarray:

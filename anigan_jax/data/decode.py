@@ -38,7 +38,7 @@ REFUSED = {
     "truncated": "the file ends early; what is there is not used",
     "corrupt": "its data is damaged; what can be decoded is not used",
     "animated": "more than one frame",
-    "too small": "its side is under half of the size asked for",
+    "too small": "its side is under half of the size asked for; --upscale enlarges it",
     "too large": f"over {MAX_PIXELS:,} pixels ({MAX_JPEG:,} of a JPEG) or {MAX_BYTES >> 20} MiB",
     "crashed": "the decoder died, hung or ran out of memory",
     "link": "a link that leaves the source is not followed",
@@ -55,7 +55,7 @@ NOTED = {
     "cmyk": "converted to RGB as Pillow does, Adobe's inversion included",
     "16-bit": "the high byte of each value is used",
     "palette": "looked up to RGB",
-    "transparent": "laid over white",
+    "transparent": "laid over the background: white, or --background COLOR",
     "rotated": "turned upright by its EXIF orientation",
     "grey": "repeated into three channels",
     "profile": "its color profile is converted to sRGB",
@@ -63,7 +63,7 @@ NOTED = {
     "pages": "the first picture of a multi-picture JPEG is used",
     "reduced": "a huge JPEG is decoded at a fraction of its size",
     "cropped": "under half of the picture is kept; --crop top, pad or boxes.csv keep other parts",
-    "enlarged": "smaller than the size asked for, by less than half",
+    "enlarged": "smaller than the size asked for",
     "duplicate": "the same pixels as another image",
     "mirror": "the mirror image of another image",
     "near": "nearly the pixels of another image",
@@ -73,12 +73,16 @@ NOTED = {
     "unlabeled": "its row leaves an attribute open",
     "unknown tag": "words that name no class of an attribute are passed over",
     "no attribute": "the labels name no colors and no classes; --attributes tags takes the tags",
+    "folders": "no labels, and several folders; --attributes class makes each of them a class",
     "bad row": "a row of the label file cannot be read",
     "conflict": "its row names several classes of an attribute, or it has several rows",
     "no image": "a label or a box without its image",
     "no box": "the box file has no row for it; the center is used",
     "domains": "the two domains differ in number",
 }
+
+
+Upscale = Literal["limited", "smooth", "nearest"]
 
 
 class Finding(NamedTuple):
@@ -114,6 +118,10 @@ class Crop:
     box: tuple[float, float, float, float] | None = None
     """Face box x, y, width, height in pixels of the upright image; mode box centers without."""
     box_scale: float = 1.5
+    background: str = "white"
+    """Color under transparent pixels and around a padded picture, by name or '#rrggbb'."""
+    upscale: Upscale = "limited"
+    """'limited': to less than twice the side; 'smooth': to any; 'nearest': too, without blur."""
 
 
 class Decoded(NamedTuple):
@@ -171,7 +179,7 @@ def decode(data: bytes, crop: Crop, suffix: str = "") -> Decoded:
         notes.append(("extension", f"{suffix} holds {kind}"))
     try:
         image, fraction = _load(data, kind, crop, notes)
-        image = _upright_rgb(image, notes)
+        image = _upright_rgb(image, notes, crop.background)
         if fraction > 1 and crop.box:
             crop = replace(crop, box=tuple(value / fraction for value in crop.box))
         return Decoded(_square(image, crop, notes), notes)
@@ -277,8 +285,8 @@ def _check_jpeg(data: bytes, fraction: int) -> None:
             raise Refusal("corrupt", text) from None
 
 
-def _upright_rgb(image: Image.Image, notes: list) -> Image.Image:
-    """RGB, upright, over white, in sRGB; each conversion is noted."""
+def _upright_rgb(image: Image.Image, notes: list, background: str) -> Image.Image:
+    """RGB, upright, over a background, in sRGB; each conversion is noted."""
     turned = image.getexif().get(0x0112, 1) if image.format != "BMP" else 1
     profile = image.info.get("icc_profile")
     if turned in range(2, 9):
@@ -299,7 +307,7 @@ def _upright_rgb(image: Image.Image, notes: list) -> Image.Image:
         image = image.convert("RGBA")
         if image.getextrema()[3][0] < 255:
             notes.append(("transparent", ""))
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        image = Image.alpha_composite(Image.new("RGBA", image.size, background), image)
     image = image.convert("RGB")
     return _to_srgb(image, profile, notes) if profile else image
 
@@ -355,19 +363,20 @@ def _square(image: Image.Image, crop: Crop, notes: list) -> np.ndarray:
             top = 0
         if crop.mode != "pad" and 2 * side < max(image.size):
             notes.append(("cropped", f"{image.width}x{image.height} to {side}x{side}"))
-    if 2 * side < size or min(image.size) < 2:
+    if (2 * side < size and crop.upscale == "limited") or min(image.size) < 2:
         raise Refusal("too small", f"{image.width}x{image.height}, crop {side} for {size}")
     if side < size:
         notes.append(("enlarged", f"{side} to {size}"))
+    nearest = crop.upscale == "nearest" and side < size
+    resampling = Image.Resampling.NEAREST if nearest else Image.Resampling.LANCZOS
     if crop.mode == "pad" and image.width != image.height:
         if side > 32 * min(image.size):
             raise Refusal("too small", f"{image.width}x{image.height} is a line")
-        # Resized before it is padded, so that the white border stays white.
-        image = ImageOps.pad(image, (size, size), Image.Resampling.LANCZOS, color="white")
-        return np.asarray(image)
+        # Resized before it is padded, so that the border keeps its color.
+        return np.asarray(ImageOps.pad(image, (size, size), resampling, color=crop.background))
     image = image.crop((left, top, left + side, top + side))
     if side != size:
-        image = image.resize((size, size), Image.Resampling.LANCZOS)
+        image = image.resize((size, size), resampling)
     return np.asarray(image)
 
 

@@ -72,7 +72,7 @@ CONVERT = {
     **dict.fromkeys((".npz", ".npy", ".mat", ".h5", ".hdf5", ".pkl", ".pt"), ARRAYS),
     ".mdb": "It is an LMDB; write its values as files first",
     ".lmdb": "It is an LMDB; write its values as files first",
-    ".tfrecord": "Prepare it as array_record with tensorflow-datasets and give tfds:FOLDER",
+    ".tfrecord": "Give tfds:FOLDER, of what tensorflow-datasets prepared; convert others to it",
     ".rar": "Unpack it once",
     ".7z": "Unpack it once",
     ".gif": "Write the frames as PNG files",
@@ -122,7 +122,10 @@ def survey(root: Path, options: Options, domain: str = "") -> Catalogue:
     Raises:
       UserError: nothing to train on, or label files that contradict each other.
     """
-    parts, findings, beside = _open(root, options)
+    try:
+        parts, findings, beside = _open(root, options)
+    finally:
+        parquet.READER.end()
     names = [part.prefix + name for part in parts for name in part.images]
     if not names and not findings:
         raise UserError(_no_images(root, parts))

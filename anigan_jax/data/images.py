@@ -10,7 +10,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from anigan_jax.data import archives, attributes, decode, discover, labels, remembered, tables
+from PIL import ImageColor
+
+from anigan_jax.data import (
+    archives,
+    attributes,
+    decode,
+    discover,
+    labels,
+    parquet,
+    remembered,
+    tables,
+)
 from anigan_jax.data.decode import Crop, Decoded, Finding
 from anigan_jax.data.discover import Catalogue, Item
 from anigan_jax.data.sources import Source, _known, _left_in, left_out
@@ -44,6 +55,12 @@ class Images(Source):
     where there is one, else center."""
     box_scale: float = 1.5
     """Side of a box crop in face widths."""
+    background: str = field(default="white", metadata={"later": True})
+    """Color that transparent pictures are laid over and padded ones surrounded with: a name
+    (black) or '#rrggbb'."""
+    upscale: decode.Upscale = field(default="limited", metadata={"later": True})
+    """Pictures smaller than `size`: limited refuses those under half; smooth enlarges all;
+    nearest too, without blur (sprites)."""
     tags: str = _place()
     """Label file; '': found by its name (tags.csv, metadata.jsonl, dataset.json, ...), or texts
     beside the images; none: no labels are read."""
@@ -74,6 +91,12 @@ class Images(Source):
             raise UserError(f"data.test is {self.test}; it must be at least 0 and below 1")
         if not 1 <= self.box_scale <= 10:
             raise UserError(f"data.box_scale is {self.box_scale}; it must be 1 to 10")
+        try:
+            ImageColor.getcolor(self.background, "RGB")
+        except ValueError:
+            raise UserError(
+                f"data.background is {self.background!r}; it must be a color: white, '#80c0ff'"
+            ) from None
         if not self.path:
             raise UserError("data.path is empty; say where the images are: --data.path FOLDER")
 
@@ -82,6 +105,10 @@ class Images(Source):
         settings = asdict(self)
         # A view of the finished pack, and what the names of the files tell already.
         del settings["domain"], settings["follow_links"]
+        # So that packs from before these settings stay good.
+        for name in ("background", "upscale"):
+            if settings[name] == getattr(Images, name):
+                del settings[name]
         for name in ("tags", "boxes"):
             settings[name] = self._digest(settings[name], table=True)
         joined, other = self._places()
@@ -128,15 +155,19 @@ class Images(Source):
         members: list[dict[str, int]] = [{} for _ in catalogue.stores]
         for i, item in enumerate(catalogue.items):
             members[item.store][item.member] = i
-        for store, where in zip(catalogue.stores, members, strict=True):
-            read = archives.read if isinstance(store, Path) else type(store).read
-            for member, data in read(store, where):
-                yield where[member], data
+        try:
+            for store, where in zip(catalogue.stores, members, strict=True):
+                read = archives.read if isinstance(store, Path) else type(store).read
+                for member, data in read(store, where):
+                    yield where[member], data
+        finally:
+            parquet.READER.end()
 
     def make(self, item: Item, payload: bytes) -> Decoded:
         mode = "box" if self.crop == "auto" else self.crop
         suffix = Path(item.member).suffix
-        return decode.decode(payload, Crop(self.size, mode, item.box, self.box_scale), suffix)
+        ways = (self.box_scale, self.background, self.upscale)
+        return decode.decode(payload, Crop(self.size, mode, item.box, *ways), suffix)
 
 
 def places(path: str) -> list[str]:

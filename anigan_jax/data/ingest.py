@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import concurrent.futures
-import contextlib
 import hashlib
 import importlib.machinery
-import multiprocessing
 import os
-import resource
-import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
@@ -18,19 +13,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from anigan_jax.data import dedup
+from anigan_jax.data import dedup, isolated
 from anigan_jax.data.archives import in_bytes
 from anigan_jax.data.decode import Finding, Refusal
 from anigan_jax.data.discover import Catalogue, Item
 from anigan_jax.data.sources import Source
-from anigan_jax.errors import MachineError
 
 # Never 1: a decoder that dies or hangs must not take this process with it.
 WORKERS = max(2, os.cpu_count() or 2)
 CHUNK = 128
 CHUNK_BYTES = 16 * 2**20
-WORKER_MEMORY = 4 * 2**30
-START_SECONDS = 120.0
 # Together under a minute, the starts of two processes included.
 CHUNK_SECONDS = 30.0
 FILE_SECONDS = 15.0
@@ -198,9 +190,9 @@ def _decoded(source: Source, catalogue: Catalogue, workers: int) -> Iterator[lis
     if workers < 2 or not known or not catalogue.items or (few and source.drawn):
         yield from (_make(source, chunk) for chunk in jobs)
         return
-    pool, waiting = _pool(workers), deque()
+    pool, waiting = isolated.pool(workers), deque()
     try:
-        _probe(pool, source)
+        isolated.probe(pool, _make, source, [])
         while True:
             # A few chunks ahead: the source may be larger than memory.
             while len(waiting) < 2 * workers and (chunk := next(jobs, None)):
@@ -211,84 +203,22 @@ def _decoded(source: Source, catalogue: Catalogue, workers: int) -> Iterator[lis
             try:
                 yield future.result(CHUNK_SECONDS)
             except (BrokenProcessPool, TimeoutError):
-                _kill(pool)
+                isolated.kill(pool)
                 yield list(_alone(source, chunk))
-                pool = _pool(workers)
+                pool = isolated.pool(workers)
                 waiting = deque((c, pool.submit(_make, source, c)) for c, _ in waiting)
     finally:
-        _kill(pool)
-
-
-def _probe(pool: concurrent.futures.ProcessPoolExecutor, source: Source) -> None:
-    """Starts a worker and its imports, so that no file is blamed for either.
-
-    Workers that cannot start are the caller's mistake, not the images'.
-    """
-    try:
-        pool.submit(_make, source, []).result(START_SECONDS)
-    except BrokenProcessPool:
-        raise MachineError("worker processes cannot start here; is there enough memory?") from None
+        isolated.kill(pool)
 
 
 def _alone(source: Source, chunk: list) -> Iterator[tuple]:
     """Results of files one by one, in a process that is replaced when one kills or stops it."""
-    pool = None
+    worker = isolated.Worker(_make, source, [])
     try:
         for job in chunk:
-            if pool is None:
-                pool = _pool(1)
-                _probe(pool, source)
             try:
-                yield from pool.submit(_make, source, [job]).result(FILE_SECONDS)
-                continue
-            except BrokenProcessPool:
-                reason = "the decoder died"
-            except TimeoutError:
-                reason = f"over {FILE_SECONDS:g} s"
-            yield job[0], Finding(job[1].name, "crashed", reason)
-            _kill(pool)
-            pool = None
+                yield from worker.result(worker.submit(_make, source, [job]), FILE_SECONDS)
+            except isolated.Died as error:
+                yield job[0], Finding(job[1].name, "crashed", str(error))
     finally:
-        if pool:
-            _kill(pool)
-
-
-class _Pool(concurrent.futures.ProcessPoolExecutor):
-    """Workers that import this package and nothing of the program that starts them.
-
-    Python would have them run its main script again, which a script without a `__main__`
-    guard, or a notebook, is not made for. A job for a pool that a worker's death has broken
-    fails as those do that were under way.
-    """
-
-    def submit(self, *args, **kwargs) -> concurrent.futures.Future:
-        main = vars(sys.modules["__main__"])
-        hidden = {name: main.pop(name) for name in ("__file__", "__spec__") if name in main}
-        main["__spec__"] = None
-        try:
-            return super().submit(*args, **kwargs)
-        except BrokenProcessPool as error:
-            failed: concurrent.futures.Future = concurrent.futures.Future()
-            failed.set_exception(error)
-            return failed
-        finally:
-            main.update(hidden)
-
-
-def _pool(workers: int) -> concurrent.futures.ProcessPoolExecutor:
-    return _Pool(workers, multiprocessing.get_context("spawn"), initializer=_limit)
-
-
-def _limit() -> None:
-    """Bounds a worker, so that one hostile file cannot take the machine, where that can be."""
-    # macOS refuses every such limit, and other systems some.
-    with contextlib.suppress(ValueError, OSError):
-        _, hard = resource.getrlimit(resource.RLIMIT_AS)
-        most = WORKER_MEMORY if hard == resource.RLIM_INFINITY else min(WORKER_MEMORY, hard)
-        resource.setrlimit(resource.RLIMIT_AS, (most, hard))
-
-
-def _kill(pool: concurrent.futures.ProcessPoolExecutor) -> None:
-    for process in list((pool._processes or {}).values()):
-        process.kill()
-    pool.shutdown(wait=True, cancel_futures=True)
+        worker.end()

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import csv
-import io
+import itertools
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from anigan_jax.data.attributes import EYES, HAIR
 from anigan_jax.data.decode import SUFFIXES
-from anigan_jax.data.labels import CLASS, Tag, parse_raw, plain
+from anigan_jax.data.labels import CLASS, plain
+from anigan_jax.data.rows import Row, Rows, Tag
 from anigan_jax.errors import UserError
 
 # Columns by their header, the likeliest first.
@@ -27,32 +27,17 @@ TAGS = ("tags", "tag_string", "tag_string_general", "tag", "tag_list", "keywords
 INDEX = ("", "unnamed: 0", "index")
 # Rows by which a layout is recognized.
 HEAD = 50
+FIRST = 1000
+"""Rows by which a header is recognized."""
 LONGEST = 100
 """Characters of a class; a longer cell is no class."""
-
-
-class Row(NamedTuple):
-    """What a label file says of one image.
-
-    Attributes:
-      text: a caption, or tags as they were written; '' where there is none.
-      tags: words of a layout that separates them; count 0 where it gives none.
-      classes: column -> what it holds, 'hair' -> 'blue', 'smiling' -> '-1'.
-    """
-
-    text: str = ""
-    tags: tuple[Tag, ...] = ()
-    classes: Mapping[str, str] = MappingProxyType({})
-
-    def __bool__(self) -> bool:
-        return bool(self.text or self.tags or self.classes)
 
 
 class Labels(NamedTuple):
     """A label file: its layout, (image name or id, row) in its order, and (key, code, detail)."""
 
     layout: str
-    rows: list[tuple[str, Row]]
+    rows: Rows
     faults: list[tuple[str, str, str]]
 
 
@@ -68,16 +53,33 @@ def read(text: str, where: str) -> Labels:
     text = text.removeprefix("\ufeff")
     if not text.strip():
         raise UserError(f"{where} is empty")
-    found = next((made for reader in READERS if (made := reader(text)) is not None), None)
+    found = next((made for reader in READERS if (made := _tried(reader, text)) is not None), None)
     if found and any(key and row for key, row in found.rows):
         return found
-    first = next(line for line in text.splitlines() if line.strip())
+    first = next(_lines(text))
     raise UserError(
         f"{where} is no label file: its first line is {first[:60]!r}. Known layouts are a CSV of "
         "file name and text, tags or classes ('ID,aqua hair blue eyes', with or without a "
         "header), 'ID,tag:count<TAB>tag:count', metadata.jsonl, dataset.json, "
         "list_attr_celeba.txt and 23 columns of 0 and 1"
     )
+
+
+def _tried(reader: Callable[[str], Labels | None], text: str) -> Labels | None:
+    try:
+        return reader(text)
+    except RecursionError:
+        # Lists in lists in lists, ... of JSON.
+        return None
+
+
+def _lines(text: str) -> Iterator[str]:
+    """The lines that are not blank, one at a time: a file of millions has each once in memory."""
+    return (found[0] for found in re.finditer(r"[^\r\n]+", text) if not found[0].isspace())
+
+
+def _head(text: str) -> list[str]:
+    return list(itertools.islice(_lines(text), HEAD))
 
 
 def of_text(text: str) -> Row:
@@ -95,7 +97,10 @@ def of_fields(fields: Mapping[str, Any]) -> tuple[str, Row]:
     tags: list[Tag] = []
     texts = [_cell(known.pop(column)) for column in TEXTS if column in known]
     for column in TAGS:
-        value = known.pop(column, None)
+        if not isinstance(value := known.get(column), str | list | tuple):
+            # A number is a class.
+            continue
+        del known[column]
         if isinstance(value, str) and not set(",_") & set(value):
             # Blanks alone tell no tags: 'blue hair red eyes'.
             texts.append(value.strip())
@@ -128,15 +133,14 @@ def split_tags(value: Any) -> list[Tag]:
 
 def _jsonl(text: str) -> Labels | None:
     """One JSON object a line, as Hugging Face writes metadata.jsonl."""
-    lines = [line for line in text.splitlines() if line.strip()]
     try:
-        first = json.loads(lines[0])
+        first = json.loads(next(_lines(text)))
     except (ValueError, RecursionError):
         return None
     if not isinstance(first, dict) or not any(name in NAMES or _names(name) for name in first):
         return None
-    found = Labels("JSON lines", [], [])
-    for number, line in enumerate(lines, start=1):
+    found = Labels("JSON lines", Rows(), [])
+    for number, line in enumerate(_lines(text), start=1):
         try:
             record = json.loads(line)
             if not isinstance(record, dict):
@@ -159,8 +163,8 @@ def _json(text: str) -> Labels | None:
     if isinstance(tree, dict) and isinstance(tree.get("labels"), list):
         return _stylegan(tree["labels"])
     if isinstance(tree, list):
-        return Labels("JSON", [of_fields(one) for one in tree if isinstance(one, dict)], [])
-    rows = []
+        return Labels("JSON", Rows(of_fields(one) for one in tree if isinstance(one, dict)), [])
+    rows = Rows()
     for key, value in tree.items():
         if isinstance(value, dict):
             rows.append((key, of_fields({**value, NAMES[0]: key})[1]))
@@ -177,7 +181,7 @@ def _class(value: Any) -> Row:
 
 def _stylegan(pairs: list) -> Labels:
     """[["00000/img00000000.png", 3], ...]; a class may be one-hot."""
-    found = Labels("dataset.json", [], [])
+    found = Labels("dataset.json", Rows(), [])
     for number, pair in enumerate(pairs):
         try:
             name, value = pair
@@ -193,11 +197,12 @@ def _stylegan(pairs: list) -> Labels:
 
 def _celeba(text: str) -> Labels | None:
     """list_attr_celeba.txt: the count, the attributes, then 'NAME 1 -1 ...' a line."""
-    lines = [line.split() for line in text.splitlines() if line.strip()]
-    if len(lines) < 3 or len(lines[0]) != 1 or not lines[0][0].isdecimal():
+    head = [line.split() for line in _head(text)[:3]]
+    if len(head) < 3 or len(head[0]) != 1 or not head[0][0].isdecimal():
         return None
-    names, found = lines[1], Labels("list_attr_celeba", [], [])
-    for key, *cells in lines[2:]:
+    names, found = head[1], Labels("list_attr_celeba", Rows(), [])
+    for line in itertools.islice(_lines(text), 2, None):
+        key, *cells = line.split()
         if len(cells) != len(names) or not set(cells) <= {"1", "-1", "0"}:
             found.faults.append((key, "bad row", f"not {len(names)} columns of 1 and -1"))
             continue
@@ -207,11 +212,10 @@ def _celeba(text: str) -> Labels | None:
 
 def _one_hot(text: str) -> Labels | None:
     """The NTU file without a header: ID, 11 columns of eyes and 12 of hair."""
-    lines = [line for line in text.splitlines() if line.strip()]
-    if not any(n.count(",") == 23 and set(n.split(",", 1)[1]) <= set("01, ") for n in lines[:HEAD]):
+    if not any(n.count(",") == 23 and set(n.split(",", 1)[1]) <= set("01, ") for n in _head(text)):
         return None
-    found = Labels("one-hot", [], [])
-    for line in lines:
+    found = Labels("one-hot", Rows(), [])
+    for line in _lines(text):
         key, *cells = (cell.strip() for cell in line.split(","))
         if len(cells) != 23 or not set(cells) <= {"0", "1"}:
             found.faults.append((key, "bad row", "not 23 columns of 0 and 1"))
@@ -227,9 +231,27 @@ def _one_hot(text: str) -> Labels | None:
     return found
 
 
+def parse_raw(cell: str) -> list[Tag]:
+    """'touhou:17697<TAB>red hair:7200<TAB>' -> tags; blanks and the last tab fall away.
+
+    Only the last colon divides, so a tag may hold colons and digits of its own.
+
+    Raises:
+      ValueError: a tag without a whole count.
+    """
+    tags = []
+    for piece in cell.split("\t"):
+        if not piece.strip():
+            continue
+        text, colon, count = piece.rpartition(":")
+        if not colon or not count.strip().isdecimal():
+            raise ValueError(f"{piece.strip()!r} is not tag:count")
+        tags.append(Tag(plain(text), int(count)))
+    return tags
+
+
 def _raw(text: str) -> Labels | None:
     """'ID,tag:count<TAB>tag:count', whose tags may hold commas and quotes."""
-    lines = [line.partition(",") for line in text.splitlines() if line.strip()]
 
     def fits(rest: str) -> bool:
         try:
@@ -237,10 +259,11 @@ def _raw(text: str) -> Labels | None:
         except ValueError:
             return False
 
-    if not any(fits(rest) for _, _, rest in lines[:HEAD]):
+    if not any(fits(line.partition(",")[2]) for line in _head(text)):
         return None
-    found = Labels("raw tags", [], [])
-    for key, _, rest in lines:
+    found = Labels("raw tags", Rows(), [])
+    for line in _lines(text):
+        key, _, rest = line.partition(",")
         try:
             found.rows.append((key.strip(), Row(tags=tuple(parse_raw(rest)))))
         except ValueError as error:
@@ -250,21 +273,30 @@ def _raw(text: str) -> Labels | None:
 
 def _table(text: str) -> Labels | None:
     """CSV as pandas and spreadsheets write it: any delimiter, quoted, with or without header."""
-    lines = [line for line in text.splitlines() if line.strip()]
-    delimiter = _delimiter(lines[:HEAD])
+    delimiter = _delimiter(_head(text))
     if delimiter is None:
         return None
+    try:
+        return _of_cells(_cells(text, delimiter))
+    except csv.Error:
+        return None
+
+
+def _cells(text: str, delimiter: str) -> Iterator[list[str]]:
+    """The cells of each row that has any."""
     if delimiter == " ":
-        cells = [line.split(maxsplit=1) for line in lines]
+        rows: Iterable = (line.split(maxsplit=1) for line in _lines(text))
     else:
-        try:
-            cells = list(csv.reader(io.StringIO("\n".join(lines)), delimiter=delimiter))
-        except csv.Error:
-            return None
-    cells = [[cell.strip() for cell in row] for row in cells if any(row)]
-    if len(cells) > 1 and _is_header(cells):
-        return _with_header(cells)
-    found = Labels("CSV", [], [])
+        rows = csv.reader((f"{line}\n" for line in _lines(text)), delimiter=delimiter)
+    return ([cell.strip() for cell in row] for row in rows if any(row))
+
+
+def _of_cells(cells: Iterator[list[str]]) -> Labels:
+    first = list(itertools.islice(cells, FIRST))
+    cells = itertools.chain(first, cells)
+    if len(first) > 1 and _is_header(first):
+        return _with_header(next(cells), cells)
+    found = Labels("CSV", Rows(), [])
     for row in cells:
         # An index before the file name is no name.
         named = len(row) > 2 and not _is_image(row[0]) and _is_image(row[1])
@@ -310,13 +342,12 @@ def _is_header(cells: list[list[str]]) -> bool:
     return not numbered(head[0]) and sum(map(numbered, keys)) >= 0.9 * len(keys)
 
 
-def _with_header(cells: list[list[str]]) -> Labels:
-    head, *body = cells
+def _with_header(head: list[str], body: Iterator[list[str]]) -> Labels:
     lower = [name.lower() for name in head]
     if not set(lower) & {*NAMES, *INDEX} and not any(map(_names, lower)):
         # A key column of any name stands first.
         lower[0] = NAMES[0]
-    found = Labels("CSV with a header", [], [])
+    found = Labels("CSV with a header", Rows(), [])
     for row in body:
         if len(row) > len(head):
             # Commas of a text that was not quoted.

@@ -10,14 +10,24 @@ import functools
 import re
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from collections.abc import Collection, Iterable, Mapping
+from typing import Literal, NamedTuple
 
-from anigan_jax.data.attributes import DEFAULT, EYES, HAIR, PARTS, Attribute, Attributes, Label, tag
+from anigan_jax.data.attributes import (
+    DEFAULT,
+    EYES,
+    HAIR,
+    PARTS,
+    PLACES,
+    Attribute,
+    Attributes,
+    Coded,
+    Label,
+    Places,
+    tag,
+)
+from anigan_jax.data.rows import Row, Tag
 from anigan_jax.errors import UserError
-
-if TYPE_CHECKING:
-    from anigan_jax.data.label_files import Row
 
 # Colors are classes however rare; other words only where they are no slip.
 COLORS = dict.fromkeys((*HAIR, *EYES))
@@ -33,6 +43,8 @@ SHAPES = frozenset(["long", "short", "medium", "big", "open", "closed", "messy",
 SHADES = ("light", "dark", "pale", "deep", "bright")
 # Spellings of other sites.
 SYNONYMS = {"grey": "gray", "blond": "blonde", "silver": "gray"}
+HINTED = 100
+"""Words that name no class, the most frequent, for which near ones are looked for."""
 FEWEST = 3
 """Images that make a class of a word, or one in 1,000 of many."""
 SHARE = 0.01
@@ -46,13 +58,6 @@ NO, YES = ("0", "-1", "0.0", "-1.0", "false", "no"), ("1", "1.0", "true", "yes")
 
 Rule = Literal["max-count", "unique", "last"]
 Kind = Literal["class", "flag", "text", "measure"]
-
-
-class Tag(NamedTuple):
-    """A tag and how many posts of its site carry it."""
-
-    text: str
-    count: int = 0
 
 
 class Said(NamedTuple):
@@ -98,25 +103,6 @@ def names_color(text: str) -> bool:
     return any(color(piece, part) for piece in _pieces(text) for part in PARTS)
 
 
-def parse_raw(cell: str) -> list[Tag]:
-    """'touhou:17697<TAB>red hair:7200<TAB>' -> tags; blanks and the last tab fall away.
-
-    Only the last colon divides, so a tag may hold colons and digits of its own.
-
-    Raises:
-      ValueError: a tag without a whole count.
-    """
-    tags = []
-    for piece in cell.split("\t"):
-        if not piece.strip():
-            continue
-        text, colon, count = piece.rpartition(":")
-        if not colon or not count.strip().isdecimal():
-            raise ValueError(f"{piece.strip()!r} is not tag:count")
-        tags.append(Tag(plain(text), int(count)))
-    return tags
-
-
 def choose(candidates: list[Tag], rule: Rule = "max-count") -> str | None:
     """The class of an image among several; None where there is none.
 
@@ -131,13 +117,22 @@ def choose(candidates: list[Tag], rule: Rule = "max-count") -> str | None:
     return candidates[-1].text
 
 
-def table(
-    rows: list[tuple[str, Row]], where: str, rule: Rule = "max-count", wanted: tuple[str, ...] = ()
-) -> Table:
+class _Tally(NamedTuple):
+    """Of all rows: how many name each class of an attribute, or carry each tag."""
+
+    given: dict[str, Counter[str]]
+    tags: Counter[str]
+    rows: int
+
+
+Pairs = Collection[tuple[str, Row]]
+
+
+def table(rows: Pairs, where: str, rule: Rule = "max-count", wanted: tuple[str, ...] = ()) -> Table:
     """The attributes and labels of rows of any layout.
 
     Args:
-      rows: (image id, row); of several with one id the first counts.
+      rows: (image id, row), read several times; of several with one id the first counts.
       where: the file's name, for messages.
       wanted: names of the attributes, in order, as `select` takes them; (): those found.
 
@@ -145,33 +140,52 @@ def table(
       UserError: the rows have not what is wanted.
     """
     kinds = _kinds(rows, wanted)
-    said = [(key, read(row, kinds)) for key, row in rows]
-    found = _found([each for _, each in said])
-    attributes = select([each for _, each in said], found, wanted, where)
-    made = Table(attributes, {}, [], Counter())
-    known = {a.name: dict.fromkeys(a.classes) for a in attributes if a.name in found}
-    tags = dict.fromkeys(a.name for a in attributes if a.name not in found)
-    for key, each in said:
-        _add(made, key, each, known, tags, rule)
+    tally = _tally(rows, kinds)
+    found = _found(tally)
+    places = Places(select(tally, found, wanted, where))
+    made = Table(places.attributes, {}, [], Counter())
+    known = {name: place for name, place in places.classes.items() if name in found}
+    tags = {name: places.of[name] for name in places.of if name not in found}
+    # 'no glasses' until a row has the tag.
+    empty = [int(name in tags) for name in places.of]
+    lost: Counter[tuple[str, str]] = Counter()
+    same: dict[Coded, Coded] = {}
+    for key, row in rows:
+        said, codes = read(row, kinds), list(empty)
+        for word in said.tags:
+            if word in tags:
+                codes[tags[word]] = 2
+            else:
+                lost["", word] += 1
+        for name, candidates in said.given.items():
+            if name not in known:
+                continue
+            fit = [t for t in candidates if t.text in known[name]]
+            if len({t.text for t in fit}) > 1:
+                made.conflicts.append((key, f"several of {name}; rule {rule}"))
+            lost.update((name, t.text) for t in candidates if t.text not in known[name])
+            if chosen := choose(fit, rule):
+                codes[places.of[name]] = known[name][chosen]
+        label = Coded(places, codes)
+        # Of few attributes, many images have one label.
+        label = same.setdefault(label, label) if len(same) < PLACES else same.get(label, label)
+        if made.labels.setdefault(key, label) != label:
+            made.conflicts.append((key, "several rows; the first is used"))
+    for at, ((name, word), count) in enumerate(lost.most_common()):
+        near = known[name] if name and at < HINTED else ()
+        made.passed_over[_no_class(word, name, near) if name else repr(word)] += count
     return made
 
 
-def _add(made: Table, key: str, said: Said, known: dict[str, dict], tags: dict, rule: Rule) -> None:
-    """The label of a row, by the classes that are known, and what it says beside them."""
-    chosen = {name: name if name in said.tags else f"no {name}" for name in tags}
-    made.passed_over.update(repr(word) for word in said.tags if word not in tags)
-    for name, candidates in said.given.items():
-        if name not in known:
-            continue
-        fit = [t for t in candidates if t.text in known[name]]
-        if len({t.text for t in fit}) > 1:
-            made.conflicts.append((key, f"several of {name}; rule {rule}"))
-        slips = (t.text for t in candidates if t.text not in known[name])
-        made.passed_over.update(_no_class(slip, name, known[name]) for slip in slips)
-        if found := choose(fit, rule):
-            chosen[name] = found
-    if made.labels.setdefault(key, chosen) != chosen:
-        made.conflicts.append((key, "several rows; the first is used"))
+def _tally(rows: Pairs, kinds: Mapping[str, Kind]) -> _Tally:
+    given: dict[str, Counter[str]] = {}
+    tags: Counter[str] = Counter()
+    for _, row in rows:
+        said = read(row, kinds)
+        for name, candidates in said.given.items():
+            given.setdefault(name, Counter()).update({t.text for t in candidates})
+        tags.update(set(said.tags))
+    return _Tally(given, tags, len(rows))
 
 
 def _no_class(word: str, name: str, classes: Iterable[str]) -> str:
@@ -203,8 +217,7 @@ def read(row: Row, kinds: Mapping[str, Kind] | None = None) -> Said:
             given[name] = [Tag(word.removesuffix(f" {name}"))]
     free = _only_parts(row.text)
     for text, count in spoken:
-        part = next((p for p in PARTS if color(text, p) or (free and _of_part(text, p))), None)
-        if part:
+        if part := _spoken_of(text, free):
             word = text.split()[0]
             given.setdefault(part, []).append(Tag(SYNONYMS.get(word, word), count))
         elif text:
@@ -222,6 +235,12 @@ def _of_part(text: str, part: str) -> bool:
     """Whether it is two words, the second the part, and the first may be a color of it."""
     first, _, last = text.partition(" ")
     return last == part and first not in SHAPES
+
+
+@functools.lru_cache(maxsize=2**16)
+def _spoken_of(text: str, free: bool) -> str | None:
+    """The part that a tag gives a color; where `free`, any word before it is one."""
+    return next((p for p in PARTS if color(text, p) or (free and _of_part(text, p))), None)
 
 
 def _only_parts(text: str) -> bool:
@@ -268,7 +287,7 @@ def _phrase(text: str) -> list[str]:
     return [sys.intern(each) for each in found]
 
 
-def _kinds(rows: list[tuple[str, Row]], wanted: tuple[str, ...]) -> dict[str, Kind]:
+def _kinds(rows: Pairs, wanted: tuple[str, ...]) -> dict[str, Kind]:
     """How each column is read; one that measures something is not, unless it is wanted."""
     values: dict[str, set[str]] = defaultdict(set)
     for _, row in rows:
@@ -295,25 +314,20 @@ def _is_number(word: str) -> bool:
 # --- the attributes of a set
 
 
-def _found(rows: list[Said]) -> dict[str, tuple[str, ...]]:
+def _found(tally: _Tally) -> dict[str, tuple[str, ...]]:
     """Attribute -> its classes, of what the rows say; hair and eyes first.
 
     Hair and eyes that have no color beyond the NTU file's have its classes, so that sets
     compare; with others, those that occur.
     """
-    counts: dict[str, Counter] = {part: Counter() for part in PARTS}
-    named = set()
-    for each in rows:
-        for name, candidates in each.given.items():
-            named.add(name)
-            counts.setdefault(name, Counter()).update({t.text for t in candidates})
-    fewest, found = _fewest(len(rows)), {}
-    for name, count in counts.items():
+    fewest, found = _fewest(tally.rows), {}
+    for name in dict.fromkeys((*PARTS, *tally.given)):
+        count = tally.given.get(name, Counter())
         usual = dict(DEFAULT).get(name, ())
         kept = {c for c, n in count.items()
                 if n >= fewest or name in CLASSES or (usual and c in COLORS)}  # fmt: skip
         # A one-hot row names both, whatever it has.
-        if name in named and kept <= set(usual) and (kept or not count):
+        if name in tally.given and kept <= set(usual) and (kept or not count):
             found[name] = usual
         elif kept == set(tag(name).classes):
             found[name] = tag(name).classes
@@ -327,7 +341,7 @@ def _fewest(rows: int) -> int:
 
 
 def select(
-    rows: list[Said], found: dict[str, tuple[str, ...]], wanted: tuple[str, ...], where: str
+    tally: _Tally, found: dict[str, tuple[str, ...]], wanted: tuple[str, ...], where: str
 ) -> Attributes:
     """The attributes of a table.
 
@@ -342,15 +356,15 @@ def select(
     """
     if not wanted:
         return tuple(Attribute(name, classes) for name, classes in found.items())
-    counts = Counter(t for each in rows for t in set(each.tags))
+    counts = tally.tags
     chosen: dict[str, Attribute] = {}
     for name in map(plain, wanted):
         kind, _, share = name.partition(":")
         if name in found:
             chosen[name] = Attribute(name, found[name])
         elif kind == TAGS:
-            least = max(_fewest(len(rows)), _share(share) * len(rows))
-            names = sorted(t for t, n in counts.items() if least <= n < len(rows))
+            least = max(_fewest(tally.rows), _share(share) * tally.rows)
+            names = sorted(t for t, n in counts.items() if least <= n < tally.rows)
             chosen |= {t: tag(t) for t in names if t.split()[-1] not in PARTS and t not in found}
         elif counts[name]:
             chosen[name] = tag(name)

@@ -1,4 +1,4 @@
-"""The files of a pack as they are written: whole, on the disk, and hashed on the way."""
+"""The files of a pack as they are written: whole, on the disk, hashed; and what is not in them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,18 @@ from pathlib import Path
 
 import numpy as np
 
+from anigan_jax.data.decode import NOTED, REFUSED
+from anigan_jax.data.discover import counted
 from anigan_jax.data.ingest import Scan
 
 BLOCK = 1024
+# What became of labels, by the code of the finding.
+LABELS = {
+    "no label": "images without one",
+    "unlabeled": "images that leave an attribute open",
+    "conflict": "rows that contradict themselves or another",
+    "bad row": "rows that cannot be read",
+}
 
 
 def rows(path: Path, found: Scan, change: Callable | None = None) -> str:
@@ -55,3 +64,26 @@ def as_json(path: Path, value) -> str:
         file.flush()
         os.fsync(file.fileno())
     return hashlib.sha256(text).hexdigest()
+
+
+def notes(manifest: dict) -> list[str]:
+    """What was left out of a pack and why, what was not read, what has no label: a line each."""
+    counts, found = manifest.get("counts", {}), []
+    first = {code: (file, why) for file, code, why in reversed(manifest.get("refused", ()))}
+    if first:
+        kinds = (
+            f"{counts[code]:,} {code} ({': '.join(filter(None, example))})"
+            for code, example in first.items()
+        )
+        gone = sum(n for code, n in counts.items() if code in REFUSED)
+        found.append(f"left out    {gone:,} files: {', '.join(kinds)}")
+    if manifest.get("ignored"):
+        found.append(f"not read    {counted(manifest['ignored'])}")
+    if labels := {what: counts[code] for code, what in LABELS.items() if code in counts}:
+        found.append(f"labels      {counted(labels)}")
+    found += [f"note: {NOTED[code]}" for code in ("no attribute", "folders") if code in counts]
+    if small := counts.get("enlarged"):
+        size = manifest["size"]
+        found.append(f"note: {small:,} images are smaller than {size} px and were enlarged")
+    # A training names the settings of its data so.
+    return [line.replace(" --", " --data.") for line in found]

@@ -5,17 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import json
-import unicodedata
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from anigan_jax.data import archives, label_files, labels
 from anigan_jax.data.attributes import Attribute, Attributes
-from anigan_jax.data.decode import SUFFIXES, Finding
-from anigan_jax.data.label_files import Row
+from anigan_jax.data.decode import Finding
 from anigan_jax.data.labels import CLASS
+from anigan_jax.data.matching import forms, match
+from anigan_jax.data.rows import Row, Rows
 from anigan_jax.errors import UserError
 
 # Groups of label files by name; the first group of which there is one is read.
@@ -32,6 +32,8 @@ SIDECARS = (".txt", ".caption", ".json", ".cls")
 SPLITS = ("train", "test", "val", "valid", "validation", "traina", "trainb", "testa", "testb")
 FEWEST = 0.1
 """Share of the images that must find a label: with fewer, the file is of other images."""
+MOST_BYTES = 2**30
+"""Of a label file."""
 WORDS = 8
 """Unknown words that a message lists."""
 
@@ -49,7 +51,7 @@ class Part(NamedTuple):
     prefix: str
     images: list[str]
     others: list[str]
-    rows: list[tuple[str, Row]]
+    rows: Iterable[tuple[str, Row]]
     """What the store itself says of its images."""
 
 
@@ -76,7 +78,7 @@ class Told(NamedTuple):
     """
 
     where: str
-    rows: list[tuple[str, Row]]
+    rows: Rows
     read: set[str]
     faults: list[Finding]
     certain: bool = False
@@ -93,19 +95,24 @@ def find(root: Path, parts: list[Part], beside: Path | None, options: Options) -
     files = _label_files(root, parts, beside, options.tags)
     if files:
         return _read(files)
-    inner = [(part.prefix + key, row) for part in parts for key, row in part.rows]
+    inner = Rows((part.prefix + key, row) for part in parts for key, row in part.rows)
     if inner:
         return Told("the columns of the Parquet file", inner, set(), [], True)
     return _sidecars(parts) or _folders(parts)
 
 
 def _read(files: list[tuple[str, str, bytes]]) -> Told:
-    rows, faults = [], []
-    for where, folder, data in files:
-        found = label_files.read(decoded(data), where)
-        rows += [(f"{folder}{key}", row) for key, row in found.rows if key]
+    rows, faults, names = Rows(), [], [where for where, _, _ in files]
+    while files:
+        # Of a file of millions of rows, bytes, text and rows are not in memory together.
+        where, folder, data = files.pop(0)
+        text = decoded(data)
+        del data
+        found = label_files.read(text, where)
+        del text
+        rows.extend((f"{folder}{key}", row) for key, row in found.rows if key)
         faults += [Finding(f"{Path(where).name}: {key}", *rest) for key, *rest in found.faults]
-    return Told(", ".join(f[0] for f in files), rows, {f[0] for f in files}, faults)
+    return Told(", ".join(names), rows, set(names), faults)
 
 
 def _label_files(root, parts, beside, given: str) -> list[tuple[str, str, bytes]]:
@@ -139,9 +146,11 @@ def _named(parts: Iterable[Part], names) -> list[tuple[Part, str]]:
 
 
 def _content(root: Path, part: Part, name: str) -> bytes:
-    ((_, data),) = archives.read(part.store, [name])
+    ((_, data),) = archives.read(part.store, [name], MOST_BYTES + 1)
     if isinstance(data, Finding):
         raise UserError(f"{root}: {data}")
+    if len(data) > MOST_BYTES:
+        raise UserError(f"{root}: {name} is over {MOST_BYTES >> 20:,} MiB; label files are smaller")
     return data
 
 
@@ -164,7 +173,7 @@ def decoded(table: bytes) -> str:
 
 def _sidecars(parts: list[Part]) -> Told | None:
     """Texts of single images, `1.txt` beside `1.png`, where a tenth of the images has one."""
-    rows, read = [], set()
+    rows, read = Rows(), set()
     for part in parts:
         stems: dict[str, str] = {}
         others = set(part.others)
@@ -179,25 +188,24 @@ def _sidecars(parts: list[Part]) -> Told | None:
             read.add(part.prefix + name)
             if not isinstance(data, Finding):
                 row = _of_sidecar(PurePosixPath(name).suffix, decoded(data))
-                rows.append((part.prefix + stems[name], row))
-    kept = [(name, row) for name, row in rows if row]
-    return Told("the texts beside the images", kept, read, [], True) if kept else None
+                rows.extend([(part.prefix + stems[name], row)] if row else [])
+    return Told("the texts beside the images", rows, read, [], True) if rows else None
 
 
 def _of_sidecar(ending: str, text: str) -> Row:
     if ending == ".json":
         try:
             record = json.loads(text)
+            return label_files.of_fields(record)[1] if isinstance(record, dict) else Row()
         except (ValueError, RecursionError):
             return Row()
-        return label_files.of_fields(record)[1] if isinstance(record, dict) else Row()
     return Row(classes={CLASS: text.strip()}) if ending == ".cls" else label_files.of_text(text)
 
 
 def _folders(parts: list[Part]) -> Told | None:
     """What the names of folders say of colors, 'blue_hair', where they say any."""
     names = [part.prefix + name for part in parts for name in part.images]
-    rows = [(name, Row(folder)) for name in names if (folder := _folder(name))]
+    rows = Rows((name, Row(folder)) for name in names if (folder := _folder(name)))
     colored = any(map(labels.names_color, {row.text for _, row in rows}))
     return Told("", rows, set(), [], True) if colored else None
 
@@ -205,44 +213,6 @@ def _folders(parts: list[Part]) -> Told | None:
 def _folder(name: str) -> str:
     """The folder that an image lies in, beside those of a split; '' where there is none."""
     return next((f for f in reversed(name.split("/")[:-1]) if f.lower() not in SPLITS), "")
-
-
-def forms(name: str) -> Iterator[str]:
-    """Spellings under which an image and its row are compared, the strictest first.
-
-    As it is, without its ending, without its folder, without both, and without leading zeros.
-    """
-    whole = unicodedata.normalize("NFC", name).replace("\\", "/").removeprefix("./")
-    ending = PurePosixPath(whole).suffix
-    bare = whole.removesuffix(ending) if ending.lower() in SUFFIXES else whole
-    last = bare.rsplit("/", 1)[-1]
-    number = last.lstrip("0") or "0"
-    yield from (whole, bare, last + whole.removeprefix(bare), last)
-    yield number if last.isascii() and last.isdecimal() else ""
-
-
-def match(names: list[str], keys: Iterable[str]) -> dict[str, str]:
-    """Name of an image -> its key, where one alone fits.
-
-    Keys with a folder, and numbers without their leading zeros, are taken where they fit one
-    image alone; a plain key fits every image of its name, in whatever folder.
-    """
-    levels: list[dict[str, list[str]]] = [defaultdict(list) for _ in range(5)]
-    for key in keys:
-        for level, form in zip(levels, forms(key), strict=True):
-            level[form].append(key)
-    counts = [Counter(row) for row in zip(*map(forms, names), strict=True)]
-    found: dict[str, str] = {}
-    for name in names:
-        for number, (level, form) in enumerate(zip(levels, forms(name), strict=True)):
-            hits = level.get(form, []) if form else []
-            if not hits:
-                continue
-            loose = number == 4 or (number > 1 and "/" in hits[0])
-            if len(hits) == 1 and not (loose and counts[number][form] > 1):
-                found[name] = hits[0]
-            break
-    return found
 
 
 def attach(
@@ -257,14 +227,23 @@ def attach(
     attributes: Attributes = ()
     if told is not None and items:
         findings += told.faults
-        names, keys = [_whole(item) for item in items], dict.fromkeys(key for key, _ in told.rows)
+        names, keys = [_whole(item) for item in items], dict.fromkeys(told.rows.names())
         fits = {n: n for n in names if n in keys} if told.certain else match(names, keys)
         if len(fits) < FEWEST * len(items) and told.where:
             raise OtherLabels(_of_others(told, names, fits))
         items, attributes = _labeled(items, told, fits, options, findings)
+    if told is None and not options.attributes and not options.tags:
+        findings += _unasked(items)
     if CLASS in options.attributes and CLASS not in dict(attributes):
         return _with_folders(items, attributes, options.attributes)
     return items, attributes
+
+
+def _unasked(items: list) -> list[Finding]:
+    """A note of the folders that would be classes, where there are several."""
+    counts = Counter(_folder(item.member) for item in items if not item.domain)
+    del counts[""]
+    return [Finding("", "folders", _words(counts))] if len(counts) > 1 else []
 
 
 def _with_folders(items: list, attributes: Attributes, wanted: tuple[str, ...]):
@@ -287,7 +266,8 @@ def _whole(item) -> str:
 
 
 def _of_others(told: Told, names: list[str], fits: dict) -> str:
-    key = next((key for key, _ in told.rows if key not in fits.values()), "")
+    used = set(fits.values())
+    key = next((key for key in told.rows.names() if key not in used), "")
     name = next(name for name in names if name not in fits)
     return (
         f"{told.where} is of other images: {len(fits)} of {len(names)} find a row in it. Rows are "
@@ -298,7 +278,7 @@ def _of_others(told: Told, names: list[str], fits: dict) -> str:
 def _labeled(items: list, told: Told, fits: dict, options: Options, findings: list[Finding]):
     used, where = set(fits.values()), Path(told.where).name
     # Of the images that are there: a table of millions has classes that none of them shows.
-    rows = [(key, row) for key, row in told.rows if key in used]
+    rows = told.rows.of(used)
     table = labels.table(rows, where or "what folders say", options.tag_rule, options.attributes)
     if not any(table.labels.values()):
         if told.where:
@@ -308,7 +288,7 @@ def _labeled(items: list, told: Told, fits: dict, options: Options, findings: li
     if table.passed_over:
         findings.append(Finding(where, "unknown tag", _words(table.passed_over)))
     faulty = {finding.file.partition(": ")[2] for finding in told.faults}
-    named = []
+    named, open_ones = [], {}
     for item in items:
         key = fits.get(_whole(item))
         if key is None:
@@ -317,10 +297,12 @@ def _labeled(items: list, told: Told, fits: dict, options: Options, findings: li
             named.append(item)
             continue
         label = table.labels[key]
-        if gone := [a.name for a in table.attributes if a.name not in label]:
-            findings.append(Finding(item.name, "unlabeled", f"no {' and no '.join(gone)}"))
+        if len(label) < len(table.attributes):
+            gone = tuple(a.name for a in table.attributes if a.name not in label)
+            said = open_ones.setdefault(gone, f"no {' and no '.join(gone)}")
+            findings.append(Finding(item.name, "unlabeled", said))
         named.append(item._replace(label=label))
-    unused = dict.fromkeys(key for key, _ in told.rows if key not in used)
+    unused = dict.fromkeys(key for key in told.rows.names() if key not in used)
     findings += [Finding(key, "no image", "a label") for key in unused]
     return named, table.attributes
 
@@ -352,7 +334,13 @@ def read_boxes(root, parts: list[Part], beside: Path | None, given: str = "") ->
             raise UserError(f"{root} holds several tables: {', '.join(hits)}; name one (--boxes)")
         where = hits[0]
         data = (beside / near[0]).read_bytes() if near else _content(root, *inside[0])
-    reader = csv.DictReader(io.StringIO(decoded(data)))
+    try:
+        return _boxes(csv.DictReader(io.StringIO(decoded(data))), where)
+    except csv.Error as error:
+        raise UserError(f"{where} is not a CSV file: {error}") from None
+
+
+def _boxes(reader: csv.DictReader, where: str) -> dict[str, tuple[float, ...]]:
     wanted = {"file", "x", "y", "w", "h"}
     if not wanted <= set(reader.fieldnames or ()):
         raise UserError(f"{where}: its first line must name the columns file,x,y,w,h")

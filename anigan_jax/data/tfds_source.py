@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from anigan_jax.data import attributes, tables
+from anigan_jax.data import attributes, tables, tfrecord
 from anigan_jax.data.attributes import DEFAULT, PARTS, Attribute, Attributes, Label
 from anigan_jax.data.decode import Finding
 from anigan_jax.data.discover import Catalogue, Item
-from anigan_jax.data.label_files import Row
+from anigan_jax.data.rows import Row, Rows
 from anigan_jax.errors import UserError
+
+TFRECORD = "tfrecord"
+FORMATS = ("array_record", TFRECORD)
 
 
 class Store(NamedTuple):
@@ -66,13 +70,10 @@ def _ready(name: str):
             f"tfds:{name} is not prepared in {builder.data_dir}; prepare it first: "
             f"tfds.builder({name!r}, file_format='array_record').download_and_prepare()"
         )
-    kind = builder.info.file_format
-    if kind is None or kind.value != "array_record":
+    if (kind := _format(builder)) not in FORMATS:
         raise UserError(
-            f"tfds:{name} is stored as {kind.value if kind else 'unknown'}, which only TensorFlow "
-            "reads. Either prepare it again with file_format='array_record', or install "
-            "TensorFlow (pip install tensorflow-cpu) and convert it once: tfds convert_format "
-            f"--dataset_dir {builder.data_dir} --out_file_format array_record"
+            f"tfds:{name} is stored as {kind}; read are {' and '.join(FORMATS)}: prepare it again "
+            "with file_format='array_record'"
         )
     images = [k for k, f in builder.info.features.items() if isinstance(f, tfds.features.Image)]
     if not images:
@@ -82,8 +83,18 @@ def _ready(name: str):
     return tfds, builder, images[0]
 
 
+def _format(builder) -> str:
+    kind = builder.info.file_format
+    return kind.value if kind else "unknown"
+
+
 def _source(tfds, builder, split: str, image: str):
+    """The examples of a split by index, their images undecoded."""
     skip = {image: tfds.decode.SkipDecoding()}
+    if _format(builder) == TFRECORD:
+        # TFDS reads these by TensorFlow alone; what is in a record needs none.
+        parse = functools.partial(builder.info.features.deserialize_example_np, decoders=skip)
+        return tfrecord.Records(builder.info.splits[split].filepaths, parse)
     return builder.as_data_source(split, decoders=skip)
 
 
@@ -100,9 +111,9 @@ def survey(name: str, domain: str = "", wanted: tuple[str, ...] = ()) -> Catalog
     """
     tfds, builder, image = _ready(name)
     items, findings, features = [], [], builder.info.features
-    texts: list[tuple[str, Row]] | None = None
+    texts: Rows | None = None
     if "tags" in features and not set(wanted) & (set(features) - {"tags"}):
-        texts = []
+        texts = Rows()
     known = () if texts is not None else _attributes(tfds, features, wanted, name)
     for split in builder.info.splits:
         source = _source(tfds, builder, split, image)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from anigan_jax.data.attributes import PARTS, say
+from anigan_jax.data.attributes import PARTS, label_of, rows, say
 from anigan_jax.data.decode import NOTED, REFUSED
 from anigan_jax.data.discover import counted
 from anigan_jax.data.ingest import Scan
@@ -44,7 +44,7 @@ def summary(source: str, found: Scan) -> dict:
             / max(len(found.order), 1),
             6,
         ),
-        "duplicate_share": round(1 - len(groups) / max(len(found.items), 1), 6),
+        "duplicate_share": round(1 - len(groups) / len(found.items) if found.items else 0.0, 6),
         "counts": {
             code: {"count": codes[code], "refused": code in REFUSED, "rule": rule}
             for code, rule in {**REFUSED, **NOTED}.items()
@@ -64,16 +64,16 @@ def classes(found: Scan) -> dict:
     attributes = found.catalogue.attributes
     if not attributes:
         return {}
-    labels = [found.items[i].label for i in found.order]
+    labels = rows(attributes, (found.items[i].label for i in found.order))
     table = {}
-    for part, names in attributes:
-        counts = Counter(label.get(part) for label in labels)
-        table[part] = {name: counts[name] for name in (*names, None) if counts[name]}
-        if None in table[part]:
-            table[part]["unknown"] = table[part].pop(None)
-    whole = (label for label in labels if len(label) == len(attributes))
-    pairs = Counter(say(attributes, label) for label in whole)
-    table["pairs"] = dict(sorted(pairs.items(), key=lambda pair: (-pair[1], pair[0])))
+    for at, (part, names) in enumerate(attributes):
+        # -1, of what is unknown, comes last.
+        counts = np.roll(np.bincount(labels[:, at] + 1, minlength=len(names) + 1), -1).tolist()
+        table[part] = {n: c for n, c in zip((*names, "unknown"), counts, strict=True) if c}
+    whole, counts = np.unique(labels[(labels >= 0).all(1)], axis=0, return_counts=True)
+    said = (say(attributes, label_of(attributes, row)) for row in whole)
+    pairs = sorted(zip(said, counts.tolist(), strict=True), key=lambda pair: (-pair[1], pair[0]))
+    table["pairs"] = dict(pairs)
     return table
 
 

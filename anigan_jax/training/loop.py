@@ -12,6 +12,7 @@ import numpy as np
 
 from anigan_jax.config import Config, resolve
 from anigan_jax.core import Health, TrainState
+from anigan_jax.data import pack_files
 from anigan_jax.data.dataset import Pack
 from anigan_jax.errors import DivergedError, MachineError, UserError, machine_fault
 from anigan_jax.runtime import devices, environment, processes
@@ -144,8 +145,7 @@ def _header(config, shapes: TrainState, pack: Pack, workdir: Path, at: int, tota
     second = f", domain B {len(pack.part('trainB')):,}" if pack.has("trainB") else ""
     held = ", none held out" if not pack.has("test") else f", {len(pack.first('test')):,} held out"
     yield f"data        {len(pack.images):,} images of {config.data.size} px{second}{held}"
-    if small := pack.manifest.get("counts", {}).get("enlarged"):
-        yield f"note: {small:,} images are smaller than {config.data.size} px and were enlarged"
+    yield from pack_files.notes(pack.manifest)
     sizes = {
         player: sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))
         for player, tree in shapes.params.items()
