@@ -213,6 +213,7 @@ TINY = {
     "base_channels": 2,
     "group_channels": 2,
     "gamma": Cosine(2.0, 0.2, 64),
+    "pipe_p": Cosine(0.3, 0.6, 64),
     "blocks": 1,
     "num_downsamples": 2,
     "size": 16,
@@ -234,6 +235,9 @@ def shrink(value):
             changes[field.name] = TINY[field.name]
         elif dataclasses.is_dataclass(now):
             changes[field.name] = shrink(now)
+    if isinstance(value, R3Generator | R3Discriminator):
+        # Two stages: a gradient of gradients takes long to compile.
+        changes["start" if isinstance(value, R3Generator) else "end"] = 8
     return dataclasses.replace(value, **changes)
 
 
