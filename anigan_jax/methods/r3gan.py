@@ -110,7 +110,8 @@ class R3GAN(GAN):
                 )
         made = super().make(axis_name)
         if self.labels:
-            made = made._replace(texts=functools.partial(text_conditioning.askable, TAGS))
+            texts = functools.partial(text_conditioning.askable, TAGS)
+            made = made._replace(texts=texts, vocabulary=("g/label", "d/label"))
         return made
 
     def nets(self, axis_name: str | None) -> Networks:
