@@ -69,6 +69,7 @@ def test_numbers_of_streams_are_a_promise():
         "DATA": 4,
         "PREVIEW": 5,
         "SAMPLE": 6,
+        "PROJECT": 7,
     }
     assert sorted(rng.Salt) == list(range(len(rng.Salt)))
 
@@ -84,6 +85,7 @@ def test_first_weights_previews_samples_and_training_draw_apart(monkeypatch):
     own = rng.stream_key
     method = FULL.method.make(None)
     monkeypatch.setattr(rng, "stream_key", kept)
+    grids._normal.clear_cache()
     jax.eval_shape(lambda: init_state(FULL, method, {}))
     artifacts.previewer(SimpleNamespace(method=method, constants={}, config=FULL), None)
     grids.latents(method, 2, 0)

@@ -5,10 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import FULL, R3, packed, untrained, write_config
+from tiny import FULL, R3, anigan, packed, untrained, write_config
 
 from anigan_jax.config import resolve
 from anigan_jax.state import abstract_state
+from anigan_jax.storage import run_dir
 from anigan_jax.training import health, loop
 
 
@@ -56,6 +57,7 @@ def test_a_schedule_by_accuracy_refuses_pairs_with_exit_code_2(tmp_path, verb, k
 
 def test_a_run_of_pairs_without_r2_begins_with_a_warning(tmp_path):
     pack = packed(R3, tmp_path)
+    (tmp_path / run_dir.RUN).write_text("{}")
     for r2, want in ((0.0, 1), (1.0, 0)):
         config = dataclasses.replace(R3, method=dataclasses.replace(R3.method, r2=r2))
         shapes = abstract_state(config, config.method.make(), config.method.constants(pack))
@@ -71,8 +73,8 @@ def test_that_d_has_won_is_said_of_pairs():
 
 
 @pytest.mark.long
-def test_a_run_is_replayed_and_resumed(trained, verb):
+def test_a_run_is_replayed_and_resumed(trained):
     made = trained("R3")
-    code, out, err = verb("replay", made.run)
-    assert code == 0, err
-    assert f"identical through step {FULL.run.steps}" in out
+    done = anigan("replay", made.run)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"identical through step {FULL.run.steps}" in done.stdout

@@ -29,7 +29,8 @@ def open_sink(folder: Path, identity: str) -> Sink:
     from tensorboardX.proto.summary_pb2 import Summary
 
     has: dict[str, int] = {}
-    for path in sorted(folder.glob(EVENTS)):
+    there = sorted(folder.glob(EVENTS))
+    for path in there:
         if not path.name.endswith(f".{identity}"):
             raise UserError(f"{folder} holds event files of something else; take another --out")
         for data in _records(path):
@@ -37,7 +38,9 @@ def open_sink(folder: Path, identity: str) -> Sink:
             has |= {one.tag: max(event.step, has.get(one.tag, -1)) for one in event.summary.value}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        writer = SummaryWriter(logdir=str(folder), filename_suffix=f".{identity}")
+        # Two of one second have one name but for this number, and the later replaces the first.
+        suffix = f".{len(there):04d}.{identity}"
+        writer = SummaryWriter(logdir=str(folder), filename_suffix=suffix)
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error}") from None
 
