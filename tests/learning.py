@@ -47,8 +47,8 @@ OBEDIENT = Config(
     data=dataclasses.replace(FACES, without=UNSEEN),
     batch_size=32,
     optimizers={"g": FAST, "d": FAST},
-    ema_half_life=3000,
-    run=Run(steps=2000, sample_every=1000, checkpoint_every=1000),
+    ema_half_life=2000,
+    run=Run(steps=1000, sample_every=1000, checkpoint_every=1000),
 )
 
 
@@ -58,7 +58,7 @@ OBEDIENT_JUDGE = Config(
     data=PaintedFaces(count=6000, size=32, seed=1, test=0.1),
     batch_size=64,
     optimizers={"d": Optimizer(learning_rate=1e-3, b1=0.9)},
-    run=Run(steps=800, sample_every=800, checkpoint_every=800),
+    run=Run(steps=400, sample_every=400, checkpoint_every=400),
 )
 
 
@@ -69,5 +69,5 @@ READER = dataclasses.replace(
         text=CharEncoder(widths=(32, 64), hidden=64, dim=64),
         image=Classifier(size=32, base_channels=16),
     ),
-    run=Run(steps=1200, sample_every=1200, checkpoint_every=1200),
+    run=Run(steps=500, sample_every=500, checkpoint_every=500),
 )

@@ -71,7 +71,7 @@ def test_kill_and_resume_equal_an_uninterrupted_run(whole, tmp_path):
     """SIGKILL in the middle, then a SIGTERM, then to the end: every line and every leaf."""
     config, undisturbed = whole
     cut = tmp_path / "cut"
-    for number, after, code in ((signal.SIGKILL, 40, -9), (signal.SIGTERM, 80, 143)):
+    for number, after, code in ((signal.SIGKILL, 24, -9), (signal.SIGTERM, 56, 143)):
         training = Training(tmp_path / "log", *train(config, cut))
         training.until(lambda after=after: newest(cut) >= after)
         training.send_signal(number)

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Integer
-from scipy.stats import binomtest
 
 Classes = Integer[np.ndarray, "n a"]
 COLORS = ("hair", "eyes")
@@ -24,6 +23,8 @@ class Share(NamedTuple):
 
 def share(right: Bool[np.ndarray, " n"]) -> Share:
     """The share of True in (n,) bool; n at least 1. Source: Wilson 1927."""
+    from scipy.stats import binomtest  # Most of a second to import.
+
     count, n = int(right.sum()), len(right)
     interval = binomtest(count, n).proportion_ci(0.95, method="wilson")
     return Share(count / n, float(interval.low), float(interval.high), count, n)

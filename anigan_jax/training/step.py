@@ -138,10 +138,12 @@ def _repeat(body: Callable, state: TrainState, update: Update, before: TrainStat
     count = update.repeats
     if not isinstance(count, int):
         count = count(before.extra_state, before.step).astype(jnp.int32)
-    shapes = jax.eval_shape(lambda s: body(jnp.int32(0), (s, None))[1], state)
+    # Traced once for its shapes and for the loop; inlined, it leaves the program as it is.
+    once = jax.jit(lambda repeat, state: body(repeat, (state, None)), inline=True)
+    _, shapes = jax.eval_shape(once, 0, state)
     none = jax.tree.map(lambda s: jnp.full(s.shape, jnp.nan, s.dtype), shapes)
-    state, metrics = jax.lax.fori_loop(0, count, body, (state, none))
-    return state, metrics, count
+    loop = jax.lax.fori_loop(0, count, lambda i, carry: once(i, carry[0]), (state, none))
+    return *loop, count
 
 
 def _average(config: Config, state: TrainState) -> PyTree:

@@ -36,7 +36,7 @@ def test_a_disk_that_fills_up(whole, small_disk, tmp_path):
     config, undisturbed = whole
     run = small_disk / "run"
     training = Training(tmp_path / "log", *train(config, run))
-    training.until(lambda: newest(run) >= 40)
+    training.until(lambda: newest(run) >= 24)
     with (small_disk / "ballast").open("wb") as file, pytest.raises(OSError):
         while True:
             file.write(bytes(2**16))
@@ -44,7 +44,7 @@ def test_a_disk_that_fills_up(whole, small_disk, tmp_path):
     assert training.ended() == 4, training.said()
     assert "No space left" in training.said()
     assert "Traceback" not in training.said()
-    assert newest(run) >= 40
+    assert newest(run) >= 24
     (small_disk / "ballast").unlink()
     resumed(config, run)
     same_end(run, undisturbed)
@@ -67,7 +67,7 @@ def test_a_limit_of_the_size_of_files(whole, tmp_path):
     run = tmp_path / "run"
     # In blocks of 1,024 bytes: metrics.jsonl outgrows it first.
     done = subprocess.run(
-        ["bash", "-c", 'ulimit -f 40; exec "$@"', "-", *argv(train(config, run))],
+        ["bash", "-c", 'ulimit -f 32; exec "$@"', "-", *argv(train(config, run))],
         env=process_env(),
         capture_output=True,
         text=True,
@@ -87,7 +87,7 @@ def test_an_input_output_error_in_the_background_stops_the_run(whole, shim, tmp_
     run, broken = tmp_path / "run", tmp_path / "broken"
     env = {"LD_PRELOAD": str(shim), "BREAK_FSYNC": str(broken)}
     training = Training(tmp_path / "log", *train(config, run), env=env)
-    training.until(lambda: newest(run) >= 40)
+    training.until(lambda: newest(run) >= 24)
     broken.touch()
     assert training.ended() == 4, training.said()
     assert "Input/output error" in training.said()
@@ -148,7 +148,7 @@ def test_a_folder_that_is_deleted_while_it_trains(whole, tmp_path):
     config, _ = whole
     run = tmp_path / "run"
     training = Training(tmp_path / "log", *train(config, run))
-    training.until(lambda: newest(run) >= 40)
+    training.until(lambda: newest(run) >= 24)
     run.rename(tmp_path / "moved")
     assert training.ended() == 4, training.said()
     assert str(run) in training.said()

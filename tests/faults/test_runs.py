@@ -83,17 +83,17 @@ def test_other_devices_and_back(whole, tmp_path):
         assert training.ended() == 0, training.said()
         return training.said()
 
-    assert "warning" not in devices(1, 40)
-    assert "devices: 1 -> 4" in devices(4, 80)
-    assert "devices: 4 -> 1" in devices(1, 120)
+    assert "warning" not in devices(1, 24)
+    assert "devices: 1 -> 4" in devices(4, 48)
+    assert "devices: 4 -> 1" in devices(1, 72)
     mine, whole_prints = prints(run), prints(undisturbed)
-    assert {s: mine[s] for s in range(41)} == {s: whole_prints[s] for s in range(41)}
+    assert {s: mine[s] for s in range(25)} == {s: whole_prints[s] for s in range(25)}
     lines, others = (metrics_file.read_metrics(r / "metrics.jsonl") for r in (run, undisturbed))
     # The same weights, images and noise: the losses of the next step agree to rounding.
     for name in ("loss/d", "loss/g", "score/real"):
-        assert lines[41][name] == pytest.approx(others[41][name], rel=1e-5)
+        assert lines[25][name] == pytest.approx(others[25][name], rel=1e-5)
     noted = json.loads((run / "run.json").read_text())["resumed"]
-    assert [entry["step"] for entry in noted] == [40, 80]
+    assert [entry["step"] for entry in noted] == [24, 48]
 
 
 @pytest.mark.fault(26)

@@ -32,8 +32,8 @@ def test_signals_in_every_phase(whole, tmp_path):
         ("start", signal.SIGTERM, lambda _: (run / "lock").exists(), {}),
         # Nothing compiled is at hand: the first dispatch takes seconds.
         ("compile", signal.SIGINT, lambda _: written(run) >= 1, cold(tmp_path)),
-        ("step", signal.SIGTERM, lambda _: newest(run) >= 40, {}),
-        ("save", signal.SIGINT, lambda pid: newest(run) >= 80 and saving(run, pid), {}),
+        ("step", signal.SIGTERM, lambda _: newest(run) >= 24, {}),
+        ("save", signal.SIGINT, lambda pid: newest(run) >= 56 and saving(run, pid), {}),
     )
     for phase, number, reached, env in phases:
         training = Training(tmp_path / f"{phase}.log", *train(config, run), env=env)
@@ -63,7 +63,7 @@ def test_a_second_signal_leaves_at_once(whole, shim, tmp_path):
     slow = tmp_path / "slow"
     env = {"LD_PRELOAD": str(shim), "BREAK_FSYNC": str(tmp_path / "no"), "SLOW_FSYNC": str(slow)}
     training = Training(tmp_path / "log", *train(config, run), env=env)
-    training.until(lambda: newest(run) >= 40)
+    training.until(lambda: newest(run) >= 24)
     slow.write_text("20000")
     training.send_signal(signal.SIGTERM)
     training.until(lambda: saving(run, training.pid))
@@ -104,14 +104,14 @@ def test_a_signal_during_a_evaluation_does_not_wait_for_it(whole, tmp_path):
     folder = tmp_path
     config = write_config(folder)
     judged = (*("--data.count", 400, "--data.test", 0.3, "--run.eval-network", "random"),)
-    judged += ("--run.evaluate-every", 48, "--run.evaluate-n", 100)
+    judged += ("--run.evaluate-every", 32, "--run.evaluate-n", 100)
     home = {"XDG_CACHE_HOME": str(tmp_path / "home")}
     calm = Training(tmp_path / "calm.log", *train(config, folder / "calm", *judged), env=home)
     assert calm.ended(300) == 0, calm.said()
     run = folder / "run"
     training = Training(tmp_path / "log", *train(config, run, *judged), env=home)
     # The line of the checkpoint's last step is written, then it is judged.
-    training.until(lambda: written(run) >= 49 and newest(run) < 48)
+    training.until(lambda: written(run) >= 33 and newest(run) < 32)
     training.send_signal(signal.SIGTERM)
     assert training.ended() == 143, training.said()
     again = Training(tmp_path / "again.log", *train(config, run, *judged), env=home)
@@ -119,7 +119,7 @@ def test_a_signal_during_a_evaluation_does_not_wait_for_it(whole, tmp_path):
     same_end(run, folder / "calm")
     lines = [metrics_file.read_metrics(r / "evaluation.jsonl") for r in (run, folder / "calm")]
     assert lines[0] == lines[1]
-    assert [line["step"] for line in lines[0]] == [48, 96, 144]
+    assert [line["step"] for line in lines[0]] == [32, 64, 96]
     assert (run / "best.json").read_text() == (folder / "calm" / "best.json").read_text()
 
 
@@ -128,7 +128,7 @@ def test_a_sleep_changes_nothing_and_is_no_slow_step(whole, tmp_path):
     config, undisturbed = whole
     run = tmp_path / "run"
     training = Training(tmp_path / "log", *train(config, run))
-    training.until(lambda: newest(run) >= 40)
+    training.until(lambda: newest(run) >= 24)
     training.send_signal(signal.SIGSTOP)
     time.sleep(4)
     before = written(run)

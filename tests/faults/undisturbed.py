@@ -12,8 +12,8 @@ from processes import (
     Training,
 )
 
-STEPS = 144
-OFTEN = ("--run.checkpoint-every", 8, "--run.sample-every", 48)
+STEPS = 96
+OFTEN = ("--run.checkpoint-every", 8, "--run.sample-every", 32)
 LENGTH = ("--run.steps", STEPS, *OFTEN)
 
 
