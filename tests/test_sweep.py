@@ -15,7 +15,7 @@ from anigan_jax import config_file
 from anigan_jax.config_file import override
 from anigan_jax.errors import UserError
 from anigan_jax.storage import metrics_file
-from anigan_jax.sweep import grid
+from anigan_jax.sweep import compare, grid
 
 
 def test_axes():
@@ -102,6 +102,36 @@ def test_updates_are_counted_from_repeats(tmp_path):
     path.write_text(json.dumps(lines[1]) + "\n" + json.dumps(lines[3]) + "\n")
     with pytest.raises(UserError, match="lacks step 2"):
         grid.updates_done(trial, dynamic)
+
+
+def test_a_collapsed_variant_is_not_ahead(tmp_path):
+    """One face that is good has the best KID and FD, and no variety; MiND sees it by itself."""
+    (one, *_) = grid.grid(str(write_config(tmp_path, "PLAIN")), [], ["flip=true"], 1, tmp_path)
+    kids = {"one face": (0.5, 0.4, 0.2), "many": (0.9, 0.8, 0.7), "some": (1.0, 0.9, 0.8)}
+    kept = {"one face": (0.9, 0.9, 0.3), "many": (0.9, 0.9, 0.9), "some": (0.9, 0.9, 0.9)}
+    runs = [
+        compare.Run(
+            one._replace(variant=name),
+            np.arange(7) * 2,
+            [],
+            [
+                {"step": 2 * i + 2, "kid-r": kid, "fd-r": 9 * kid, "mind-r": kid, "variety-r": v}
+                for i, (kid, v) in enumerate(zip(kids[name], kept[name], strict=True))
+            ],
+            {},
+        )
+        for name in kids
+    ]
+    found = compare.compare(runs, grid.Goal(12, 3), {"config": "x", "seeds": [0]})
+    ahead = {
+        name: [row["order"] and row["order"]["best"] for row in rows]
+        for name, rows in found["stages"].items()
+    }
+    assert ahead["kid-r"] == ahead["fd-r"] == ["one face", "one face", "many"]
+    assert ahead["mind-r"] == ["one face"] * 3
+    means = {name: cell["mean"] for name, cell in found["best"]["kid-r"].items()}
+    assert means == {"one face": 0.4, "many": 0.7, "some": 0.8}
+    assert "variety" in compare.tables(found)[0].notes[0]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shlex
+from collections.abc import Container
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,15 +15,18 @@ from anigan_jax.metrics.feature_scores import label
 from anigan_jax.report import collect, files
 from anigan_jax.report.series import SMOOTHED, running_mean
 from anigan_jax.report.table import Table
-from anigan_jax.storage import images
+from anigan_jax.storage import images, metrics_file
 from anigan_jax.sweep.grid import Goal, Trial
 
 RULE = (
     "An update is one repeat of G or of D. Scores are compared at equal updates of G and D "
     "together: each is read at that number on the straight line between a run's two nearest "
     "judged checkpoints. Best: of these up to there. Mean ± standard deviation "
-    "over the seeds."
+    "over the seeds. No variant is ahead, and no checkpoint best, by a KID or FD that it has "
+    f"with less than {metrics_file.LEAST_VARIETY} of the real images' variety."
 )
+# What a collapsed generator whose one face is good can win.
+WON_BY_COLLAPSE = ("kid-", "fd-")
 LOSSES = ("loss/g", "loss/d")
 ACROSS = 8
 GAP = 2
@@ -83,11 +87,19 @@ def at(run: Run, name: str, updates: float) -> float | None:
 
 def best(run: Run, name: str, updates: float) -> float | None:
     """The best value of a score up to a number of updates; None where none is better."""
-    found = [y for x, y in points(run, name) if x <= updates]
+    found = [y for x, y in points(run, name) if x <= updates and varied(run, name, x)]
     last = at(run, name, updates)
-    found += [] if last is None else [last]
+    found += [] if last is None or not varied(run, name, updates) else [last]
     choose = {"lower": min, "higher": max}.get(label(name).better)
     return float(choose(found)) if choose and found else None
+
+
+def varied(run: Run, name: str, updates: float) -> bool:
+    """Whether a run's score counts at a number of updates: it does unless collapse wins it."""
+    if not any(part in name for part in WON_BY_COLLAPSE):
+        return True
+    kept = [at(run, other, updates) for other in score_names([run]) if "variety-" in other]
+    return min((x for x in kept if x is not None), default=1.0) >= metrics_file.LEAST_VARIETY
 
 
 def limit(runs: list[Run], wanted: int) -> int:
@@ -104,8 +116,8 @@ def spread(values: list[float | None]) -> dict | None:
     return {"mean": float(np.mean(values)), "deviation": deviation, "values": values}
 
 
-def order(cells: dict[str, dict | None], better: str) -> dict | None:
-    """Which variant is ahead.
+def order(cells: dict[str, dict | None], better: str, out: Container[str] = ()) -> dict | None:
+    """Which variant is ahead, but for those that are `out`.
 
     Returns:
       'best': the one with the best mean; 'clear': whether its worst seed is better than
@@ -114,14 +126,15 @@ def order(cells: dict[str, dict | None], better: str) -> dict | None:
     """
     if better not in ("lower", "higher") or len(cells) < 2 or None in cells.values():
         return None
-    if len({cell["mean"] for cell in cells.values()}) == 1:
+    cells = {name: cell for name, cell in cells.items() if name not in out}
+    if not cells or (not out and len({cell["mean"] for cell in cells.values()}) == 1):
         return None
     sign = 1 if better == "lower" else -1
     first = min(cells, key=lambda name: sign * cells[name]["mean"])
     values = {name: [sign * value for value in cell["values"]] for name, cell in cells.items()}
     others = [value for name, seeds in values.items() if name != first for value in seeds]
     several = all(len(seeds) > 1 for seeds in values.values())
-    return {"best": first, "clear": several and max(values[first]) < min(others)}
+    return {"best": first, "clear": several and max(values[first]) < min(others, default=np.inf)}
 
 
 def mean_of(run: Run, name: str, low: float, high: float) -> float | None:
@@ -151,7 +164,13 @@ def compare(runs: list[Run], goal: Goal, about: dict) -> dict:
         for k in fractions:
             updates = round(most * k / len(fractions))
             cells = over(lambda run, name=name, updates=updates: at(run, name, updates))
-            rows.append({"updates": updates, "variants": cells, "order": order(cells, better)})
+            out = [
+                variant
+                for variant, group in by_variant.items()
+                if not all(varied(run, name, updates) for run in group)
+            ]
+            ahead = order(cells, better, out)
+            rows.append({"updates": updates, "variants": cells, "order": ahead})
         stages[name] = rows
     late = 0.9 * most
     return {
