@@ -57,14 +57,14 @@ def test_signals_in_every_phase(whole, tmp_path):
 
 @pytest.mark.fault(7)
 def test_a_second_signal_leaves_at_once(whole, shim, tmp_path):
-    """While a save waits for its disk for many seconds: that save is lost, those before are not."""
+    """While a save waits for its disk for seconds: that save is lost, those before are not."""
     config, undisturbed = whole
     run = tmp_path / "run"
     slow = tmp_path / "slow"
     env = {"LD_PRELOAD": str(shim), "BREAK_FSYNC": str(tmp_path / "no"), "SLOW_FSYNC": str(slow)}
     training = Training(tmp_path / "log", *train(config, run), env=env)
     training.until(lambda: newest(run) >= 24)
-    slow.write_text("20000")
+    slow.write_text("5000")
     training.send_signal(signal.SIGTERM)
     training.until(lambda: saving(run, training.pid))
     time.sleep(0.5)
