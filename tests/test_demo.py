@@ -19,9 +19,8 @@ from tiny import untrained
 
 from anigan_jax import api
 from anigan_jax.data.synthetic import photo
-from anigan_jax.export import demo
+from anigan_jax.export import demo, generators
 from anigan_jax.export import onnx as onnx_files
-from anigan_jax.export.generators import generators_of
 from anigan_jax.sampling import photos, prompts, seeds
 
 # As published in onnxruntime-web 1.30.0.
@@ -80,7 +79,7 @@ def test_the_runtime_is_the_published_one():
 
 
 def test_kernels_of_half_the_bytes_give_the_same_images(runs):
-    for generator in generators_of(api.load(runs["TEXT"]), "float32"):
+    for generator in generators.generators_of(api.load(runs["TEXT"]), "float32"):
         whole, _ = onnx_files.write(generator, {})
         half = demo.halved(whole)
         kinds = {a.data_type for a in onnx.load_from_string(half).graph.initializer}
@@ -238,6 +237,24 @@ def test_words_are_picked(runs, pages, driver):
         wanted = seeds.made(model, [0, 5], prompt)
         assert apart(pixels(driver, "#stage"), wanted[0]) <= 2
         assert apart(pixels(driver, '#grid [data-seed="5"] canvas'), wanted[1]) <= 2
+    assert said(driver) == []
+
+
+@needs_browser
+def test_prompts_where_there_is_no_table(runs, driver, tmp_path, monkeypatch):
+    from selenium.webdriver.support.ui import Select
+
+    monkeypatch.setattr(generators, "label_table", lambda _: None)
+    trained = api.load(runs["TEXT"])
+    page = tmp_path / "page.html"
+    page.write_text(demo.page(trained), encoding="utf-8")
+    opened(driver, page)
+    known = prompts.from_data(trained.model.texts, demo.PROMPTS, 0)
+    prompt = next(one for one in known if one.text != known[0].text)
+    Select(driver.find_element("id", "prompt")).select_by_visible_text(prompt.text)
+    settled(driver)
+    wanted = seeds.made(trained.model, [0], prompt)[0]
+    assert apart(pixels(driver, "#stage"), wanted) <= 2
     assert said(driver) == []
 
 

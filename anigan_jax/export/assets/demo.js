@@ -83,7 +83,8 @@
   /* What is shown large. */
   const shown = ({ ms, ...made }) => {
     paint(stage, made);
-    byId("time").textContent = `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms`;
+    /* Of the first image the browser is still compiling. */
+    if (root.dataset.shown) byId("time").textContent = `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms`;
     byId("save").disabled = false;
     root.dataset.shown ??= Math.round(performance.now());
     root.dataset.ms = ms.toFixed(2);
@@ -128,7 +129,7 @@
   if (data.kind === "photos") photos();
   else faces();
   if (!("DecompressionStream" in window) || !("WebAssembly" in window)) {
-    problem("This browser is too old for this page: it takes Chrome 91, Firefox 114, Safari 16.4, or newer.");
+    problem("This browser is too old for this page: it takes Chrome 105, Firefox 121, Safari 16.4, or newer.");
   } else {
     start().catch((error) => problem(`This page cannot run here: ${error.message}`));
   }
@@ -171,9 +172,9 @@
     const said = () => {
       const [a, b, t] = place();
       if (t < 0.005) return `Seed ${a}`;
-      return t > 0.995 ? `Seed ${b}` : `Seed ${a} to ${b}, ${Math.round(100 * t)} %`;
+      return t > 0.995 ? `Seed ${b}` : `Seed ${a} to ${b}, ${Math.round(100 * t)}%`;
     };
-    saved.what = () => said().toLowerCase().replace(" %", "").replace(/[ ,]+/g, "_");
+    saved.what = () => said().toLowerCase().replace("%", "").replace(/[ ,]+/g, "_");
     const draw = () => {
       const [a, b, t] = place();
       byId("caption").textContent = said();
