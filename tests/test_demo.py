@@ -258,6 +258,15 @@ def test_prompts_where_there_is_no_table(runs, driver, tmp_path, monkeypatch):
     assert said(driver) == []
 
 
+DROP = """
+const bytes = Uint8Array.from(atob(arguments[0]), (sign) => sign.charCodeAt(0));
+const dataTransfer = new DataTransfer();
+dataTransfer.items.add(new File([bytes], "dropped.png", { type: "image/png" }));
+const how = { dataTransfer, bubbles: true, cancelable: true };
+document.body.dispatchEvent(new DragEvent("drop", how));
+"""
+
+
 @needs_browser
 def test_a_picture_is_translated(runs, pages, driver, tmp_path):
     opened(driver, pages / "CYCLE.html")
@@ -266,10 +275,17 @@ def test_a_picture_is_translated(runs, pages, driver, tmp_path):
     Image.fromarray(mine).save(tmp_path / "mine.png")
     (tmp_path / "words.png").write_text("no picture")
     chosen = driver.find_element("id", "file")
-    for way in ("ab", "ba"):
+    dropped = base64.b64encode((tmp_path / "mine.png").read_bytes()).decode()
+    gives = {
+        "ab": lambda: chosen.send_keys(str(tmp_path / "mine.png")),
+        "ba": lambda: driver.execute_script(DROP, dropped),
+    }
+    for way, give in gives.items():
         driver.find_element("css selector", f"[value={way}]").click()
         settled(driver)
-        chosen.send_keys(str(tmp_path / "mine.png"))
+        driver.find_element("css selector", "#examples button").click()
+        soon(lambda: apart(pixels(driver, "#source"), mine) > 0)
+        give()
         soon(lambda: apart(pixels(driver, "#source"), mine) == 0)
         settled(driver)
         wanted = photos.translated(model, way, mine[None])[0]
