@@ -77,6 +77,14 @@ def test_hub_folders_of_words_and_photos(verb, tmp_path, name):
         assert (found.translate(source, "ba") == whole.translate(source, "ba")).all()
 
 
+def test_pixels_without_a_bound_are_clipped(verb, tmp_path):
+    """The export itself compares with JAX; R3GAN's last layer has no tanh."""
+    run = untrained(tmp_path / "run", "R3")
+    code, out, error = verb("export", run, "--to", "onnx", "--out", tmp_path / "out")
+    assert code == 0, error
+    assert "and JAX are at most" in out
+
+
 def refused(verb, out: Path, *words) -> str:
     """The one sentence; nothing is left beside what was there."""
     before = sorted(out.parent.rglob("*"))

@@ -29,7 +29,7 @@ GROUPS = {
     "how good it is": ("evaluate", "accuracy", "probe", "report", "log", "epochs", "sweep"),
     "proof": ("replay", "checkpoints"),
     "the five reports": ("reproduce",),
-    "for other programs": ("export",),
+    "to share": ("demo", "export"),
     "networks and speed": ("describe", "weights", "bench"),
 }
 HELP = ("-h", "--help")

@@ -117,6 +117,10 @@ def _graph(generator: Generator) -> Graph:
     if generator.unit_range:
         doubled = graph.add("Mul", "doubled", x, graph.constant("two", 2.0))
         x = graph.add("Sub", "signed", doubled, graph.constant("one", 1.0))
+    if generator.module.blocks[-1].activation == "none":
+        # Pixels without a bound, as R3GAN has them, are shown clipped.
+        ends = (graph.constant("least", -1.0), graph.constant("most", 1.0))
+        x = graph.add("Clip", "clipped", x, *ends)
     graph.add("Identity", OUTPUT, x)
     return graph
 
