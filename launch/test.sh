@@ -8,7 +8,7 @@ if [ "${1:-}" = --quick ]; then
   shift
   chosen=(-m "not slow and not long")
 fi
-source "$(dirname "${BASH_SOURCE[0]}")/env.sh" "[test,tfds]" \
+source "$(dirname "${BASH_SOURCE[0]}")/env.sh" "[test,tfds,docs]" \
   "${CI:+launch/requirements-test.lock}"
 # The oracle: 2.13 is the release the tolerances were measured with. Never a GPU build.
 python -c 'import torch' 2>/dev/null || python -m pip install --quiet torch==2.13.0 \

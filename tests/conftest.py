@@ -27,6 +27,7 @@ jax.config.update("jax_disable_most_optimizations", True)
 # Files that take longest come first, so that two workers end together.
 LONGEST = [
     "test_golden",
+    "test_docs",
     "test_cluster",
     "test_exact",
     "test_checkpoints",

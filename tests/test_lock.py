@@ -38,6 +38,7 @@ def test_the_lock_is_of_this_project(python):
         *project["project"]["dependencies"],
         *extras["test"],
         *extras["tfds"],
+        *extras["docs"],
     ]
     for requirement in map(Requirement, wanted):
         version = fits.get(canonicalize_name(requirement.name))

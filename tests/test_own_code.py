@@ -1,50 +1,28 @@
 """A user's own loss and network in a config file: trained, kept, opened again when trusted."""
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import anigan_jax
 from anigan_jax.errors import UserError
-from anigan_jax.storage import run_dir
+from anigan_jax.storage import metrics_file, run_dir
 
-LOSS = """
-from dataclasses import dataclass
-from anigan_jax import Config
-from anigan_jax.data.synthetic.sources import PaintedFaces
-from anigan_jax.losses import Adversarial
-from anigan_jax.methods.gan import GAN
-@dataclass(frozen=True)
-class Critic(GAN):
-    adversarial = Adversarial(lambda real, fake, *_: (-real, fake), lambda fake, *_: -fake)
-CONFIG = Config("critic", Critic(), PaintedFaces(count=44))
-"""
-GENERATOR = """
-from dataclasses import dataclass
-
-import flax.linen as nn
-from sides import Side
-
-from anigan_jax import Config
-from anigan_jax.data.synthetic.sources import PaintedFaces
-from anigan_jax.methods.gan import GAN
-from anigan_jax.networks.blocks import GeneratorSettings
-
-class Painter(nn.Module):
-    side: int
-    @nn.compact
-    def __call__(self, z):
-        x = nn.relu(nn.Dense(self.side**2 * 4)(z[:, 0, 0]))
-        return nn.tanh(nn.Conv(3, (3, 3))(x.reshape(-1, self.side, self.side, 4)))
-
-@dataclass(frozen=True)
-class Own(GeneratorSettings):
-    sides: Side = Side()
-    def build(self, axis_name=None, dtype="float32"):
-        return Painter(self.sides.pixels)
-CONFIG = Config("own", GAN(generator=Own()), PaintedFaces(count=44))
-"""
+# What the documentation shows.
+EXAMPLES = Path(__file__).resolve().parent.parent / "docs" / "examples"
+LOSS = (EXAMPLES / "critic.py").read_text()
+GENERATOR = (EXAMPLES / "painter.py").read_text()
+# The same with a module beside it.
+IMPORTS = GENERATOR
+for old, new in {
+    "import flax.linen as nn\n": "import flax.linen as nn\nfrom sides import Side\n",
+    "    def build(": "    sides: Side = Side()\n\n    def build(",
+    "Painter(self.size)": "Painter(self.sides.pixels)",
+}.items():
+    assert old in GENERATOR
+    IMPORTS = IMPORTS.replace(old, new)
 NEIGHBOR = """
 from dataclasses import dataclass
 @dataclass(frozen=True)
@@ -53,7 +31,7 @@ class Side:
 """
 SMALL = "--method.generator.size 16 --method.generator.z-dim 4 --method.discriminator.size 16 "
 SMALL += "--method.discriminator.base-channels 4 --data.size 16 --batch-size 8 --run.devices 1 "
-SMALL += "--run.steps 2"
+SMALL += "--run.steps 2 --data.count 44"
 
 
 def forget(*names):
@@ -67,7 +45,7 @@ def forget(*names):
 def own(tmp_path_factory):
     """A run of each config, whose file is gone since."""
     runs = {}
-    texts = {"loss": {"loss.py": LOSS}, "generator": {"mine.py": GENERATOR, "sides.py": NEIGHBOR}}
+    texts = {"loss": {"loss.py": LOSS}, "generator": {"mine.py": IMPORTS, "sides.py": NEIGHBOR}}
     for name, files in texts.items():
         folder = tmp_path_factory.mktemp(name)
         for file, text in files.items():
@@ -99,8 +77,22 @@ def opened(run, **options):
 
 
 def test_they_are_as_short_as_promised():
-    assert len(LOSS.strip().splitlines()) <= 10
-    assert len(GENERATOR.strip().splitlines()) <= 25
+    assert len(list(filter(None, LOSS.splitlines()))) <= 10
+    assert len(list(filter(None, GENERATOR.splitlines()))) <= 25
+
+
+def test_a_loss_with_a_weight_and_a_metric_of_its_own(verb, tmp_path):
+    """docs/howto/own_loss.md says that the field is a flag, and that the metric is logged."""
+    config = EXAMPLES / "game.py"
+    small = [*SMALL.split(), "--method.generator.base-channels", 4]
+    code, _, err = verb(
+        *("train", config, "--workdir", tmp_path / "run", *small),
+        *("--method.color-weight", 100),
+    )
+    assert code == 0, err
+    last = metrics_file.read_metrics(tmp_path / "run" / "metrics.jsonl")[-1]
+    # A hundred times the color outweighs the game.
+    assert last["color/g"] > 0 > last["loss/g"]
 
 
 @pytest.mark.parametrize(
@@ -133,10 +125,8 @@ def test_the_verbs_say_how_to_trust_it(own, verb):
 
 
 def test_describe_counts_its_layers(verb, tmp_path):
-    for name, text in (("mine.py", GENERATOR), ("sides.py", NEIGHBOR)):
-        (tmp_path / name).write_text(text.replace("GAN(generator=Own())", "GAN(generator=Own(16))"))
+    (tmp_path / "mine.py").write_text(GENERATOR.replace("PainterSettings()", "PainterSettings(16)"))
     code, out, err = verb("describe", tmp_path / "mine.py")
-    forget("sides")
     assert code == 0, err
     # 100 x 1024 and a bias; 3 x 3 x 4 x 3 and a bias.
     assert "103,424" in out or "103424" in out

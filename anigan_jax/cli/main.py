@@ -151,7 +151,6 @@ def _arguments(function: Callable, words: list[str], prog: str) -> dict[str, Any
     from anigan_jax.cli import common
 
     hints = typing.get_type_hints(function, include_extras=True)
-    signature = inspect.signature(function)
     flags = {f"--{name.replace('_', '-')}" for name in hints}
     more: dict[str, Any] = {}
     own, name = words, ""
@@ -160,23 +159,29 @@ def _arguments(function: Callable, words: list[str], prog: str) -> dict[str, Any
         own, more["overrides"] = _split(words, flags)
     many = {f"--{n}" for n, h in hints.items() if UseAppendAction in typing.get_args(h)[1:]}
     config_file.refuse_repeats([word for word in words if word.partition("=")[0] not in many])
-
-    def collected(**given: Any) -> dict[str, Any]:
-        return given
-
-    kept = [p for p in signature.parameters.values() if p.name != "overrides"]
-    kept = [p.replace(annotation=hints[p.name]) for p in kept]
-    collected.__signature__ = inspect.Signature(kept, return_annotation=dict)  # type: ignore[attr-defined]
-    collected.__annotations__ = {p.name: p.annotation for p in kept} | {"return": dict}
-    collected.__doc__ = function.__doc__
     if configurable and set(HELP) & set(own):
         own, name = ["--help"], own[0]
     try:
-        return config_file.parse(collected, own, prog, config=(FlagCreatePairsOff,)) | more
+        return config_file.parse(typed(function), own, prog, config=(FlagCreatePairsOff,)) | more
     except SystemExit:
         if configurable and name not in HELP:
             common.settings_help(name, f"{prog} {name}")
         raise
+
+
+def typed(function: Callable) -> Callable[..., dict[str, Any]]:
+    """A function of a verb's own flags that gives them by name; what tyro reads of the verb."""
+
+    def collected(**given: Any) -> dict[str, Any]:
+        return given
+
+    hints = typing.get_type_hints(function, include_extras=True)
+    parameters = inspect.signature(function).parameters.values()
+    kept = [p.replace(annotation=hints[p.name]) for p in parameters if p.name != "overrides"]
+    collected.__signature__ = inspect.Signature(kept, return_annotation=dict)  # type: ignore[attr-defined]
+    collected.__annotations__ = {p.name: p.annotation for p in kept} | {"return": dict}
+    collected.__doc__ = function.__doc__
+    return collected
 
 
 def _split(words: list[str], flags: set[str]) -> tuple[list[str], tuple[str, ...]]:
