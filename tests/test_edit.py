@@ -11,6 +11,7 @@ import anigan_jax
 from anigan_jax.core import generator_of
 from anigan_jax.data.attributes import Attribute
 from anigan_jax.errors import UserError
+from anigan_jax.evaluation import prompt_accuracy
 from anigan_jax.metrics import attributes
 from anigan_jax.sampling import directions, grids, latents
 from anigan_jax.storage.safetensors import WEIGHTS
@@ -45,43 +46,52 @@ def test_slopes_of_a_linear_world_are_found():
         np.testing.assert_allclose(part, true - true.mean(1, keepdims=True), rtol=0, atol=0.01)
 
 
+def test_the_way_where_attributes_follow_directions_apart():
+    """Closed form: along those of the named one, to the mean of the latents that show the class."""
+    draw = np.random.default_rng(1)
+    axes, _ = np.linalg.qr(draw.normal(size=(40, 5)))
+    slopes = np.concatenate([axes[:, :2] @ draw.normal(size=(2, 3)), axes[:, 2:] @ np.eye(3, 4)], 1)
+    z = draw.normal(size=(3000, 40))
+    pull = directions.toward(z, z @ slopes, SIZES, {0: 1})
+    place = z[(z @ slopes)[:, :3].argmax(1) == 1].mean(0)
+    others = draw.normal(size=(9, 40))
+    expected = (place - others) @ axes[:, :2] @ axes[:, :2].T
+    np.testing.assert_allclose(pull(others), expected, atol=1e-3)
+
+
 def test_the_way_to_a_class_keeps_the_other_attribute():
-    """It is the slope, freed of what moves the other; a random one reaches less and keeps less."""
+    """Nearly all reach it, and more keep the other than if nothing were taken back; both ways."""
     z, scores, slopes = linear()
-    way = directions.toward(directions.effects(z, scores, SIZES), {0: 1})
-    first, second = (part - part.mean(1, keepdims=True) for part in np.split(slopes, [3], axis=1))
-    basis, _ = np.linalg.qr(second[:, :3])
-    free = first[:, 1] / np.linalg.norm(first[:, 1])
-    free -= basis @ (basis.T @ free)
-    assert way @ free / np.linalg.norm(free) > 0.9999
-    assert np.linalg.norm(way) == pytest.approx(1)
+    offset = (scores - z @ slopes)[0]
+    pull = directions.toward(z, scores, SIZES, {0: 1})
+    blind = directions.toward(z, scores[:, :3], SIZES[:1], {0: 1})
+    z = np.random.default_rng(9).normal(size=(1000, 40))
+    before = attributes.best(z @ slopes + offset, SIZES)
 
-    def shares(direction):
-        before, after = (
-            attributes.best(x @ slopes, SIZES) for x in (z, z + 6 * direction.astype(np.float32))
-        )
-        others = before[:, 0] != 1
-        return (after[others, 0] == 1).mean(), (after[others, 1] == before[others, 1]).mean()
+    def shares(moves):
+        after = attributes.best((z + moves) @ slopes + offset, SIZES)
+        rest = before[:, 0] != 1
+        return (after[rest, 0] == 1).mean(), (after[rest, 1] == before[rest, 1]).mean()
 
-    reached, kept = shares(way)
+    reached, kept = shares(pull(z))
     assert reached > 0.95
-    assert kept > 0.99
+    assert kept > 0.9
+    assert kept > shares(blind(z))[1] + 0.1
+    assert shares(-pull(z))[0] < 0.02
     for side in (1, -1):
-        reached, kept = shares(side * directions.random(40, 1))
-        assert reached < 0.7
-        assert kept < 0.9
-    # The other way: nobody comes to it.
-    assert shares(-way)[0] < 0.02
+        reached, _ = shares(side * directions.control(pull(z), 1))
+        assert reached < 0.3
 
 
-def test_the_way_where_the_other_attribute_fills_the_space():
+def test_the_way_where_there_is_no_room_or_too_little_to_see():
     z, scores, _ = linear(z_dim=4)
-    way = directions.toward(directions.effects(z, scores, SIZES), {0: 2})
-    assert np.linalg.norm(way) == pytest.approx(1)
-    both = directions.toward(directions.effects(z, scores, SIZES), {0: 2, 1: 0})
-    assert np.linalg.norm(both) == pytest.approx(1)
-    with pytest.raises(ValueError, match="no latent"):
-        directions.toward(directions.effects(z, np.zeros_like(scores), SIZES), {0: 2})
+    for wanted in ({0: 2}, {0: 2, 1: 0}):
+        moves = directions.toward(z, scores, SIZES, wanted)(z)
+        assert np.isfinite(moves).all()
+        assert np.linalg.norm(moves, axis=1).mean() > 0.5
+    never = scores - np.array([0, 0, 99, 0, 0, 0, 0])
+    with pytest.raises(ValueError, match="0 of 4,000"):
+        directions.toward(z, never, SIZES, {0: 2})
 
 
 def test_the_strongest_directions_are_singular_vectors():
@@ -121,20 +131,26 @@ def test_what_a_judge_that_sees_brightness_teaches(runs):
     judge = directions.Judge(
         scores, (Attribute("light", ("dark", "bright")), Attribute("side", ("right", "left")))
     )
-    way = directions.learned(model, judge, {"light": "bright"}, held)
+    pull = directions.learned(model, judge, {"light": "bright"}, held)
     others = latents.drawn(model, 100, 1)
-    moved = {
-        amount: scores(grids.generated(model, latents.along(others, way, amount).z))[:, 1].mean()
-        for amount in (-2, 0, 2)
-    }
-    assert moved[-2] < moved[0] < moved[2]
-    both = {"this": way, "random": directions.random(32, 0)}
-    told = directions.measure(model, judge, {"light": "bright"}, others, both, 3.0)
+    way = pull(others.z)
+    light = [
+        scores(grids.generated(model, latents.along(others, way, amount).z))[:, 1].mean()
+        for amount in (-1, 0, 1)
+    ]
+    assert light == sorted(light)
+    told = directions.measure(
+        model,
+        judge,
+        {"light": "bright"},
+        others,
+        {"this": way, "random": directions.control(way, 0)},
+    )
     assert list(told["this"]) == ["reached", "side kept"]
     assert told["this"]["reached"]["low"] > told["random"]["reached"]["high"]
     assert told["this"]["reached"]["n"] < 100
     with pytest.raises(UserError, match="show it already"):
-        directions.measure(model, judge, {}, others, both, 3.0)
+        directions.measure(model, judge, {}, others, {})
 
 
 def test_words_change_a_text_and_nothing_else(runs):
@@ -154,7 +170,7 @@ def test_words_change_a_text_and_nothing_else(runs):
 
 
 def test_the_verb_by_a_classifier(runs, verb, tmp_path):
-    words = ("--toward", "red eyes", "--classifier", runs["judge"], "--n", 64, "--seeds", "3,4")
+    words = ("--toward", "brown hair", "--classifier", runs["judge"], "--n", 64, "--seeds", "3,4")
     first = tmp_path / "a"
     code, said, error = verb("edit", runs["noise"], *words, "--measure", 32, "--out", first)
     assert code == 0, error
@@ -165,20 +181,23 @@ def test_the_verb_by_a_classifier(runs, verb, tmp_path):
     }
     assert "a random direction" in said
     told = json.loads((first / "measured.json").read_text())["shares"]
-    assert [list(shares) for shares in told.values()] == [["reached", "hair kept"]] * 2
+    assert [list(shares) for shares in told.values()] == [["reached", "eyes kept"]] * 2
     trained = anigan_jax.load(runs["noise"], "latest")
     held = latents.read(first / "latents.safetensors", trained.config, trained.model)
     before = grids.latents_of(trained.method, [3, 4])
     assert held.names == ["3", "4"]
-    assert np.linalg.norm(held.z - before, axis=1) == pytest.approx(3, rel=1e-5)
-    # From the file, the other way: back to where it began.
-    words = (*words[:-2], "--latent", first / "latents.safetensors", "--amount", -3)
+    assert (held.z != before).any(1).all()
+    images = grids.generated(trained.model, held.z)
+    seen = prompt_accuracy.classify(anigan_jax.load(runs["judge"]).model, images)
+    assert (seen[:, 0] == 10).all()
+    # From the file: they are there already.
+    words = (*words[:-2], "--latent", first / "latents.safetensors")
     code, said, error = verb("edit", runs["noise"], *words, "--out", tmp_path / "b")
     assert code == 0, error
-    back = latents.read(tmp_path / "b" / "latents.safetensors", trained.config, trained.model)
-    np.testing.assert_allclose(back.z, before, atol=1e-5)
+    again = latents.read(tmp_path / "b" / "latents.safetensors", trained.config, trained.model)
+    np.testing.assert_allclose(again.z, held.z, atol=1e-4)
     sheet = np.asarray(Image.open(first / "sheet.png"))
-    assert (sheet[-18:-2, -18:-2] == grids.generated(trained.model, held.z)[1]).all()
+    assert (sheet[-18:-2, -18:-2] == images[1]).all()
 
 
 def test_the_verb_without_labels_and_with_words(runs, verb, tmp_path):

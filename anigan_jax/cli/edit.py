@@ -63,12 +63,12 @@ def edit(
       toward: what they are to show, such as 'blue hair'; a run that reads texts changes the text,
         others need --classifier.
       direction: of directions.png, by its number.
-      amount: how far: standard deviations of the latent (3; below 0: the other way), or, where the
-        text changes, the share of the way (1).
+      amount: how far: of --toward the share of the way (1), of --direction standard deviations of
+        the latent (3); below 0: the other way.
       seeds: whose images, such as 0-99,7 (0-7).
       latent: those of a file instead, which `anigan project` or `anigan edit` wrote.
-      classifier: a run of a classifier, which finds the direction by what it sees in generated
-        images; its other attributes are kept.
+      classifier: a run of a classifier, which finds the way by what it sees in generated images
+        and keeps its other attributes.
       n: images that it looks at.
       measure: also moves N other latents, and says how many show it then and keep the rest, beside
         a random direction.
@@ -125,22 +125,23 @@ class _Way(NamedTuple):
 def _learned(
     model: Model, held: Latents, judge: Judge, toward: str, n: int, measure: int, seed: int
 ) -> _Way:
-    """Along what a classifier's scores follow."""
+    """To where a classifier sees it."""
     (prompt,) = texts.understood(judge.attributes, [toward], "--toward")
     with contextlib.closing(Stages()) as notify:
         notify(f"looking at {n:,} images")
         drawn = latents.drawn(model, n, seed)
-        vector = directions.learned(model, judge, prompt.label, drawn)
+        pull = directions.learned(model, judge, prompt.label, drawn)
 
     def tried(amount: float) -> dict:
         others = latents.drawn(model, measure, seed + 1)
-        both = {"this": vector, "random": directions.random(len(vector), seed)}
-        shares = directions.measure(model, judge, prompt.label, others, both, amount)
+        moves = amount * pull(others.z)
+        both = {"this": moves, "random": directions.control(moves, seed)}
+        shares = directions.measure(model, judge, prompt.label, others, both)
         about = {"step": int(model.state.step), "toward": toward, "amount": amount, "seed": seed}
         return {**about, "shares": shares}
 
-    change = functools.partial(latents.along, held, vector)
-    return _Way(texts.suffix([prompt]), AMOUNT, change, tried if measure else None)
+    change = functools.partial(latents.along, held, pull(held.z))
+    return _Way(texts.suffix([prompt]), 1.0, change, tried if measure else None)
 
 
 def _said(model: Model, held: Latents, toward: str) -> _Way:
@@ -184,7 +185,7 @@ def _table(tried: dict) -> Table:
     rows = [[what, one[what], other[what]] for what in one]
     title = (
         f"{one['reached']['n']:,} images that did not show {tried['toward']!r}, moved by "
-        f"{tried['amount']:g}: step {tried['step']:,}, seed {tried['seed']}"
+        f"{tried['amount']:g} of the way: step {tried['step']:,}, seed {tried['seed']}"
     )
     return Table(title, ["", "toward it", "a random direction"], rows)
 

@@ -85,9 +85,9 @@ def take(held: Latents, rows: np.ndarray) -> Latents:
     return Latents([held.names[i] for i in rows], held.z[rows], text)
 
 
-def along(held: Latents, direction: np.ndarray, amount: float) -> Latents:
-    """The latents moved in a direction (Z,), by an amount in standard deviations."""
-    return held._replace(z=(held.z + amount * direction).astype(np.float32))
+def along(held: Latents, move: np.ndarray, amount: float) -> Latents:
+    """The latents moved by a multiple of a direction (Z,) or of a way of each, (n, Z)."""
+    return held._replace(z=(held.z + amount * move).astype(np.float32))
 
 
 def retold(model: Model, held: Latents, label: Label) -> Latents:
