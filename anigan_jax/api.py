@@ -171,7 +171,8 @@ def load(
     Args:
       path: a run directory; or a file of weights (weights.safetensors), or a folder with one.
       checkpoint: 'best' (by KID, where the run was evaluated), 'latest' or a step; None: the
-        exported weights, which are those of the newest checkpoint.
+        exported weights, which are those of the newest checkpoint. Without a run directory 'latest'
+        is the same.
       weights: of the generator: 'raw' as trained, 'ema' averaged; None: averaged where the run
         averages.
       trust: runs the run's own code, where its config defines classes of its own. Everything
@@ -193,11 +194,10 @@ def _load(path: Path, checkpoint: str | int | None, trust: bool) -> Trained:
         raise UserError(f"{path} does not exist")
     file = path / safetensors.WEIGHTS if path.is_dir() else path
     recorded = run_dir.read_run(path) if (path / run_dir.RUN).exists() else {}
-    if checkpoint is not None or (recorded and not file.exists()):
-        if not recorded:
-            raise UserError(
-                f"{path} is not a run directory (no {run_dir.RUN}); it has no checkpoints"
-            )
+    # Weights alone are as the newest checkpoint was.
+    if checkpoint not in (None, "latest") and not recorded:
+        raise UserError(f"{path} is not a run directory (no {run_dir.RUN}); it has no checkpoints")
+    if recorded and (checkpoint is not None or not file.exists()):
         config = run_dir.config_of(path, recorded, trust)
         return Trained(path, config, _model_at(path, config, recorded, checkpoint), recorded)
     if not file.exists():

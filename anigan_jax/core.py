@@ -133,8 +133,8 @@ class Method(NamedTuple):
         there is nothing to evaluate.
       translate: direction ('ab', 'ba') -> (params of g, stats of g, images (n, H, W, 3) in
         [-1, 1]) -> the same in the other domain; None where nothing is translated.
-      classify: (params of d, stats of d, images (n, H, W, 3) uint8, constants) -> (n, A) class
-        indices of each attribute, on the host; None where D is not a classifier.
+      scores: (params of d, stats of d, images (n, H, W, 3) uint8, constants) -> (n, T) logits of
+        the classes of each attribute in turn, on the host; None where D is not a classifier.
       features: (params of d, stats of d, images (n, H, W, 3) in [-1, 1]) -> (n, F) D's
         features of them, with running statistics; None where D does not judge whole images.
       vocabulary: 'g/embedding': player and name of the layers whose inputs or outputs are the
@@ -148,7 +148,7 @@ class Method(NamedTuple):
     z_dim: int
     texts: Callable[[dict], Texts] | None = None
     evaluate: Callable | None = None
-    classify: Callable | None = None
+    scores: Callable | None = None
     translate: dict[str, Callable] | None = None
     features: Callable | None = None
     vocabulary: tuple[str, ...] = ()

@@ -9,7 +9,7 @@ from tiny import thin_vgg, untrained
 
 import anigan_jax
 from anigan_jax.perceptual import lpips, store
-from anigan_jax.sampling import grids, latents, projection
+from anigan_jax.sampling import grids, latents, projection, tuning
 from anigan_jax.storage import safetensors
 
 QUICK = projection.Settings(steps=75, restarts=4)
@@ -84,6 +84,49 @@ def test_the_verb_and_what_takes_its_file(run, weights, verb, tmp_path):
     code, said, error = verb("interpolate", run, "--latent", file, "--frames", 4)
     assert code == 0, error
     assert Image.open(said.split()[0]).n_frames == 4
+
+
+def test_a_tuned_generator_shows_the_picture(run, vgg):
+    """Nearer than before at the same latent; elsewhere only G changed, and the run not at all."""
+    model = anigan_jax.load(run).model
+    target = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    z = grids.latents(model.method, 1, 0)[0]
+    before = grids.generated(model, z[None])
+    settings = tuning.Settings(steps=60, learning_rate=1e-2, enough=0)
+    told = []
+    one = tuning.tune(model, vgg, target, z, settings, report=lambda *now: told.append(now))
+    both = np.concatenate([before, one.image[None]])
+    apart = lpips.distances(vgg, both, np.stack([target, target]))
+    assert apart[1] == pytest.approx(one.lpips, rel=0.05)
+    assert apart[1] < 0.7 * apart[0]
+    assert told == [(25, 60), (50, 60), (60, 60)]
+    assert (grids.generated(model, z[None]) == before).all()
+    assert (tuning.tune(model, vgg, target, z, settings).image == one.image).all()
+    # Near enough at once: not a step.
+    settings = tuning.Settings(enough=float(apart[0]) * 1.1)
+    assert (tuning.tune(model, vgg, target, z, settings).image == before[0]).all()
+
+
+def test_the_verb_tunes_beside_the_run(run, weights, verb, tmp_path):
+    """What it writes is taken instead of the run, with the latents that it was tuned for."""
+    Image.fromarray(anigan_jax.load(run).generate(seeds=[5])[0]).save(tmp_path / "me.png")
+    out, record = tmp_path / "found", (run / "weights.safetensors").read_bytes()
+    words = ("--steps", 5, "--restarts", 1, "--tune", "--vgg16", weights, "--out", out)
+    code, said, error = verb("project", run, tmp_path / "me.png", *words)
+    assert code == 0, error
+    assert "tuned" in said
+    assert (run / "weights.safetensors").read_bytes() == record
+    held = ("--latent", out / "latents.safetensors")
+    code, said, error = verb("sample", out / "tuned" / "me", *held)
+    assert code == 0, error
+    tile = np.asarray(Image.open(said.strip()))[2:18, 2:18]
+    sheet = np.asarray(Image.open(out / "sheet.png"))
+    assert (sheet[-18:-2, -18:-2] == tile).all()
+    code, said, error = verb("edit", out / "tuned" / "me", "--direction", 1, *held)
+    assert code == 0, error
+    code, said, error = verb("sample", out / "tuned" / "me", *held, "--weights", "ema")
+    assert code == 2
+    assert "averaged" in error
 
 
 def test_bad_input(run, weights, verb, tmp_path):

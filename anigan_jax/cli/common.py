@@ -20,6 +20,7 @@ from anigan_jax.networks.blocks import NetworkSettings
 from anigan_jax.runtime import environment
 
 if TYPE_CHECKING:
+    from anigan_jax.api import Trained
     from anigan_jax.sampling.photos import Gathered
 
 RunDir = Annotated[Path, Positional, arg(metavar="RUN", help="a run directory")]
@@ -68,6 +69,15 @@ def at_least(flag: str, value: int, low: int) -> None:
     """Refuses a number of a flag that is too small."""
     if value < low:
         raise UserError(f"{flag} is {value}; it must be at least {low}")
+
+
+def need_classifier(name: Path, run: Trained, size: int) -> None:
+    """Refuses a run that is none of a classifier, or of one that judges images of another size."""
+    if run.method.scores is None:
+        raise UserError(f"{name} is not a run of a classifier; train colour_classifier")
+    own = run.config.method.size
+    if own != size:
+        raise UserError(f"{name} judges images of {own} px, but the run makes {size} px")
 
 
 def epochs_of(flag: str, text: str) -> list[int]:

@@ -20,6 +20,7 @@ from anigan_jax.cli.common import (
     Trust,
     Weights,
     at_least,
+    need_classifier,
     told_left_out,
     writing,
 )
@@ -225,7 +226,7 @@ def accuracy(
     images, labels = held_out.part("test"), held_out.labels("test")
     found["ceiling"] = prompt_accuracy.ceiling(colors.model, images, labels)
     found["classifier"] = str(classifier)
-    found["same_data"] = colors.recorded["data_sha256"] == trained.recorded["data_sha256"]
+    found["same_data"] = colors.recorded["data_sha256"] == trained.recorded.get("data_sha256")
     path = out_dir(run, "accuracy") / f"{grids.stem(trained.model, seed)}.json"
     text = jsons.dumps(prompt_accuracy.as_json(found), indent=1)
     atomic.save_text(text, path)
@@ -264,16 +265,14 @@ def probe(
 
 def _held_out_of(name: Path, classifier: api.Trained, size: int) -> Pack:
     """The held-out data of a classifier; refuses one that cannot judge images of `size` px."""
-    if classifier.method.classify is None:
-        raise UserError(f"{name} is not a run of a classifier; train colour_classifier")
+    need_classifier(name, classifier, size)
+    if not classifier.recorded:
+        raise UserError(f"{name} holds weights alone; its run directory knows its held-out images")
     pack = api.data_of(classifier.config)
     if "test" not in pack.manifest["parts"]:
         raise UserError(f"{name} held no images out (--data.test); no ceiling is known")
     if pack.manifest["sha256"] != classifier.recorded["data_sha256"]:
         raise UserError(f"the data of {name} changed since it was trained; train it anew")
-    own = classifier.config.method.size
-    if own != size:
-        raise UserError(f"{name} judges images of {own} px, but the run makes {size} px")
     return pack
 
 

@@ -22,7 +22,7 @@ TRAINS = (["train"], ["sweep"], ["bench"], ["replay"], ["reproduce"])
 GROUPS = {
     "start here (anigan train quickstart --workdir runs/first)": ("train",),
     "pictures of a run": (
-        *("sample", "interpolate", "project", "table", "history"),
+        *("sample", "interpolate", "project", "edit", "table", "history"),
         *("translate", "compare", "kernels"),
     ),
     "data": ("import", "check"),

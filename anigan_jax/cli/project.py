@@ -14,10 +14,9 @@ from anigan_jax.cli.common import Checkpoint, RunDir, Seed, Trust, Weights, at_l
 from anigan_jax.cli.data import progress
 from anigan_jax.errors import UserError, printable
 from anigan_jax.perceptual import convert
-from anigan_jax.sampling import grids, latents, photos, projection
+from anigan_jax.sampling import grids, latents, photos, projection, tuning
 from anigan_jax.sampling import prompts as texts
-from anigan_jax.storage import images
-from anigan_jax.storage.run_dir import out_dir
+from anigan_jax.storage import images, run_dir
 
 
 def project(
@@ -31,6 +30,7 @@ def project(
     crop: Literal["auto", "center", "pad"] = "auto",
     steps: int = projection.Settings.steps,
     restarts: int = projection.Settings.restarts,
+    tune: bool = False,
     vgg16: Annotated[str, arg(metavar="FILE")] = "",
     seed: Seed = 0,
     checkpoint: Checkpoint = "latest",
@@ -39,8 +39,8 @@ def project(
 ) -> int:
     """The latents whose images come nearest to pictures; exit code 1 where one cannot be used.
 
-    Writes latents.safetensors, which `sample` and `interpolate` take by --latent, and sheet.png,
-    each picture beside its image.
+    Writes latents.safetensors, which `sample`, `interpolate` and `edit` take by --latent, and
+    sheet.png, each picture beside its image.
 
     Args:
       out: folder of both; without: RUN/out/project/step_NNN.
@@ -48,6 +48,8 @@ def project(
       crop: how they become squares.
       steps: of the search for each.
       restarts: latents that it begins from; the best two are followed to the end.
+      tune: also fits the generator to each picture at its latent and writes it as
+        DIR/tuned/NAME, a folder that the verbs of pictures take instead of RUN; RUN stays.
       vgg16: weights of LPIPS; else those in the cache.
     """
     at_least("--steps", steps, 1)
@@ -67,19 +69,36 @@ def project(
     pictures = found.images[trained.config.method.size]
     settings = projection.Settings(steps=steps, restarts=restarts)
     begin = projection.starts(model, seed, text)
-    results = []
-    for name, picture in zip(found.names, pictures, strict=True):
+    folder = out or run_dir.out_dir(run, "project") / f"step_{trained.step:09d}{model.tag}"
+    homes = [folder / "tuned" / Path(file).with_suffix("") for file in photos.files(found.names)]
+    results, tuned = [], []
+    for home, name, picture in zip(homes, found.names, pictures, strict=True):
         bar = progress(printable(f"projecting {name}"), unit="step")
         one = projection.project(model, vgg, picture, begin, settings, seed, text, bar)
         print(printable(f"{name}: LPIPS {one.lpips:.4f}"), flush=True)
         results.append(one)
+        if tune:
+            fitted = _tuned(trained, vgg, picture, one.z, text, home)
+            print(printable(f"{name}: LPIPS {fitted.lpips:.4f} tuned, {home}"), flush=True)
+            tuned.append(fitted.image)
     made = np.stack([one.image for one in results])
     z = np.stack([one.z for one in results])
-    folder = out or out_dir(run, "project") / f"step_{trained.step:09d}{model.tag}"
     told = latents.Latents(found.names, z, None if text is None else np.tile(text, (len(z), 1)))
     n = photos.shown(len(made), made.shape[1])
     with common.writing(folder):
         print(latents.write(told, trained.config, folder / "latents.safetensors"))
-        page = photos.rows([("picture", pictures[:n]), ("image", made[:n])])
-        print(images.save_image(page, folder / "sheet.png"))
+        columns = [("picture", pictures[:n]), ("image", made[:n])]
+        columns += [("tuned", np.stack(tuned[:n]))] if tune else []
+        print(images.save_image(photos.rows(columns), folder / "sheet.png"))
     return common.told_left_out(found)
+
+
+def _tuned(trained: api.Trained, vgg: dict, picture, z, text, home: Path) -> tuning.Tuned:
+    """The run's generator, fitted to a picture and written as weights that `load` opens."""
+    bar = progress(printable(f"tuning {home.name}"), unit="step")
+    found = tuning.tune(trained.model, vgg, picture, z, tuning.Settings(), text, bar)
+    constants = trained.model.constants if trained.method.texts else {}
+    with common.writing(home):
+        home.mkdir(parents=True, exist_ok=True)
+        run_dir.export_weights(home, trained.config, found.model.state, constants)
+    return found

@@ -68,7 +68,8 @@ def groups(texts: Texts, seed: int) -> dict[str, list[Prompt]]:
 def classify(classifier: Model, images: np.ndarray) -> np.ndarray:
     """(n, A) class indices of images (n, H, W, 3) uint8."""
     state, constants = classifier.state, classifier.constants
-    return classifier.method.classify(state.params["d"], state.stats["d"], images, constants)
+    scores = classifier.method.scores(state.params["d"], state.stats["d"], images, constants)
+    return attributes.best(scores, known.sizes_of(constants))
 
 
 def measure(model: Model, classifier: Model, n: int, seed: int) -> dict:

@@ -81,10 +81,11 @@ class ColorClassifier(MethodSettings):
                 metrics[f"accuracy/{name}"] = jnp.mean(part.argmax(1) == label[:, i])
             return total, Aux({"loss/d": total, **metrics}, stats, state.extra_state)
 
-        classify = classifier(self)
+        scores = scorer(self)
 
         def evaluate(state, constants, data):
-            found = classify(state.params["d"], state.stats["d"], data["a"]["image"], constants)
+            logits = scores(state.params["d"], state.stats["d"], data["a"]["image"], constants)
+            found = attributes.best(logits, known.sizes_of(constants))
             names = known.names_of(constants)
             shares = attributes.shares(found, data["a"]["label"], names)
             return {f"accuracy/{part}": share.value for part, share in shares.items()}
@@ -96,7 +97,7 @@ class ColorClassifier(MethodSettings):
             generate=None,
             z_dim=0,
             evaluate=evaluate,
-            classify=classify,
+            scores=scores,
             vocabulary=("d/logits",),
         )
 
@@ -106,17 +107,16 @@ def split_logits(logits: Array, sizes: tuple[int, ...]) -> list[Array]:
     return jnp.split(logits, np.cumsum(sizes)[:-1], axis=1)
 
 
-def classifier(settings: ColorClassifier) -> Callable:
-    """classify(params, stats, images (n, H, W, 3) uint8, constants) -> (n, A) class indices."""
+def scorer(settings: ColorClassifier) -> Callable:
+    """scores(params, stats, images (n, H, W, 3) uint8, constants) -> (n, T) logits."""
 
     @functools.partial(jax.jit, static_argnums=0)
-    def one_batch(sizes, params, stats, images):
-        net = settings.network.build_for(sum(sizes))
-        logits = net.apply({"params": params, **stats}, signed(images), train=False)
-        return jnp.stack([part.argmax(1) for part in split_logits(logits, sizes)], axis=1)
+    def one_batch(classes, params, stats, images):
+        net = settings.network.build_for(classes)
+        return net.apply({"params": params, **stats}, signed(images), train=False)
 
-    def classify(params, stats, images, constants):
-        sizes = known.sizes_of(constants)
-        return in_batches(lambda part: one_batch(sizes, params, stats, part), images)
+    def scores(params, stats, images, constants):
+        classes = sum(known.sizes_of(constants))
+        return in_batches(lambda part: one_batch(classes, params, stats, part), images)
 
-    return classify
+    return scores

@@ -30,6 +30,16 @@ def share(right: Bool[np.ndarray, " n"]) -> Share:
     return Share(count / n, float(interval.low), float(interval.high), count, n)
 
 
+def best(scores: np.ndarray, sizes: tuple[int, ...]) -> np.ndarray:
+    """Class index (n, A) of the highest score of each of A attributes.
+
+    Args:
+      scores: (n, T) of the classes of each attribute in turn; sizes: their numbers, T in all.
+    """
+    parts = np.split(scores, np.cumsum(sizes)[:-1], axis=1)
+    return np.stack([part.argmax(1) for part in parts], axis=1)
+
+
 def whole(names: tuple[str, ...]) -> str:
     """What the share with every attribute right is called; '' where there is only one."""
     return {1: "", 2: "both"}.get(len(names), "all")

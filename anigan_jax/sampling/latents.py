@@ -1,8 +1,9 @@
-"""Latents as files: found by `anigan project`, drawn by `sample` and `interpolate`."""
+"""Latents, changed and as files: of seeds, or as `project` and `edit` write them."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,14 +11,18 @@ import numpy as np
 from PIL import Image
 
 from anigan_jax.config import Config, fingerprint
+from anigan_jax.data import attributes
+from anigan_jax.data.attributes import Label
 from anigan_jax.data.captions import Prompt
 from anigan_jax.errors import UserError
 from anigan_jax.sampling import prompts as texts
-from anigan_jax.sampling.grids import Model, generated
+from anigan_jax.sampling.grids import Model, generated, latents, latents_of
 from anigan_jax.storage import images as record
 from anigan_jax.storage import safetensors
 
 KIND = "latents"
+NAME = 24
+"""Letters of a name that a sheet shows."""
 
 
 class Latents(NamedTuple):
@@ -51,13 +56,59 @@ def read(path: Path, config: Config, model: Model) -> Latents:
     """
     arrays, about = safetensors.read(path), safetensors.metadata(path)
     if about.get("kind") != KIND or "z" not in arrays:
-        raise UserError(f"{path} holds no latents; `anigan project` writes them")
+        raise UserError(f"{path} holds no latents; `anigan project` and `edit` write them")
     z, text = arrays["z"], arrays.get("text")
     own = about.get("config_sha256") == fingerprint(config)
     fits = z.ndim == 2 and z.shape[1] == model.method.z_dim
     if not own or not fits or (text is None) != (model.texts is None):
         raise UserError(f"{path} holds latents of another run")
     return Latents([str(name) for name in about.get("names", [])], z, text)
+
+
+def of_seeds(model: Model, seeds: Sequence[int]) -> Latents:
+    """The latents of seeds, with the texts that `seeds.made` gives each."""
+    text = None
+    if model.texts is not None:
+        text = np.concatenate([texts.texts_of_data(model, 1, seed) for seed in seeds])
+    return Latents([str(seed) for seed in seeds], latents_of(model.method, seeds), text)
+
+
+def drawn(model: Model, n: int, seed: int) -> Latents:
+    """The first `n` latents of a seed, with texts as the data has them."""
+    names = [str(i) for i in range(n)]
+    return Latents(names, latents(model.method, n, seed), texts.texts_of_data(model, n, seed))
+
+
+def take(held: Latents, rows: np.ndarray) -> Latents:
+    """Those of some rows."""
+    text = None if held.text is None else held.text[rows]
+    return Latents([held.names[i] for i in rows], held.z[rows], text)
+
+
+def along(held: Latents, move: np.ndarray, amount: float) -> Latents:
+    """The latents moved by a multiple of a direction (Z,) or of a way of each, (n, Z)."""
+    return held._replace(z=(held.z + amount * move).astype(np.float32))
+
+
+def retold(model: Model, held: Latents, label: Label) -> Latents:
+    """The same latents with classes of a label in their texts, and the rest of these as it is."""
+    known = texts.need_texts(model)
+    wanted = np.array(attributes.row(known.attributes, label))
+    rows = np.where(wanted >= 0, wanted, texts.nearest(known, held.text))
+    asked = [texts.of_row(known.attributes, row) for row in rows]
+    return held._replace(text=np.asarray(known.encode(asked)))
+
+
+def between(one: Latents, other: Latents, share: float) -> Latents:
+    """The latents at a share of the way to others, in a straight line."""
+    text = None if one.text is None else (1 - share) * one.text + share * other.text
+    return one._replace(z=(1 - share) * one.z + share * other.z, text=text)
+
+
+def stages(model: Model, changed: list[Latents], titles: list[str]) -> Image.Image:
+    """A sheet of the same latents as they change: a row each, a titled column for each state."""
+    made = np.stack([generated(model, each.z, each.text) for each in changed], axis=1)
+    return record.table(made, [name[-NAME:] for name in changed[0].names], titles)
 
 
 def sheet(model: Model, held: Latents, prompts: list[Prompt]) -> Image.Image:

@@ -29,12 +29,21 @@ def need_texts(model: Model) -> Texts:
 
 
 def read(model: Model, lines: list[str], where: str) -> list[Prompt]:
-    """Prompts, one a line, in the classes that the run knows; warns of what is passed over.
+    """`understood`, in the classes that the run knows.
 
     Raises:
       UserError: a line of which nothing is understood, or G reads no text.
     """
-    found = captions.read_prompts(lines, where, need_texts(model).attributes)
+    return understood(need_texts(model).attributes, lines, where)
+
+
+def understood(attributes: known.Attributes, lines: list[str], where: str) -> list[Prompt]:
+    """Prompts, one a line, in classes of attributes; warns of what is passed over.
+
+    Raises:
+      UserError: a line of which nothing is understood.
+    """
+    found = captions.read_prompts(lines, where, attributes)
     lost = dict.fromkeys(said for prompt in found for said in prompt.passed_over)
     if lost:
         print(f"note: {where}: passed over: {'; '.join(lost)}", file=sys.stderr)
@@ -185,6 +194,15 @@ def between(model: Model, ends: list[Prompt], rows: int, frames: int, seed: int)
     columns = [full[0].text, *[""] * 8, full[1].text]
     page = record.table(draw(10), [""] * rows, columns)
     return Walk([*pictures, *pictures[-2:0:-1]], page, stem(model, seed) + suffix(ends))
+
+
+def nearest(texts: Texts, text: np.ndarray) -> np.ndarray:
+    """(n, A) class indices of the combinations whose texts are nearest to (n, T)."""
+    rows = texts.combinations[texts.wordings > 0]
+    every = texts.encode([of_row(texts.attributes, row) for row in rows])
+    # Without the length of `text`, which is the same for all.
+    apart = np.square(every).sum(1) - 2 * text @ every.T
+    return rows[apart.argmin(1)]
 
 
 def one_text(model: Model, prompts: list[Prompt], seed: int) -> np.ndarray | None:

@@ -162,7 +162,7 @@ class Artifacts:
         self.metrics.sync()
         self.evaluator.sync()
         method = self.program.method
-        constants = self.program.constants if method.texts or method.classify else {}
+        constants = self.program.constants if method.texts or method.scores else {}
         run_dir.export_weights(self.workdir, self.config, state, constants)
         checkpoint.save(self.folder, at, state, {"config_sha256": fingerprint(self.config)})
         best = self.evaluator.best()
