@@ -37,10 +37,9 @@ def test_a_disk_that_fills_up(whole, small_disk, tmp_path):
     run = small_disk / "run"
     training = Training(tmp_path / "log", *train(config, run))
     training.until(lambda: newest(run) >= 24)
-    with (small_disk / "ballast").open("wb") as file, pytest.raises(OSError):
+    with (small_disk / "ballast").open("wb", buffering=0) as file, pytest.raises(OSError):
         while True:
             file.write(bytes(2**16))
-            file.flush()
     assert training.ended() == 4, training.said()
     assert "No space left" in training.said()
     assert "Traceback" not in training.said()
