@@ -195,7 +195,8 @@ def _load(path: Path, checkpoint: str | int | None, trust: bool) -> Trained:
     file = path / safetensors.WEIGHTS if path.is_dir() else path
     recorded = run_dir.read_run(path) if (path / run_dir.RUN).exists() else {}
     # Weights alone are as the newest checkpoint was.
-    if checkpoint not in (None, "latest") and not recorded:
+    weights = file.exists() and file.suffix == ".safetensors" and checkpoint == "latest"
+    if not recorded and checkpoint is not None and not weights:
         raise UserError(f"{path} is not a run directory (no {run_dir.RUN}); it has no checkpoints")
     if recorded and (checkpoint is not None or not file.exists()):
         config = run_dir.config_of(path, recorded, trust)
