@@ -336,7 +336,7 @@ TABLE = {
         "flip": True,
         "ema_half_life": 10_000,
         **both(adam()),
-        **trained(epochs=25),
+        **trained(epochs=50),
         **noise(100, loss="hinge", augment=("color", "translation")),
         "method.generator.base_channels": 32,
         "method.discriminator.base_channels": 32,
