@@ -26,6 +26,7 @@ from anigan_jax.export import onnx
 from anigan_jax.export.about import about, license_of
 from anigan_jax.export.generators import Generator, generators_of
 from anigan_jax.report.page import script_hash, script_json
+from anigan_jax.report.table import environment
 from anigan_jax.sampling import grids, prompts
 from anigan_jax.storage.images import to_uint8
 
@@ -62,7 +63,7 @@ def page(trained: Trained, data_license: str = "") -> str:
     data, arrays = _asked(trained, generators)
     style, script = _asset("demo.css"), _asset("demo.js")
     return (
-        _environment()
+        environment(ASSETS)
         .get_template("demo.html")
         .render(
             name=printable(trained.config.name),
@@ -183,15 +184,3 @@ def _base64(array: np.ndarray) -> str:
 
 def _asset(name: str) -> str:
     return (ASSETS / name).read_text(encoding="utf-8")
-
-
-def _environment() -> Any:
-    import jinja2  # only pages need it
-
-    return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(ASSETS),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )

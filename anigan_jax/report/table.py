@@ -99,12 +99,12 @@ def as_html(table: Table):
 
 
 @functools.cache
-def environment():
-    """The templates of pages, with escaping on."""
+def environment(assets: Path = ASSETS):
+    """The templates of pages in a folder, with escaping on."""
     import jinja2  # only pages need it
 
     found = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(ASSETS),
+        loader=jinja2.FileSystemLoader(assets),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

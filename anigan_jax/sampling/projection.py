@@ -89,9 +89,7 @@ def project(
       report: called with (steps done, steps in all).
     """
     params, stats = generator_of(model.state)
-    fixed = {"g": params, "stats": stats, "vgg": jax.tree.map(jnp.asarray, unflatten(vgg))}
-    picture = signed(target[None])
-    fixed |= {"target": picture, "maps": jax.jit(maps)(fixed["vgg"], picture)}
+    fixed = {"g": params, "stats": stats, **compared(vgg, target)}
     if text is not None:
         fixed["text"] = jnp.asarray(text)
     key = rng.stream_key(rng.root_key(seed), rng.Stream.PROJECT)
@@ -110,8 +108,18 @@ def project(
     total, apart = map(np.asarray, judge(fixed, search.z))
     best = int(np.argmin(total))
     z = np.asarray(search.z[best])
-    image = generated(model, z[None], None if text is None else np.asarray(text)[None])[0]
-    return Found(z, image, float(apart[best]))
+    return Found(z, image_of(model, z, text), float(apart[best]))
+
+
+def compared(vgg: dict[str, np.ndarray], target: np.ndarray) -> dict:
+    """What images are compared with: the network, a picture (S, S, 3) uint8, and its maps."""
+    network, picture = jax.tree.map(jnp.asarray, unflatten(vgg)), signed(target[None])
+    return {"vgg": network, "target": picture, "maps": jax.jit(maps)(network, picture)}
+
+
+def image_of(model: Model, z: np.ndarray, text: np.ndarray | None) -> np.ndarray:
+    """(S, S, 3) uint8 of one latent (Z,) and one text (T,) or None."""
+    return generated(model, z[None], None if text is None else np.asarray(text)[None])[0]
 
 
 def _best(search: Search, losses: np.ndarray) -> Search:

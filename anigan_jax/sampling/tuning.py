@@ -13,11 +13,9 @@ import numpy as np
 import optax
 
 from anigan_jax.core import PyTree, generator_of
-from anigan_jax.methods.augment import signed
 from anigan_jax.perceptual.lpips import between, maps
-from anigan_jax.sampling.grids import Model, generated
-from anigan_jax.sampling.projection import CHUNK
-from anigan_jax.storage.safetensors import unflatten
+from anigan_jax.sampling.grids import Model
+from anigan_jax.sampling.projection import CHUNK, compared, image_of
 
 
 @dataclass(frozen=True)
@@ -64,9 +62,7 @@ def tune(
     equally weighted. Departs: without its regularization of the images of other latents.
     """
     params, stats = generator_of(model.state)
-    fixed = {"stats": stats, "vgg": jax.tree.map(jnp.asarray, unflatten(vgg)), "z": z[None]}
-    fixed["target"] = signed(target[None])
-    fixed["maps"] = jax.jit(maps)(fixed["vgg"], fixed["target"])
+    fixed = {"stats": stats, "z": z[None], **compared(vgg, target)}
     if text is not None:
         fixed["text"] = jnp.asarray(text)[None]
     advance, judge = _compiled(model.method.generate, settings.learning_rate)
@@ -82,8 +78,7 @@ def tune(
     if report and done < steps:
         report(steps, steps)
     tuned = _with_generator(model, params, stats)
-    image = generated(tuned, z[None], None if text is None else np.asarray(text)[None])[0]
-    return Tuned(tuned, image, apart)
+    return Tuned(tuned, image_of(tuned, z, text), apart)
 
 
 def _with_generator(model: Model, params: PyTree, stats: PyTree) -> Model:

@@ -90,12 +90,12 @@ def make_train_step(
 
         for position, update in enumerate(phase.updates):
 
-            def body(repeat, carry, position=position, update=update):
+            def body(repeat, state, position=position, update=update):
                 args = (position, update, repeat, draw_batch, examples, noise(update, repeat))
-                return one_repeat(carry[0], *args)
+                return one_repeat(state, *args)
 
             if isinstance(update.repeats, int) and update.repeats == 1:
-                state, metrics = body(0, (state, None))
+                state, metrics = body(0, state)
             else:
                 state, metrics, count = _repeat(body, state, update, before)
                 all_metrics[f"repeats/{update.player}"] = jnp.float32(count)
@@ -139,7 +139,7 @@ def _repeat(body: Callable, state: TrainState, update: Update, before: TrainStat
     if not isinstance(count, int):
         count = count(before.extra_state, before.step).astype(jnp.int32)
     # Traced once for its shapes and for the loop; inlined, it leaves the program as it is.
-    once = jax.jit(lambda repeat, state: body(repeat, (state, None)), inline=True)
+    once = jax.jit(body, inline=True)
     _, shapes = jax.eval_shape(once, 0, state)
     none = jax.tree.map(lambda s: jnp.full(s.shape, jnp.nan, s.dtype), shapes)
     loop = jax.lax.fori_loop(0, count, lambda i, carry: once(i, carry[0]), (state, none))
