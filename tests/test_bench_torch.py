@@ -11,6 +11,7 @@ from oracles.resnet import nchw
 from tiny import CARTOON, CYCLE, NAMES, PLAIN, TEXT, draw, drawn, drawn_state, shrunk, thin_vgg
 
 from anigan_jax import rng
+from anigan_jax.methods import augment
 from anigan_jax.methods.schedule import Schedule, schedule_repeats
 from anigan_jax.optimizers import Optimizer
 from anigan_jax.perceptual.vgg import VGG
@@ -286,7 +287,9 @@ def test_every_config_has_a_peer(name):
     assert len(peer.average) == (len(list(peer.g.parameters())) if config.ema_half_life else 0)
 
 
-@pytest.mark.parametrize("name", ["text_gan_sn", "tsinghua_cyclegan", "tsinghua_cartoongan"])
+@pytest.mark.parametrize(
+    "name", ["text_gan_sn", "anime_faces", "tsinghua_cyclegan", "tsinghua_cartoongan"]
+)
 def test_channels_last_under_autocast(name):
     config, rest = small(name)
     mode = {**EAGER, "channels_last": True, "amp": True}
@@ -377,6 +380,13 @@ def test_translation_moves_by_an_eighth_at_most():
     assert len({*places.tolist()}) == 25
 
 
+def test_recoloring_is_ours():
+    x, keys = draw(14, 6, 8, 8, 3), jax.random.split(jax.random.key(2), 6)
+    draws = jax.vmap(lambda key: jax.random.uniform(key, (7,)))(keys)[:, :3].T
+    got = base.recolor(nchw(x), torch.tensor(np.array(draws)))
+    agree(got.permute(0, 2, 3, 1), augment.diff_augment(x, keys, ("color",)), 1e-5)
+
+
 def test_an_optimizer_that_pytorch_lacks_is_refused():
     config = dataclasses.replace(PLAIN, optimizers=dict.fromkeys("gd", Optimizer(name="lion")))
     with pytest.raises(ValueError, match="no peer of the optimizer 'lion'"):
@@ -385,7 +395,7 @@ def test_an_optimizer_that_pytorch_lacks_is_refused():
 
 @pytest.mark.parametrize(
     "changes",
-    [{"r1": 1.0}, {"gradient_penalty": 10.0}, {"augment": ("color",)}, {"loss": "relativistic"}],
+    [{"r1": 1.0}, {"gradient_penalty": 10.0}, {"augment": ("cutout",)}, {"loss": "relativistic"}],
 )
 def test_what_has_no_peer_is_refused(changes):
     config = dataclasses.replace(PLAIN, method=dataclasses.replace(PLAIN.method, **changes))

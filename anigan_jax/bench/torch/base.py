@@ -115,6 +115,15 @@ def translate(images: Tensor) -> Tensor:
     return down @ images @ right.mT
 
 
+def recolor(images: Tensor, draws: Tensor) -> Tensor:
+    """DiffAugment's brightness, saturation, contrast of (b, C, S, S) by (3, b) draws in [0, 1)."""
+    bright, vivid, contrast = draws[..., None, None, None]
+    images = images + (bright - 0.5)
+    grey = images.mean(1, keepdim=True)
+    images = torch.lerp(grey, images, 2 * vivid)
+    return torch.lerp(images.mean((1, 2, 3), keepdim=True), images, 0.5 + contrast)
+
+
 def exchange(pool: list[Tensor], images: Tensor, size: int) -> Tensor:
     """Passes (b, 3, S, S) through a pool of `size` former ones (1, 3, S, S), which it changes.
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anigan_jax.bench.torch import networks
-from anigan_jax.bench.torch.base import Batch, Mode, Peer, exchange, gram, translate
+from anigan_jax.bench.torch.base import Batch, Mode, Peer, exchange, gram, recolor, translate
 from anigan_jax.config import Config
 from anigan_jax.methods.cartoongan import CartoonGAN
 from anigan_jax.methods.cyclegan import CycleGAN
@@ -72,8 +72,8 @@ class GANPeer(Peer):
 
     def __init__(self, config: Config, mode: Mode, text: int = 0):
         s = config.method
-        if s.r1 or s.r2 or s.gradient_penalty or set(s.augment) - {"translation"}:
-            raise ValueError("no peer of gradient penalties and of DiffAugment's other parts")
+        if s.r1 or s.r2 or s.gradient_penalty or "cutout" in s.augment:
+            raise ValueError("no peer of gradient penalties and of DiffAugment's cutout")
         g = mode.place(networks.generator(s.generator, text))
         super().__init__(config, mode, g, mode.place(networks.discriminator(s.discriminator, text)))
         self.dynamic = s.schedule.kind.startswith("as_")
@@ -95,7 +95,9 @@ class GANPeer(Peer):
 
     def judge(self, images: Tensor, texts: tuple = (), iterate: bool = False) -> tuple[Tensor, ...]:
         """D's logits (b,) of images, one for each text (one where there is none)."""
-        if self.method.augment:
+        if "color" in self.method.augment:
+            images = recolor(images, torch.rand(3, len(images), device=images.device))
+        if "translation" in self.method.augment:
             images = translate(images)
         out = self.d(images, texts, iterate) if texts else (self.d(images, iterate),)
         return tuple(x.flatten().float() for x in out)
