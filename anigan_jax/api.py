@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from anigan_jax import config as configs
+from anigan_jax import shipped
 from anigan_jax.config import Config
 from anigan_jax.core import Method, TrainState
 from anigan_jax.data import dataset, scratch
@@ -169,7 +170,8 @@ def load(
     """Opens a trained run; its training data are not needed and not looked at.
 
     Args:
-      path: a run directory; or a file of weights (weights.safetensors), or a folder with one.
+      path: a run directory; a file of weights (weights.safetensors), or a folder with one; or a
+        model that comes along, such as 'painted/words'.
       checkpoint: 'best' (by KID, where the run was evaluated), 'latest' or a step; None: the
         exported weights, which are those of the newest checkpoint. Without a run directory 'latest'
         is the same.
@@ -190,12 +192,15 @@ def load(
 
 def _load(path: Path, checkpoint: str | int | None, trust: bool) -> Trained:
     environment.prepare()
+    # What verbs make of a model that comes along lies in a folder of its name.
+    if not (path / run_dir.RUN).exists() and not (path / safetensors.WEIGHTS).exists():
+        path = shipped.file_of(path) or path
     if not path.exists():
-        raise UserError(f"{path} does not exist")
+        raise UserError(f"{path} does not exist{shipped.hint(path)}")
     file = path / safetensors.WEIGHTS if path.is_dir() else path
     recorded = run_dir.read_run(path) if (path / run_dir.RUN).exists() else {}
     # Weights alone are as the newest checkpoint was.
-    weights = file.exists() and file.suffix == ".safetensors" and checkpoint == "latest"
+    weights = file.exists() and file.suffix == safetensors.SUFFIX and checkpoint == "latest"
     if not recorded and checkpoint is not None and not weights:
         raise UserError(f"{path} is not a run directory (no {run_dir.RUN}); it has no checkpoints")
     if recorded and (checkpoint is not None or not file.exists()):
@@ -209,7 +214,7 @@ def _load(path: Path, checkpoint: str | int | None, trust: bool) -> Trained:
     own = run_dir.own_of(file.parent, recorded, trust)
     config = run_dir.settings_of(about.get("config"), own, file)
     environment.start()
-    trees = safetensors.unflatten(safetensors.read(file), about.get("empty", ()))
+    trees = safetensors.unflatten(_widened(safetensors.read(file)), about.get("empty", ()))
     state = TrainState(
         step=jnp.int32(about.get("step", 0)),
         key=jnp.zeros(2, jnp.uint32),
@@ -223,6 +228,12 @@ def _load(path: Path, checkpoint: str | int | None, trust: bool) -> Trained:
     constants = safetensors.flatten(trees.get("constants", {}))
     model = grids.model_of(config.method.make(), state, constants)
     return Trained(path, config, model, recorded)
+
+
+def _widened(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Weights kept in half precision as float32, which networks compute with."""
+    half = np.dtype(np.float16)
+    return {k: v.astype(np.float32) if v.dtype == half else v for k, v in arrays.items()}
 
 
 def _model_at(path: Path, config: Config, recorded: dict, checkpoint: str | int | None) -> Model:

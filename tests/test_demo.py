@@ -102,7 +102,6 @@ def refused(verb, *words) -> str:
 
 def test_what_is_refused(verb, runs, tmp_path, monkeypatch):
     page = tmp_path / "page.html"
-    assert "such as page.html" in refused(verb, runs["FULL"], "--out", tmp_path)
     assert "such as page.html" in refused(verb, runs["FULL"], "--out", tmp_path / "page.png")
     assert "not a run directory" in refused(verb, tmp_path, "--out", page)
     (tmp_path / "file").touch()
@@ -128,6 +127,15 @@ def test_the_verb_writes_a_page(verb, runs, tmp_path, monkeypatch):
     assert (code, out.read_text(), given[0][1]) == (0, "page", "CC0")
     assert told.startswith(f"{out}  (0.0 MB")
     assert "slow to open" in error
+
+
+def test_a_folder_gets_the_page_that_hosts_look_for(verb, runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(demo, "page", lambda *_: "page")
+    (tmp_path / "old.v2").mkdir()
+    for folder in (tmp_path / "new", tmp_path / "old.v2"):
+        code, told, _ = verb("demo", runs["FULL"], "--out", folder)
+        assert (code, (folder / "index.html").read_text()) == (0, "page")
+        assert told.startswith(str(folder / "index.html"))
 
 
 @pytest.fixture(scope="module")

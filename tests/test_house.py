@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "anigan_jax"
 FILES = sorted(PACKAGE.rglob("*.py"))
 # Each room knows only what stands above it.
 ORDER = (
-    ("errors", "core", "losses"),
+    ("errors", "core", "losses", "shipped"),
     ("rng",),
     ("metrics",),
     ("runtime",),

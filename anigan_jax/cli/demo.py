@@ -17,7 +17,7 @@ from anigan_jax.storage import atomic
 def demo(
     run: RunDir,
     *,
-    out: Annotated[Path, arg(metavar="FILE.html")],
+    out: Annotated[Path, arg(metavar="FILE.html|DIR")],
     data_license: Annotated[str, arg(metavar="TEXT")] = "",
     checkpoint: Checkpoint = "latest",
     weights: Weights = None,
@@ -26,11 +26,13 @@ def demo(
     """A page to try a run in the browser: one file that needs no network.
 
     Args:
-      out: the page; an older one is replaced.
+      out: the page; an older one is replaced. A folder gets it as index.html, for a web host.
       data_license: license of the training images, which the page states.
     """
+    if out.is_dir() or not out.suffix:
+        out /= "index.html"
     if out.suffix.lower() not in (".html", ".htm") or out.is_dir():
-        raise UserError(f"--out {out} is not the name of a page, such as page.html")
+        raise UserError(f"--out {out} is not the name of a page, such as page.html, or a folder")
     from anigan_jax.export import demo as pages
 
     pages.check()

@@ -15,7 +15,9 @@ from anigan_jax.storage import atomic
 def export(
     run: RunDir,
     *,
-    to: Annotated[Literal["onnx", "stablehlo", "hub"], arg(metavar="onnx|stablehlo|hub")],
+    to: Annotated[
+        Literal["onnx", "stablehlo", "weights", "hub"], arg(metavar="onnx|stablehlo|weights|hub")
+    ],
     out: Annotated[Path, arg(metavar="DIR")],
     opset: Annotated[int, arg(metavar="N")] = 17,
     data_license: Annotated[str, arg(metavar="TEXT")] = "",
@@ -23,11 +25,11 @@ def export(
     weights: Weights = None,
     trust: Trust = False,
 ) -> int:
-    """The generators of a run as ONNX or StableHLO, or as a folder to publish.
+    """The generators of a run as ONNX, StableHLO or small weights, or as a folder to publish.
 
     Args:
-      to: ONNX for other runtimes; StableHLO for JAX elsewhere; hub: weights, ONNX, samples and a
-        model card, which `anigan_jax.load` opens.
+      to: ONNX for other runtimes; StableHLO for JAX elsewhere; weights: the generators alone in
+        float16; hub: all weights, ONNX, samples and a model card. `load` opens the last two.
       out: a new folder.
       opset: of ONNX.
       data_license: license of the training images, kept in every file.

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from anigan_jax.api import Trained
-from anigan_jax.export import hub, onnx, stablehlo
+from anigan_jax.export import hub, onnx, stablehlo, weights
 from anigan_jax.export.about import about, refuse_own_code
 from anigan_jax.export.generators import generators_of
 from anigan_jax.storage import atomic
@@ -16,11 +16,11 @@ def check(to: str, opset: int) -> None:
     """Refuses what could not be written, before a run is opened.
 
     Args:
-      to: 'onnx', 'stablehlo' or 'hub'.
+      to: 'onnx', 'stablehlo', 'weights' or 'hub'.
     """
     if to == "stablehlo":
         stablehlo.check()
-    else:
+    elif to != "weights":
         onnx.check(opset)
 
 
@@ -32,8 +32,10 @@ def write(trained: Trained, to: str, folder: Path, opset: int, data_license: str
     """
     if to == "stablehlo":
         return _stablehlo(trained, folder, data_license)
-    if to == "hub":
+    if to != "onnx":
         refuse_own_code(trained)
+    if to == "weights":
+        return weights.write(trained, folder)
     found = {}
     for generator in generators_of(trained, "float32"):
         data, told = onnx.write(generator, about(trained, generator, data_license), opset)

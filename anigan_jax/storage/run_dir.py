@@ -60,8 +60,8 @@ def previews_dir(run: Path) -> Path:
 
 
 def out_dir(run: Path, verb: str) -> Path:
-    """Where a verb puts what it made of a run."""
-    return run / "out" / verb
+    """Where a verb puts what it made of a run: in it, or beside a file of weights."""
+    return (run.parent if run.suffix == safetensors.SUFFIX else run) / "out" / verb
 
 
 def open_run(

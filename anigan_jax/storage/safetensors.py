@@ -17,7 +17,8 @@ from anigan_jax.errors import UserError
 MAX_HEADER = 2**20
 MAX_BYTES = 2**32
 ABOUT = "anigan"
-WEIGHTS = "weights.safetensors"
+SUFFIX = ".safetensors"
+WEIGHTS = f"weights{SUFFIX}"
 """The networks of a run, in its folder."""
 
 
