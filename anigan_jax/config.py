@@ -106,7 +106,8 @@ class Run:
     input: Literal["device", "host"] = "device"
     """Data on the device, or sent two batches ahead; the same bits."""
     mapper: Literal["pmap", "shard_map"] = "pmap"
-    """How the step is mapped over devices; the same bits. Several processes: always shard_map."""
+    """How the step is mapped over devices; the same bits. Several processes take shard_map, and
+    say so."""
     platform: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
     """Refuse to start on another platform."""
     devices: int = 0

@@ -60,7 +60,7 @@ def machine_fault(error: BaseException | None, folder: Path) -> str | None:
             first = text.strip().splitlines()[0][:200] if text else "of the host"
             return (
                 f"memory ran out ({first}); take a smaller batch_size, more devices, or "
-                "--method.remat True where there is one"
+                "--method.remat where there is one"
             )
         error = error.__cause__
     return None

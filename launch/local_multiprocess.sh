@@ -7,7 +7,9 @@
 # Otherwise, with --run.platform cpu or with PROCESS_DEVICES=K, each simulates K devices on the
 # CPU (1).
 # The exit code is that of the first process that failed. TERM and INT go to all processes; once
-# one has failed, those that have not ended after GRACE seconds (300) are killed.
+# one has failed, those that have not ended after GRACE seconds (300) are killed. RESTARTS=K starts
+# all again, K times at most, where the same command resumes: after the exit codes 4 and 143 and
+# where a process was killed, but not after a TERM or INT of one's own.
 set -euo pipefail
 if ! [[ ${1:-} =~ ^[1-9][0-9]*$ ]] || (($# < 2)); then
   echo "usage: local_multiprocess.sh N CONFIG --workdir RUN [overrides]" >&2
@@ -58,8 +60,9 @@ to_groups() {
   found=0
   for pid in "${pids[@]}"; do ! kill "-$1" -- "-$pid" 2>/dev/null || found=1; done
 }
-trap 'to_running TERM' TERM
-trap 'to_running INT' INT
+asked=0
+trap 'asked=1; to_running TERM' TERM
+trap 'asked=1; to_running INT' INT
 trap 'to_groups KILL' EXIT
 
 # Job control: each process leads a group, so that all it starts can be found; and bash would
@@ -106,4 +109,16 @@ for ((i = 0; i < 20; i++)); do
   ((found)) || break
   sleep 0.1 || true
 done
+case $code in
+  4 | 134 | 137 | 139 | 143)
+    if ((!asked && ${RESTARTS:-0} > 0)); then
+      ((${#gpus[@]} == 0)) || CUDA_VISIBLE_DEVICES=$(IFS=, && echo "${gpus[*]}")
+      export RESTARTS=$((RESTARTS - 1))
+      echo "again, as the same command resumes; $RESTARTS more" >&2
+      # In place of this shell, whose trap on EXIT does not run then.
+      to_groups KILL
+      exec bash "$0" "$n" "$@"
+    fi
+    ;;
+esac
 exit "$code"

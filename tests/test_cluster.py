@@ -78,7 +78,7 @@ def test_steps_with_collectives_of_processes_are_not_stored(trained):
 
 def test_only_the_first_process_writes_and_tells(trained):
     folder, _, both = trained
-    assert "done:" in both[0].said()
+    assert "done:" in both[0].said() and "shard_map" in both[0].said()
     assert "done:" not in both[1].said()
     lines = metrics_file.read_metrics(folder / "two" / "metrics.jsonl")
     assert [line["step"] for line in lines] == list(range(STEPS + 1))

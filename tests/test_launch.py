@@ -1,5 +1,6 @@
 """The launchers: linted, and what starts processes on one machine."""
 
+import json
 import os
 import re
 import shutil
@@ -151,3 +152,26 @@ def test_what_the_user_says_is_not_said_again(shell, words, given):
     (said,) = told(output).values()
     config_file.refuse_repeats(said["argv"])
     assert " ".join(given) in " ".join(said["argv"])
+
+
+@pytest.mark.parametrize(("code", "starts"), [(4, 3), (143, 3), (2, 1), (0, 1)])
+def test_local_processes_start_again_where_the_command_resumes(shell, tmp_path, code, starts):
+    put(tmp_path / "bin", "nvidia-smi", "#!/bin/sh\nprintf '0\\n1\\n'\n")
+    process = shell("local_multiprocess.sh", "2", f"exit-{code}", RESTARTS="2")
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == code
+    said = re.findall(r"^\[(\d)\] (\{.*\})$", output, re.M)
+    assert len(said) == 2 * starts
+    # The GPUs, the port and the words are as at the first start.
+    seen = [json.loads(text) for _, text in said]
+    assert {one["env"]["CUDA_VISIBLE_DEVICES"] for one in seen} == {"0", "1"}
+    assert len({tuple(one["argv"]) for one in seen}) == 1
+    assert output.count("again, as the same command resumes") == starts - 1
+
+
+def test_local_processes_that_were_asked_to_stop_are_not_started_again(shell):
+    process = shell("local_multiprocess.sh", "2", "wait", RESTARTS="2")
+    output = until_all_run(process, 2)
+    process.send_signal(signal.SIGTERM)
+    output += process.communicate(timeout=20)[0]
+    assert process.returncode == 143 and "again" not in output

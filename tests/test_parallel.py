@@ -76,3 +76,13 @@ def test_replicas_that_differ_are_named():
     with pytest.raises(AssertionError, match="weight"):
         parallel.assert_replicated({"weight": odd})
     parallel.assert_replicated({"weight": parallel.replicate(np.ones(3), devices)})
+
+
+def test_several_processes_take_shard_map_and_say_why(monkeypatch):
+    assert parallel.mapper_of("shard_map", 2) == ("shard_map", "")
+    assert parallel.mapper_of("pmap", 1) == ("pmap", "")
+    taken, why = parallel.mapper_of("pmap", 2)
+    assert taken == "shard_map" and "time out" in why and "\n" not in why
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(jax, "pmap", None)
+    parallel.map_step(lambda state, shared, local: state, "pmap", jax.devices()[:2])

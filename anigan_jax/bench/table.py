@@ -21,8 +21,7 @@ def tables(rows: list[dict]) -> list[Table]:
             f"{title}; a whole step",
             HEAD,
             [_cells(row) for row in some if "failed" not in row],
-            [row["failed"] for row in some if "failed" in row]
-            + _remarks(next(row for row in some if row["side"] == "ours")),
+            [row["failed"] for row in some if "failed" in row] + _turns(some) + _remarks(some),
         )
         for title, some in groups(rows).items()
     ]
@@ -56,17 +55,35 @@ def _cells(row: dict) -> tuple[str, ...]:
     )
 
 
-def _remarks(mine: dict) -> list[str]:
+def _turns(some: list[dict]) -> list[str]:
+    """Which sides alternated, where not all of them did."""
+    turns: dict[int, list[str]] = {}
+    for row in some:
+        if "turn" in row:
+            turns.setdefault(row["turn"], []).append(row["side"])
+    if len(turns) < 2:
+        return []
+    shown = "; then ".join(", ".join(labels) for labels in turns.values())
+    return [f"not all fit in memory together; what alternated: {shown}"]
+
+
+def _remarks(some: list[dict]) -> list[str]:
+    """What is known of our side; nothing where it was lost."""
+    mine = next((row for row in some if row["side"] == "ours" and "failed" not in row), None)
+    if mine is None:
+        return []
     counts = (("flops", "the layers"), ("xla_flops", "XLA"))
     work = [f"{mine[k] / 1e9:.3f} GFLOP an image by {who}" for k, who in counts if k in mine]
-    lines = [
-        f"{', '.join(work)}; windows spread by {mine['spread']:.0%}",
-        f"end to end (data, every step logged): {mine['end_to_end']:,.1f} images/s; previews and "
-        f"a checkpoint {mine['event_s']:.2f} s",
-        f"logging, previews and checkpoints take {mine['overhead']:.1%} of the time, the resident "
-        f"data {mine['feed']:.1%}",
-    ]
-    if "memory_compiling_mb" in mine:
+    lines = [", ".join([*work, f"windows spread by {mine['spread']:.0%}"])]
+    if "end_to_end" in mine:
+        lines += [
+            f"end to end (data, every step logged): {mine['end_to_end']:,.1f} images/s; previews "
+            f"and a checkpoint {mine['event_s']:.2f} s",
+            f"logging, previews and checkpoints take {mine['overhead']:.1%} of the time",
+        ]
+    if "feed" in mine:
+        lines.append(f"the resident data take {mine['feed']:.1%} of the time")
+    if {"memory_mb", "memory_compiling_mb", "memory_run_mb"} <= mine.keys():
         lines.append(
             f"MB of ours: its steps, found compiled; {mine['memory_compiling_mb']:,d} where they "
             f"are compiled, {mine['memory_run_mb']:,d} in a run that saves and draws"
@@ -81,7 +98,8 @@ def picture(config: str, machine: str, rows: list[dict], path: Path) -> None:
         len(parts), 1, figsize=(8, 1 + 2.2 * len(parts)), squeeze=False, layout="constrained"
     )
     for axis, (title, some) in zip(axes[:, 0], parts.items(), strict=True):
-        peak = next(row for row in some if row["side"] == "matrix product")["gflops_per_sec"]
+        found = {row["side"]: row.get("gflops_per_sec") for row in some}
+        peak = found.get("matrix product")
         bars = [row for row in some if "images_per_sec" in row][::-1]
         colors = ["#4c72b0" if row["side"].startswith("ours") else "#bbbbbb" for row in bars]
         drawn = axis.barh(
@@ -89,11 +107,11 @@ def picture(config: str, machine: str, rows: list[dict], path: Path) -> None:
         )
         axis.bar_label(drawn, fmt="{:,.0f}", padding=3)
         most = [row["images_per_sec"] for row in bars]
-        if "flops" in bars[0]:
+        if peak and bars and "flops" in bars[0]:
             most.append(peak * 1e9 / bars[0]["flops"])
             label = "at the matrix product's rate"
             axis.axvline(most[-1], color="#c44e52", linestyle="--", label=label)
-        axis.set_xlim(0, 1.12 * max(most))
+        axis.set_xlim(0, 1.12 * max(most, default=1))
         axis.set_title(f"{config}, {title}", fontsize=10, loc="left")
         axis.spines[["top", "right"]].set_visible(False)
     axes[-1, 0].set_xlabel(f"images per second, whole training steps; {machine}")

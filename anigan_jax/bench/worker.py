@@ -7,9 +7,12 @@ dispatches that it is asked for, how long they took; at the end its peak memory.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import json
 import os
 import resource
+import signal
 import sys
 import time
 import traceback
@@ -18,15 +21,16 @@ from pathlib import Path
 from anigan_jax import config_file
 from anigan_jax.runtime import environment
 
+# Words of JAX's and PyTorch's errors where memory does not suffice.
+EXHAUSTED = ("RESOURCE_EXHAUSTED", "out of memory", "can't allocate memory")
+
 
 def main() -> None:
     # Whatever a library prints goes to stderr; the answers have a channel of their own.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
+    _harm_nobody()
     environment.prepare(sys.argv[1], int(sys.argv[2]))
-    # Before the spec comes: processes load side by side, and build one after the other.
-    from anigan_jax.bench import cases  # noqa: F401
-
     spec = json.loads(sys.stdin.readline())
 
     def answer(**told) -> None:
@@ -36,7 +40,21 @@ def main() -> None:
         _serve(spec, answer)
     except Exception as error:
         traceback.print_exc()
-        answer(error=f"{type(error).__name__}: {error}")
+        told = f"{type(error).__name__}: {error}"
+        # Of this process, or of its accelerator.
+        lacks = isinstance(error, MemoryError) or any(word in told for word in EXHAUSTED)
+        answer(error=told, died=lacks)
+
+
+def _harm_nobody() -> None:
+    """On Linux: where memory runs out this process goes first, and it goes with its parent."""
+    if sys.platform != "linux":
+        return
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    # A bench that is killed could not end a side that compiles for minutes.
+    set_parent_death_signal = 1
+    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
 
 
 def _serve(spec: dict, answer) -> None:
@@ -50,7 +68,9 @@ def _serve(spec: dict, answer) -> None:
         environment.start()
     with cases.temporary() as folder:
         if spec["side"] == "run":
-            answer(**cases.whole_run(config, Path(folder), spec["steps"]), **memory(spec))
+            answer(**cases.whole_run(config, Path(folder), spec["steps"]))
+            sys.stdin.read()
+            answer(**memory(spec))
             return
         side = cases.build(spec, config, Path(folder))
         side.run()

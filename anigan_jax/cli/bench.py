@@ -13,7 +13,7 @@ from tyro.conf import arg
 from anigan_jax.cli import common
 from anigan_jax.cli.common import AsJson, ConfigName, Overrides
 from anigan_jax.config import ComputeType, Config
-from anigan_jax.errors import UserError
+from anigan_jax.errors import MachineError, UserError
 from anigan_jax.report.table import as_text
 
 
@@ -79,7 +79,10 @@ def bench(
         print(jsons.dumps({"config": config, "machine": machine, "rows": rows}, indent=1))
     else:
         print(f"{config} on {machine}\n\n{as_text(tables)}")
-    return 0
+    # What was measured is shown all the same.
+    return (
+        MachineError.code if any(row["side"] == "ours" and "failed" in row for row in rows) else 0
+    )
 
 
 def _layers(config: Config, batches: list[int], dtype: tuple[str, ...], windows: int):
@@ -95,20 +98,23 @@ def _layers(config: Config, batches: list[int], dtype: tuple[str, ...], windows:
 
 
 def _machine(platform: str) -> tuple[str, str]:
-    """The platform that JAX takes, and the device, cores and versions in words.
+    """The platform that JAX takes, and the device, cores and versions in words; warns of another.
 
     Asked in another process: one that has started JAX would hold memory of the accelerator.
     """
     code = (
         "import json, os; from anigan_jax.runtime import environment; "
         f"environment.prepare({platform!r}); environment.start(); facts = environment.facts(); "
-        "import jax; print(json.dumps([jax.default_backend(), facts]))"
+        "unused = environment.unused_accelerator(); import jax; "
+        "print(json.dumps([jax.default_backend(), facts, unused]))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     if done.returncode:
         said = done.stderr.strip().splitlines()[-1]
         raise UserError(said.removeprefix(f"{UserError.__module__}.UserError: "))
-    backend, facts = jsons.loads(done.stdout.splitlines()[-1])
+    backend, facts, unused = jsons.loads(done.stdout.splitlines()[-1])
+    if unused:
+        print(f"warning: {unused}", file=sys.stderr, flush=True)
     kind = facts["device_kind"] if backend != "cpu" else f"{facts['NPROC']} CPU threads"
     return backend, f"{kind}, jaxlib {facts['jaxlib']}"
 

@@ -78,16 +78,29 @@ def local(tree: PyTree) -> PyTree:
     return jax.tree.map(addressable, tree)
 
 
+def mapper_of(asked: str, world: int) -> tuple[str, str]:
+    """The mapper that `world` processes take where one is asked for, and why it is another.
+
+    The pmap of several processes cannot be compiled before its first call, and processes whose
+    compilations take unequal times time out in it.
+    """
+    if asked != "pmap" or world == 1:
+        return asked, ""
+    return "shard_map", (
+        "shard_map, with the bits of pmap: what pmap compiles in its first call, "
+        "processes would wait for until they time out"
+    )
+
+
 def map_step(step: Callable, mapper: str, devices: list[jax.Device]) -> Callable:
     """Maps step(state, shared, local) over devices.
 
     State and shared go in and come out without a device axis and equal everywhere; the
     leaves of `local` have a leading axis of one entry per device. The state is donated.
 
-    Several processes always take shard_map: their pmap cannot be compiled before its first
-    call, and processes whose compilations take unequal times time out in it.
+    Several processes take what `mapper_of` says.
     """
-    if mapper == "pmap" and len(local_indices(devices)) == len(devices):
+    if mapper_of(mapper, jax.process_count())[0] == "pmap":
         return jax.pmap(
             step,
             axis_name=AXIS,

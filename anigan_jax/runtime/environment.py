@@ -12,6 +12,7 @@ import os
 import platform as host
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from anigan_jax.errors import UserError
@@ -24,6 +25,11 @@ RETAINING = {
     "MALLOC_TRIM_THRESHOLD_": (-1, 2**31 - 1),
 }
 PLATFORMS = {"cpu": "cpu", "gpu": "cuda", "tpu": "tpu"}
+# Extra -> packages of which one is there where it was installed.
+PLUGINS = {"cuda": ("jax-cuda13-plugin", "jax-cuda12-plugin"), "tpu": ("libtpu",)}
+# Variables that say which GPUs a process or container may use, and that a TPU's machine has.
+GPU_LISTS = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES")
+TPU_VM = ("TPU_ACCELERATOR_TYPE", "TPU_WORKER_HOSTNAMES", "TPU_WORKER_ID")
 HOME = Path(__file__).resolve().parent.parent
 
 
@@ -141,20 +147,55 @@ def start() -> None:
     self_test()
 
 
-def unused_accelerator() -> str:
+def unused_accelerator(root: Path = Path("/"), environ: Mapping[str, str] = os.environ) -> str:
     """What to do where this machine has an accelerator that JAX does not use; '' elsewhere."""
     import jax
 
     # Whoever names a platform means it.
-    if jax.default_backend() != "cpu" or os.environ.get("JAX_PLATFORMS"):
+    if jax.default_backend() != "cpu" or environ.get("JAX_PLATFORMS"):
         return ""
-    for device, name, extra in (("nvidia[0-9]*", "GPU", "cuda"), ("accel*", "TPU", "tpu")):
-        if any(Path("/dev").glob(device)):
-            return (
-                f"this machine has a {name} that JAX does not use: pip install "
-                f"'anigan_jax[{extra}]', or say --run.platform cpu"
-            )
+    for name, extra in accelerators(root, environ).items():
+        if any(map(_installed, PLUGINS[extra])):
+            reason = f"although its plugin is installed; JAX_PLATFORMS={PLATFORMS[name]} says why"
+        else:
+            reason = f"as only JAX for CPUs is installed: pip install 'anigan_jax[{extra}]'"
+        return (
+            f"this machine has a {name.upper()} that JAX does not use, {reason} "
+            "(--run.platform cpu: no more of this)"
+        )
     return ""
+
+
+def accelerators(root: Path, environ: Mapping[str, str]) -> dict[str, str]:
+    """Accelerators that a machine shows to this process: 'gpu' or 'tpu' -> the extra for it.
+
+    Args:
+      root: of the file system that is asked.
+      environ: the environment; an empty list of visible GPUs hides them all.
+    """
+    found = {}
+    hidden = any(environ.get(name) in ("", "-1", "none", "void") for name in GPU_LISTS)
+    gpus = (*root.glob("dev/nvidia[0-9]*"), *root.glob("proc/driver/nvidia/gpus/*"))
+    if gpus and not hidden:
+        found["gpu"] = "cuda"
+    # A network card of Google's cloud has its vendor's number too, but is not handed to programs.
+    vendors = root.glob("sys/bus/pci/devices/*/vendor")
+    handed = any(root.glob("dev/vfio/[0-9]*")) and any(map(_is_google, vendors))
+    if handed or any(root.glob("dev/accel[0-9]*")) or any(environ.get(n) for n in TPU_VM):
+        found["tpu"] = "tpu"
+    return found
+
+
+def _is_google(vendor: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return vendor.read_text().strip() == "0x1ae0"
+    return False
+
+
+def _installed(package: str) -> bool:
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return bool(importlib.metadata.version(package))
+    return False
 
 
 def self_test() -> None:

@@ -15,6 +15,8 @@ from anigan_jax.runtime.heartbeat import Heartbeat, end
 
 # Words in the errors of the libraries that exchange data between processes.
 EXCHANGE = ("Gloo", "gloo", "NCCL", "oordination", "UNAVAILABLE", "DEADLINE_EXCEEDED")
+# Of process 0, where an engine gives its host alone.
+PORT = 8476
 # Seconds within which all processes must have connected.
 INITIALIZATION_TIMEOUT = 300
 
@@ -25,6 +27,29 @@ class ProcessSpec(NamedTuple):
     rank: int | None
     world: int | None
     address: str | None
+
+
+class Variables(NamedTuple):
+    """Where an engine tells a process its place: process 0 (or a list of hosts, of which it has
+    the first), how many processes there are, which this is."""
+
+    where: str
+    world: str
+    rank: str
+
+
+OWN = Variables("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+SLURM = Variables("SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID")
+SKYPILOT = Variables("SKYPILOT_NODE_IPS", "SKYPILOT_NUM_NODES", "SKYPILOT_NODE_RANK")
+# What starts the processes of a run, by its file in launch/.
+ENGINES = {
+    "local_multiprocess.sh": OWN,
+    "slurm.sbatch": SLURM,
+    "kubernetes_jobset.yaml": OWN,
+    "kubeflow_trainjob.yaml": OWN,
+    "ray_train.py": OWN,
+    "skypilot.yaml": SKYPILOT,
+}
 
 
 class ProcessGroup(NamedTuple):
@@ -73,17 +98,23 @@ def detect(environ: Mapping[str, str], forced: bool = False) -> ProcessSpec | No
     Raises:
       UserError: the variables are incomplete or contradict one another.
     """
-    names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-    given = [environ.get(name) for name in names]
-    if any(given[1:]):
-        return _explicit(names, given)
-    rank, world = environ.get("SLURM_PROCID"), int(environ.get("SLURM_NTASKS", "1"))
-    if rank is not None and "SLURM_STEP_NODELIST" in environ and world > 1:
-        return ProcessSpec(int(rank), world, given[0])
+
+    def given(names: Variables) -> list[str]:
+        return [environ.get(name, "") for name in names]
+
+    address, *place = given(OWN)
+    if any(place):
+        return _explicit(OWN, [address, *place])
+    nodes, world, rank = given(SLURM)
+    if rank and nodes and int(world or 1) > 1:
+        return ProcessSpec(int(rank), int(world), address or None)
     workers = environ.get("TPU_WORKER_HOSTNAMES", "").split(",")
     if len(workers) > 1:
-        return ProcessSpec(None, len(workers), given[0])
-    return ProcessSpec(None, None, given[0]) if forced else None
+        return ProcessSpec(None, len(workers), address or None)
+    nodes, world, rank = given(SKYPILOT)
+    if nodes and world and rank:
+        return _explicit(SKYPILOT, [f"{nodes.split()[0]}:{PORT}", world, rank])
+    return ProcessSpec(None, None, address or None) if forced else None
 
 
 def is_first(environment: Mapping[str, str]) -> bool:
@@ -92,7 +123,7 @@ def is_first(environment: Mapping[str, str]) -> bool:
     return found is None or found.rank in (None, 0)
 
 
-def _explicit(names: tuple[str, ...], given: list[str | None]) -> ProcessSpec:
+def _explicit(names: Variables, given: list[str]) -> ProcessSpec:
     missing = [name for name, value in zip(names, given, strict=True) if not value]
     if missing:
         raise UserError(

@@ -136,6 +136,8 @@ def _header(config, shapes: TrainState, pack: Pack, workdir: Path, at: int, tota
     count = config.run.devices or jax.device_count()
     kind = jax.devices()[0].device_kind
     yield f"device      {count} x {jax.default_backend()} ({kind})"
+    if why := devices.mapper_of(config.run.mapper, jax.process_count())[1]:
+        yield f"mapper      {why}"
     if unused := environment.unused_accelerator():
         yield f"warning: {unused}"
     if late := environment.late_flags():
