@@ -134,6 +134,18 @@ def test_a_collapsed_variant_is_not_ahead(tmp_path):
     assert "variety" in compare.tables(found)[0].notes[0]
 
 
+def test_each_judge_has_columns_and_a_variety_of_its_own(tmp_path):
+    """A collapse that one judge sees takes the win by that judge's KID alone."""
+    (one, *_) = grid.grid(str(write_config(tmp_path, "PLAIN")), [], ["flip=true"], 1, tmp_path)
+    scores = {"kid-a": 0.5, "variety-a": 1.0, "kid-b": 0.5, "variety-b": 0.2}
+    judged = [{"step": step, **scores} for step in (2, 4)]
+    run = compare.Run(one, np.arange(5) * 2, [], judged, {})
+    assert (compare.varied(run, "kid-a", 8), compare.varied(run, "kid-b", 8)) == (True, False)
+    found = compare.compare([run], grid.Goal(8, 2), {"config": "x", "seeds": [0]})
+    head = compare.tables(found)[0].columns
+    assert {"KID (a)", "best KID (a)", "KID (b)", "Variety (b)"} <= set(head)
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [

@@ -95,10 +95,15 @@ def best(run: Run, name: str, updates: float) -> float | None:
 
 
 def varied(run: Run, name: str, updates: float) -> bool:
-    """Whether a run's score counts at a number of updates: it does unless collapse wins it."""
+    """Whether a run's score counts at a number of updates: it does unless collapse wins it.
+
+    The variety is that which the score's own judge sees.
+    """
     if not any(part in name for part in WON_BY_COLLAPSE):
         return True
-    kept = [at(run, other, updates) for other in score_names([run]) if "variety-" in other]
+    own = f"variety-{name.rpartition('/')[2].partition('-')[2]}"
+    others = [other for other in score_names([run]) if other.rpartition("/")[2] == own]
+    kept = [at(run, other, updates) for other in others]
     return min((x for x in kept if x is not None), default=1.0) >= metrics_file.LEAST_VARIETY
 
 
