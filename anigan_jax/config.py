@@ -101,6 +101,9 @@ class Run:
     floor has the same number."""
     eval_network: FeatureNetwork = "vgg16"
     """Feature network of the evaluations."""
+    eval_second: str = ""
+    """A second judge, whose scores stand beside: another network, or the run directory of a
+    classifier. The best checkpoint is the first one's."""
     eval_weights: Weights | None = None
     """Weights of G in the evaluations; without: averaged where the run averages, as verbs draw."""
     input: Literal["device", "host"] = "device"

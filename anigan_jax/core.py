@@ -135,8 +135,9 @@ class Method(NamedTuple):
         [-1, 1]) -> the same in the other domain; None where nothing is translated.
       scores: (params of d, stats of d, images (n, H, W, 3) uint8, constants) -> (n, T) logits of
         the classes of each attribute in turn, on the host; None where D is not a classifier.
-      features: (params of d, stats of d, images (n, H, W, 3) in [-1, 1]) -> (n, F) D's
-        features of them, with running statistics; None where D does not judge whole images.
+      features: (params of d, stats of d, images (n, H, W, 3) in [-1, 1]) -> (n, F) D's or the
+        classifier's features of them, with running statistics; None where D does not judge
+        whole images.
       vocabulary: 'g/embedding': player and name of the layers whose inputs or outputs are the
         classes of the data's attributes.
     """

@@ -17,6 +17,8 @@ from anigan_jax.errors import UserError
 from anigan_jax.evaluation import features, sample_quality
 from anigan_jax.metrics import diversity
 from anigan_jax.perceptual import convert, lpips, store
+from anigan_jax.report import tables as report_tables
+from anigan_jax.report.table import as_text
 from anigan_jax.sampling import grids
 from anigan_jax.storage import safetensors
 
@@ -109,6 +111,28 @@ def test_refusals(verb, run, args, said):
     assert code == 2
     assert said in error
     assert "Traceback" not in error + out
+
+
+def test_two_judges_stand_side_by_side(verb, run, tmp_path):
+    """The second one a classifier's run: its scores, floor, copies and identity too."""
+    judge = untrained(tmp_path / "judge", "JUDGE")
+    report = judged(verb, run, "--n", "100", "--judge", judge)
+    assert list(report["protocols"]) == ["random", "tiny"]
+    assert report["protocols"]["tiny"]["sha256"] == features.find(str(judge)).sha256
+    (told,) = report["sets"].values()
+    kid, fd = told["scores"]["kid-tiny"], told["scores"]["fd-tiny"]
+    # Its eight features have a covariance where the other's 32 have none.
+    assert kid["floor"] is not None and fd["floor"] is not None
+    assert kid["generated"] > kid["floor"]
+    assert (
+        told["scores"]["kid-random"]
+        == judged(verb, run, "--n", "100")["sets"]["generated"]["scores"]["kid-random"]
+    )
+    assert list(told["memorization"]) == ["random", "tiny", "pixels"]
+    assert all(0 <= near["copies"] <= 1 for near in told["memorization"].values())
+    text = as_text(report_tables.quality(report))
+    for part in ("KID (random)", "KID (tiny)", "% by random and", "% by tiny and"):
+        assert part in text
 
 
 def test_few_images_give_what_they_allow(verb, run):

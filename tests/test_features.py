@@ -7,13 +7,15 @@ import itertools
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
-from tiny import PLAIN, packed
+from tiny import JUDGE, PLAIN, arrays, packed, run_steps, start, untrained
 
 from anigan_jax.data.synthetic.sources import PaintedFaces
 from anigan_jax.errors import UserError
 from anigan_jax.evaluation import features
 from anigan_jax.metrics.feature_scores import scores
+from anigan_jax.optimizers import Optimizer
 from anigan_jax.perceptual import convert
+from anigan_jax.storage import run_dir, safetensors
 
 
 def faces_of(count, size):
@@ -151,9 +153,9 @@ CORRUPTIONS = {
 }
 
 
-def rises(network, sets: list, real: np.ndarray, names=("kid", "fd", "mind")) -> None:
+def rises(network, sets: list, real: np.ndarray, names=("kid", "fd", "mind"), size=100) -> None:
     """Each score gets worse from set to set; all are features."""
-    found = [scores(seen, real, 0, 100).values for seen in sets]
+    found = [scores(seen, real, 0, size).values for seen in sets]
     for name in names:
         values = [told[name] for told in found]
         assert all(a < b for a, b in itertools.pairwise(values)), (name, values)
@@ -218,3 +220,84 @@ def test_vgg16_is_the_published_one(vgg16):
     found = features.of_images(vgg16, flat)
     assert found.shape == (1, 512)
     assert np.array_equal(found, features.of_images(vgg16, np.repeat(flat, 3, 0))[:1])
+
+
+LEARNS = dataclasses.replace(
+    JUDGE,
+    name="tiny judge",
+    data=PaintedFaces(count=1500, size=16, test=0.6),
+    batch_size=32,
+    optimizers={"d": Optimizer(learning_rate=2e-3, b1=0.9)},
+)
+
+
+@pytest.fixture(scope="module")
+def own_judge(tmp_path_factory):
+    """A classifier that has learned hair colors, as exported weights; and its data."""
+    folder = tmp_path_factory.mktemp("judge")
+    pack = packed(LEARNS, folder)
+    _, state = start(LEARNS, pack)
+    state, lines = run_steps(LEARNS, arrays(LEARNS, pack), state, 120, length=40)
+    assert lines["accuracy/hair"][-10:].mean() > 0.8
+    (folder / "run").mkdir()
+    run_dir.export_weights(folder / "run", LEARNS, state, {})
+    return folder / "run", pack
+
+
+def test_a_classifiers_run_is_a_judge(own_judge):
+    """Its map before the logits: the same for an image whatever its company, and every time."""
+    folder, pack = own_judge
+    network, images = features.find(str(folder)), pack.part("test")[:40]
+    assert (network.name, network.side, network.dimensions) == ("tiny_judge", 16, 8)
+    found = features.of_images(network, images)
+    assert found.shape == (40, 8)
+    assert np.isfinite(found).all()
+    assert (found.std(0) > 0).any()
+    again = features.find(str(folder / safetensors.WEIGHTS))
+    assert again.sha256 == network.sha256
+    assert np.array_equal(features.of_images(again, images[::-1]), found[::-1])
+    # By hand: the mean over space of the map that the logits are products of.
+    held = safetensors.unflatten(safetensors.read(folder / safetensors.WEIGHTS))
+    params, stats = held["params"]["d"], held["stats"]["d"]
+    maps = LEARNS.method.network.build_for(23).apply(
+        {"params": params, **stats}, features.resize(images, 16), train=False, features=True
+    )[1]
+    np.testing.assert_allclose(found, maps[-2].mean((1, 2)), rtol=1e-4, atol=1e-5)
+
+
+def test_a_judges_identity_is_what_it_sees_by(own_judge, tmp_path):
+    """Other weights are another judge; the layer behind the features is not one of them."""
+    folder, _ = own_judge
+    held = safetensors.read(folder / safetensors.WEIGHTS)
+    about = safetensors.metadata(folder / safetensors.WEIGHTS)
+    sha256 = features.find(str(folder)).sha256
+    for layer, same in (("params/d/logits/bias", True), ("params/d/down1/weight/kernel", False)):
+        other = tmp_path / f"{layer.replace('/', '_')}.safetensors"
+        safetensors.write({**held, layer: held[layer] + 1}, other, about)
+        assert (features.find(str(other)).sha256 == sha256) is same
+    with pytest.raises(UserError, match="two judges are named tiny_judge"):
+        features.several([str(folder), str(other)])
+    assert len(features.several(["random", str(folder), "random", str(folder)])) == 2
+
+
+def test_a_classifier_sees_what_is_worse(own_judge):
+    """Of two held-out halves; strong corruption, since what tells colors cares little for lines."""
+    folder, pack = own_judge
+    network, test, hair = features.find(str(folder)), pack.part("test"), pack.labels("test")[:, 0]
+    n = len(test) // 2
+    clean, real = (features.of_images(network, half) for half in (test[:n], test[n:]))
+    for corrupt, strengths in ((blurred, (1.0, 2.0, 4.0)), (noisy, (40, 90))):
+        seen = [features.of_images(network, corrupt(test[:n], s)) for s in strengths]
+        rises(network, [clean, *seen], real, size=80)
+    order = np.argsort(-np.bincount(hair), kind="stable")
+    fewer = [clean[np.isin(hair[:n], order[dropped:])] for dropped in (4, 8)]
+    rises(network, [clean, *fewer], real, size=80)
+
+
+def test_what_is_no_classifier_is_no_judge(tmp_path):
+    gan = untrained(tmp_path / "gan", "PLAIN")
+    with pytest.raises(UserError, match="not a run of a classifier; train colour_classifier"):
+        features.find(str(gan))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="run directory with weights"):
+        features.find(str(tmp_path / "empty"))

@@ -7,7 +7,7 @@ import signal
 import jax
 import numpy as np
 import pytest
-from tiny import CYCLE, FULL, JUDGE, packed, start
+from tiny import CYCLE, FULL, JUDGE, packed, start, untrained
 
 from anigan_jax.config import Run, check
 from anigan_jax.data.synthetic.sources import PaintedFaces
@@ -167,13 +167,48 @@ def test_translations_are_judged_by_direction(tmp_path):
     pack = packed(config, tmp_path)
     method, state = start(config, pack)
     own = jax.tree.map(np.asarray, state)
-    told = online_eval.of_panel(features.find("random"), config, method, pack, tmp_path)(own, {})
+    told = online_eval.of_panel([features.find("random")], config, method, pack, tmp_path)(own, {})
     floor = json.loads((tmp_path / online_eval.PROTOCOL).read_text())["floor"]
     assert told.keys() == floor.keys()
     assert {name.split("/")[0] for name in told} == {"ab", "ba"}
     assert told["ab/kid-random"] != told["ba/kid-random"]
     # Untrained ones are further from the domain than its own held-out images.
     assert told["ab/kid-random"] > floor["ab/kid-random"] + 0.01
+
+
+def test_a_second_judge_stands_beside_the_first(pack, tmp_path):
+    """Its scores, its floor, its identity; and it is part of how a run is judged."""
+    judge = untrained(tmp_path / "judge", "JUDGE")
+    both = dataclasses.replace(JUDGED, run=dataclasses.replace(RUN, eval_second=str(judge)))
+    method, state = start(JUDGED)
+    networks = online_eval.Evaluator(both, method, pack, tmp_path).networks
+    assert [network.name for network in networks] == ["random", "tiny"]
+    state = jax.tree.map(np.asarray, state)
+    alone = online_eval.of_panel(networks[:1], JUDGED, method, pack, tmp_path)(state, {})
+    path = tmp_path / online_eval.PROTOCOL
+    assert "second" not in json.loads(path.read_text())
+    with pytest.raises(UserError, match="evaluated in another way"):
+        online_eval.of_panel(networks, both, method, pack, tmp_path)
+    path.unlink()
+    found = online_eval.of_panel(networks, both, method, pack, tmp_path)(state, {})
+    assert {name: found[name] for name in alone} == alone
+    assert {"kid-tiny", "variety-tiny", "coverage-tiny"} <= found.keys() - alone.keys()
+    protocol = json.loads(path.read_text())
+    assert protocol["second"]["sha256"] == networks[1].sha256
+    assert {"kid-random", "kid-tiny"} <= protocol["floor"].keys()
+    with pytest.raises(UserError, match="evaluated in another way"):
+        online_eval.of_panel(networks[:1], JUDGED, method, pack, tmp_path)
+
+
+def test_the_first_judge_decides_which_is_the_best():
+    """Also where the second one finds a collapse that the first does not."""
+    lines = [
+        {"step": 1, **line(1, 0.3, 0.9), "kid-y": 0.1, "variety-y": 1.0},
+        {"step": 2, **line(2, 0.2, 0.9), "kid-y": 0.9, "variety-y": 0.1},
+    ]
+    assert metrics_file.best(lines) == (2, 0.2, 0.9, metrics_file.RULE)
+    directions = [{"step": 3, "ab/kid-x": 0.1, "ba/kid-x": 0.3, "ab/kid-y": 9.0, "ba/kid-y": 9.0}]
+    assert metrics_file.best(directions).kid == pytest.approx(0.2)
 
 
 def test_the_best_of_several_directions_is_the_best_mean():
@@ -223,8 +258,8 @@ def test_a_collapsed_set_that_wins_by_kid_is_not_the_best(pack, tmp_path, monkey
         online_eval.sample_quality, "made", lambda model, *rest: sets[int(model.state.step)]
     )
     method, state = start(JUDGED)
-    network = features.find("random")
-    judge = online_eval.of_panel(network, JUDGED, method, pack, tmp_path)
+    networks = [features.find("random")]
+    judge = online_eval.of_panel(networks, JUDGED, method, pack, tmp_path)
     lines = [{"step": s, **judge(state.replace(step=np.int32(s)), {})} for s in sets]
     kids, varieties = ([line[f"{name}-random"] for line in lines] for name in ("kid", "variety"))
     assert kids[1] < kids[0]

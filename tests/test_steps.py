@@ -1,6 +1,7 @@
 """The step builder: who is updated, by what, how often, with which bits."""
 
 import dataclasses
+import types
 
 import jax
 import jax.numpy as jnp
@@ -9,13 +10,17 @@ import pytest
 from tiny import FULL, PLAIN, digests, packed, run_steps, start
 
 from anigan_jax import rng
-from anigan_jax.core import Aux, Method, Phase, TrainState, Update
+from anigan_jax.core import Aux, Health, Method, Phase, TrainState, Update
 from anigan_jax.errors import UserError
+from anigan_jax.intervals import Every, Intervals
 from anigan_jax.methods.schedule import Schedule, schedule_repeats
 from anigan_jax.optimizers import Optimizer
+from anigan_jax.runtime.processes import ALONE
+from anigan_jax.runtime.signals import Stop
 from anigan_jax.state import fingerprint
-from anigan_jax.training import input
+from anigan_jax.training import input, loop
 from anigan_jax.training import step as train_step
+from anigan_jax.training.program import Chunk
 
 
 @pytest.fixture(scope="module")
@@ -284,3 +289,21 @@ def test_latents_depend_on_the_global_index_alone():
     ]
     assert all(not np.allclose(whole, o) for o in other)
     assert abs(float(rng.latents(key, jnp.int32(0), 0, 0, jnp.arange(500), 20).std()) - 1) < 0.03
+
+
+def test_a_steps_speed_does_not_count_what_compiles(monkeypatch):
+    """Two dispatches of five steps, ten seconds each; 30 more compile before the first one."""
+    never, clock, told = Every((), ()), [0.0], []
+    monkeypatch.setattr(loop.time, "monotonic", lambda: clock[0])
+    program = types.SimpleNamespace(
+        intervals=Intervals(*[never] * 4), group=ALONE, total=99, length=5, compiling=0.0
+    )
+    files = types.SimpleNamespace(
+        lines=lambda chunk, metrics, seconds: told.append(seconds), announce=lambda seconds: None
+    )
+    record, health = loop.Recorder(program, files, 0, Stop()), Health(-1, True, 0)
+    for start_, compiles in ((0, 30), (5, 0), (10, 0)):
+        clock[0] += compiles + 10
+        program.compiling += compiles
+        record(Chunk(start_, start_ + 5, 0, {}), {}, health, jnp.zeros(1))
+    assert told == [2.0, 2.0]

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -104,6 +105,107 @@ def test_updates_are_counted_from_repeats(tmp_path):
         grid.updates_done(trial, dynamic)
 
 
+def timed(folder, rates):
+    """A run of 8 images a step whose lines have these speeds; a trial of it."""
+    (folder / "checkpoints" / f"step_{len(rates):09d}").mkdir(parents=True, exist_ok=True)
+    lines = [{"step": 0}, *({"step": i, "images_per_sec": r} for i, r in enumerate(rates, 1))]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return grid.Trial("x", 0, folder, PLAIN, ())
+
+
+def test_seconds_are_counted_from_speeds(tmp_path):
+    """By hand; steps of no known speed count as the next one, those at the end as the last."""
+    trial = timed(tmp_path / "run", [None, 4.0, 8.0, None, 2.0, None])
+    assert grid.seconds_done(trial).tolist() == [0, 2, 4, 5, 9, 13, 17]
+    assert grid.seconds_done(trial._replace(folder=tmp_path / "none")).tolist() == [0]
+    with pytest.raises(UserError, match="recorded no speed"):
+        grid.seconds_done(timed(tmp_path / "still", [None, 0.0]))
+
+
+def test_a_run_goes_on_until_its_seconds_are_over(tmp_path):
+    """A short leg tells how long a step takes; slower later, it needs fewer steps for the rest."""
+    goal = grid.Goal(0, 10, 400)
+    pace = grid.pace(PLAIN, PLAIN.method.make(), 44)
+
+    def leg(rates):
+        return grid.next_leg(timed(tmp_path / "run", rates), goal, pace, 44)
+
+    assert leg([]) == (grid.FIRST, grid.FIRST)
+    # A second a step: 40 a point, so nine points more after the first 50 steps.
+    assert leg([8.0] * 50) == (400, 40)
+    # Then two seconds each: 50 + 2 x 110 are over, and the mean is 1.69.
+    assert leg([8.0] * 50 + [4.0] * 110) == (240, 40)
+    assert leg([8.0] * 50 + [4.0] * 174) == (240, 40)
+    assert leg([8.0] * 50 + [4.0] * 175) is None
+
+
+def test_runs_are_compared_at_equal_seconds(tmp_path):
+    """The quicker variant has more steps by then, and that is in its favor."""
+    runs = []
+    for name, rate, kids in (("quick", 8.0, (0.8, 0.4)), ("slow", 4.0, (0.7, 0.5))):
+        trial = timed(tmp_path / name, [rate] * 20)._replace(variant=name)
+        judged = [{"step": 10 * (i + 1), "kid-r": kid} for i, kid in enumerate(kids)]
+        runs.append(compare.read(trial, grid.seconds_done(trial))._replace(judged=judged))
+    found = compare.compare(runs, grid.Goal(0, 2, 20), {"config": "x", "seeds": [0]})
+    assert (found["unit"], found["compared_at"]) == ("seconds", 20)
+    last = found["stages"]["kid-r"][-1]
+    assert {name: cell["mean"] for name, cell in last["variants"].items()} == {
+        "quick": 0.4,
+        "slow": 0.7,
+    }
+    assert [run["compared_steps"] for run in found["runs"]] == [20, 10]
+    first, second = compare.tables(found)
+    assert "at 20 seconds" in first.title
+    assert second.columns[0] == "seconds"
+    assert "training steps alone" in first.notes[0]
+
+
+def test_a_study_file_names_its_variants(tmp_path):
+    """Each with every value that varies; what all runs are given gives way to its own."""
+    study, config = tmp_path / "study.txt", str(write_config(tmp_path, "PLAIN"))
+    study.write_text(f"# Two.\nwide: --batch-size 16  # more\n\nother: {config} --no-flip\n")
+    named = grid.variants(study)
+    assert named == {"wide": ["--batch-size", "16"], "other": [config, "--no-flip"]}
+    given = ["--batch-size", "4"]
+    trials = grid.grid("quickstart", given, ["method.r1=0,1"], 2, tmp_path, named)
+    assert [trial.variant for trial in trials[:4]] == [
+        "wide, r1=0",
+        "wide, r1=1",
+        "other, r1=0",
+        "other, r1=1",
+    ]
+    assert [trial.config.batch_size for trial in trials[:4]] == [16, 16, 4, 4]
+    assert [trial.config.name for trial in trials[1:3]] == ["quickstart", "tiny"]
+    assert {trial.seed for trial in trials[4:]} == {trials[0].seed + 1}
+    words = grid.command("quickstart", trials[2], grid.Leg(20, 10), judged=True)
+    assert words[:2] == ["train", config]
+    assert trials[0].folder.name == f"wide_r1-0_seed-{trials[0].seed}"
+    for text, said in (
+        ("wide --flip", "line 1 is not 'NAME: FLAGS'"),
+        ("a: --flip\na: --no-flip", "names 'a' a second time"),
+        ("# none", "names no variant"),
+        ("a: 'open", "line 1"),
+    ):
+        study.write_text(text)
+        with pytest.raises(UserError, match=said):
+            grid.variants(study)
+    with pytest.raises(UserError, match="cannot be read"):
+        grid.variants(tmp_path / "absent")
+
+
+def test_the_study_that_comes_along_compares_equal_widths(tmp_path):
+    named = grid.variants(Path("faces"))
+    varied = ["method.augment=,color translation"]
+    trials = grid.grid("anime_faces", [], varied, 1, tmp_path, named)
+    assert len(trials) == 2 * len(named) >= 14
+    methods = [trial.config.method for trial in trials]
+    assert {m.generator.base_channels for m in methods} == {32}
+    assert {m.discriminator.base_channels for m in methods} == {32}
+    for m in methods:
+        assert bool(m.r1) == bool(m.r2) == m.adversarial.pairs
+        assert not (m.r1 and m.discriminator.batch_norm)
+
+
 def test_a_collapsed_variant_is_not_ahead(tmp_path):
     """One face that is good has the best KID and FD, and no variety; MiND sees it by itself."""
     (one, *_) = grid.grid(str(write_config(tmp_path, "PLAIN")), [], ["flip=true"], 1, tmp_path)
@@ -134,6 +236,18 @@ def test_a_collapsed_variant_is_not_ahead(tmp_path):
     assert "variety" in compare.tables(found)[0].notes[0]
 
 
+def test_each_judge_has_columns_and_a_variety_of_its_own(tmp_path):
+    """A collapse that one judge sees takes the win by that judge's KID alone."""
+    (one, *_) = grid.grid(str(write_config(tmp_path, "PLAIN")), [], ["flip=true"], 1, tmp_path)
+    scores = {"kid-a": 0.5, "variety-a": 1.0, "kid-b": 0.5, "variety-b": 0.2}
+    judged = [{"step": step, **scores} for step in (2, 4)]
+    run = compare.Run(one, np.arange(5) * 2, [], judged, {})
+    assert (compare.varied(run, "kid-a", 8), compare.varied(run, "kid-b", 8)) == (True, False)
+    found = compare.compare([run], grid.Goal(8, 2), {"config": "x", "seeds": [0]})
+    head = compare.tables(found)[0].columns
+    assert {"KID (a)", "best KID (a)", "KID (b)", "Variety (b)"} <= set(head)
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [
@@ -145,6 +259,11 @@ def test_a_collapsed_variant_is_not_ahead(tmp_path):
             ("--workdir", "DIR", "--vary", "flip=true", "--updates", "9", "--run.steps", "4"),
             "both say how long",
         ),
+        (
+            ("--workdir", "DIR", "--vary", "flip=true", "--updates", "9", "--seconds", "4"),
+            "--seconds and --updates both say how long",
+        ),
+        (("--workdir", "DIR", "--variants", "absent"), "cannot be read as a study file"),
     ],
 )
 def test_refusals(verb, tmp_path, args, said):

@@ -24,7 +24,6 @@ from anigan_jax.cli.common import (
     told_left_out,
     writing,
 )
-from anigan_jax.config import FeatureNetwork
 from anigan_jax.data import archives, dataset, scratch
 from anigan_jax.data.dataset import Pack
 from anigan_jax.data.images import Images
@@ -49,7 +48,9 @@ def evaluate(
     out: Annotated[Path | None, arg(metavar="FILE.json")] = None,
     n: Annotated[int | None, arg(metavar="N")] = None,
     seed: Seed = 0,
-    judge: UseAppendAction[tuple[FeatureNetwork, ...]] = (),
+    judge: Annotated[
+        tuple[str, ...], UseAppendAction, arg(metavar="vgg16|inception|random|RUN")
+    ] = (),
     vgg16: Annotated[str, arg(metavar="FILE")] = "",
     inception: Annotated[str, arg(metavar="FILE")] = "",
     classifier: Annotated[Path | None, arg(metavar="RUN")] = None,
@@ -71,7 +72,8 @@ def evaluate(
         nowhere.
       n: generated images (10000), or so many of the images, drawn by --seed; translations are
         of all held-out photos.
-      judge: feature network; vgg16 if not given; random needs no download.
+      judge: feature network; vgg16 if not given; random needs no download; RUN: a classifier's.
+        Given twice, the tables show both.
       vgg16: its weights; else those in the cache.
       inception: the same of Inception-v3 (FID).
       classifier: a run that counts the combinations of classes that appear.
@@ -90,11 +92,11 @@ def evaluate(
         _held_out_of(classifier, colors, judged.size)
     vgg, note = _perceptual(vgg16)
     # Here: no other verb needs the training code.
-    from anigan_jax.evaluation import checkpoint_quality, prompt_accuracy
+    from anigan_jax.evaluation import checkpoint_quality, features, prompt_accuracy
 
     # Against true partners a translation can be judged without any network.
     judges = judge or (() if judged.translates and not vgg else ("vgg16",))
-    networks = _networks(judges, {"vgg16": vgg16, "inception": inception})
+    networks = features.several(judges, {"vgg16": vgg16, "inception": inception})
     wanted = checkpoint_quality.Wanted(n, seed, networks, vgg, colors.model if colors else None)
     with contextlib.closing(Stages()) as report:
         found, pictures = judged.measure(wanted, report)
@@ -127,13 +129,6 @@ class _Judged(NamedTuple):
     measure: Callable
     place: Path | None = None
     code: int = 0
-
-
-def _networks(judges: tuple[str, ...], files: dict[str, str]) -> list:
-    """Feature networks, each once, with weights from files where they are given."""
-    from anigan_jax.evaluation import features
-
-    return [features.find(name, files.get(name, "")) for name in dict.fromkeys(judges)]
 
 
 def _check_subject(run: Path, against: str, out: Path | None, alone: bool) -> None:

@@ -16,7 +16,7 @@ from anigan_jax.cli.common import ConfigName, Overrides, at_least
 from anigan_jax.errors import UserError
 from anigan_jax.report.table import as_text
 from anigan_jax.storage import atomic, run_dir
-from anigan_jax.sweep import compare, grid
+from anigan_jax.sweep import children, compare, grid
 
 
 def sweep(
@@ -24,8 +24,10 @@ def sweep(
     *,
     workdir: Annotated[Path | None, arg(metavar="DIR")] = None,
     vary: Annotated[tuple[str, ...], UseAppendAction, arg(metavar="PATH=V1,V2")] = (),
+    variants: Annotated[Path | None, arg(metavar="FILE")] = None,
     seeds: int = 3,
     updates: int = 0,
+    seconds: int = 0,
     points: int = 10,
     jobs: int = 1,
     overrides: Overrides = (),
@@ -40,43 +42,52 @@ def sweep(
     Args:
       workdir: the folder of all runs.
       vary: a setting and its values, optimizers.g.name=adam,rmsprop.
+      variants: a study file, or the name of one that comes along (faces): in each line 'NAME:
+        FLAGS', or 'NAME: CONFIG FLAGS'; each is combined with what varies.
       seeds: runs of each variant, from the config's seed on.
       updates: equal updates of G and D together; 0: as many steps as the config says.
+      seconds: equal seconds of training steps, on a machine that does nothing else; compiling,
+        judging and saving come on top. 0: not by time.
       points: judged checkpoints of each run, about; 0: none, losses only.
       jobs: runs at a time.
     """
     if workdir is None:
         raise UserError("say where the runs go: --workdir DIR")
-    if not vary:
+    if not vary and not variants:
         raise UserError(
-            "say what varies: --vary PATH=V1,V2, such as --vary optimizers.g.name=adam,rmsprop"
+            "say what varies: --vary PATH=V1,V2, such as --vary optimizers.g.name=adam,rmsprop; "
+            "or --variants FILE"
         )
     if (workdir / run_dir.RUN).exists():
         raise UserError(f"{workdir} is a run; a sweep needs a folder for several")
     for flag, value, low in (
         ("--seeds", seeds, 1),
         ("--updates", updates, 0),
+        ("--seconds", seconds, 0),
         ("--points", points, 0),
         ("--jobs", jobs, 1),
     ):
         at_least(flag, value, low)
-    _refuse(overrides, updates)
+    named = grid.variants(variants) if variants else {}
+    for words in (overrides, *named.values()):
+        _refuse(words, {"--updates": updates, "--seconds": seconds})
     with common.hinted(config_file.load(config), overrides):
-        trials = grid.grid(config, list(overrides), list(vary), seeds, workdir)
+        trials = grid.grid(config, list(overrides), list(vary), seeds, workdir, named)
     grid.refuse_others(trials)
     with run_dir.lock(workdir, "another sweep is at work in"):
-        return _sweep(config, workdir, vary, trials, grid.Goal(updates, points), jobs)
+        return _sweep(config, workdir, vary, trials, grid.Goal(updates, points, seconds), jobs)
 
 
-def _refuse(overrides: Sequence[str], updates: int) -> None:
-    """Refuses settings that a sweep decides itself."""
-    given = {word.partition("=")[0].replace("_", "-") for word in overrides}
+def _refuse(words: Sequence[str], lengths: dict[str, int]) -> None:
+    """Refuses settings that a sweep decides itself, and two lengths."""
+    given = {word.partition("=")[0].replace("_", "-") for word in words}
     for name in grid.INTERVALS:
         if f"--{name}" in given:
             raise UserError(f"--{name} is decided by a sweep; --points says how often it judges")
-    both = given & {"--run.steps", "--run.epochs"}
-    if updates and both:
-        raise UserError(f"{min(both)} and --updates both say how long; give one")
+    both = [flag for flag, value in lengths.items() if value]
+    both += sorted(given & {"--run.steps", "--run.epochs"})
+    if any(lengths.values()) and len(both) > 1:
+        raise UserError(f"{both[1]} and {both[0]} both say how long; give one")
 
 
 def _sweep(
@@ -88,7 +99,7 @@ def _sweep(
             count = len(api.data_of(trial.config, data.progress("packing")).images)
             paces[trial.variant] = grid.pace(trial.config, trial.config.method.make(), count)
             images[trial.variant] = count
-    code, message = grid.train(
+    code, message = children.train(
         trials,
         lambda trial: grid.next_leg(trial, goal, paces[trial.variant], images[trial.variant]),
         lambda trial, leg: grid.command(name, trial, leg, judged=goal.points > 0),
@@ -97,8 +108,10 @@ def _sweep(
     if code:
         print(f"error: {message}" if code < 128 else message, file=sys.stderr)
         return code
-    runs = [compare.read(trial, grid.updates_done(trial, paces[trial.variant])) for trial in trials]
-    asked = {"config": name, "varied": list(vary), "updates": goal.updates}
+    runs = [
+        compare.read(trial, grid.amount_done(trial, goal, paces[trial.variant])) for trial in trials
+    ]
+    asked = {"config": name, "varied": list(vary), goal.unit: goal.amount}
     seeds = sorted({trial.seed for trial in trials})
     found = compare.compare(runs, goal, {**asked, "seeds": seeds})
     text = as_text(compare.tables(found))

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import jax
@@ -25,7 +28,7 @@ from anigan_jax.perceptual import inception as inception_net
 from anigan_jax.perceptual.vgg import VGG
 from anigan_jax.runtime.batching import in_batches
 from anigan_jax.runtime.environment import cache_home, facts
-from anigan_jax.storage import safetensors
+from anigan_jax.storage import run_dir, safetensors
 
 VGG_TAP = "relu5_3"
 RESIZE = "bicubic (a = -0.5), antialiased, in float32"
@@ -149,11 +152,70 @@ def _network(name, about, side, dimensions, sha256, run, arrays) -> Network:
 NETWORKS = {"vgg16": vgg16, "inception": inception, "random": random}
 
 
+def classifier(run: Path) -> Network:
+    """The classifier that a run of this package trained: its map before the logits.
+
+    It owes nothing to ImageNet, so it does not favor a generator that learned from ImageNet's
+    features, and sees what its own classes are told by.
+
+    Args:
+      run: its run directory, or its file of weights.
+
+    Returns:
+      The network, named as the run's config.
+
+    Raises:
+      UserError: it is not a run of a classifier, holds no weights yet, or needs code of its own.
+    """
+    file = run / safetensors.WEIGHTS if run.is_dir() else run
+    if not file.exists():
+        raise UserError(f"{run} is not a run directory with weights (no {safetensors.WEIGHTS})")
+    recorded = run_dir.read_run(run) if (run / run_dir.RUN).exists() else {}
+    own = run_dir.own_of(file.parent, recorded, trust=False)
+    config = run_dir.settings_of(safetensors.metadata(file).get("config"), own, file)
+    method = config.method.make()
+    if method.scores is None or method.features is None:
+        raise UserError(f"{run} is not a run of a classifier; train colour_classifier")
+    held, front = safetensors.read(file), ("params/d/", "stats/d/")
+    used = {n: x for n, x in held.items() if n.startswith(front) and "/logits/" not in n}
+
+    def features(trees, images):
+        # Without batch norm there are no statistics.
+        return method.features(trees["params"]["d"], trees.get("stats", {}).get("d", {}), images)
+
+    side, trees = config.method.size, safetensors.unflatten(used)
+    width = jax.eval_shape(features, trees, jnp.zeros((1, side, side, 3))).shape[1]
+    about, name = "the map before the logits, mean over space", re.sub(r"\W+", "_", config.name)
+    return _network(name, about, side, width, store.content_sha256(used), features, used)
+
+
 def find(name: str, path: str = "") -> Network:
-    """A feature network by name, with weights from a file or from home."""
-    if name not in NETWORKS:
-        raise UserError(f"no feature network {name!r}; there are {', '.join(NETWORKS)}")
-    return NETWORKS[name](path)
+    """A feature network by name, with weights from a file or from home; or a classifier's run."""
+    if name in NETWORKS:
+        return NETWORKS[name](path)
+    if Path(name).exists():
+        return classifier(Path(name))
+    known = ", ".join(NETWORKS)
+    raise UserError(
+        f"no feature network {name!r}; there are {known}, and the run directory of a classifier"
+    )
+
+
+def several(names: Sequence[str], files: Mapping[str, str] = MappingProxyType({})) -> list[Network]:
+    """Feature networks, each once, with weights from files where they are given.
+
+    Raises:
+      UserError: as `find`; or two of them would have the same name in a table.
+    """
+    found: dict[str, Network] = {}
+    for name in dict.fromkeys(names):
+        network = find(name, files.get(name, ""))
+        other = found.setdefault(network.name, network)
+        if other.sha256 != network.sha256:
+            raise UserError(
+                f"two judges are named {network.name}: a table cannot tell them apart; give one"
+            )
+    return list(found.values())
 
 
 def of_images(network: Network, images: np.ndarray) -> np.ndarray:

@@ -127,7 +127,7 @@ def spaces(config: Config, model: Model) -> dict[str, Callable]:
       UserError: the run's D has no features of whole images.
     """
     method, state = model.method, model.state
-    if method.features is None:
+    if method.features is None or method.generate is None:
         raise UserError("this run has no D that judges whole images; probe a GAN or a text GAN")
 
     @jax.jit

@@ -54,6 +54,12 @@ class ColorClassifier(MethodSettings):
         """The attributes and their classes; {} for hair and eyes as usual."""
         return known.to_arrays(pack.attributes)
 
+    def features(self, params: Any, stats: Any, images: Array) -> Array:
+        """(n, H, W, 3) in [-1, 1] -> (n, F): the map before the logits, its mean over space."""
+        net = self.network.build_for(1)
+        trunk = net.clone(blocks=net.blocks[: net.trunk])
+        return trunk.apply({"params": params, **stats}, images, train=False).mean((1, 2))
+
     def make(self, axis_name: str | None = None) -> Method:
         """The Method, of one player, 'd'; `axis_name` is the mapped axis of devices or None."""
         self.network.check("method.network")
@@ -98,6 +104,7 @@ class ColorClassifier(MethodSettings):
             z_dim=0,
             evaluate=evaluate,
             scores=scores,
+            features=self.features,
             vocabulary=("d/logits",),
         )
 

@@ -81,17 +81,22 @@ class Best(NamedTuple):
 
 
 def by_step(lines: list[dict]) -> dict[int, Best]:
-    """Step -> KID and variety of those lines of evaluation.jsonl that have a KID."""
+    """Step -> KID and variety, by the first judge, of those lines that have its KID."""
 
-    def of(line: dict, name: str) -> list[float]:
-        return [x for key, x in line.items() if name in key and x is not None]
+    def of(line: dict, score: str) -> list[float]:
+        # Of a second judge the scores stand after those of the first.
+        judge = next((key.partition("kid-")[2] for key in line if "kid-" in key), "")
+        names = {key: key.rpartition("/")[2] for key in line}
+        return [
+            line[k] for k, n in names.items() if n == f"{score}-{judge}" and line[k] is not None
+        ]
 
     return {
         line["step"]: Best(
-            line["step"], sum(kids) / len(kids), min(of(line, "variety-"), default=None)
+            line["step"], sum(kids) / len(kids), min(of(line, "variety"), default=None)
         )
         for line in lines
-        if (kids := of(line, "kid-"))
+        if (kids := of(line, "kid"))
     }
 
 

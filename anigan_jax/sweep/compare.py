@@ -18,13 +18,22 @@ from anigan_jax.report.table import Table
 from anigan_jax.storage import images, metrics_file
 from anigan_jax.sweep.grid import Goal, Trial
 
-RULE = (
-    "An update is one repeat of G or of D. Scores are compared at equal updates of G and D "
-    "together: each is read at that number on the straight line between a run's two nearest "
+_REST = (
+    "each is read at that number on the straight line between a run's two nearest "
     "judged checkpoints. Best: of these up to there. Mean ± standard deviation "
     "over the seeds. No variant is ahead, and no checkpoint best, by a KID or FD that it has "
     f"with less than {metrics_file.LEAST_VARIETY} of the real images' variety."
 )
+RULE = (
+    "An update is one repeat of G or of D. Scores are compared at equal updates of G and D "
+    f"together: {_REST}"
+)
+RULES = {
+    "updates": RULE,
+    "seconds": "Seconds are those of training steps alone; compiling, judging and saving come on "
+    f"top. Scores are compared at equal seconds: {_REST}",
+}
+AXES = {"updates": "updates of G and D together", "seconds": "seconds of training"}
 # What a collapsed generator whose one face is good can win.
 WON_BY_COLLAPSE = ("kid-", "fd-")
 LOSSES = ("loss/g", "loss/d")
@@ -36,7 +45,8 @@ class Run(NamedTuple):
     """What a finished run has left.
 
     Attributes:
-      updates: (S + 1,) of G and D together after 0, 1, ... S steps.
+      updates: (S + 1,) of G and D together after 0, 1, ... S steps; or seconds of training,
+        where a sweep counts these.
       lines: of metrics.jsonl; judged: of evaluation.jsonl.
       floor: score -> what real images get.
     """
@@ -95,10 +105,15 @@ def best(run: Run, name: str, updates: float) -> float | None:
 
 
 def varied(run: Run, name: str, updates: float) -> bool:
-    """Whether a run's score counts at a number of updates: it does unless collapse wins it."""
+    """Whether a run's score counts at a number of updates: it does unless collapse wins it.
+
+    The variety is that which the score's own judge sees.
+    """
     if not any(part in name for part in WON_BY_COLLAPSE):
         return True
-    kept = [at(run, other, updates) for other in score_names([run]) if "variety-" in other]
+    own = f"variety-{name.rpartition('/')[2].partition('-')[2]}"
+    others = [other for other in score_names([run]) if other.rpartition("/")[2] == own]
+    kept = [at(run, other, updates) for other in others]
     return min((x for x in kept if x is not None), default=1.0) >= metrics_file.LEAST_VARIETY
 
 
@@ -149,7 +164,7 @@ def mean_of(run: Run, name: str, low: float, high: float) -> float | None:
 
 def compare(runs: list[Run], goal: Goal, about: dict) -> dict:
     """The whole report, JSON; `about` is what was asked for."""
-    names, most = score_names(runs), limit(runs, goal.updates)
+    names, most = score_names(runs), limit(runs, goal.amount)
     by_variant: dict[str, list[Run]] = {}
     for run in runs:
         by_variant.setdefault(run.trial.variant, []).append(run)
@@ -170,36 +185,44 @@ def compare(runs: list[Run], goal: Goal, about: dict) -> dict:
                 if not all(varied(run, name, updates) for run in group)
             ]
             ahead = order(cells, better, out)
-            rows.append({"updates": updates, "variants": cells, "order": ahead})
+            rows.append({goal.unit: updates, "variants": cells, "order": ahead})
         stages[name] = rows
     late = 0.9 * most
     return {
         **about,
-        "rule": RULE,
+        "unit": goal.unit,
+        "rule": RULES[goal.unit],
         "compared_at": most,
         "floor": runs[0].floor,
         "stages": stages,
         "best": {name: over(lambda run, name=name: best(run, name, most)) for name in names},
         "accuracy/d": over(lambda run: mean_of(run, "accuracy/d", 0, most)),
         **{f"late {name}": over(lambda r, n=name: mean_of(r, n, late, most)) for name in LOSSES},
-        "runs": [_of_run(run, most, about["config"]) for run in runs],
+        "runs": [_of_run(run, most, goal.unit, about["config"]) for run in runs],
     }
 
 
-def _of_run(run: Run, most: int, config: str) -> dict:
+def _of_run(run: Run, most: int, unit: str, config: str) -> dict:
     trial, steps = run.trial, len(run.updates) - 1
-    words = ("anigan", "train", config, "--workdir", str(trial.folder), *trial.flags)
+    words = (
+        "anigan",
+        "train",
+        trial.source or config,
+        "--workdir",
+        str(trial.folder),
+        *trial.flags,
+    )
     return {
         "variant": trial.variant,
         "seed": trial.seed,
         "folder": str(trial.folder),
         "command": shlex.join([*words, "--run.steps", str(steps)]),
         "steps": steps,
-        "updates": int(run.updates[-1]),
+        unit: int(run.updates[-1]),
         # Whole steps within the updates that are compared.
         "compared_steps": int(np.searchsorted(run.updates, most, "right")) - 1,
         "warnings": sum(len(line.get("warnings") or ()) for line in (*run.lines, *run.judged)),
-        "judged": [{"updates": int(run.updates[line["step"]]), **line} for line in run.judged],
+        "judged": [{unit: int(run.updates[line["step"]]), **line} for line in run.judged],
     }
 
 
@@ -207,7 +230,8 @@ def tables(found: dict) -> list[Table]:
     """The report: variants at equal updates, then each score over the training."""
     names, most = shown(list(found["stages"])), found["compared_at"]
     variants, seeds = list(found["accuracy/d"]), len(found["seeds"])
-    title = f"{found['config']}: {len(variants)} variants x {seeds} seeds, at {most:,} updates"
+    unit = found["unit"]
+    title = f"{found['config']}: {len(variants)} variants x {seeds} seeds, at {most:,} {unit}"
     none = "Nothing was judged: losses say little of how good images are."
     all_tables = [
         Table(title, *_summary(found, names, variants), [found["rule"], *[none][: not names]])
@@ -217,11 +241,11 @@ def tables(found: dict) -> list[Table]:
         aim = f", {of.better} is better" if of.better else ""
         real = "" if floor is None else f"; real images: {floor:.4g}"
         rows = [
-            [row["updates"], *(cell(row["variants"][v]) for v in variants), _ahead(row)]
+            [row[unit], *(cell(row["variants"][v]) for v in variants), _ahead(row)]
             for row in found["stages"][name]
         ]
         title = f"{of.title} over the training{aim}{real}"
-        all_tables.append(Table(title, ["updates", *variants, "ahead"], rows))
+        all_tables.append(Table(title, [unit, *variants, "ahead"], rows))
     return all_tables
 
 
@@ -283,7 +307,7 @@ def draw(runs: list[Run], found: dict, path: Path) -> Path:
     for i, name in enumerate(panels):
         axes = figure.add_subplot(len(panels), 1, i + 1)
         axes.set_ylabel(label(name).title if names else name)
-        axes.set_xlabel("updates of G and D together")
+        axes.set_xlabel(AXES[found["unit"]])
         axes.set_xlim(0, found["compared_at"])
         axes.grid(alpha=0.3)
         for number, variant in enumerate(found["accuracy/d"]):

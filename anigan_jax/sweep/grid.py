@@ -1,18 +1,15 @@
-"""A grid of runs: settings x seeds, each one processes of `anigan train` that resume each other."""
+"""A grid of runs: settings x seeds, and what is left to train of each."""
 
 from __future__ import annotations
 
-import fcntl
 import itertools
 import math
 import re
-import signal
-import subprocess
+import shlex
 import sys
-import time
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,11 +19,13 @@ from anigan_jax import config_file
 from anigan_jax.config import Config
 from anigan_jax.errors import UserError
 from anigan_jax.report import collect
+from anigan_jax.runtime import environment
 
-POLL = 0.2
 # Steps of a dispatch, where the overrides do not say: with one length for all legs, and
 # intervals that are whole dispatches, a step is compiled once.
 DISPATCH = 5
+# Steps of the leg that tells how long a step takes.
+FIRST = 50
 # What a sweep decides itself.
 INTERVALS = ("run.evaluate-every", "run.checkpoint-every", "run.sample-every", "run.log-every")
 
@@ -37,6 +36,7 @@ class Trial(NamedTuple):
     Attributes:
       variant: its settings, 'g.name=adam, d.name=rmsprop'; without 'method' and 'optimizers'.
       flags: of `anigan train`, without its length.
+      source: its config's name, where the variant has one of its own.
     """
 
     variant: str
@@ -44,6 +44,7 @@ class Trial(NamedTuple):
     folder: Path
     config: Config
     flags: tuple[str, ...]
+    source: str = ""
 
 
 class Goal(NamedTuple):
@@ -52,10 +53,22 @@ class Goal(NamedTuple):
     Attributes:
       updates: of G and D together; 0: as many steps as the config says.
       points: evaluations, about; 0: none.
+      seconds: of training steps, in place of updates; 0: not by time.
     """
 
     updates: int
     points: int
+    seconds: int = 0
+
+    @property
+    def unit(self) -> str:
+        """What the runs have equally much of."""
+        return "seconds" if self.seconds else "updates"
+
+    @property
+    def amount(self) -> int:
+        """How much of it; 0: as many steps as the config says."""
+        return self.seconds or self.updates
 
 
 class Pace(NamedTuple):
@@ -110,37 +123,84 @@ def option(path: str, value: str) -> list[str]:
     return [f"--{group}{dot}{'' if value.lower() == 'true' else 'no-'}{last}"]
 
 
-def grid(name: str, overrides: list[str], varied: list[str], seeds: int, workdir: Path):
+def variants(path: Path) -> dict[str, list[str]]:
+    """A study file: 'NAME: FLAGS' or 'NAME: CONFIG FLAGS' in each line; '#' begins a comment.
+
+    Returns:
+      name -> words.
+
+    Raises:
+      UserError: it cannot be read, a line has no such form, or a name comes twice.
+    """
+    shipped = environment.config_folder() / "studies" / f"{path}.txt"
+    try:
+        text = (path if path.exists() else shipped).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read as a study file: {error}") from None
+    found: dict[str, list[str]] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        try:
+            words = shlex.split(line, comments=True)
+        except ValueError as error:
+            raise UserError(f"{path}, line {number}: {error}") from None
+        if not words:
+            continue
+        name = words[0].removesuffix(":")
+        if not words[0].endswith(":") or not re.fullmatch(r"[\w.-]+", name):
+            raise UserError(f"{path}, line {number} is not 'NAME: FLAGS', such as 'wide: --flip'")
+        if name in found:
+            raise UserError(f"{path}, line {number} names {name!r} a second time")
+        found[name] = words[1:]
+    if not found:
+        raise UserError(f"{path} names no variant")
+    return found
+
+
+def grid(
+    name: str,
+    overrides: list[str],
+    varied: list[str],
+    seeds: int,
+    workdir: Path,
+    named: Mapping[str, list[str]] = MappingProxyType({}),
+):
     """All runs of a sweep, those of a seed beside each other.
 
     Args:
       name: of the config; `overrides` are for all runs.
       varied: texts as `axis` reads them; words of one value are parted by spaces.
+      named: variants as a study file has them, each with every value that varies.
 
     Raises:
       UserError: a path or a value that the config cannot have, or two runs of one name.
     """
-    base = config_file.load(name)
     axes = [axis(text) for text in varied]
     paths = [path for path, _ in axes]
     if len(set(paths)) < len(paths):
         raise UserError(f"--vary names one path twice: {', '.join(paths)}")
     # '--flip' and '--no-flip' are both about `flip`.
     decided = [option(path, value)[0][2:] for path in paths for value in ("true", "false")]
-    prog, trials = f"anigan sweep {name}", []
-    first = config_file.override(base, overrides, prog).seed
-    for seed in range(first, first + seeds):
-        for values in itertools.product(*(values for _, values in axes)):
-            chosen = list(zip(paths, values, strict=True))
-            words = [word for path, value in chosen for word in option(path, value)]
-            flags = (*without(overrides, "seed", *decided), *words, "--seed", str(seed))
-            config = config_file.override(base, list(flags), prog)
-            configs.check(config)
-            told = [(re.sub(r"^(method|optimizers)\.", "", p), v or "none") for p, v in chosen]
-            place = "_".join(re.sub(r"[^\w.-]+", "-", f"{p}-{v}") for p, v in told)
-            folder = workdir / f"{place}_seed-{seed}"
-            label = ", ".join(f"{path}={value}" for path, value in told)
-            trials.append(Trial(label, seed, folder, config, flags))
+    trials, prog = [], f"anigan sweep {name}"
+    first = config_file.override(config_file.load(name), overrides, prog).seed
+    cells = [*itertools.product((named or {"": []}).items(), *(values for _, values in axes))]
+    for seed, ((label, words), *values) in itertools.product(range(first, first + seeds), cells):
+        chosen = list(zip(paths, values, strict=True))
+        source, own = (name, words) if not words or words[0][:2] == "--" else (words[0], words[1:])
+        more = [*without(own, *decided), *(w for pair in chosen for w in option(*pair))]
+        flags = (*without(overrides, "seed", *decided, *_flags(own)), *more, "--seed", str(seed))
+        config = config_file.override(config_file.load(source), list(flags), prog)
+        configs.check(config)
+        told = [(re.sub(r"^(method|optimizers)\.", "", p), v or "none") for p, v in chosen]
+        folders = [re.sub(r"[^\w.-]+", "-", f"{path}-{value}") for path, value in told]
+        place = "_".join(filter(None, (label, *folders)))
+        title = ", ".join(filter(None, (label, *(f"{path}={value}" for path, value in told))))
+        folder = workdir / f"{place}_seed-{seed}"
+        trials.append(Trial(title, seed, folder, config, flags, source))
+    _refuse_equal(trials)
+    return trials
+
+
+def _refuse_equal(trials: list[Trial]) -> None:
     # Not by their identity, which leaves out where data and weights lie.
     for what in (lambda trial: trial.folder, lambda trial: str(configs.to_json(trial.config))):
         seen: dict[Any, Trial] = {}
@@ -151,7 +211,12 @@ def grid(name: str, overrides: list[str], varied: list[str], seeds: int, workdir
                     f"{other.variant!r} and {trial.variant!r} are one and the same run, or have "
                     "one name; vary other values"
                 )
-    return trials
+
+
+def _flags(words: Iterable[str]) -> set[str]:
+    """The names of the flags among words, without dashes before and '=VALUE' behind."""
+    found = (word[2:].partition("=")[0] for word in words if word.startswith("--"))
+    return {name.replace("_", "-") for name in found}
 
 
 def without(words: Iterable[str], *names: str) -> list[str]:
@@ -207,39 +272,67 @@ def updates_done(trial: Trial, pace: Pace) -> np.ndarray:
     Raises:
       UserError: metrics.jsonl lacks a step.
     """
-    done = newest(trial.folder)
-    path = trial.folder / "metrics.jsonl"
+    lines = _steps_done(trial)
+    return np.cumsum([0, *(pace.count(line["step"], line) for line in lines)])
+
+
+def seconds_done(trial: Trial) -> np.ndarray:
+    """(S + 1,) seconds of training after 0, 1, ... S steps; S: newest checkpoint.
+
+    Of steps alone: what compiles, judges, draws and saves is not in a line's speed. A step whose
+    speed is not known (the process was suspended) counts as the next one whose is.
+
+    Raises:
+      UserError: metrics.jsonl lacks a step, or all speeds.
+    """
+    lines = _steps_done(trial)
+    rates = np.array([line.get("images_per_sec") or np.nan for line in lines], float)
+    known = np.flatnonzero(np.isfinite(rates))
+    if len(lines) and not len(known):
+        raise UserError(f"{trial.folder} recorded no speed; its seconds are not known")
+    nearest = np.searchsorted(known, np.arange(len(lines))).clip(max=len(known) - 1)
+    each = trial.config.batch_size / rates[known[nearest]] if len(lines) else []
+    return np.cumsum([0.0, *each])
+
+
+def _steps_done(trial: Trial) -> list[dict]:
+    """The lines of metrics.jsonl of all steps up to the newest checkpoint."""
+    done, path = newest(trial.folder), trial.folder / "metrics.jsonl"
     lines = {line["step"]: line for line in (collect.lines_of(path) if done else [])}
-    each = np.zeros(done + 1, np.int64)
-    for step in range(1, done + 1):
-        if step not in lines:
-            raise UserError(f"{path} lacks step {step}; a sweep counts updates from all its lines")
-        each[step] = pace.count(step, lines[step])
-    return np.cumsum(each)
+    absent = next((step for step in range(1, done + 1) if step not in lines), None)
+    if absent is not None:
+        raise UserError(f"{path} lacks step {absent}; a sweep counts from all its lines")
+    return [lines[step] for step in range(1, done + 1)]
+
+
+def amount_done(trial: Trial, goal: Goal, pace: Pace) -> np.ndarray:
+    """(S + 1,) of what the goal counts, after 0, 1, ... S steps; S: newest checkpoint."""
+    return seconds_done(trial) if goal.seconds else updates_done(trial, pace)
 
 
 def next_leg(trial: Trial, goal: Goal, pace: Pace, images: int) -> Leg | None:
     """What is left to train of a run; None where it is complete.
 
-    Where repeats follow the training, a first short leg tells how many updates a step has,
-    so that all variants are judged about as often in as many updates.
+    Where repeats follow the training, or time counts, a first short leg tells how much a step
+    has, so that all variants are judged about as often in equal amounts.
     """
     done, points = newest(trial.folder), goal.points or 10
-    if not goal.updates:
+    if not goal.amount:
         total = configs.resolve(trial.config, images).run.steps
         return Leg(total, whole(total / points)) if done < total else None
-    share = goal.updates / points
-    first, counts = whole(share / pace.most), updates_done(trial, pace)
-    if pace.constant is None and done < first:
+    share, constant = goal.amount / points, None if goal.seconds else pace.constant
+    first = FIRST if goal.seconds else whole(share / pace.most)
+    counts = amount_done(trial, goal, pace)
+    if constant is None and done < first:
         return Leg(first, first)
-    if counts[done] >= goal.updates:
+    if counts[done] >= goal.amount:
         return None
     # The interval by the first leg alone: it must not change when the sweep is resumed.
-    begun, now = (pace.constant or counts[n] / max(n, 1) for n in (first, done))
+    begun, now = (constant or counts[n] / max(n, 1) for n in (first, done))
     if not begun or not now:
-        raise UserError(f"{trial.folder} makes no updates; it will never have {goal.updates}")
+        raise UserError(f"{trial.folder} makes no updates; it will never have {goal.amount}")
     interval = whole(share / begun)
-    wanted = done + (goal.updates - counts[done]) / now
+    wanted = done + (goal.amount - counts[done]) / now
     return Leg(interval * math.ceil(wanted / interval), interval)
 
 
@@ -255,110 +348,8 @@ def command(name: str, trial: Trial, leg: Leg, judged: bool) -> list[str]:
     intervals = [
         word for flag, n in zip(INTERVALS, every, strict=True) for word in (f"--{flag}", str(n))
     ]
-    start = ["train", name, "--workdir", str(trial.folder)]
-    given = {word.partition("=")[0].replace("_", "-") for word in trial.flags}
-    if "--run.steps-per-dispatch" not in given:
+    start = ["train", trial.source or name, "--workdir", str(trial.folder)]
+    if "run.steps-per-dispatch" not in _flags(trial.flags):
         start += ["--run.steps-per-dispatch", str(DISPATCH)]
     flags = without(trial.flags, "run.steps", "run.epochs")
     return [*start, *flags, "--run.steps", str(leg.steps), *intervals]
-
-
-def train(
-    trials: list[Trial], legs: Callable[[Trial], Leg | None], arguments: Callable, jobs: int
-) -> tuple[int, str]:
-    """Trains every run to its end, `jobs` at a time.
-
-    Args:
-      legs: trial -> its next leg, or None.
-      arguments: (trial, leg) -> arguments of `anigan`.
-
-    Returns:
-      (0, ''), or the exit code and the message of a signal, or of the first run that failed.
-    """
-    waiting, children, signals = deque(trials), {}, []
-    failed: tuple[int, str] = (0, "")
-
-    def stop(number: int, _) -> None:
-        signals.append(number)
-        for process in children.values():
-            process.send_signal(number)
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        while children or (waiting and not signals and not failed[0]):
-            while waiting and len(children) < jobs and not signals and not failed[0]:
-                trial = waiting.popleft()
-                leg = legs(trial)
-                place = f"[{trials.index(trial) + 1}/{len(trials)}] {trial.folder.name}"
-                if leg is None:
-                    print(f"{place}: complete at step {newest(trial.folder)}", flush=True)
-                    continue
-                print(f"{place}: step {newest(trial.folder)} to {leg.steps}", flush=True)
-                if await_lock(trial.folder, signals):
-                    children[trial] = start(arguments(trial, leg), log_of(trial))
-                if signals and trial in children:
-                    children[trial].send_signal(signals[-1])
-            for trial, process in list(children.items()):
-                code = process.poll()
-                if code is None:
-                    continue
-                del children[trial]
-                if code == 0:
-                    waiting.appendleft(trial)
-                elif not signals and not failed[0]:
-                    told = f"{trial.folder.name} failed: {last_words(log_of(trial))}"
-                    failed = (code if code > 0 else 128 - code, told)
-                    for other in children.values():
-                        other.terminate()
-            time.sleep(POLL)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if signals:
-        return 128 + signals[0], "stopped; the same command resumes"
-    return failed
-
-
-def start(words: list[str], log: Path) -> subprocess.Popen:
-    """`anigan` in a process of its own, its output in a file."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w") as file:
-        # A session of its own: a terminal's Ctrl-C would reach it twice, and the second one
-        # ends it without a checkpoint.
-        return subprocess.Popen(
-            [sys.executable, "-m", "anigan_jax", *words],
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-
-
-def await_lock(folder: Path, signals: list) -> bool:
-    """Waits for a run that a killed sweep has left behind; False where a signal comes."""
-    told = False
-    while not signals:
-        try:
-            with (folder / "lock").open("a") as handle:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return True
-        except FileNotFoundError:
-            return True
-        except OSError:
-            if not told:
-                print(f"waiting: another process trains in {folder}", flush=True)
-            told = True
-            time.sleep(POLL)
-    return False
-
-
-def log_of(trial: Trial) -> Path:
-    """Where a run's output goes: beside its folder, whose content is the run's."""
-    return trial.folder.with_name(f"{trial.folder.name}.log")
-
-
-def last_words(log: Path) -> str:
-    """The error in a run's output, or its last line."""
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    return f"{(errors or lines or ['it said nothing'])[-1]} (all of it: {log})"

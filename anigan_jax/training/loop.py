@@ -186,6 +186,7 @@ class Recorder:
     def __init__(self, program: Program, files: Artifacts | NoArtifacts, at: int, stop: Stop):
         self.program, self.files, self.stop = program, files, stop
         self.clock, self.late, self.signal, self.whole = time.monotonic(), None, 0, 0
+        self.compiled = program.compiling
 
     def __call__(self, chunk: Chunk, metrics: dict, health: Health, state: TrainState) -> bool:
         """Records a chunk that was dispatched; `state` is the one after it.
@@ -207,14 +208,14 @@ class Recorder:
             # Collectives of queued dispatches deadlock XLA's CPU client.
             jax.block_until_ready(state)
         self._hear()
-        now = time.monotonic()
-        seconds = (now - self.clock) / (timed.end - timed.start)
+        now, compiled = time.monotonic(), self.program.compiling - self.compiled
+        seconds = (now - self.clock - compiled) / (timed.end - timed.start)
         self.late = (chunk, metrics, health, None if self.stop.slept else seconds)
         if at - chunk.start == self.program.length:
             self.whole += 1
             if self.whole == 2:
                 self.files.announce(seconds * self.program.length)
-        self.clock, self.stop.slept = now, False
+        self.clock, self.stop.slept, self.compiled = now, False, self.program.compiling
         saves = bool(self.signal) or ended or intervals.checkpoint.due(at)
         if saves:
             self._settle(state)

@@ -8,6 +8,7 @@ and without.
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from collections.abc import Callable
@@ -44,21 +45,23 @@ class Evaluator:
         """
         self.config, self.method, self.pack, self.workdir = config, method, pack, workdir
         self.own = of_family(config, method, pack)
-        self.network, self.panel = None, None
+        self.networks: list[features.Network] = []
+        self.panel: Callable | None = None
         self.file: metrics_file.MetricsFile | None = None
         self.intervals = intervals.of(config.run)
         if self.intervals.evaluate:
             sample_quality.targets(method, pack)
-            self.network = features.find(config.run.eval_network)
+            both = (config.run.eval_network, config.run.eval_second)
+            self.networks = features.several([name for name in both if name])
 
     def begin(self, at: int, state: TrainState, constants: PyTree, total: int) -> None:
         """Opens the files of a run that goes on from step `at` to step `total`."""
         self.constants = constants
-        if not (self.own or self.network):
+        if not (self.own or self.networks):
             return
         self.total = total
-        if self.network:
-            self.panel = of_panel(self.network, self.config, self.method, self.pack, self.workdir)
+        if self.networks:
+            self.panel = of_panel(self.networks, self.config, self.method, self.pack, self.workdir)
         path = self.workdir / LINES
         self.file = metrics_file.MetricsFile(path, at)
         here = [line for line in self.file.lines if line["step"] == at]
@@ -144,12 +147,15 @@ def of_family(config: Config, method: Method, pack: Pack) -> Callable | None:
 
 
 def of_panel(
-    network: features.Network, config: Config, method: Method, pack: Pack, workdir: Path
+    networks: list[features.Network], config: Config, method: Method, pack: Pack, workdir: Path
 ) -> Callable:
-    """(state, constants) -> scores of what it makes: {'kid-vgg16': ..., ...}.
+    """(state, constants) -> scores of what it makes: {'kid-vgg16': ..., ...}, judge after judge.
 
     Writes protocol.json, with the floor of equally many real images; a run goes on under the
     protocol that it began with.
+
+    Args:
+      networks: the judges; the first one's scores decide which checkpoint is the best.
 
     Raises:
       UserError: it would be evaluated in another way than before.
@@ -157,22 +163,28 @@ def of_panel(
     targets, run = sample_quality.targets(method, pack), config.run
     weights = run.eval_weights or ("ema" if config.ema_half_life else "raw")
     counts, pools, floor = {}, {}, {}
-    for name, target in targets.items():
+    for network, (name, target) in itertools.product(networks, targets.items()):
         n = sample_quality.most(pack, target, run.evaluate_n)
         train = features.of_part(network, pack, target.train)
         if target.held_out:
             real = features.of_part(network, pack, target.held_out)
             n = min(n, len(real))
             floor |= _flat(name, network, scores(real[:n], train, SEED, kid_size(n, len(train))))
-        counts[name], pools[name] = n, train
-    how = {**sample_quality.protocol(network, pack, counts, SEED), "weights": weights}
+        counts[name], pools[network.name, name] = n, train
+    first, *more = networks
+    how = {**sample_quality.protocol(first, pack, counts, SEED), "weights": weights}
+    # What else is compared, and how, is the same for all.
+    how |= {"second": more[0].protocol()} if more else {}
     _same_protocol({**how, "best": metrics_file.RULE, "floor": floor}, workdir / PROTOCOL)
 
     def evaluate(state: TrainState, constants: PyTree) -> dict:
         line, model = {}, with_weights(model_of(method, state, constants), weights)
-        for name, target in targets.items():
-            n, train = counts[name], pools[name]
-            images = sample_quality.made(model, pack, name, target, n, SEED)
+        made = {
+            name: sample_quality.made(model, pack, name, target, counts[name], SEED)
+            for name, target in targets.items()
+        }
+        for network, (name, images) in itertools.product(networks, made.items()):
+            n, train = counts[name], pools[network.name, name]
             found = features.of_images(network, images)
             line |= _flat(name, network, scores(found, train, SEED, kid_size(n, len(train))))
         return line
@@ -189,9 +201,10 @@ def _flat(name: str, network: features.Network, found: Scores) -> dict[str, floa
 def _same_protocol(now: dict, path: Path) -> None:
     if path.exists():
         old = json.loads(path.read_text())
-        changed = [k for k in now if k != "floor" and old.get(k) != now[k]]
+        both = dict.fromkeys((*now, "second"))
+        changed = [k for k in both if k != "floor" and old.get(k) != now.get(k)]
         if changed:
-            told = "; ".join(f"{k}: {old.get(k)} -> {now[k]}" for k in changed)
+            told = "; ".join(f"{k}: {old.get(k)} -> {now.get(k)}" for k in changed)
             raise UserError(
                 f"{path.parent} is evaluated in another way ({told}), and such scores do not "
                 f"compare. Keep its settings, or delete {path} and {path.with_name(LINES)}"

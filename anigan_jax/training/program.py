@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import itertools
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -48,6 +49,7 @@ class Program:
       total: steps of the run.
       length: steps of a dispatch, where nothing is due before its end; else it has one.
       shared: the arrays on the devices that every dispatch reads.
+      compiling: seconds that compilations have taken so far.
       abstract: shapes and types of the state.
       intervals: when the run does what.
     """
@@ -87,6 +89,7 @@ class Program:
         self.index = devices.split(self.own, self.devices)
         self.abstract = abstract_state(config, self.method, constants)
         self._compiled: set[tuple[int, int]] = set()
+        self.compiling = 0.0
 
     def initial(self) -> TrainState:
         """The state before the first step."""
@@ -165,7 +168,7 @@ class Program:
         return state, metrics, health
 
     def _compile(self, state: TrainState, chunk: Chunk, local: dict) -> None:
-        kind = chunk.phase, chunk.end - chunk.start
+        kind, clock = (chunk.phase, chunk.end - chunk.start), time.monotonic()
         self._compiled.add(kind)
         self.group.at(chunk.start, "compile")
         name = self.method.phases[chunk.phase].name
@@ -174,6 +177,7 @@ class Program:
         environment.release_host_memory()
         # Collectives give up before a slow compilation ends.
         self.group.barrier()
+        self.compiling += time.monotonic() - clock
 
 
 def phase_ends(phases: tuple[Phase, ...], total: int, per_epoch: int) -> list[int]:

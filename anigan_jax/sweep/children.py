@@ -1,0 +1,117 @@
+"""Trains the runs of a grid, each in processes of `anigan train` that resume each other."""
+
+from __future__ import annotations
+
+import fcntl
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+from anigan_jax.sweep.grid import Leg, Trial, newest
+
+POLL = 0.2
+
+
+def train(
+    trials: list[Trial], legs: Callable[[Trial], Leg | None], arguments: Callable, jobs: int
+) -> tuple[int, str]:
+    """Trains every run to its end, `jobs` at a time.
+
+    Args:
+      legs: trial -> its next leg, or None.
+      arguments: (trial, leg) -> arguments of `anigan`.
+
+    Returns:
+      (0, ''), or the exit code and the message of a signal, or of the first run that failed.
+    """
+    waiting, children, signals = deque(trials), {}, []
+    failed: tuple[int, str] = (0, "")
+
+    def stop(number: int, _) -> None:
+        signals.append(number)
+        for process in children.values():
+            process.send_signal(number)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        while children or (waiting and not signals and not failed[0]):
+            while waiting and len(children) < jobs and not signals and not failed[0]:
+                trial = waiting.popleft()
+                leg = legs(trial)
+                place = f"[{trials.index(trial) + 1}/{len(trials)}] {trial.folder.name}"
+                if leg is None:
+                    print(f"{place}: complete at step {newest(trial.folder)}", flush=True)
+                    continue
+                print(f"{place}: step {newest(trial.folder)} to {leg.steps}", flush=True)
+                if await_lock(trial.folder, signals):
+                    children[trial] = start(arguments(trial, leg), log_of(trial))
+                if signals and trial in children:
+                    children[trial].send_signal(signals[-1])
+            for trial, process in list(children.items()):
+                code = process.poll()
+                if code is None:
+                    continue
+                del children[trial]
+                if code == 0:
+                    waiting.appendleft(trial)
+                elif not signals and not failed[0]:
+                    told = f"{trial.folder.name} failed: {last_words(log_of(trial))}"
+                    failed = (code if code > 0 else 128 - code, told)
+                    for other in children.values():
+                        other.terminate()
+            time.sleep(POLL)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if signals:
+        return 128 + signals[0], "stopped; the same command resumes"
+    return failed
+
+
+def start(words: list[str], log: Path) -> subprocess.Popen:
+    """`anigan` in a process of its own, its output in a file."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w") as file:
+        # A session of its own: a terminal's Ctrl-C would reach it twice, and the second one
+        # ends it without a checkpoint.
+        return subprocess.Popen(
+            [sys.executable, "-m", "anigan_jax", *words],
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def await_lock(folder: Path, signals: list) -> bool:
+    """Waits for a run that a killed sweep has left behind; False where a signal comes."""
+    told = False
+    while not signals:
+        try:
+            with (folder / "lock").open("a") as handle:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
+        except FileNotFoundError:
+            return True
+        except OSError:
+            if not told:
+                print(f"waiting: another process trains in {folder}", flush=True)
+            told = True
+            time.sleep(POLL)
+    return False
+
+
+def log_of(trial: Trial) -> Path:
+    """Where a run's output goes: beside its folder, whose content is the run's."""
+    return trial.folder.with_name(f"{trial.folder.name}.log")
+
+
+def last_words(log: Path) -> str:
+    """The error in a run's output, or its last line."""
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    return f"{(errors or lines or ['it said nothing'])[-1]} (all of it: {log})"
