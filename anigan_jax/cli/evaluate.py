@@ -94,7 +94,7 @@ def evaluate(
 
     # Against true partners a translation can be judged without any network.
     judges = judge or (() if judged.translates and not vgg else ("vgg16",))
-    networks = _networks(judges, {"vgg16": vgg16, "inception": inception})
+    networks = _networks(judges, {"vgg16": vgg16, "inception": inception}, judged.channels)
     wanted = checkpoint_quality.Wanted(n, seed, networks, vgg, colors.model if colors else None)
     with contextlib.closing(Stages()) as report:
         found, pictures = judged.measure(wanted, report)
@@ -116,6 +116,7 @@ class _Judged(NamedTuple):
 
     Attributes:
       size: side in pixels.
+      channels: 3, or 4 of transparent images.
       translates: whether it comes from photos.
       measure: (`checkpoint_quality.Wanted`, notify) -> a report and pictures.
       place: of the report, where none is given.
@@ -123,17 +124,19 @@ class _Judged(NamedTuple):
     """
 
     size: int
+    channels: int
     translates: bool
     measure: Callable
     place: Path | None = None
     code: int = 0
 
 
-def _networks(judges: tuple[str, ...], files: dict[str, str]) -> list:
+def _networks(judges: tuple[str, ...], files: dict[str, str], channels: int) -> list:
     """Feature networks, each once, with weights from files where they are given."""
     from anigan_jax.evaluation import features
 
-    return [features.find(name, files.get(name, "")) for name in dict.fromkeys(judges)]
+    found = [features.find(name, files.get(name, "")) for name in dict.fromkeys(judges)]
+    return features.on_backgrounds(found, channels)
 
 
 def _check_subject(run: Path, against: str, out: Path | None, alone: bool) -> None:
@@ -165,7 +168,8 @@ def _run(run: Path, checkpoint: str, weights: Weights, trust: bool) -> _Judged:
         return checkpoint_quality.measure(*what, wanted, notify)
 
     place = out_dir(run, "evaluate") / f"step_{trained.step:09d}{trained.model.tag}.json"
-    return _Judged(trained.config.method.size, translates, measure, place)
+    method = trained.config.method
+    return _Judged(method.size, method.channels, translates, measure, place)
 
 
 def _images(
@@ -195,7 +199,7 @@ def _images(
         about = {"images": str(given), "against": against, "size": size}
         return {**about, "left_out": len(found.left_out), **report}, pictures
 
-    return _Judged(size, False, measure, code=told_left_out(found))
+    return _Judged(size, pack.images.shape[-1], False, measure, code=told_left_out(found))
 
 
 def accuracy(

@@ -63,6 +63,8 @@ def project(
     trained = api.load(run, checkpoint, weights=weights, trust=trust)
     model = trained.model
     grids.need_noise(model.method)
+    if trained.config.method.channels == 4:
+        raise UserError("this run makes transparent images; opaque ones alone can be projected")
     wanted = texts.read(model, [prompt], "--prompt") if prompt else []
     text = texts.one_text(model, wanted, seed)
     found = photos.gather(list(photo), cropping, trained.config.method.size)

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from anigan_jax.data import alpha
+
 SIDE = 16
 COARSE = 4
 # RMS of two 16x16 thumbnails, in levels of 255. On 7,800 real 64-px faces the nearest
@@ -30,8 +32,11 @@ class Pair(NamedTuple):
 
 
 def thumbnail(pixels: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 -> (16, 16, 3) uint8 block means: a perceptual hash kept as numbers."""
-    image = Image.fromarray(pixels)
+    """(H, W, 3) uint8 -> (16, 16, 3) uint8 block means: a perceptual hash kept as numbers.
+
+    Of RGBA on gray, on which neither white nor black pictures vanish.
+    """
+    image = Image.fromarray(alpha.over(pixels, alpha.GRAY))
     return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BOX))
 
 

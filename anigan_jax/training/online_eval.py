@@ -19,6 +19,7 @@ import numpy as np
 from anigan_jax import intervals
 from anigan_jax.config import Config
 from anigan_jax.core import Method, PyTree, TrainState
+from anigan_jax.data import alpha
 from anigan_jax.data.dataset import Pack
 from anigan_jax.errors import UserError
 from anigan_jax.evaluation import features, sample_quality
@@ -44,21 +45,22 @@ class Evaluator:
         """
         self.config, self.method, self.pack, self.workdir = config, method, pack, workdir
         self.own = of_family(config, method, pack)
-        self.network, self.panel = None, None
+        self.networks, self.panel = [], None
         self.file: metrics_file.MetricsFile | None = None
         self.intervals = intervals.of(config.run)
         if self.intervals.evaluate:
             sample_quality.targets(method, pack)
-            self.network = features.find(config.run.eval_network)
+            found = [features.find(config.run.eval_network)]
+            self.networks = features.on_backgrounds(found, config.method.channels)
 
     def begin(self, at: int, state: TrainState, constants: PyTree, total: int) -> None:
         """Opens the files of a run that goes on from step `at` to step `total`."""
         self.constants = constants
-        if not (self.own or self.network):
+        if not (self.own or self.networks):
             return
         self.total = total
-        if self.network:
-            self.panel = of_panel(self.network, self.config, self.method, self.pack, self.workdir)
+        if self.networks:
+            self.panel = of_panel(self.networks, self.config, self.method, self.pack, self.workdir)
         path = self.workdir / LINES
         self.file = metrics_file.MetricsFile(path, at)
         here = [line for line in self.file.lines if line["step"] == at]
@@ -144,7 +146,7 @@ def of_family(config: Config, method: Method, pack: Pack) -> Callable | None:
 
 
 def of_panel(
-    network: features.Network, config: Config, method: Method, pack: Pack, workdir: Path
+    networks: list[features.Network], config: Config, method: Method, pack: Pack, workdir: Path
 ) -> Callable:
     """(state, constants) -> scores of what it makes: {'kid-vgg16': ..., ...}.
 
@@ -159,22 +161,29 @@ def of_panel(
     counts, pools, floor = {}, {}, {}
     for name, target in targets.items():
         n = sample_quality.most(pack, target, run.evaluate_n)
-        train = features.of_part(network, pack, target.train)
         if target.held_out:
-            real = features.of_part(network, pack, target.held_out)
-            n = min(n, len(real))
-            floor |= _flat(name, network, scores(real[:n], train, SEED, kid_size(n, len(train))))
-        counts[name], pools[name] = n, train
-    how = {**sample_quality.protocol(network, pack, counts, SEED), "weights": weights}
+            n = min(n, len(pack.part(target.held_out)))
+        counts[name] = n
+        for network in networks:
+            train = pools[name, network.name] = features.of_part(network, pack, target.train)
+            if target.held_out:
+                real = features.of_part(network, pack, target.held_out)[:n]
+                floor |= _flat(name, network, scores(real, train, SEED, kid_size(n, len(train))))
+    how = {**sample_quality.protocol(networks[0], pack, counts, SEED), "weights": weights}
+    if len(networks) > 1:
+        names = [network.name for network in networks]
+        how |= {"network": names, "background": [*alpha.BACKGROUNDS]}
     _same_protocol({**how, "best": metrics_file.RULE, "floor": floor}, workdir / PROTOCOL)
 
     def evaluate(state: TrainState, constants: PyTree) -> dict:
         line, model = {}, with_weights(model_of(method, state, constants), weights)
         for name, target in targets.items():
-            n, train = counts[name], pools[name]
+            n = counts[name]
             images = sample_quality.made(model, pack, name, target, n, SEED)
-            found = features.of_images(network, images)
-            line |= _flat(name, network, scores(found, train, SEED, kid_size(n, len(train))))
+            for network in networks:
+                train = pools[name, network.name]
+                found = features.of_images(network, images)
+                line |= _flat(name, network, scores(found, train, SEED, kid_size(n, len(train))))
         return line
 
     return evaluate
