@@ -178,13 +178,14 @@ def _images(
     """Images of any model, cropped and resized as the real ones are."""
     photos.check([given], photos.Cropping())
     real = Path(against).expanduser()
-    if size is None:
-        size = dataset.open_pack(real).manifest["size"] if dataset.is_pack(real) else None
-    size = size or photos.side_of([given]) or Images.size
-    pack = dataset.build(Images(path=against, size=size, domain=domain), scratch.default_cache())
+    packed = dataset.open_pack(real) if dataset.is_pack(real) else None
+    size = size or (packed and packed.manifest["size"]) or photos.side_of([given]) or Images.size
+    kept = "keep" if packed and packed.images.shape[-1] == 4 else "lay over"
+    settings = Images(path=against, size=size, domain=domain, transparency=kept)
+    pack = dataset.build(settings, scratch.default_cache())
     if "trainA" in pack.manifest["parts"]:
         raise UserError(f"{against} has two domains; say which: --domain a, b or both")
-    found = photos.gather([given], photos.Cropping(), size)
+    found = photos.gather([given], photos.Cropping(transparency=kept), size)
     pixels = found.images[size]
     if len(pixels) < max(2, n or 0):
         raise UserError(f"{given} has {len(pixels)} usable images, fewer than {max(2, n or 0)}")

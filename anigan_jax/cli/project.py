@@ -67,6 +67,7 @@ def project(
         raise UserError("this run makes transparent images; opaque ones alone can be projected")
     wanted = texts.read(model, [prompt], "--prompt") if prompt else []
     text = texts.one_text(model, wanted, seed)
+    cropping = cropping.of_run(trained.config.data)
     found = photos.gather(list(photo), cropping, trained.config.method.size)
     pictures = found.images[trained.config.method.size]
     settings = projection.Settings(steps=steps, restarts=restarts)
