@@ -28,8 +28,8 @@ Direction = Annotated[Literal["ab", "ba"], arg(help="ab: from photo to anime")]
 Crop = Annotated[
     Literal["auto", "center", "pad", "box"],
     arg(
-        help="around the face box; the centered square; all of it on white; auto: box where "
-        "there is one, else center"
+        help="around the face box; the centered square; all of it on the background; auto: box "
+        "where there is one, else center"
     ),
 ]
 Box = Annotated[str, arg(metavar="X,Y,W,H", help="face box of a single photo, in pixels")]

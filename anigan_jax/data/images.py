@@ -51,8 +51,8 @@ class Images(Source):
     follow_links: str = _place()
     """A folder: links of the source are followed where they lead into it."""
     crop: Literal["auto", "center", "top", "pad", "box"] = "auto"
-    """Centered square; the square at the top; all of it on white; around its face box; auto: box
-    where there is one, else center."""
+    """Centered square; the square at the top; all of it on the background; around its face box;
+    auto: box where there is one, else center."""
     box_scale: float = 1.5
     """Side of a box crop in face widths."""
     background: str = field(default="white", metadata={"later": True})
