@@ -391,8 +391,8 @@ def check(config: Config) -> None:
     if config.data.channels != config.method.channels:
         faults.append(
             f"data have {config.data.channels} channels, networks {config.method.channels}; "
-            "transparency is for GANs from noise or words, and --data.transparency keep sets both "
-            "(in a file: transparency='keep' of the data, channels=4 of both networks)"
+            "GANs from noise or words alone take data.transparency keep, with channels=4 of both "
+            "networks (the flag --data.transparency keep sets these too)"
         )
     if config.run.devices and config.batch_size % config.run.devices:
         faults.append(f"batch_size {config.batch_size} is not a multiple of {run.devices} devices")

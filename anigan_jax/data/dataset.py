@@ -140,7 +140,7 @@ def _built(source: Source, cache: Path, workers: int, report: Callable | None) -
         if pack.manifest["size"] != source.size:
             raise UserError(
                 f"the pack {path} holds {pack.manifest['size']}-px images, but data.size is "
-                f"{source.size}; import again with --size {source.size}"
+                f"{source.size}; import again with --size {source.size}, or train at the pack's"
             )
         if (channels := pack.images.shape[-1]) != source.channels:
             raise UserError(
