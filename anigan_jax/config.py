@@ -32,6 +32,9 @@ PACKAGE = "anigan_jax"
 class MethodSettings:
     """Base of every family's hyper-parameters; `make(axis_name)` gives the Method."""
 
+    channels = 3
+    """Of images: 4 where they are transparent."""
+
     def make(self, axis_name: str | None = None) -> Any:
         """The `core.Method`; `axis_name` is the mapped axis of devices, None on one device."""
         raise NotImplementedError
@@ -284,13 +287,8 @@ def fingerprint(config: Config) -> str:
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Lines 'path: old -> new' of two identities."""
-    paths = sorted(old.keys() | new.keys())
-    gone = "absent"
-    return [
-        f"{path}: {old.get(path, gone)} -> {new.get(path, gone)}"
-        for path in paths
-        if old.get(path, gone) != new.get(path, gone)
-    ]
+    both = ((p, *(d.get(p, "absent") for d in (old, new))) for p in sorted(old.keys() | new.keys()))
+    return [f"{path}: {before} -> {after}" for path, before, after in both if before != after]
 
 
 def _numbers(path: str, value: Any) -> Iterator[tuple[str, float]]:
@@ -393,6 +391,12 @@ def check(config: Config) -> None:
         faults.append(
             f"data.size is {config.data.size} but the networks make {config.method.size}; "
             f"--size {config.data.size} sets both"
+        )
+    if config.data.channels != config.method.channels:
+        faults.append(
+            f"data have {config.data.channels} channels, networks {config.method.channels}; "
+            "GANs from noise or words alone take data.transparency keep, with channels=4 of both "
+            "networks (the flag --data.transparency keep sets these too)"
         )
     if config.run.devices and config.batch_size % config.run.devices:
         faults.append(f"batch_size {config.batch_size} is not a multiple of {run.devices} devices")

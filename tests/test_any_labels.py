@@ -97,6 +97,30 @@ def test_a_wrong_text_may_differ_in_one_attribute():
     assert set(np.asarray(drawn).tolist()) == set(range(1, 8))
 
 
+def test_a_wrong_text_may_differ_in_each_attribute_equally_often():
+    """Whatever the number of their classes; of one attribute as often as the data has each."""
+    rows = np.asarray(attributes.combinations((12, 2, 2)))
+    counts = jax.numpy.ones(48).at[4].set(5.0)
+    keys = jax.random.split(jax.random.key(0), 3000)
+
+    def drawn(rule, counts, own=0):
+        own = jax.numpy.full(len(keys), own)
+        return np.asarray(text_conditioning.wrong_texts(rows, counts, own, keys, rule))
+
+    parts = rows[drawn("each_part", counts)] != rows[0]
+    assert (parts.sum(1) == 1).all()
+    np.testing.assert_allclose(parts.mean(0), 1 / 3, atol=0.03)
+    np.testing.assert_allclose((drawn("each_part", counts) == 4).mean(), 5 / 15 / 3, atol=0.02)
+    assert (rows[drawn("one_part", counts)] != rows[0]).mean(0)[0] > 0.8
+    # Both of the last two at once are never seen: what leads there is not drawn.
+    counts = counts * ~rows[:, 1:].all(1)
+    parts = rows[drawn("each_part", counts, own=1)] != rows[1]
+    np.testing.assert_allclose(parts.mean(0), [1 / 2, 0, 1 / 2], atol=0.03)
+    # Where no neighbor exists the rule takes any other.
+    alone = jax.numpy.zeros(48).at[0].set(1).at[47].set(1)
+    assert set(drawn("each_part", alone).tolist()) == {47}
+
+
 # --- the verbs
 
 

@@ -107,6 +107,7 @@ def test_prompts_that_are_not_understood(text, named):
         ("no smile; character: asuka", {"smile": "no smile", "character": "asuka"}, ""),
         ("yellow hair brown eyes", colors("blonde", "brown"), "drawn as 'blonde hair'"),
         ("gray hair white eyes", {"hair": "gray"}, "'white' is no color of eyes"),
+        ("blue hair AND red eyes!", colors("blue", "red"), ""),
     ],
 )
 def test_prompts_of_any_attributes(text, want, lost):

@@ -2,6 +2,9 @@
 
 import hashlib
 import io
+import re
+import sys
+from pathlib import Path
 
 import files
 import numpy as np
@@ -174,3 +177,22 @@ def test_a_held_out_set_that_a_large_group_swallows_is_told(tmp_path):
     held = sum(part == "test" for part in found.parts)
     told = [f.detail for f in found.findings if f.code == "held out"]
     assert (held, told) == (0, ["0 of 60 images; 20% were asked for"])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_thumbnails_of_a_large_set_do_not_stay_in_memory(tmp_path):
+    """They are read of a map piece by piece: of a million images they are 768 MB."""
+    corners = np.random.default_rng(0).integers(0, 256, (4000, 4, 4, 3), np.uint8)
+    whole = corners.repeat(4, 1).repeat(4, 2)
+    whole.tofile(tmp_path / "thumbs.bin")
+    thumbs = np.memmap(tmp_path / "thumbs.bin", np.uint8, "r", shape=whole.shape)
+
+    def resident() -> int:
+        """kB of the file that this process holds."""
+        maps = Path("/proc/self/smaps").read_text().split("thumbs.bin", 1)[1]
+        return int(re.search(r"^Rss:\s+(\d+)", maps, re.MULTILINE)[1])
+
+    most = thumbs.sum() and resident()
+    groups, _ = dedup.find(thumbs, digests_of(whole))
+    assert (groups == np.arange(len(whole))).all()
+    assert resident() < most / 4

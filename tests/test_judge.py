@@ -186,7 +186,7 @@ def test_a_second_judge_stands_beside_the_first(pack, tmp_path):
     state = jax.tree.map(np.asarray, state)
     alone = online_eval.of_panel(networks[:1], JUDGED, method, pack, tmp_path)(state, {})
     path = tmp_path / online_eval.PROTOCOL
-    assert "second" not in json.loads(path.read_text())
+    assert "others" not in json.loads(path.read_text())
     with pytest.raises(UserError, match="evaluated in another way"):
         online_eval.of_panel(networks, both, method, pack, tmp_path)
     path.unlink()
@@ -194,7 +194,7 @@ def test_a_second_judge_stands_beside_the_first(pack, tmp_path):
     assert {name: found[name] for name in alone} == alone
     assert {"kid-tiny", "variety-tiny", "coverage-tiny"} <= found.keys() - alone.keys()
     protocol = json.loads(path.read_text())
-    assert protocol["second"]["sha256"] == networks[1].sha256
+    assert protocol["others"][0]["sha256"] == networks[1].sha256
     assert {"kid-random", "kid-tiny"} <= protocol["floor"].keys()
     with pytest.raises(UserError, match="evaluated in another way"):
         online_eval.of_panel(networks[:1], JUDGED, method, pack, tmp_path)

@@ -1,6 +1,9 @@
 """Photos of a user in the other domain: of real run folders, from good and hostile files."""
 
+import dataclasses
 import io
+import json
+import shutil
 import sys
 import tarfile
 import zipfile
@@ -15,7 +18,10 @@ from PIL import Image
 from tiny import CYCLE, anigan, thin_vgg, untrained
 
 from anigan_jax import api
+from anigan_jax import config as configs
 from anigan_jax.data.decode import Crop, decode
+from anigan_jax.data.images import Images
+from anigan_jax.data.synthetic.sources import PaintedPairs
 from anigan_jax.errors import UserError
 from anigan_jax.methods.augment import signed
 from anigan_jax.sampling import photos
@@ -163,6 +169,26 @@ def test_every_crop_is_that_of_the_data(album, crop):
         want = [cropped(album / name, size, mode, BOXES.get(name)) for name in found.names]
         np.testing.assert_array_equal(found.images[size], np.stack(want))
     assert found.centered == (mode == "box")
+
+
+def test_a_photo_lies_on_the_background_of_the_run(runs, tmp_path, verb):
+    """The data's `background`, under what is transparent and around what is padded."""
+    clear = np.zeros((40, 20, 4), np.uint8)
+    Image.fromarray(clear).save(tmp_path / "clear.png")
+    data = Images(background="#0000ff")
+    for crop in ("center", "pad"):
+        found = photos.gather([tmp_path / "clear.png"], Cropping(crop).of_run(data), 16)
+        assert (found.images[16] == (0, 0, 255)).all()
+    assert Cropping().of_run(PaintedPairs()).background == "white"
+    blue = Path(shutil.copytree(runs.cycle, tmp_path / "blue"))
+    recorded = json.loads((blue / "run.json").read_text())
+    recorded["config"]["data"] = configs.to_json(dataclasses.replace(data, path="x", size=16))
+    (blue / "run.json").write_text(json.dumps(recorded))
+    code, _, err = verb("translate", blue, tmp_path / "clear.png", "--out", tmp_path / "out",
+                        "--checkpoint", "latest")  # fmt: skip
+    assert code == 0, err
+    shown = pixels(tmp_path / "out" / "before.png")
+    assert (shown[2:-2, 2:-2] == (0, 0, 255)).all()
 
 
 def test_the_other_direction_and_another_size(runs, album, tmp_path, verb):

@@ -366,6 +366,18 @@ TABLE = {
         "method.wrong_weight": 0.5,
         "method.fake_weight": 1.0,
     },
+    "painted_attributes": {
+        "batch_size": 32,
+        "flip": False,
+        "ema_half_life": 5000,
+        **both(adam(learning_rate=5e-4, boundaries=(7000,), gamma=0.2)),
+        **trained(steps=10_000),
+        **noise(64),
+        "method.wrong_text": "each_part",
+        "method.wrong_weight": 0.5,
+        "method.fake_weight": 1.0,
+        "data.without": ("glasses hat",),
+    },
     "painted_cyclegan": {
         "batch_size": 4,
         "ema_half_life": 2000,

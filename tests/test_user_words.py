@@ -51,6 +51,12 @@ def test_usual_names_are_answered_with_ours(words, hint, verb):
     assert (code, hint in err) == (2, True), err
 
 
+@pytest.mark.parametrize(("name", "own"), [("resume", "train --resume RUN"), ("test", "evaluate")])
+def test_verbs_of_other_programs_are_answered_with_ours(name, own, verb):
+    code, _, err = verb(name, "runs/a")
+    assert (code, f"`anigan {own}" in err) == (2, True), err
+
+
 def test_a_batch_larger_than_the_data_names_one_that_fits(tmp_path, verb):
     path = write(tmp_path / "x", faces(20))
     held = len(built(tmp_path, path, size=64, test=0.1).part("test"))

@@ -183,6 +183,7 @@ READS = dataclasses.replace(
     ),
 )
 IMAGES = dataclasses.replace(TEXT, data=Images(size=16), batch_size=4)
+SPRITES = dataclasses.replace(LEAST, data=Images(size=8, test=0.4))
 
 
 def draw(seed: int, *shape: int):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -125,10 +126,14 @@ def sized(config: Config, overrides: Sequence[str]) -> list[str]:
     """The overrides with `--size N` as the settings of that name of the data and the networks.
 
     Networks that double a small square get the one that N is a power of two of: 96 is 16 x 6.
+    Kept transparency is a channel of the networks that can have it.
     """
     words = [part for word in overrides for part in _halves(word)]
+    if ("--data.transparency", "keep") in itertools.pairwise(words):
+        both = networks("method", config.method)
+        words += [f"--{path}.channels=4" for path, network in both if hasattr(network, "channels")]
     if "--size" not in words[:-1]:
-        return list(overrides)
+        return words
     at = words.index("--size")
     wanted = words[at + 1]
     found = [f"--data.size={wanted}"]
@@ -143,7 +148,7 @@ def sized(config: Config, overrides: Sequence[str]) -> list[str]:
 
 
 def _halves(word: str) -> list[str]:
-    return word.split("=", 1) if word.startswith("--size=") else [word]
+    return word.split("=", 1) if word.startswith(("--size=", "--data.transparency=")) else [word]
 
 
 def _doubles(small: int, size: int) -> bool:

@@ -69,6 +69,8 @@ def import_(
     """
     images = _images(settings, source, source_b, more)
     detect = None
+    if landmarks and images.channels == 4:
+        raise UserError("--landmarks are for CartoonGAN, which takes no transparent images")
     if landmarks:
         from anigan_jax.perceptual import landmarks as faces
         from anigan_jax.runtime import environment

@@ -96,7 +96,8 @@ def evaluate(
 
     # Against true partners a translation can be judged without any network.
     judges = judge or (() if judged.translates and not vgg else ("vgg16",))
-    networks = features.several(judges, {"vgg16": vgg16, "inception": inception})
+    weights_of = {"vgg16": vgg16, "inception": inception}
+    networks = features.on_backgrounds(features.several(judges, weights_of), judged.channels)
     wanted = checkpoint_quality.Wanted(n, seed, networks, vgg, colors.model if colors else None)
     with contextlib.closing(Stages()) as report:
         found, pictures = judged.measure(wanted, report)
@@ -118,6 +119,7 @@ class _Judged(NamedTuple):
 
     Attributes:
       size: side in pixels.
+      channels: 3, or 4 of transparent images.
       translates: whether it comes from photos.
       measure: (`checkpoint_quality.Wanted`, notify) -> a report and pictures.
       place: of the report, where none is given.
@@ -125,6 +127,7 @@ class _Judged(NamedTuple):
     """
 
     size: int
+    channels: int
     translates: bool
     measure: Callable
     place: Path | None = None
@@ -160,7 +163,8 @@ def _run(run: Path, checkpoint: str, weights: Weights, trust: bool) -> _Judged:
         return checkpoint_quality.measure(*what, wanted, notify)
 
     place = out_dir(run, "evaluate") / f"step_{trained.step:09d}{trained.model.tag}.json"
-    return _Judged(trained.config.method.size, translates, measure, place)
+    method = trained.config.method
+    return _Judged(method.size, method.channels, translates, measure, place)
 
 
 def _images(
@@ -169,13 +173,14 @@ def _images(
     """Images of any model, cropped and resized as the real ones are."""
     photos.check([given], photos.Cropping())
     real = Path(against).expanduser()
-    if size is None:
-        size = dataset.open_pack(real).manifest["size"] if dataset.is_pack(real) else None
-    size = size or photos.side_of([given]) or Images.size
-    pack = dataset.build(Images(path=against, size=size, domain=domain), scratch.default_cache())
+    packed = dataset.open_pack(real) if dataset.is_pack(real) else None
+    size = size or (packed and packed.manifest["size"]) or photos.side_of([given]) or Images.size
+    kept = "keep" if packed and packed.images.shape[-1] == 4 else "lay over"
+    settings = Images(path=against, size=size, domain=domain, transparency=kept)
+    pack = dataset.build(settings, scratch.default_cache())
     if "trainA" in pack.manifest["parts"]:
         raise UserError(f"{against} has two domains; say which: --domain a, b or both")
-    found = photos.gather([given], photos.Cropping(), size)
+    found = photos.gather([given], photos.Cropping(transparency=kept), size)
     pixels = found.images[size]
     if len(pixels) < max(2, n or 0):
         raise UserError(f"{given} has {len(pixels)} usable images, fewer than {max(2, n or 0)}")
@@ -190,7 +195,7 @@ def _images(
         about = {"images": str(given), "against": against, "size": size}
         return {**about, "left_out": len(found.left_out), **report}, pictures
 
-    return _Judged(size, False, measure, code=told_left_out(found))
+    return _Judged(size, pack.images.shape[-1], False, measure, code=told_left_out(found))
 
 
 def accuracy(

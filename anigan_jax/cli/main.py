@@ -102,6 +102,14 @@ def _refuse_windows() -> None:
         ) from None
 
 
+# What other programs have as verbs of their own.
+ELSEWHERE = {
+    "resume": "`anigan train --resume RUN` goes on with a run by its own settings",
+    "generate": "`anigan sample RUN` makes images",
+    "test": "`anigan evaluate RUN` scores images, `anigan translate RUN PHOTO` translates photos",
+}
+
+
 def _run(argv: list[str]) -> int:
     if not argv or argv[0] in HELP or argv == ["help"]:
         print(_usage())
@@ -116,6 +124,7 @@ def _run(argv: list[str]) -> int:
     if name not in known:
         near = difflib.get_close_matches(name, known, 1)
         hint = f"Did you mean {near[0]!r}?" if near else f"There are {', '.join(known)}"
+        hint = ELSEWHERE.get(name, hint)
         raise UserError(f"no verb {name!r}. {hint}")
     module = importlib.import_module(f"anigan_jax.cli.{known[name].module}")
     function = getattr(module, known[name].function)

@@ -278,7 +278,8 @@ def _photos(trained: api.Trained, given: tuple[Path, ...], direction: str, n: in
     """
     size = trained.config.method.size
     if given:
-        found = photos.gather(list(given), photos.Cropping(), size)
+        cropping = photos.Cropping().of_run(trained.config.data)
+        found = photos.gather(list(given), cropping, size)
         return found.images[size], told_left_out(found)
     pack = api.data_of(trained.config)
     held = pack.named("test" if pack.has("test") else "train", direction[0].upper())

@@ -28,8 +28,8 @@ Direction = Annotated[Literal["ab", "ba"], arg(help="ab: from photo to anime")]
 Crop = Annotated[
     Literal["auto", "center", "pad", "box"],
     arg(
-        help="around the face box; the centered square; all of it on white; auto: box where "
-        "there is one, else center"
+        help="around the face box; the centered square; all of it on the background; auto: box "
+        "where there is one, else center"
     ),
 ]
 Box = Annotated[str, arg(metavar="X,Y,W,H", help="face box of a single photo, in pixels")]
@@ -70,7 +70,7 @@ def translate(
     photos.need_direction(trained.method, direction)
     size = method.size if size is None else size
     check_divisible(size, method.generator.num_downsamples, "--size")
-    found = photos.gather(given, cropping, size)
+    found = photos.gather(given, cropping.of_run(trained.config.data), size)
     before = found.images[size]
     after = photos.translated(trained.model, direction, before)
     out = (
@@ -120,11 +120,16 @@ def compare(
     for one in runs:
         photos.need_direction(one.method, direction)
     sizes = [one.config.method.size for one in runs]
-    found, side = photos.gather(given, cropping, *sizes), max(sizes)
+    side = max(sizes)
+    # Each on its own background; the photos are shown as the larger one sees them.
+    seen = [
+        photos.gather(given, cropping.of_run(r.config.data), r.config.method.size) for r in runs
+    ]
+    found = seen[sizes.index(side)]
     n = photos.shown(len(found.names), side)
     columns = [(direction[0].upper(), found.images[side][:n])]
-    for label, one, size in zip(labels, runs, sizes, strict=True):
-        made = photos.translated(one.model, direction, found.images[size][:n])
+    for label, one, size, own in zip(labels, runs, sizes, seen, strict=True):
+        made = photos.translated(one.model, direction, own.images[size][:n])
         columns.append((label, photos.enlarged(made, side)))
     steps = "_".join(f"{one.step:09d}{one.model.tag}" for one in runs)
     name = f"{run2.resolve().name}_step_{steps}_{direction}.png"

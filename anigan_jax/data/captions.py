@@ -102,7 +102,7 @@ def parse_prompt(text: str, attributes: Attributes = DEFAULT) -> Prompt:
     words = re.sub(r"\b(hair|eyes) (?:is|are) ([a-z]+)", r"\2 \1", words)
     words = re.sub(r"\beye\b", "eyes", words)
     found, label, lost = phrases(attributes), {}, []
-    for piece in re.split(r"[,;]|\.(?:\s|$)", words):
+    for piece in re.split(r"[,;]|\.(?:\s|$)|(?<=\w)[!?]+(?:\s|$)", words):
         for name, chosen in _scan(piece.split(), found):
             if not name:
                 nearest, hint = _near(chosen, attributes, found)

@@ -26,7 +26,7 @@ LISTED = 20
 
 
 class Pack(NamedTuple):
-    """`images` (N, size, size, 3) uint8 read-only map of the (first) training part."""
+    """`images` (N, size, size, 3 or 4) uint8 read-only map of the (first) training part."""
 
     images: np.ndarray
     manifest: dict
@@ -140,7 +140,12 @@ def _built(source: Source, cache: Path, workers: int, report: Callable | None) -
         if pack.manifest["size"] != source.size:
             raise UserError(
                 f"the pack {path} holds {pack.manifest['size']}-px images, but data.size is "
-                f"{source.size}; import again with --size {source.size}"
+                f"{source.size}; import again with --size {source.size}, or train at the pack's"
+            )
+        if (channels := pack.images.shape[-1]) != source.channels:
+            raise UserError(
+                f"the pack {path} holds images of {channels} channels, and data.transparency asks "
+                f"for {source.channels}; import again, with --transparency keep for 4"
             )
         _as_imported(source, pack)
         return pack
@@ -314,6 +319,7 @@ def _write(source: Source, key: dict, folder: Path, found: Scan, landmarks) -> N
             "key": key,
             "count": len(found.order),
             "size": source.size,
+            "channels": source.channels,
             "parts": parts,
             "classes": classes,
             "files": files,
@@ -333,7 +339,8 @@ def _class_columns(found: Scan) -> dict[str, list[int]]:
 
 
 def _array(path: Path, manifest: dict, what: str) -> np.ndarray:
-    count, size = manifest["count"], manifest["size"]
+    size = manifest["size"]
+    shape = manifest["count"], size, size, manifest.get("channels", 3)
     if what == "landmarks":
         name, missing = "landmarks.npy", "import again with --landmarks"
     else:
@@ -343,7 +350,7 @@ def _array(path: Path, manifest: dict, what: str) -> np.ndarray:
     try:
         if what == "landmarks":
             return np.load(path / name, mmap_mode="r", allow_pickle=False)
-        array = np.memmap(path / name, np.uint8, "r", shape=(count, size, size, 3))
+        array = np.memmap(path / name, np.uint8, "r", shape=shape)
         if (path / name).stat().st_size != array.nbytes:
             raise ValueError(f"{name} has the wrong size")
     except (OSError, ValueError) as error:

@@ -11,18 +11,11 @@ import numpy as np
 import simplejpeg
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
+from anigan_jax.data.alpha import without_hidden
+from anigan_jax.data.kinds import CONVERT, FORMATS, SUFFIXES, kind_of
+
 # Part of every pack's key: raise it when the same file gives other pixels.
 VERSION = 3
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
-SUFFIXES = {
-    ".png": "PNG",
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".jpe": "JPEG",
-    ".jfif": "JPEG",
-    ".webp": "WEBP",
-    ".bmp": "BMP",
-}
 # Bounds the memory of a worker: about 16 bytes a pixel where it is transparent.
 MAX_PIXELS = 100_000_000
 # A JPEG is decoded at an eighth of its size at least, and over this at the smallest fraction
@@ -55,7 +48,7 @@ NOTED = {
     "cmyk": "converted to RGB as Pillow does, Adobe's inversion included",
     "16-bit": "the high byte of each value is used",
     "palette": "looked up to RGB",
-    "transparent": "laid over the background: white, or --background COLOR",
+    "transparent": "laid over the background: white, or --background COLOR; --transparency keep",
     "rotated": "turned upright by its EXIF orientation",
     "grey": "repeated into three channels",
     "profile": "its color profile is converted to sRGB",
@@ -122,45 +115,15 @@ class Crop:
     """Color under transparent pixels and around a padded picture, by name or '#rrggbb'."""
     upscale: Upscale = "limited"
     """'limited': to less than twice the side; 'smooth': to any; 'nearest': too, without blur."""
+    alpha: bool = False
+    """Whether transparency is kept, and the border of a padded picture transparent."""
 
 
 class Decoded(NamedTuple):
-    """`pixels` (size, size, 3) uint8 RGB, and (code, detail) pairs of NOTED."""
+    """`pixels` (size, size, 3 or 4) uint8 RGB or RGBA, and (code, detail) pairs of NOTED."""
 
     pixels: np.ndarray
     notes: list[tuple[str, str]]
-
-
-def kind_of(head: bytes) -> str:
-    """Name of a file's kind by its first bytes; '' where unknown."""
-    for name, offset, magic in (
-        ("PNG", 0, b"\x89PNG\r\n\x1a\n"),
-        ("JPEG", 0, b"\xff\xd8\xff"),
-        ("BMP", 0, b"BM"),
-        ("GIF", 0, b"GIF8"),
-        ("TIFF", 0, b"II*\0"),
-        ("TIFF", 0, b"MM\0*"),
-        ("WEBP", 8, b"WEBP"),
-        ("AVIF", 4, b"ftypavi"),
-        ("HEIC", 4, b"ftyphei"),
-        ("HEIC", 4, b"ftypmif"),
-        ("PSD", 0, b"8BPS"),
-        ("PDF", 0, b"%PDF"),
-        ("PostScript", 0, b"%!PS"),
-        ("ICO", 0, b"\0\0\1\0"),
-        ("FITS", 0, b"SIMPLE  ="),
-        ("JPEG 2000", 0, b"\0\0\0\x0cjP  "),
-        ("ZIP archive", 0, b"PK\3\4"),
-        ("GZIP archive", 0, b"\x1f\x8b"),
-        ("SVG", 0, b"<svg"),
-        ("XML or SVG", 0, b"<?xml"),
-        ("HTML", 0, b"<!DOCTYPE html"),
-        ("HTML", 0, b"<html"),
-        ("Git LFS pointer", 0, b"version https://git-lfs"),
-    ):
-        if head[offset : offset + len(magic)].lower() == magic.lower():
-            return name
-    return ""
 
 
 def decode(data: bytes, crop: Crop, suffix: str = "") -> Decoded:
@@ -179,7 +142,7 @@ def decode(data: bytes, crop: Crop, suffix: str = "") -> Decoded:
         notes.append(("extension", f"{suffix} holds {kind}"))
     try:
         image, fraction = _load(data, kind, crop, notes)
-        image = _upright_rgb(image, notes, crop.background)
+        image = _upright(image, notes, "" if crop.alpha else crop.background)
         if fraction > 1 and crop.box:
             crop = replace(crop, box=tuple(value / fraction for value in crop.box))
         return Decoded(_square(image, crop, notes), notes)
@@ -208,15 +171,6 @@ def _allowed_kind(data: bytes) -> str:
         raise Refusal("unreadable", "all bytes are zero")
     text = data[:256].isascii() and all(b >= 32 or b in b"\t\r\n\f" for b in data[:256])
     raise Refusal("format", "it is text" if text else "no known image")
-
-
-# How a picture of another kind becomes one that is taken.
-CONVERT = {
-    **dict.fromkeys(("HEIC", "AVIF"), "; convert it: magick mogrify -format jpg FILE"),
-    **dict.fromkeys(("TIFF", "GIF", "PSD", "JPEG 2000"), "; magick mogrify -format png FILE"),
-    "ZIP archive": "; an archive within an archive is not read: unpack it once",
-    "GZIP archive": "; unpack it once",
-}
 
 
 def _load(data: bytes, kind: str, crop: Crop, notes: list) -> tuple[Image.Image, int]:
@@ -285,8 +239,8 @@ def _check_jpeg(data: bytes, fraction: int) -> None:
             raise Refusal("corrupt", text) from None
 
 
-def _upright_rgb(image: Image.Image, notes: list, background: str) -> Image.Image:
-    """RGB, upright, over a background, in sRGB; each conversion is noted."""
+def _upright(image: Image.Image, notes: list, background: str) -> Image.Image:
+    """Upright and in sRGB: RGB over a background, RGBA for ''; each conversion is noted."""
     turned = image.getexif().get(0x0112, 1) if image.format != "BMP" else 1
     profile = image.info.get("icc_profile")
     if turned in range(2, 9):
@@ -303,13 +257,20 @@ def _upright_rgb(image: Image.Image, notes: list, background: str) -> Image.Imag
         notes.append(("palette", ""))
     elif image.mode in ("L", "LA", "1"):
         notes.append(("grey", ""))
-    if image.has_transparency_data:
+    alpha = None
+    if image.has_transparency_data or not background:
         image = image.convert("RGBA")
-        if image.getextrema()[3][0] < 255:
-            notes.append(("transparent", ""))
-        image = Image.alpha_composite(Image.new("RGBA", image.size, background), image)
+        if not background:
+            alpha = image.getchannel("A")
+        else:
+            if image.getextrema()[3][0] < 255:
+                notes.append(("transparent", ""))
+            image = Image.alpha_composite(Image.new("RGBA", image.size, background), image)
     image = image.convert("RGB")
-    return _to_srgb(image, profile, notes) if profile else image
+    image = _to_srgb(image, profile, notes) if profile else image
+    if alpha:
+        image.putalpha(alpha)
+    return image
 
 
 _TURNS = {
@@ -352,7 +313,10 @@ _SRGB = ImageCms.createProfile("sRGB")
 
 
 def _square(image: Image.Image, crop: Crop, notes: list) -> np.ndarray:
-    """Crops and resizes once, antialiased."""
+    """Crops and resizes once, antialiased.
+
+    Pillow resizes RGBA with its colors multiplied by alpha: what is hidden does not bleed.
+    """
     size = crop.size
     if crop.mode == "box" and crop.box:
         left, top, side = head_square(image.size, crop.box, crop.box_scale)
@@ -373,11 +337,13 @@ def _square(image: Image.Image, crop: Crop, notes: list) -> np.ndarray:
         if side > 32 * min(image.size):
             raise Refusal("too small", f"{image.width}x{image.height} is a line")
         # Resized before it is padded, so that the border keeps its color.
-        return np.asarray(ImageOps.pad(image, (size, size), resampling, color=crop.background))
-    image = image.crop((left, top, left + side, top + side))
-    if side != size:
-        image = image.resize((size, size), resampling)
-    return np.asarray(image)
+        border = (0, 0, 0, 0) if crop.alpha else crop.background
+        image = ImageOps.pad(image, (size, size), resampling, color=border)
+    else:
+        image = image.crop((left, top, left + side, top + side))
+        if side != size:
+            image = image.resize((size, size), resampling)
+    return without_hidden(np.asarray(image)) if crop.alpha else np.asarray(image)
 
 
 def head_square(size: tuple[int, int], box, scale: float) -> tuple[int, int, int]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
+
+from anigan_jax.data import alpha
 
 SIDE = 16
 COARSE = 4
@@ -30,8 +33,11 @@ class Pair(NamedTuple):
 
 
 def thumbnail(pixels: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 -> (16, 16, 3) uint8 block means: a perceptual hash kept as numbers."""
-    image = Image.fromarray(pixels)
+    """(H, W, 3) uint8 -> (16, 16, 3) uint8 block means: a perceptual hash kept as numbers.
+
+    Of RGBA on gray, on which neither white nor black pictures vanish.
+    """
+    image = Image.fromarray(alpha.over(pixels, alpha.GRAY))
     return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BOX))
 
 
@@ -116,6 +122,7 @@ def _has_chain(thumbs, order, digests, groups, threshold: float, most: float) ->
                 some = thumbs[order[rows[start : start + 16 * CHUNK]]]
                 gaps = [((some - one) ** 2).mean((1, 2, 3)) for one in (first, first[:, ::-1])]
                 far += int((np.minimum(*gaps) > threshold**2).sum())
+                _forget(thumbs)
             if 2 * far > count:
                 return True
     return False
@@ -133,6 +140,7 @@ def _proposed(thumbs: np.ndarray, rows: np.ndarray, label: np.ndarray, threshold
     for start in range(0, n, 16 * CHUNK):
         some = slice(start, start + 16 * CHUNK)
         low[some], sign = _frequencies(thumbs[rows[some]])
+        _forget(thumbs)
     # RMS of the whole thumbnail -> Euclidean distance of the coarse block means; rounding may
     # part equal ones.
     radius = threshold * np.sqrt(low.shape[1]) * (1 + 1e-9) + 1e-6
@@ -150,6 +158,13 @@ def _proposed(thumbs: np.ndarray, rows: np.ndarray, label: np.ndarray, threshold
                     js = np.sort(js[np.sqrt((gap**2).mean(1)) <= threshold])
                     if len(js):
                         yield code, i, js
+            _forget(thumbs)
+
+
+def _forget(thumbs: np.ndarray) -> None:
+    """Gives back the memory of what was read of a map: thumbnails of a million are 768 MB."""
+    if isinstance(thumbs, np.memmap) and isinstance(thumbs.base, mmap.mmap):
+        thumbs.base.madvise(mmap.MADV_DONTNEED)
 
 
 def _frequencies(thumbs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

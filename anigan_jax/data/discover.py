@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from anigan_jax.data import archives, labels, parquet, tables
 from anigan_jax.data.attributes import Attributes, Label
-from anigan_jax.data.decode import SUFFIXES, Finding, kind_of
+from anigan_jax.data.decode import Finding
+from anigan_jax.data.kinds import SUFFIXES, kind_of
 from anigan_jax.data.tables import Options, Part
 from anigan_jax.errors import UserError
 

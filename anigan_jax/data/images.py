@@ -51,13 +51,15 @@ class Images(Source):
     follow_links: str = _place()
     """A folder: links of the source are followed where they lead into it."""
     crop: Literal["auto", "center", "top", "pad", "box"] = "auto"
-    """Centered square; the square at the top; all of it on white; around its face box; auto: box
-    where there is one, else center."""
+    """Centered square; the square at the top; all of it on the background; around its face box;
+    auto: box where there is one, else center."""
     box_scale: float = 1.5
     """Side of a box crop in face widths."""
     background: str = field(default="white", metadata={"later": True})
     """Color that transparent pictures are laid over and padded ones surrounded with: a name
     (black) or '#rrggbb'."""
+    transparency: Literal["lay over", "keep"] = field(default="lay over", metadata={"later": True})
+    """keep: RGBA images, which a GAN from noise or from words then makes (avatars, sprites)."""
     upscale: decode.Upscale = field(default="limited", metadata={"later": True})
     """Pictures smaller than `size`: limited refuses those under half; smooth enlarges all;
     nearest too, without blur (sprites)."""
@@ -83,6 +85,10 @@ class Images(Source):
     edges: bool = False
     """Also pack edge-smoothed images (CartoonGAN)."""
 
+    @property
+    def channels(self) -> int:
+        return 4 if self.transparency == "keep" else 3
+
     def check(self) -> None:
         """Refuses settings that mean nothing."""
         if self.size < 8:
@@ -97,6 +103,8 @@ class Images(Source):
             raise UserError(
                 f"data.background is {self.background!r}; it must be a color: white, '#80c0ff'"
             ) from None
+        if self.edges and self.channels == 4:
+            raise UserError("data.edges is for CartoonGAN, which takes no transparent images")
         if not self.path:
             raise UserError("data.path is empty; say where the images are: --data.path FOLDER")
 
@@ -106,7 +114,7 @@ class Images(Source):
         # A view of the finished pack, and what the names of the files tell already.
         del settings["domain"], settings["follow_links"]
         # So that packs from before these settings stay good.
-        for name in ("background", "upscale"):
+        for name in ("background", "transparency", "upscale"):
             if settings[name] == getattr(Images, name):
                 del settings[name]
         for name in ("tags", "boxes"):
@@ -166,7 +174,7 @@ class Images(Source):
     def make(self, item: Item, payload: bytes) -> Decoded:
         mode = "box" if self.crop == "auto" else self.crop
         suffix = Path(item.member).suffix
-        ways = (self.box_scale, self.background, self.upscale)
+        ways = (self.box_scale, self.background, self.upscale, self.channels == 4)
         return decode.decode(payload, Crop(self.size, mode, item.box, *ways), suffix)
 
 

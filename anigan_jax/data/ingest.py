@@ -29,7 +29,7 @@ FILE_SECONDS = 15.0
 
 
 class Scan(NamedTuple):
-    """Everything known of a source; `pixels` (N, size, size, 3) uint8 as they arrived.
+    """Everything known of a source; `pixels` (N, size, size, channels) uint8 as they arrived.
 
     `order` lists the rows of `pixels` of the images that are used, by part and then by
     the bytes of the name; `parts` gives the part of each ('train', 'testB', ...).
@@ -88,7 +88,7 @@ def scan(
             done += len(results)
             if report:
                 report(done, len(catalogue.items))
-    shape = (len(rows), source.size, source.size, 3)
+    shape = (len(rows), source.size, source.size, source.channels)
     pixels = np.memmap(path, np.uint8, "r", shape=shape) if rows else np.zeros(shape, np.uint8)
     by_name = sorted(range(len(rows)), key=lambda i: in_bytes(rows[i].name))
     # On the disk like the pixels: a million of them are 768 MB.

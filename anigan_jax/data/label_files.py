@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 from anigan_jax.data.attributes import EYES, HAIR
-from anigan_jax.data.decode import SUFFIXES
+from anigan_jax.data.kinds import SUFFIXES
 from anigan_jax.data.labels import CLASS, plain
 from anigan_jax.data.rows import Row, Rows, Tag
 from anigan_jax.errors import UserError

@@ -8,7 +8,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterator
 
-from anigan_jax.data.decode import SUFFIXES
+from anigan_jax.data.kinds import SUFFIXES
 
 
 def forms(name: str) -> Iterator[str]:

@@ -15,10 +15,11 @@ from anigan_jax.errors import UserError
 
 @dataclass(frozen=True)
 class Source:
-    """Base of data settings; images are square RGB of `size` pixels."""
+    """Base of data settings; images are square, of `size` pixels, RGB or RGBA."""
 
     path = ""
     size = 0
+    channels = 3
     policy = "error"
     test = 0.0
     without = ()

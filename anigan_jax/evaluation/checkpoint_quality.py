@@ -164,7 +164,8 @@ def _of_target(
         near, sheet = sample_quality.memorization(seen, images, pack, target, mirror)
         told["memorization"] = near
     notify("LPIPS of pairs")
-    if wanted.vgg and min(len(images), len(train)) >= 4:
+    # VGG16 halves what it sees four times.
+    if wanted.vgg and min(len(images), len(train)) >= 4 and images.shape[1] >= 16:
         told["lpips"] = sample_quality.perceptual_diversity(images, train, wanted.vgg, wanted.seed)
     if wanted.classifier:
         told["modes"] = _modes(wanted.classifier, images, train)

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from anigan_jax.data.alpha import BACKGROUNDS, over
 from anigan_jax.data.dataset import Pack
 from anigan_jax.errors import UserError
 from anigan_jax.methods.augment import signed
@@ -47,6 +48,7 @@ class Network(NamedTuple):
       dimensions: length d of a feature row.
       sha256: of the names, shapes and values of the weights that it uses.
       run: (n, H, W, 3) uint8 -> (n, d) float32, compiled.
+      background: of transparent images, which it sees laid over it; '': it sees RGB alone.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Network(NamedTuple):
     dimensions: int
     sha256: str
     run: Callable
+    background: str = ""
 
     def protocol(self) -> dict:
         """What must be equal where two numbers are to be compared."""
@@ -64,6 +67,7 @@ class Network(NamedTuple):
             "sha256": self.sha256,
             "features": f"{self.dimensions} numbers: {self.about}",
             "resize": resize,
+            **({"background": self.background} if self.background else {}),
         }
 
 
@@ -218,17 +222,31 @@ def several(names: Sequence[str], files: Mapping[str, str] = MappingProxyType({}
     return list(found.values())
 
 
+def on_backgrounds(networks: list[Network], channels: int) -> list[Network]:
+    """The networks as they see images of so many channels: RGBA on each of `BACKGROUNDS`."""
+    if channels == 3:
+        return networks
+    return [
+        network._replace(name=f"{network.name}-on-{name}", background=name)
+        for network in networks
+        for name in BACKGROUNDS
+    ]
+
+
 def of_images(network: Network, images: np.ndarray) -> np.ndarray:
-    """(n, d) float32 features of (n, H, W, 3) uint8 images.
+    """(n, d) float32 features of (n, H, W, 3) uint8 images, or RGBA on the network's background.
 
     Raises:
       ValueError: the images are not uint8 of that shape.
     """
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
-        raise ValueError(f"images are {images.dtype} {images.shape}, not uint8 (n, H, W, 3)")
+    channels = 4 if network.background else 3
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != channels:
+        shape = f"(n, H, W, {channels})"
+        raise ValueError(f"images are {images.dtype} {images.shape}, not uint8 {shape}")
     if not len(images):
         return np.zeros((0, network.dimensions), np.float32)
-    return in_batches(network.run, images, BATCH)
+    level = BACKGROUNDS.get(network.background, 0)
+    return in_batches(lambda part: network.run(over(part, level)), images, BATCH)
 
 
 def of_part(network: Network, pack: Pack, part: str) -> np.ndarray:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from anigan_jax.core import Method
 from anigan_jax.data import dedup
+from anigan_jax.data.alpha import BACKGROUNDS, over
 from anigan_jax.data.dataset import Pack
 from anigan_jax.errors import UserError
 from anigan_jax.evaluation import features
@@ -161,12 +162,20 @@ def _thumbnails(images: np.ndarray) -> np.ndarray:
 
 
 def perceptual_diversity(images: np.ndarray, train: np.ndarray, vgg: dict, seed: int) -> dict:
-    """Mean LPIPS of random pairs, of what a run makes and of as many training images."""
+    """Mean LPIPS of random pairs, of what a run makes and of as many training images.
+
+    Of RGBA on white.
+    """
+    white = BACKGROUNDS["white"]
+
+    def apart(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return lpips.distances(vgg, over(a, white), over(b, white))
+
     count = min(PAIRS, len(images) // 2, len(train) // 2)
     told = {}
     for name, each in ((GENERATED, images), ("real", train)):
         chosen = diversity.pairs(len(each), seed, count)
-        found = diversity.diversity(each, lambda a, b: lpips.distances(vgg, a, b), chosen)
+        found = diversity.diversity(each, apart, chosen)
         told[name] = found._asdict()
     return told
 

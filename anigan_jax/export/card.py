@@ -31,7 +31,8 @@ def card(trained: Trained, onnx: dict[str, str], data_license: str) -> str:
     Args:
       onnx: name of each ONNX file -> what was found of it.
     """
-    task, size = _task(trained), trained.config.method.size
+    task, method = _task(trained), trained.config.method
+    size, channels = method.size, method.channels
     version = anigan_jax.__version__
     name = printable(trained.config.name)
     ones = {"ema": "averaged weights", "raw": "weights as trained"}[about.weights_of(trained)]
@@ -41,7 +42,7 @@ def card(trained: Trained, onnx: dict[str, str], data_license: str) -> str:
         f"Makes images of {size}x{size} pixels {TAKES[task]}. Trained with anigan_jax {version}.",
         *("", "![Samples](samples.png)", "", "## Use", "", "```python", "import anigan_jax"),
         'run = anigan_jax.load("PATH/OF/THIS/FOLDER")',
-        f"{_call(trained, task)}  # uint8 (n, {size}, {size}, 3)",
+        f"{_call(trained, task)}  # uint8 (n, {size}, {size}, {channels})",
         *("```", "", *_onnx(trained, onnx)),
         *("## Trained on", "", *_training(trained, data_license), ""),
         *("## Scores", "", *_scores(trained), ""),
@@ -76,8 +77,11 @@ def _onnx(trained: Trained, onnx: dict[str, str]) -> list[str]:
         "unconditional-image-generation": "`z` (N, {z}) float32, standard normal",
     }[_task(trained)].format(z=trained.method.z_dim)
     lines = [f"- `{name}`: {found}" for name, found in onnx.items()]
+    channels = trained.config.method.channels
+    alpha = ", RGBA with colors multiplied by alpha" if channels == 4 else ""
     return [
-        f"Without JAX, by ONNX Runtime: {inputs}; the output `images` is (N, 3, H, W) in [-1, 1].",
+        f"Without JAX, by ONNX Runtime: {inputs}; the output `images` is (N, {channels}, H, W) in "
+        f"[-1, 1]{alpha}.",
         *("", *lines, ""),
     ]
 

@@ -21,7 +21,7 @@ from PIL import Image
 import anigan_jax
 from anigan_jax.api import Trained
 from anigan_jax.data.synthetic import painted, photo
-from anigan_jax.errors import printable
+from anigan_jax.errors import UserError, printable
 from anigan_jax.export import onnx
 from anigan_jax.export.about import about, license_of
 from anigan_jax.export.generators import Generator, generators_of
@@ -53,8 +53,13 @@ def page(trained: Trained, data_license: str = "") -> str:
     """The page of a run's generators as HTML.
 
     Raises:
-      UserError: the run has no generator, or none with an ONNX form.
+      UserError: the run has no generator, or none with an ONNX form, or makes RGBA.
     """
+    if trained.config.method.channels == 4:
+        raise UserError(
+            "a demo page shows opaque images alone, and this run makes transparent ones; "
+            "`anigan sample RUN --seeds` writes them, `anigan export RUN` the generator"
+        )
     generators = generators_of(trained, "float32")
     models = {}
     for generator in generators:

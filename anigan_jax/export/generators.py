@@ -37,7 +37,8 @@ class Generator(NamedTuple):
         generator is asked by labels; else None.
       sample: input -> an array of one row: 'z' (1, Z) float32 latents; beside it 'label' (1, A)
         int32 classes or 'text' (1, T) float32; or 'source' (1, S, S, 3) float32 in [-1, 1].
-      apply: (weights, *inputs of n rows) -> images (n, H, W, 3) float32 in [-1, 1].
+      apply: (weights, *inputs of n rows) -> images (n, H, W, 3) float32 in [-1, 1]; or RGBA, its
+        colors multiplied by alpha.
     """
 
     name: str

@@ -53,7 +53,7 @@ def check(opset: int) -> None:
 def write(generator: Generator, about: dict[str, Any], opset: int = OPSET) -> tuple[bytes, str]:
     """The file of a generator.
 
-    Inputs and output are those of `Generator.apply`, but images are (N, 3, H, W) and labels
+    Inputs and output are those of `Generator.apply`, but images are (N, C, H, W) and labels
     int64; the batch is free, and so are height and width of what is translated.
 
     Args:
@@ -86,7 +86,7 @@ def _model(generator: Generator, made: np.ndarray, opset: int) -> Any:
         inputs.append(helper.make_tensor_value_info(name, kind, ["batch", *shape]))
     free = [f"{axis}_out" for axis in SOURCE_AXES]
     size = free if "source" in generator.sample else made.shape[1:3]
-    output = helper.make_tensor_value_info(OUTPUT, kinds.FLOAT, ["batch", 3, *size])
+    output = helper.make_tensor_value_info(OUTPUT, kinds.FLOAT, ["batch", made.shape[3], *size])
     arrays = [onnx.numpy_helper.from_array(a, name) for name, a in graph.constants.items()]
     nodes = [
         helper.make_node(n.op, n.inputs, [n.name], name=n.name, **n.attributes) for n in graph.nodes

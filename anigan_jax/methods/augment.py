@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jaxtyping import Float, Key, Shaped, UInt8
 
+# Of RGBA: what alpha multiplies.
+COLORS = np.array([1, 1, 1, 0], np.int32)
+
 
 def signed(images: UInt8[Array | np.ndarray, "*s"]) -> Float[Array | np.ndarray, "*s"]:
-    """uint8 -> float32 in [-1, 1], any shape."""
+    """uint8 -> float32 in [-1, 1], any shape; the colors of RGBA multiplied by alpha.
+
+    So a network sees one color where nothing shows, and none bleeds where it is resampled;
+    `storage.images.to_uint8` divides again.
+    """
+    values = images.astype(jnp.int32)
     # One rounding; x / 127.5 - 1 may become a multiply-add or not, as fusion decides.
-    return (2 * images.astype(jnp.int32) - 255).astype(jnp.float32) / 255
+    if images.shape[-1:] == (4,):
+        most = 255 * 255
+        values = values * (values[..., 3:] * COLORS + 255 * (1 - COLORS))
+        return (2 * values - most).astype(jnp.float32) / most
+    return (2 * values - 255).astype(jnp.float32) / 255
+
+
+def of_colors(images: Array, change: Callable[[Array], Array]) -> Array:
+    """Images (..., C) whose first three channels are changed; alpha stays."""
+    if images.shape[-1] == 3:
+        return change(images)
+    return jnp.concatenate([change(images[..., :3]), images[..., 3:]], -1)
 
 
 def random_flip(
@@ -42,15 +63,19 @@ def diff_augment(
     return jax.vmap(lambda x, u: _augment(x, u, policy))(images, draws)
 
 
+def _recolored(x: Array, u: Array) -> Array:
+    x = x + (u[0] - 0.5)
+    grey = x.mean(-1, keepdims=True)
+    x = (x - grey) * (2 * u[1]) + grey
+    mean = x.mean()
+    return (x - mean) * (0.5 + u[2]) + mean
+
+
 def _augment(x: Array, u: Array, policy: tuple[str, ...]) -> Array:
     side = x.shape[0]
     rows = jnp.arange(side)
     if "color" in policy:
-        x = x + (u[0] - 0.5)
-        grey = x.mean(-1, keepdims=True)
-        x = (x - grey) * (2 * u[1]) + grey
-        mean = x.mean()
-        x = (x - mean) * (0.5 + u[2]) + mean
+        x = of_colors(x, lambda rgb: _recolored(rgb, u))
     if "translation" in policy:
         most = side // 8
         # One-hot products: a gather's gradient would be a scatter.

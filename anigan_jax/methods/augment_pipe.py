@@ -19,6 +19,8 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Key
 
+from anigan_jax.methods.augment import of_colors
+
 Part = Literal[
     "xflip",
     "rotate90",
@@ -63,7 +65,7 @@ def augment(
     parts: tuple[Part, ...],
     p: Float[Array, ""] | float,
 ) -> Float[Array, "b s s c"]:
-    """Images (b, S, S, 3) in [-1, 1] -> the same, some of them changed; differentiable.
+    """Images (b, S, S, C) in [-1, 1] -> the same, some of them changed; differentiable.
 
     Args:
       keys: (b,), one of each example.
@@ -90,9 +92,12 @@ def _augment(x: Array, draws: Draws, parts: tuple[Part, ...]) -> Array:
     if set(parts) & {*GEOMETRY}:
         x = resample(x, *_geometry(draws, x.shape[0], parts))
     if set(parts) & {*COLOR}:
-        matrix, offset = _color(draws, parts)
-        x = jnp.einsum("ijc,dc->ijd", x, matrix.astype(x.dtype), precision="highest")
-        x = x + offset.astype(x.dtype)
+        matrix, offset = (part.astype(x.dtype) for part in _color(draws, parts))
+
+        def recolored(rgb: Array) -> Array:
+            return jnp.einsum("ijc,dc->ijd", rgb, matrix, precision="highest") + offset
+
+        x = of_colors(x, recolored)
     if "cutout" in parts:
         rows = (jnp.arange(x.shape[0]) + 0.5) / x.shape[0]
         hit = draws.on["cutout"] & (jnp.abs(rows[:, None] - draws.uniform["cutout"]) < 0.25)

@@ -19,6 +19,7 @@ from anigan_jax import losses, rng
 from anigan_jax.config import MethodSettings
 from anigan_jax.core import Array, Aux, Batch, Keys, Method, Phase, Update
 from anigan_jax.data import attributes as known
+from anigan_jax.data.alpha import BACKGROUNDS, over
 from anigan_jax.methods import text_conditioning
 from anigan_jax.methods.augment import diff_augment, signed
 from anigan_jax.methods.gan import split_variables
@@ -115,7 +116,10 @@ def split_logits(logits: Array, sizes: tuple[int, ...]) -> list[Array]:
 
 
 def scorer(settings: ColorClassifier) -> Callable:
-    """scores(params, stats, images (n, H, W, 3) uint8, constants) -> (n, T) logits."""
+    """scores(params, stats, images (n, H, W, 3) uint8, constants) -> (n, T) logits.
+
+    RGBA is seen on white.
+    """
 
     @functools.partial(jax.jit, static_argnums=0)
     def one_batch(classes, params, stats, images):
@@ -124,6 +128,7 @@ def scorer(settings: ColorClassifier) -> Callable:
 
     def scores(params, stats, images, constants):
         classes = sum(known.sizes_of(constants))
-        return in_batches(lambda part: one_batch(classes, params, stats, part), images)
+        white = BACKGROUNDS["white"]
+        return in_batches(lambda x: one_batch(classes, params, stats, over(x, white)), images)
 
     return scores

@@ -76,6 +76,10 @@ class GAN(MethodSettings):
         return self.generator.size
 
     @property
+    def channels(self) -> int:
+        return getattr(self.generator, "channels", 3)
+
+    @property
     def next_verbs(self) -> tuple[tuple[str, str], ...]:
         return ("sample RUN", "a grid of new faces"), ("interpolate RUN", "a GIF between faces")
 
@@ -99,7 +103,7 @@ class GAN(MethodSettings):
         g, d = self.generator, self.discriminator
         return {
             "generator": (g.build(), ((1, 1, 1, g.z_dim),)),
-            "discriminator": (d.build(), ((1, d.size, d.size, 3),)),
+            "discriminator": (d.build(), ((1, d.size, d.size, self.channels),)),
         }
 
     def make(self, axis_name: str | None = None) -> Method:
@@ -112,6 +116,11 @@ class GAN(MethodSettings):
         g, d = self.generator, self.discriminator
         if g.size != d.size:
             raise UserError(f"generator.size {g.size} differs from discriminator.size {d.size}")
+        if self.channels != getattr(d, "channels", self.channels):
+            raise UserError(
+                f"generator.channels {self.channels} differs from discriminator.channels "
+                f"{d.channels}"
+            )
         if self.split_d and self.adversarial.pairs:
             raise UserError(
                 f"method.split_d trains D on reals and fakes apart; method.loss {self.loss!r} "
@@ -149,7 +158,7 @@ class GAN(MethodSettings):
         """() key -> (params, stats, extra_state)."""
         key_g, key_d = jax.random.split(key)
         g = self.generator
-        z, images = jnp.zeros((1, 1, 1, g.z_dim)), jnp.zeros((1, g.size, g.size, 3))
+        z, images = jnp.zeros((1, 1, 1, g.z_dim)), jnp.zeros((1, g.size, g.size, self.channels))
         texts = self.texts_of_nothing(1, constants)
         variables = {
             # Evaluation mode: training mode would need the mapped axis.

@@ -323,15 +323,21 @@ def wrong_texts(rows: Array, counts: Array, own: Array, keys: Array, rule: str) 
       rows: (P, A) combinations; counts: (P,) images of each, at least two positive.
       own: (b,) the images' own; keys: (b,).
       rule: 'any', or 'one_part': it differs in one attribute alone, where the data has such
-        a one.
+        a one; 'each_part': the same, and in each attribute equally often.
     """
     rows = jnp.asarray(rows)
-    differs = (rows[None] != rows[own][:, None]).sum(-1)
+    parts = rows[None] != rows[own][:, None]
+    differs = parts.sum(-1)
     allowed = (counts > 0)[None] & (differs > 0)
-    if rule == "one_part":
+    logits = jnp.log(counts)[None]
+    if rule != "any":
         near = allowed & (differs == 1)
         allowed = jnp.where(near.any(1, keepdims=True), near, allowed)
-    logits = jnp.where(allowed, jnp.log(counts)[None], NEVER)
+        if rule == "each_part":
+            # Else of hair, with 11 other classes, and glasses, with one, D is shown mostly hair.
+            of_part = ((near * counts)[..., None] * parts).sum(1, keepdims=True)
+            logits = logits - jnp.where(near, jnp.log((parts * of_part).sum(-1)), 0.0)
+    logits = jnp.where(allowed, logits, NEVER)
     return jax.vmap(jax.random.categorical)(keys, logits)
 
 

@@ -35,9 +35,10 @@ class TextGAN(GAN):
     """Weight of D's term of real images with another text (SJTU: 1, Reed et al.: 0.5)."""
     fake_weight: float = 1.0
     """Weight of D's term of generated images (SJTU: 1, Reed et al.: 0.5)."""
-    wrong_text: Literal["any", "one_part"] = "any"
+    wrong_text: Literal["any", "one_part", "each_part"] = "any"
     """The other text: any that is not the image's; or one that differs in one attribute (hair
-    or eyes) alone, where the data has one, so that D must look at each."""
+    or eyes) alone, where the data has one, so that D must look at each; each_part: in one of
+    few classes (glasses) as often as in one of many (hair)."""
     int_weight: float = 0.0
     """Weight of G's term for texts between two of the data (GAN-INT); 0: GAN-CLS."""
     int_beta: float = 0.5

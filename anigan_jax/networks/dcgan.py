@@ -6,7 +6,7 @@ Source: Radford et al. 2016; every DCGAN of the reports is a plan of blocks.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import flax.linen as nn
@@ -24,7 +24,7 @@ from anigan_jax.networks.stack import Stack
 
 @dataclass(frozen=True)
 class Generator(GeneratorSettings):
-    """A DCGAN generator: from z to (size, size, 3)."""
+    """A DCGAN generator: from z to (size, size, channels)."""
 
     z_dim: int = 100
     """Length of the latent."""
@@ -57,20 +57,22 @@ class Generator(GeneratorSettings):
     norm: Norm = Norm()
     stddev: float = 0.02
     """Kernels start at N(0, this); 0 for Glorot uniform, as Keras does."""
+    channels: int = field(default=3, metadata={"later": True})
+    """Of images: 3, or 4 with transparency (--data.transparency keep sets all of them)."""
 
     @property
     def unit_range(self) -> bool:
         return self.output == "sigmoid"
 
     def build(self, axis_name: str | None = None, dtype: str = "float32") -> nn.Module:
-        """The module: z (b, 1, 1, Z) -> images (b, size, size, 3)."""
+        """The module: z (b, 1, 1, Z) -> images (b, size, size, channels)."""
         rest = (self.norm, self.negative_slope, self.stddev, axis_name, dtype)
         return Stack(generator_plan(self), *rest, name="generator")
 
 
 @dataclass(frozen=True)
 class Discriminator(NetworkSettings):
-    """A DCGAN discriminator: from (size, size, 3) to one logit."""
+    """A DCGAN discriminator: from (size, size, channels) to one logit."""
 
     size: int = 64
     """Image side in pixels."""
@@ -99,9 +101,11 @@ class Discriminator(NetworkSettings):
     norm: Norm = Norm()
     stddev: float = 0.02
     """Kernels start at N(0, this); 0 for Glorot uniform, as Keras does."""
+    channels: int = field(default=3, metadata={"later": True})
+    """Of images: 3, or 4 with transparency (--data.transparency keep sets all of them)."""
 
     def build(self, axis_name: str | None = None, dtype: str = "float32") -> nn.Module:
-        """The module: images (b, size, size, 3) -> logits (b, 1, 1, 1) or (b, 1)."""
+        """The module: images (b, size, size, channels) -> logits (b, 1, 1, 1) or (b, 1)."""
         rest = (self.norm, self.negative_slope, self.stddev, axis_name, dtype)
         return Stack(discriminator_plan(self), *rest, name="discriminator")
 
@@ -141,13 +145,13 @@ def generator_plan(g: Generator) -> tuple[Block, ...]:
     for i, width in enumerate(widths[1:], start=1):
         blocks.append(_up(f"up{i}", width, g, activation=act, **hidden))
     if g.head == "extra":
-        extra = Block("extra", "conv", 3, 3, 1, 1, activation=act, **hidden)
+        extra = Block("extra", "conv", g.channels, 3, 1, 1, activation=act, **hidden)
         blocks.append(extra)
     if g.head == "conv":
-        last = Block("rgb", "conv", 3, g.kernel, 1, "same", bias=g.bias)
+        last = Block("rgb", "conv", g.channels, g.kernel, 1, "same", bias=g.bias)
         blocks.append(replace(last, activation=g.output))
     else:
-        blocks.append(_up("rgb", 3, g, bias=g.bias, activation=g.output))
+        blocks.append(_up("rgb", g.channels, g, bias=g.bias, activation=g.output))
     return tuple(replace(block, spectral=g.spectral) for block in blocks)
 
 

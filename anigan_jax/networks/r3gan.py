@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import flax.linen as nn
 
@@ -30,7 +30,7 @@ GAIN = math.sqrt(2 / (1 + SLOPE**2))
 
 @dataclass(frozen=True)
 class R3Generator(GeneratorSettings):
-    """R3GAN's generator: from z to (size, size, 3), without a bound on the pixels."""
+    """R3GAN's generator: from z to (size, size, channels), without a bound on the pixels."""
 
     z_dim: int = 64
     """Length of the latent; a label's embedding is as long."""
@@ -44,11 +44,13 @@ class R3Generator(GeneratorSettings):
     """Side of the first map."""
     group_channels: int = 16
     """Channels of a group of the 3x3 convolutions."""
+    channels: int = field(default=3, metadata={"later": True})
+    """Of images: 3, or 4 with transparency (--data.transparency keep sets all of them)."""
 
     def build(
         self, axis_name: str | None = None, dtype: str = "float32", labels: bool = False
     ) -> nn.Module:
-        """The module: z (b, 1, 1, Z) -> images (b, size, size, 3).
+        """The module: z (b, 1, 1, Z) -> images (b, size, size, channels).
 
         Args:
           labels: whether it also takes labels, a tuple of (b, T), and gives a tuple.
@@ -62,7 +64,7 @@ class R3Generator(GeneratorSettings):
 
 @dataclass(frozen=True)
 class R3Discriminator(NetworkSettings):
-    """R3GAN's discriminator, the mirrored generator: from (size, size, 3) to one logit."""
+    """R3GAN's discriminator, the mirrored generator: from (size, size, channels) to one logit."""
 
     size: int = 64
     """Image side in pixels."""
@@ -74,11 +76,13 @@ class R3Discriminator(NetworkSettings):
     """Side of the last map before the logit."""
     group_channels: int = 16
     """Channels of a group of the 3x3 convolutions."""
+    channels: int = field(default=3, metadata={"later": True})
+    """Of images: 3, or 4 with transparency (--data.transparency keep sets all of them)."""
 
     def build(
         self, axis_name: str | None = None, dtype: str = "float32", labels: bool = False
     ) -> nn.Module:
-        """The module: images (b, size, size, 3) -> logits (b, 1).
+        """The module: images (b, size, size, channels) -> logits (b, 1).
 
         Args:
           labels: whether it also takes labels, a tuple of (b, T), and gives a tuple of logits.
@@ -131,7 +135,7 @@ def generator_plan(g: R3Generator) -> tuple[Block, ...]:
         if stage:
             plan.append(Block(f"up{stage + 1}", "up", width))
         plan += _stage(f"stage{stage + 1}", width, _group(g, width), stages)
-    return (*plan, Block("rgb", "pointwise", 3, gain=1.0))
+    return (*plan, Block("rgb", "pointwise", g.channels, gain=1.0))
 
 
 def discriminator_plan(d: R3Discriminator) -> tuple[Block, ...]:

@@ -122,7 +122,7 @@ def truncated(z: np.ndarray, limit: float) -> np.ndarray:
 
 
 def generated(model: Model, z, text=None) -> np.ndarray:
-    """Images of latents (n, Z) and texts (n, T) or None, (n, H, W, 3) uint8.
+    """Images of latents (n, Z) and texts (n, T) or None, (n, H, W, 3) uint8, or RGBA.
 
     With the averaged weights where the run has them. An image does not depend on the others.
     """
@@ -244,10 +244,11 @@ def kernels(state: TrainState, run: Path) -> Path:
 
 
 def _first_kernel(params) -> np.ndarray:
-    """(k, k, 3, n) of the convolution that sees the image, whatever its name."""
-    # By name, layers do not come in forward order; only the first has three channels.
-    leaves = map(np.asarray, jax.tree.leaves(params))
-    found = next((leaf for leaf in leaves if leaf.ndim == 4 and leaf.shape[2] == 3), None)
+    """(k, k, 3, n) of the convolution that sees the image, whatever its name; not of its alpha."""
+    # By name, layers do not come in forward order; only the first has three channels, or four.
+    leaves = [leaf for leaf in map(np.asarray, jax.tree.leaves(params)) if leaf.ndim == 4]
+    of_images = (leaf[:, :, :3] for n in (3, 4) for leaf in leaves if leaf.shape[2] == n)
+    found = next(of_images, None)
     if found is None:
         raise UserError("the first layer of this run's D sees single pixels; it has no kernels")
     return found

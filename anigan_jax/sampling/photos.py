@@ -46,6 +46,12 @@ class Cropping(NamedTuple):
     boxes: str = ""
     """File of face boxes; '': boxes.csv in the folder or archive, or beside the photo."""
     box_scale: float = 1.5
+    background: str = "white"
+    transparency: Literal["lay over", "keep"] = "lay over"
+
+    def of_run(self, data: Any) -> Cropping:
+        """With the background that a run's data settings have."""
+        return self._replace(background=getattr(data, "background", self.background))
 
 
 class Gathered(NamedTuple):
@@ -53,7 +59,7 @@ class Gathered(NamedTuple):
 
     Attributes:
       names: names within their folder or archive, with '/'.
-      images: size -> (n, size, size, 3) uint8.
+      images: size -> (n, size, size, 3) uint8; RGBA where transparency is kept.
       left_out: why each other photo cannot be used.
       centered: photos without a face box, where boxes were expected.
     """
@@ -93,8 +99,9 @@ def gather(given: list[Path], cropping: Cropping, *sizes: int) -> Gathered:
     """
     check(given, cropping)
     found, shown = _catalogue(given, cropping)
-    scale = cropping.box_scale
-    settings = {s: Images(size=s, crop=cropping.crop, box_scale=scale) for s in sizes}
+    shared = cropping._asdict()
+    del shared["box"], shared["boxes"]
+    settings = {size: Images(size=size, **shared) for size in sizes}
     left_out, made = list(found.findings), {}
     # In this process: a data set needs workers for its number, a few photos do not.
     for index, payload in settings[sizes[0]].payloads(found):

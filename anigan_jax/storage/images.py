@@ -10,19 +10,34 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from anigan_jax.data.alpha import over_squares
+
 Filter = Literal["lanczos", "nearest"]
 
 
 def to_uint8(images) -> np.ndarray:
-    """Floats in [-1, 1] -> uint8, rounded and clipped; any shape."""
-    return np.clip(np.rint((np.asarray(images, np.float32) + 1) * 127.5), 0, 255).astype(np.uint8)
+    """Floats in [-1, 1] -> uint8, rounded and clipped; any shape.
+
+    Four channels are RGBA with colors multiplied by alpha, and become as PNG files have them.
+    """
+    levels = (np.asarray(images, np.float32) + 1) * 127.5
+    if levels.shape[-1:] == (4,):
+        alpha = np.clip(np.rint(levels[..., 3:]), 0, 255)
+        # What is all but transparent has no color to speak of.
+        colors = np.where(alpha > 0, levels[..., :3] * 255 / np.maximum(levels[..., 3:], 0.5), 0)
+        levels = np.concatenate([colors, alpha], -1)
+    return np.clip(np.rint(levels), 0, 255).astype(np.uint8)
 
 
 def grid(images, columns: int | None = None, pad: int = 2) -> Image.Image:
-    """(N, H, W, 3) uint8, or floats in [-1, 1] -> one picture with white gaps."""
+    """(N, H, W, 3) uint8, or floats in [-1, 1] -> one picture with white gaps.
+
+    RGBA is shown on gray squares.
+    """
     images = np.asarray(images)
     if images.dtype != np.uint8:
         images = to_uint8(images)
+    images = over_squares(images)
     n, h, w, _ = images.shape
     columns = columns or math.ceil(math.sqrt(n))
     rows = math.ceil(n / columns)

@@ -51,8 +51,9 @@ class Evaluator:
         self.intervals = intervals.of(config.run)
         if self.intervals.evaluate:
             sample_quality.targets(method, pack)
-            both = (config.run.eval_network, config.run.eval_second)
-            self.networks = features.several([name for name in both if name])
+            both = [name for name in (config.run.eval_network, config.run.eval_second) if name]
+            found = features.several(both)
+            self.networks = features.on_backgrounds(found, config.method.channels)
 
     def begin(self, at: int, state: TrainState, constants: PyTree, total: int) -> None:
         """Opens the files of a run that goes on from step `at` to step `total`."""
@@ -167,14 +168,14 @@ def of_panel(
         n = sample_quality.most(pack, target, run.evaluate_n)
         train = features.of_part(network, pack, target.train)
         if target.held_out:
-            real = features.of_part(network, pack, target.held_out)
-            n = min(n, len(real))
-            floor |= _flat(name, network, scores(real[:n], train, SEED, kid_size(n, len(train))))
+            n = min(n, len(pack.part(target.held_out)))
+            real = features.of_part(network, pack, target.held_out)[:n]
+            floor |= _flat(name, network, scores(real, train, SEED, kid_size(n, len(train))))
         counts[name], pools[network.name, name] = n, train
     first, *more = networks
     how = {**sample_quality.protocol(first, pack, counts, SEED), "weights": weights}
     # What else is compared, and how, is the same for all.
-    how |= {"second": more[0].protocol()} if more else {}
+    how |= {"others": [network.protocol() for network in more]} if more else {}
     _same_protocol({**how, "best": metrics_file.RULE, "floor": floor}, workdir / PROTOCOL)
 
     def evaluate(state: TrainState, constants: PyTree) -> dict:
@@ -201,7 +202,7 @@ def _flat(name: str, network: features.Network, found: Scores) -> dict[str, floa
 def _same_protocol(now: dict, path: Path) -> None:
     if path.exists():
         old = json.loads(path.read_text())
-        both = dict.fromkeys((*now, "second"))
+        both = dict.fromkeys((*now, "others"))
         changed = [k for k in both if k != "floor" and old.get(k) != now.get(k)]
         if changed:
             told = "; ".join(f"{k}: {old.get(k)} -> {now.get(k)}" for k in changed)

@@ -1,0 +1,50 @@
+"""Words for five attributes of painted faces, two of which are never seen together.
+
+anigan train painted_attributes --workdir runs/attributes
+anigan train painted_classifier --data.attributes hair eyes glasses hat smile \\
+    --workdir runs/attribute_judge
+anigan accuracy runs/attributes --classifier runs/attribute_judge
+anigan sample runs/attributes --prompt "blue hair, red eyes, glasses, hat, smile"
+
+No training image has both glasses and a hat: `accuracy` reports the combinations that have as
+unseen. The classifier is trained on faces with both.
+"""
+
+from anigan_jax.config import Config, Run
+from anigan_jax.data.synthetic.sources import PaintedFaces
+from anigan_jax.methods.text_gan import TextGAN
+from anigan_jax.networks.text import TextDiscriminator, TextGenerator
+from anigan_jax.optimizers import Optimizer
+
+CONFIG = Config(
+    name="painted_attributes",
+    method=TextGAN(
+        generator=TextGenerator(
+            z_dim=64, base_channels=16, embed=64, kernel=4, text_dim=128, join="norm"
+        ),
+        discriminator=TextDiscriminator(
+            base_channels=16,
+            embed=64,
+            kernel=4,
+            spectral=True,
+            batch_norm=False,
+            first_norm=False,
+            join="product",
+        ),
+        wrong_text="each_part",
+        wrong_weight=0.5,
+    ),
+    # A quarter of the faces has both and is left out.
+    data=PaintedFaces(
+        count=12_288,
+        attributes=("hair", "eyes", "glasses", "hat", "smile"),
+        without=("glasses hat",),
+    ),
+    batch_size=32,
+    optimizers={
+        "g": Optimizer(learning_rate=5e-4, boundaries=(7000,), gamma=0.2),
+        "d": Optimizer(learning_rate=5e-4, boundaries=(7000,), gamma=0.2),
+    },
+    ema_half_life=5000,
+    run=Run(steps=10_000, sample_every=1000, checkpoint_every=1000, keep_every=1000),
+)
