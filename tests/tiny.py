@@ -375,7 +375,7 @@ def digests(state) -> dict[str, str]:
     return {path: leaf["sha256"] for path, leaf in checkpoint.leaf_digests(state).items()}
 
 
-def anigan(*args, cwd=None, env=None, **options) -> subprocess.CompletedProcess:
+def anigan(*args, cwd=None, env=None, timeout=300, **options) -> subprocess.CompletedProcess:
     """The command line in a process of its own, on one device."""
     return subprocess.run(
         [sys.executable, "-m", "anigan_jax", *map(str, args)],
@@ -383,7 +383,7 @@ def anigan(*args, cwd=None, env=None, **options) -> subprocess.CompletedProcess:
         text=True,
         cwd=cwd,
         env={**process_env(), **(env or {})},
-        timeout=300,
+        timeout=timeout,
         **options,
     )
 

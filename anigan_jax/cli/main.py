@@ -30,7 +30,7 @@ GROUPS = {
     "proof": ("replay", "checkpoints"),
     "the five reports": ("reproduce",),
     "to share": ("demo", "export"),
-    "networks and speed": ("describe", "weights", "bench"),
+    "networks and speed": ("describe", "weights", "bench", "compile"),
 }
 HELP = ("-h", "--help")
 
@@ -160,7 +160,8 @@ def _arguments(function: Callable, words: list[str], prog: str) -> dict[str, Any
     from anigan_jax.cli import common
 
     hints = typing.get_type_hints(function, include_extras=True)
-    flags = {f"--{name.replace('_', '-')}" for name in hints}
+    # An underscore at the end keeps a flag apart from a word of Python.
+    flags = {f"--{name.rstrip('_').replace('_', '-')}" for name in hints}
     more: dict[str, Any] = {}
     own, name = words, ""
     configurable = "overrides" in hints
