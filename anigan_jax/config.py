@@ -100,20 +100,17 @@ class Run:
     """When what the run makes is evaluated, and a checkpoint written; 0: never. The best
     checkpoint, of low KID and not collapsed, is then kept."""
     evaluate_n: int = 2000
-    """Images of each evaluation; as many as are held out where those are fewer, so that the
-    floor has the same number."""
+    """Images of each evaluation; no more than are held out, so that the floor has as many."""
     eval_network: FeatureNetwork = "vgg16"
     """Feature network of the evaluations."""
     eval_second: str = ""
-    """A second judge, whose scores stand beside: another network, or the run directory of a
-    classifier. The best checkpoint is the first one's."""
+    """A second judge, only shown: another network, or the run directory of a classifier."""
     eval_weights: Weights | None = None
     """Weights of G in the evaluations; without: averaged where the run averages, as verbs draw."""
     input: Literal["device", "host"] = "device"
     """Data on the device, or sent two batches ahead; the same bits."""
     mapper: Literal["pmap", "shard_map"] = "pmap"
-    """How the step is mapped over devices; the same bits. Several processes take shard_map, and
-    say so."""
+    """How the step is mapped over devices; the same bits. Several processes take shard_map."""
     platform: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
     """Refuse to start on another platform."""
     devices: int = 0
@@ -121,8 +118,7 @@ class Run:
     heartbeat_timeout: int = 60
     """Seconds without a heartbeat after which a process counts as lost and the others end."""
     stall_timeout: int = 1800
-    """Seconds without progress after which all processes end; must exceed the longest
-    compilation and evaluation."""
+    """Seconds without progress after which all end; more than compilation or evaluation takes."""
 
 
 def _adam_for_both() -> dict[str, Optimizer]:

@@ -1,7 +1,9 @@
-"""A narrow 64-px DCGAN on painted faces: recognizable in under 4 minutes on 2 CPU cores.
+"""A narrow 64-px DCGAN on painted faces: different people in under 4 minutes on 2 CPU cores.
 
 bash launch/quickstart.sh
 
+Spectral norm, hinge and recolored, shifted images as `anime_faces`. Mirrored images give a face
+two eyes of one color; a lower rate at the end takes the noise away.
 Trains on 95 % of 4,096 faces, about 121 steps an epoch.
 """
 
@@ -16,10 +18,16 @@ CONFIG = Config(
     method=GAN(
         generator=Generator(z_dim=64, base_channels=16),
         discriminator=Discriminator(base_channels=16, spectral=True, batch_norm=False, bias=True),
+        loss="hinge",
+        augment=("color", "translation"),
     ),
     data=PaintedFaces(count=4096, test=0.05),
     batch_size=32,
-    optimizers={"g": Optimizer(learning_rate=5e-4), "d": Optimizer(learning_rate=5e-4)},
-    ema_half_life=2000,
-    run=Run(steps=1800, sample_every=200, checkpoint_every=600),
+    flip=True,
+    optimizers={
+        "g": Optimizer(learning_rate=5e-4, boundaries=(2300,), gamma=0.3),
+        "d": Optimizer(learning_rate=5e-4, boundaries=(2300,), gamma=0.3),
+    },
+    ema_half_life=4000,
+    run=Run(steps=3000, sample_every=200, checkpoint_every=1000),
 )

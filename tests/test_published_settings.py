@@ -396,10 +396,13 @@ TABLE = {
     "r3gan_lite": r3gan(2.0, 0.2, images=2_000_000, batch=64, average=50_000),
     "quickstart": {
         "batch_size": 32,
-        "ema_half_life": 2000,
-        **both(adam(learning_rate=5e-4)),
-        **trained(steps=1800),
+        "flip": True,
+        "ema_half_life": 4000,
+        **both(adam(learning_rate=5e-4, boundaries=(2300,), gamma=0.3)),
+        **trained(steps=3000),
         **noise(64),
+        "method.loss": "hinge",
+        "method.augment": ("color", "translation"),
     },
     "colour_classifier": {
         "batch_size": 64,
