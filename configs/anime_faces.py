@@ -7,7 +7,7 @@ Half the width of a DCGAN, so that twice as many images are seen in the time. D 
 norm and no batch norm (Miyato et al. 2018) with the hinge loss (Lim and Ye 2017); reals and
 fakes are shifted and recolored before D sees them (Zhao et al. 2020), which at 7,000 faces
 keeps it from learning them by heart; pictures come from averaged weights.
-Measured: 6,500 steps (30 epochs of 7,007 faces), KID-vgg16 1.09 and falling (docs/results.md).
+Measured: 10,900 steps (50 epochs of 7,007 faces), KID-vgg16 0.635, still falling (docs/results.md).
 Trains on 90 % of the images (--data.test 0: on all): of 7,800, 219 steps an epoch.
 """
 
