@@ -1,6 +1,7 @@
 """The benchmark's PyTorch peers compute what our methods compute."""
 
 import dataclasses
+import itertools
 import random
 
 import jax
@@ -8,7 +9,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from oracles.resnet import nchw
-from tiny import CARTOON, CYCLE, NAMES, PLAIN, TEXT, draw, drawn, drawn_state, shrunk, thin_vgg
+from PIL import Image
+from tiny import (
+    CARTOON,
+    CYCLE,
+    NAMES,
+    PLAIN,
+    TEXT,
+    draw,
+    drawn,
+    drawn_state,
+    shrunk,
+    thin_vgg,
+    write_config,
+)
 
 from anigan_jax import rng
 from anigan_jax.methods import augment
@@ -19,7 +33,7 @@ from anigan_jax.training import step as train_step
 
 torch = pytest.importorskip("torch")
 
-from anigan_jax.bench.torch import base, families, networks  # noqa: E402
+from anigan_jax.bench.torch import base, families, networks, train  # noqa: E402
 
 # Maps this small are faster on one thread.
 torch.set_num_threads(1)
@@ -401,3 +415,38 @@ def test_what_has_no_peer_is_refused(changes):
     config = dataclasses.replace(PLAIN, method=dataclasses.replace(PLAIN.method, **changes))
     with pytest.raises(ValueError, match="no peer of"):
         families.step_of(config, **EAGER)
+
+
+def test_a_peer_learns_from_real_images_for_some_seconds(monkeypatch):
+    """All batches are of the given images, and its averaged weights draw."""
+    peer = families.peer_of(dataclasses.replace(PLAIN, ema_half_life=50, flip=False), **EAGER)
+    images = np.stack([np.full((16, 16, 3), shade, np.uint8) for shade in (0, 50, 255)])
+    train.on_images(peer, images)
+    seen = {float(x) for _ in range(9) for x in peer.batch()["a"]["image"].unique()}
+    assert sorted(seen) == pytest.approx([-1, 50 / 127.5 - 1, 1])
+    before = [weight.clone() for weight in peer.g.parameters()]
+    clock = itertools.count()
+    monkeypatch.setattr(train.time, "monotonic", lambda: next(clock))
+    # A second for each look at the clock: a step after each but the last.
+    assert train.train(peer, 3) == 3
+    assert peer.steps == 2
+    assert any(not torch.equal(a, b) for a, b in zip(before, peer.g.parameters(), strict=True))
+    means = [mean.clone() for mean in peer.average]
+    made = train.samples(peer, 103)
+    assert (made.shape, made.dtype) == ((103, 16, 16, 3), np.uint8)
+    # Neither all alike nor the noise of one channel.
+    assert made.std(0).max() > 0
+    assert all(torch.equal(a, b) for a, b in zip(means, peer.g.parameters(), strict=True))
+
+
+def test_the_peers_images_are_a_folder_that_can_be_judged(tmp_path, capsys):
+    config, out = str(write_config(tmp_path, "PLAIN")), tmp_path / "out"
+    words = [config, "--seconds", "0.1", "--n", "5", "--out", str(out), "--batch-size", "4"]
+    assert train.main(words) == 0
+    assert "steps of 4 in" in capsys.readouterr().out
+    assert [Image.open(path).size for path in sorted(out.iterdir())] == [(16, 16)] * 5
+    assert train.main(words) == 2
+    assert "is there already" in capsys.readouterr().err
+    cycle = str(write_config(tmp_path, "CYCLE"))
+    assert train.main([cycle, *words[1:5], "--out", str(tmp_path / "other")]) == 2
+    assert "does not make images from noise" in capsys.readouterr().err

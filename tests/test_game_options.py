@@ -1,6 +1,7 @@
 """Options of the game, seen at work inside it: latents, keys, dropout, augmentation."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -23,11 +24,15 @@ from oracles.games import (
     texts,
     train_one_step,
 )
-from tiny import PLAIN
+from tiny import PLAIN, R3, start
 
-from anigan_jax.methods import augment
+from anigan_jax import config as configs
+from anigan_jax.errors import UserError
+from anigan_jax.methods import augment, san
+from anigan_jax.methods.gan import GAN
 from anigan_jax.methods.schedule import Schedule
 from anigan_jax.methods.text_gan import TextGAN
+from anigan_jax.networks.dcgan import Discriminator, Generator
 
 PARAMS = {"g": affine_g(), "d": quadratic_d()}
 B = 4
@@ -190,3 +195,55 @@ def test_color_by_its_factors():
     want = (want - grey) * saturation + grey
     mean = want.mean((1, 2, 3), keepdims=True)
     np.testing.assert_allclose(out, (want - mean) * contrast + mean, rtol=1e-4, atol=1e-5)
+
+
+# --- SAN
+
+
+@pytest.mark.parametrize("spectral", [False, True])
+def test_san_teaches_the_direction_of_the_last_layer_by_wasserstein_alone(spectral):
+    """Elsewhere D learns as without; its last kernel's length by the loss, its direction by SAN's.
+
+    With spectral norm that length is 1, and only the direction learns.
+    """
+    d = Discriminator(
+        size=8, base_channels=4, batch_norm=False, spectral=spectral, bias=True, stddev=0.3
+    )
+    plain = GAN(generator=Generator(z_dim=4, size=8, base_channels=4), discriminator=d)
+    config = dataclasses.replace(PLAIN, method=plain, ema_half_life=0)
+    _, state = start(config)
+    batch, found = game_batch(jnp.tanh(normal(7, B, 8, 8, 3))), {}
+    for name, changes in (
+        ("own", {"loss": "non_saturating"}),
+        ("wasserstein", {"loss": "wasserstein"}),
+        ("san", {"loss": "non_saturating", "san": True}),
+    ):
+        method = dataclasses.replace(plain, **changes)
+        run = functools.partial(method.d_loss, method.nets(None), "both")
+        found[name] = jax.jit(jax.value_and_grad(run, has_aux=True))(
+            state.params["d"], state, batch, keys_of(normal(8, B, 4))
+        )
+    values = {name: float(value) for name, ((value, _), _) in found.items()}
+    assert values["san"] == pytest.approx(values["own"] + values["wasserstein"], rel=1e-5)
+    grads = {name: dict(grad) for name, (_, grad) in found.items()}
+    kernel = np.asarray(state.params["d"]["logit"]["weight"]["kernel"]).ravel()
+    direction = kernel / np.linalg.norm(kernel)
+    last = {name: np.asarray(g["logit"]["weight"]["kernel"]).ravel() for name, g in grads.items()}
+    along = 0 if spectral else last["own"] @ direction
+    across = last["wasserstein"] - (last["wasserstein"] @ direction) * direction
+    np.testing.assert_allclose(last["san"], along * direction + across, rtol=1e-4, atol=1e-6)
+    # The two losses pull differently, or this would say nothing.
+    assert np.abs(across - last["own"]).max() > 1e-3
+    np.testing.assert_allclose(grads["san"]["logit"]["bias"], grads["own"]["logit"]["bias"])
+    agree = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6)
+    jax.tree.map(agree, grads["san"]["down1"], grads["own"]["down1"])
+
+
+def test_san_needs_a_game_and_a_last_layer_that_it_knows():
+    for settings in (TextGAN(san=True), dataclasses.replace(R3.method, san=True)):
+        with pytest.raises(UserError, match="is of GAN's own loss"):
+            settings.make()
+    features, layer = jnp.ones((2, 3, 3, 4)), {"weight": {"kernel": jnp.ones((2, 2, 4, 1))}}
+    with pytest.raises(UserError, match="whole last map at once"):
+        san.split(features, layer, False)
+    assert "san" not in "".join(configs.identity(PLAIN))

@@ -27,6 +27,7 @@ from anigan_jax.core import (
 )
 from anigan_jax.errors import UserError
 from anigan_jax.losses import Adversarial, AdversarialName
+from anigan_jax.methods import san
 from anigan_jax.methods.augment import diff_augment
 from anigan_jax.methods.schedule import Schedule, schedule_repeats
 from anigan_jax.networks.blocks import GeneratorSettings, NetworkSettings
@@ -66,6 +67,9 @@ class GAN(MethodSettings):
     """Weight of WGAN-GP's penalty (Gulrajani et al. 2017)."""
     augment: tuple[Literal["color", "translation", "cutout"], ...] = ()
     """DiffAugment (Zhao et al. 2020), on reals and fakes alike."""
+    san: bool = field(default=False, metadata={"later": True})
+    """SAN (Takida et al. 2024): the direction of D's last layer learns by Wasserstein terms of its
+    own, and `loss` teaches the rest of D."""
     schedule: Schedule = Schedule()
     dtype: ComputeType = "float32"
     """bfloat16: products of the networks in 16 bits, for GPUs and TPUs; parameters, statistics,
@@ -132,6 +136,8 @@ class GAN(MethodSettings):
                 f"correctly; with method.loss {self.loss!r} D only ranks them in pairs"
             )
         nets = self.nets(axis_name)
+        if self.san and (type(self).d_loss is not GAN.d_loss or not hasattr(nets.d, "trunk")):
+            raise UserError("method.san is of GAN's own loss, with a D that is a stack of layers")
         return Method(
             init=functools.partial(self.init, nets),
             phases=(Phase("train", self.updates(nets)),),
@@ -235,18 +241,22 @@ class GAN(MethodSettings):
         if part != "real":
             fake, _ = nets.fake(state.params["g"], state.stats["g"], keys.z)
             fake = jax.lax.stop_gradient(fake)
-        score, stats, logits = functools.partial(self.score, nets, params), state.stats["d"], {}
+        judge, stats, logits = nets._replace(san=self.san), state.stats["d"], {}
+        score, steer = functools.partial(self.score, judge, params), 0.0
         # Separate passes: each has its own batch statistics, as in the references.
         if part != "fake":
-            (logits["real"],), stats = score(stats, real, (), keys, 0, iterate=True)
+            (logits["real"], *own), stats = score(stats, real, (), keys, 0, iterate=True)
+            steer -= sum(map(jnp.mean, own))
         if part != "real":
-            (logits["fake"],), stats = score(stats, fake, (), keys, 1, iterate=False)
+            (logits["fake"], *own), stats = score(stats, fake, (), keys, 1, iterate=False)
+            steer += sum(map(jnp.mean, own))
         # A term reads the logits of its own half alone, unless it compares both.
         (either, *_) = logits.values()
         both = logits.get("real", either), logits.get("fake", either)
         terms = self.adversarial.d(*both, self.real_label, self.fake_label)
         named = zip(("real", "fake"), terms, strict=True)
         loss = self.d_scale * sum(jnp.mean(term) for name, term in named if name in logits)
+        loss = loss + self.d_scale * steer if self.san else loss
         if part != "real":
             loss = loss + self.penalty(nets, params, stats, real, fake, (), keys)
         metrics, extra_state = self.judged(nets, state, **logits)
@@ -335,6 +345,7 @@ class Networks(NamedTuple):
     d: nn.Module
     unit_range: bool
     axis_name: str | None
+    san: bool = False
 
     def in_range(self, images: Array) -> Array:
         """Images in [-1, 1] in the generator's range."""
@@ -356,9 +367,16 @@ class Networks(NamedTuple):
         return images, new
 
     def logits(self, params, stats, images: Array, texts: tuple = (), **rest):
-        """D's logits, one (b,) for each text (one where there is none), and new statistics."""
+        """D's logits, one (b,) for each text (one where there is none), and new statistics.
+
+        With `san` both that `san.split` gives.
+        """
         variables, more = {"params": params, **stats}, (texts,) if texts else ()
+        rest = {**rest, "features": True} if self.san else rest
         out, new = call(self.d, "apply", variables, images, *more, mutable=list(stats), **rest)
+        if self.san:
+            last = self.d.blocks[-1]
+            return san.split(out[1][-2], params[last.name], last.spectral), new
         each = out if texts else (out,)
         return tuple(x.reshape(x.shape[0], -1).mean(-1) for x in each), new
 

@@ -25,7 +25,7 @@ from anigan_jax.runtime import environment
 # intervals that are whole dispatches, a step is compiled once.
 DISPATCH = 5
 # Steps of the leg that tells how long a step takes.
-FIRST = 50
+FIRST = 20
 # What a sweep decides itself.
 INTERVALS = ("run.evaluate-every", "run.checkpoint-every", "run.sample-every", "run.log-every")
 

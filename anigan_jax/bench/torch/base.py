@@ -187,7 +187,7 @@ class Peer:
         """Images (b, 3, S, S) in [-1, 1] of each domain; those of one domain are of one draw."""
         b, device, batch = self.config.batch_size, self.mode.device, {}
         for domain, held in self.data.items():
-            rows = torch.randint(IMAGES, (b,), device=device)
+            rows = torch.randint(len(next(iter(held.values()))), (b,), device=device)
             coins = torch.rand(b, 1, 1, 1, device=device) < 0.5
             batch[domain] = {name: self.prepared(x[rows], coins) for name, x in held.items()}
         return batch

@@ -72,8 +72,8 @@ class GANPeer(Peer):
 
     def __init__(self, config: Config, mode: Mode, text: int = 0):
         s = config.method
-        if s.r1 or s.r2 or s.gradient_penalty or "cutout" in s.augment:
-            raise ValueError("no peer of gradient penalties and of DiffAugment's cutout")
+        if s.r1 or s.r2 or s.gradient_penalty or s.san or "cutout" in s.augment:
+            raise ValueError("no peer of gradient penalties, SAN and DiffAugment's cutout")
         g = mode.place(networks.generator(s.generator, text))
         super().__init__(config, mode, g, mode.place(networks.discriminator(s.discriminator, text)))
         self.dynamic = s.schedule.kind.startswith("as_")
