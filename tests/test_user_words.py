@@ -1,12 +1,18 @@
 """What users type and meet: usual names of flags, sizes, systems, large sets."""
 
+import contextlib
 import hashlib
+import os
+import signal
+import subprocess
 import sys
 import time
+from pathlib import Path
 
 import files
 import pytest
 from sources import built, faces, write
+from tiny import process_env
 
 from anigan_jax.cli import common
 from anigan_jax.data import dataset, isolated, remembered
@@ -87,6 +93,43 @@ def test_limits_that_cannot_be_set_are_left_out(monkeypatch):
 
     monkeypatch.setattr(isolated.resource, "setrlimit", refuse)
     isolated._limit()
+
+
+STARTS_A_WORKER = """
+import os, time
+from anigan_jax.data import isolated
+pool = isolated.pool(1)
+print(pool.submit(os.getpid).result(), flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_program_that_is_killed_leaves_no_worker_behind():
+    words = [sys.executable, "-c", STARTS_A_WORKER]
+    program = subprocess.Popen(words, stdout=subprocess.PIPE, env=process_env())
+    worker = int(program.stdout.readline())
+
+    def is_there() -> bool:
+        stat = Path(f"/proc/{worker}/stat")
+        if stat.exists():
+            return stat.read_text().rpartition(")")[2].split()[0] != "Z"
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(worker, 0)
+            return True
+        return False
+
+    assert is_there()
+    program.kill()
+    program.wait()
+    end = time.monotonic() + 20
+    try:
+        while is_there() and time.monotonic() < end:
+            time.sleep(0.05)
+        assert not is_there()
+    finally:
+        program.stdout.close()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(worker, signal.SIGKILL)
 
 
 def counted(monkeypatch) -> list:

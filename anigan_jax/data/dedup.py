@@ -22,6 +22,9 @@ THRESHOLD = 10.0
 LARGEST = 0.1
 FEWEST = 16
 CHUNK = 256
+# Of the frequencies of block means: more are slower to look through, and of a million images
+# each column is 8 MB.
+LOWEST = np.add.outer(np.arange(COARSE), np.arange(COARSE)) < 3
 
 
 class Pair(NamedTuple):
@@ -67,6 +70,8 @@ def find(
     same = [first.setdefault(digest, i) for i, digest in enumerate(digests)]
     pairs = [Pair(i, j, "duplicate") for i, j in enumerate(same) if i != j]
     unique = np.array(sorted(first.values()), np.int64)
+    # Large, and no longer needed where most memory is.
+    del first
     label = np.arange(len(unique))  # smallest index of the group so far, among the unique
     for code, i, js in _proposed(thumbs, rows[unique], label, threshold):
         # One pair for each group that i joins.
@@ -136,14 +141,14 @@ def _proposed(thumbs: np.ndarray, rows: np.ndarray, label: np.ndarray, threshold
     # Imported here: the command line need not wait for SciPy.
     from scipy.spatial import cKDTree
 
-    low, sign = np.empty((n, 3 * COARSE**2)), np.empty(0)
+    low, sign = np.empty((n, 3 * int(LOWEST.sum()))), np.empty(0)
     for start in range(0, n, 16 * CHUNK):
         some = slice(start, start + 16 * CHUNK)
         low[some], sign = _frequencies(thumbs[rows[some]])
         _forget(thumbs)
     # RMS of the whole thumbnail -> Euclidean distance of the coarse block means; rounding may
     # part equal ones.
-    radius = threshold * np.sqrt(low.shape[1]) * (1 + 1e-9) + 1e-6
+    radius = threshold * np.sqrt(3 * COARSE**2) * (1 + 1e-9) + 1e-6
     tree = cKDTree(low)
     for code, signs, step in (("near", 1.0, 1), ("mirror", sign, -1)):
         for start in range(0, n, CHUNK):
@@ -168,10 +173,11 @@ def _forget(thumbs: np.ndarray) -> None:
 
 
 def _frequencies(thumbs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(N, 48) orthonormal DCT of the 4x4 block means, and the signs a mirror gives them.
+    """(N, 18) lowest of the orthonormal DCT of the 4x4 block means, and the signs that a mirror
+    gives them.
 
-    The rotation changes no distance; it makes the first axes the widest, which is what
-    a k-d tree needs.
+    The rotation changes no distance, and what is left out makes none longer; it makes the first
+    axes the widest, which is what a k-d tree needs.
     """
     n, block = len(thumbs), SIDE // COARSE
     means = thumbs.reshape(n, COARSE, block, COARSE, block, 3).mean((2, 4))
@@ -179,7 +185,7 @@ def _frequencies(thumbs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     spectrum = np.einsum("ui,vj,wc,nijc->nuvw", space, space, color, means, optimize=True)
     odd = np.arange(COARSE) % 2 == 1
     sign = np.where(np.broadcast_to(odd[None, :, None], spectrum.shape[1:]), -1.0, 1.0)
-    return spectrum.reshape(n, -1), sign.reshape(-1)
+    return spectrum[:, LOWEST].reshape(n, -1), sign[LOWEST].reshape(-1)
 
 
 def _dct(n: int) -> np.ndarray:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import multiprocessing
+import os
 import resource
 import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
@@ -97,11 +99,20 @@ def probe(pool: concurrent.futures.ProcessPoolExecutor, function: Callable, *arg
 
 def _limit() -> None:
     """Bounds a worker, so that one hostile file cannot take the machine, where that can be."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     # macOS refuses every such limit, and other systems some.
     with contextlib.suppress(ValueError, OSError):
         _, hard = resource.getrlimit(resource.RLIMIT_AS)
         most = WORKER_MEMORY if hard == resource.RLIM_INFINITY else min(WORKER_MEMORY, hard)
         resource.setrlimit(resource.RLIMIT_AS, (most, hard))
+
+
+def _end_with_parent() -> None:
+    """A worker waits for jobs forever, and would do so after its program was killed."""
+    parent = multiprocessing.parent_process()
+    if parent:
+        parent.join()
+        os._exit(1)
 
 
 def kill(pool: concurrent.futures.ProcessPoolExecutor) -> None:
