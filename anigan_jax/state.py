@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,10 @@ from anigan_jax import parent, rng
 from anigan_jax.config import Config
 from anigan_jax.core import Array, Method, PyTree, TrainState
 from anigan_jax.errors import UserError
+from anigan_jax.runtime import backend
+
+# By which the hashes of the leaves are told apart: FNV's.
+PRIME = 0x01000193
 
 
 def init_state(config: Config, method: Method, constants: PyTree) -> TrainState:
@@ -90,16 +94,33 @@ def first_nonfinite(tree: PyTree) -> Array:
 def fingerprint(tree: PyTree) -> Array:
     """() uint32 position-sensitive wrap-around hash of every leaf's bits.
 
-    Integer sums do not depend on their order, so any device layout gives the same.
+    Integer sums do not depend on their order, so any device layout gives the same, and so do the
+    two forms of this: a sum for each leaf, or one of all, where each is a launch or two.
     """
-    total = jnp.uint32(0)
-    for leaf in jax.tree.leaves(tree):
-        total = total * jnp.uint32(0x01000193) + leaf_hash(leaf)
-    return total
+    leaves = jax.tree.leaves(tree)
+    if not backend.launches():
+        total = jnp.uint32(0)
+        for leaf in leaves:
+            total = total * jnp.uint32(PRIME) + jnp.sum(mixed(leaf), dtype=jnp.uint32)
+        return total
+    # Fused with its hash, a new leaf could not take the place of the old one.
+    leaves = jax.lax.optimization_barrier(leaves)
+    last, alike = len(leaves) - 1, {}
+    for place, leaf in enumerate(leaves):
+        part = mixed(leaf) * jnp.uint32(pow(PRIME, last - place, 1 << 32))
+        # One launch for all of a shape: a parameter and its moments.
+        alike[leaf.shape] = alike[leaf.shape] + part if leaf.shape in alike else part
+    return jnp.sum(joined(alike.values()), dtype=jnp.uint32)
 
 
-def leaf_hash(leaf: Array) -> Array:
-    """() uint32 hash of one leaf: sum of murmur3-mixed bits and positions."""
+def joined(parts: Iterable[Array]) -> Array:
+    """(n,) all numbers of some arrays in one buffer, to be reduced at once."""
+    # Without the barrier XLA makes a sum of all the sums of each again.
+    return jax.lax.optimization_barrier(jnp.concatenate([jnp.ravel(part) for part in parts]))
+
+
+def mixed(leaf: Array) -> Array:
+    """(n,) uint32: bits and positions of a leaf, mixed as murmur3 does; their sum is its hash."""
     flat = jnp.ravel(leaf)
     width = flat.dtype.itemsize * 8
     bits = flat if width == 1 else jax.lax.bitcast_convert_type(flat, f"uint{width}")
@@ -107,4 +128,4 @@ def leaf_hash(leaf: Array) -> Array:
     x = bits + jnp.arange(1, flat.size + 1, dtype=jnp.uint32) * jnp.uint32(0x9E3779B9)
     x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
     x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
-    return jnp.sum(x ^ (x >> 16), dtype=jnp.uint32)
+    return x ^ (x >> 16)

@@ -28,6 +28,7 @@ from anigan_jax.methods.text_conditioning import Encoder
 from anigan_jax.networks.dcgan import Discriminator
 from anigan_jax.networks.dcgan import Generator as DCGAN
 from anigan_jax.networks.ops import conv, winograd
+from anigan_jax.runtime import backend
 from anigan_jax.sampling import grids
 from anigan_jax.storage import images as record
 
@@ -251,7 +252,7 @@ def test_wide_layers_are_exported_with_a_free_batch():
 
 def test_convolutions_take_the_form_of_the_backend_that_they_are_traced_for():
     assert conv.lowering() == "blocks"
-    with conv.traced_for("cuda"):
+    with backend.traced_for("cuda"):
         assert conv.lowering() == "native"
     assert conv.lowering() == "blocks"
 

@@ -6,13 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import FULL, PLAIN, digests, packed, run_steps, start
+from tiny import FULL, PLAIN, digests, draw, packed, run_steps, start
 
 from anigan_jax import rng
 from anigan_jax.core import Aux, Method, Phase, TrainState, Update
 from anigan_jax.errors import UserError
 from anigan_jax.methods.schedule import Schedule, schedule_repeats
 from anigan_jax.optimizers import Optimizer
+from anigan_jax.runtime import backend
 from anigan_jax.state import fingerprint
 from anigan_jax.training import input
 from anigan_jax.training import step as train_step
@@ -145,6 +146,34 @@ def test_the_fingerprint_sees_one_flipped_bit_and_a_swap():
     for changed in (x.at[3].set(np.nextafter(np.float32(3), 9)), x[::-1], -x):
         assert int(fingerprint({"a": changed})) != base
     assert int(fingerprint({"a": x, "b": x[:2]})) != int(fingerprint({"a": x[:2], "b": x}))
+
+
+def test_the_fingerprint_is_the_same_in_both_forms():
+    """A sum for each leaf, and one of all; computed by hand for two leaves of one number."""
+    kinds = ("float32", "bfloat16", "int32", "uint32", "uint8")
+    tree = {kind: (draw(3, 5, 7) * 100).astype(kind) for kind in kinds} | {"step": jnp.int32(7)}
+    by_leaf = int(jax.jit(fingerprint)(tree))
+    with backend.traced_for("cuda"):
+        at_once = jax.jit(lambda tree: fingerprint(tree)).lower(tree)
+    assert int(at_once.compile()(tree)) == by_leaf
+    assert at_once.as_text().count("stablehlo.reduce") < len(tree)
+
+    def murmur(x: int) -> int:
+        x = (x ^ (x >> 16)) * 0x85EBCA6B % 2**32
+        x = (x ^ (x >> 13)) * 0xC2B2AE35 % 2**32
+        return x ^ (x >> 16)
+
+    ones = [jnp.uint32(3), jnp.uint32(9)]
+    hashes = [murmur((n + 0x9E3779B9) % 2**32) for n in (3, 9)]
+    assert int(fingerprint(ones)) == (hashes[0] * 0x01000193 + hashes[1]) % 2**32
+
+
+def test_the_norm_of_gradients_is_the_same_in_both_forms():
+    tree = {"a": draw(1, 5, 7), "b": [draw(2, 300), jnp.float32(2)]}
+    want = np.sqrt(sum(np.sum(np.asarray(x, np.float64) ** 2) for x in jax.tree.leaves(tree)))
+    with backend.traced_for("cuda"):
+        at_once = train_step.norm(tree)
+    np.testing.assert_allclose([at_once, train_step.norm(tree)], want, rtol=1e-6)
 
 
 def test_first_steps_equal_pytorch():

@@ -27,7 +27,7 @@ from anigan_jax.config import Config, resolve
 from anigan_jax.core import PyTree
 from anigan_jax.errors import UserError
 from anigan_jax.methods.cartoongan import CartoonGAN
-from anigan_jax.networks.ops import conv
+from anigan_jax.runtime import backend
 from anigan_jax.runtime import devices as parallel
 from anigan_jax.state import abstract_state
 from anigan_jax.training import input
@@ -223,7 +223,7 @@ def compile_step(given: Inputs, phase: int, target: Target, devices: list[jax.De
     step = train_step.make_super_step(config, method, method.phases[phase], length, axis)
     mapped = parallel.map_step(step, "shard_map", devices)
     shared = {"data": data, "constants": given.constants}
-    with conv.traced_for(target.platform):
+    with backend.traced_for(target.platform):
         lowered = mapped.lower(on(state), on(shared), on(local, parallel.AXIS))
     return lowered.compile(compiler_options=OPTIONS.get(target.platform))
 

@@ -11,7 +11,7 @@ from jax import export, lax
 from anigan_jax.core import Array
 from anigan_jax.errors import UserError
 from anigan_jax.export.generators import Generator
-from anigan_jax.networks.ops import conv
+from anigan_jax.runtime import backend
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -37,9 +37,9 @@ def write(generator: Generator) -> bytearray:
         # Without the barrier the compiler computes with the weights, and rounds otherwise.
         weights = lax.optimization_barrier(generator.weights)
 
-        def form(backend: str) -> Any:
+        def form(platform: str) -> Any:
             def traced(weights, inputs):
-                with conv.traced_for(backend):
+                with backend.traced_for(platform):
                     return generator.apply(weights, *inputs)
 
             return traced

@@ -14,10 +14,7 @@ Arrays are NHWC, kernels HWIO.
 
 from __future__ import annotations
 
-import contextlib
-import contextvars
 import functools
-from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +23,7 @@ from jaxtyping import Float
 
 from anigan_jax.networks.ops import correlation, grouped, strided
 from anigan_jax.networks.ops.correlation import LAYOUT, NO_PADS, Pads
+from anigan_jax.runtime import backend
 
 X = Float[Array, "b H W cin"]
 Kernel = Float[Array, "k k cin cout"]
@@ -33,7 +31,6 @@ Y = Float[Array, "b h w cout"]
 
 LOWERINGS = {"cpu": "blocks"}
 """The form of convolutions that was measured to be faster, by backend; 'native' elsewhere."""
-_BACKEND: contextvars.ContextVar[str] = contextvars.ContextVar("backend", default="")
 
 
 def same_pads(size: tuple[int, int], kernel: int, stride: int) -> Pads:
@@ -47,17 +44,7 @@ def same_pads(size: tuple[int, int], kernel: int, stride: int) -> Pads:
 
 def lowering() -> str:
     """'blocks' or 'native', for this process's backend, or the one that is traced for."""
-    return LOWERINGS.get(_BACKEND.get() or jax.default_backend(), "native")
-
-
-@contextlib.contextmanager
-def traced_for(backend: str) -> Iterator[None]:
-    """What is traced within takes the form of that backend, such as 'cuda'."""
-    token = _BACKEND.set(backend)
-    try:
-        yield
-    finally:
-        _BACKEND.reset(token)
+    return LOWERINGS.get(backend.traced(), "native")
 
 
 def correlate(x: X, kernel: Kernel, pads: Pads) -> Y:
