@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -95,23 +95,28 @@ def fingerprint(tree: PyTree) -> Array:
     """() uint32 position-sensitive wrap-around hash of every leaf's bits.
 
     Integer sums do not depend on their order, so any device layout gives the same, and so do the
-    two forms of this: a sum for each leaf, as it comes from a cache, or on accelerators one sum of
-    all, where each is a launch or two.
+    two forms of this: a sum for each leaf, or one of all, where each is a launch or two.
     """
     leaves = jax.tree.leaves(tree)
-    if backend.traced() == "cpu":
+    if not backend.launches():
         total = jnp.uint32(0)
         for leaf in leaves:
             total = total * jnp.uint32(PRIME) + jnp.sum(mixed(leaf), dtype=jnp.uint32)
         return total
     # Fused with its hash, a new leaf could not take the place of the old one.
     leaves = jax.lax.optimization_barrier(leaves)
-    last = len(leaves) - 1
-    parts = [
-        mixed(leaf) * jnp.uint32(pow(PRIME, last - place, 1 << 32))
-        for place, leaf in enumerate(leaves)
-    ]
-    return jnp.sum(jnp.concatenate(parts), dtype=jnp.uint32)
+    last, alike = len(leaves) - 1, {}
+    for place, leaf in enumerate(leaves):
+        part = mixed(leaf) * jnp.uint32(pow(PRIME, last - place, 1 << 32))
+        # One launch for all of a shape: a parameter and its moments.
+        alike[leaf.shape] = alike[leaf.shape] + part if leaf.shape in alike else part
+    return jnp.sum(joined(alike.values()), dtype=jnp.uint32)
+
+
+def joined(parts: Iterable[Array]) -> Array:
+    """(n,) all numbers of some arrays in one buffer, to be reduced at once."""
+    # Without the barrier XLA makes a sum of all the sums of each again.
+    return jax.lax.optimization_barrier(jnp.concatenate([jnp.ravel(part) for part in parts]))
 
 
 def mixed(leaf: Array) -> Array:

@@ -173,6 +173,14 @@ def test_the_fingerprint_is_the_same_in_both_forms():
     assert int(fingerprint(ones)) == (hashes[0] * 0x01000193 + hashes[1]) % 2**32
 
 
+def test_the_norm_of_gradients_is_the_same_in_both_forms():
+    tree = {"a": draw(1, 5, 7), "b": [draw(2, 300), jnp.float32(2)]}
+    want = np.sqrt(sum(np.sum(np.asarray(x, np.float64) ** 2) for x in jax.tree.leaves(tree)))
+    with backend.traced_for("cuda"):
+        at_once = train_step.norm(tree)
+    np.testing.assert_allclose([at_once, train_step.norm(tree)], want, rtol=1e-6)
+
+
 def test_first_steps_equal_pytorch():
     """A linear GAN trained by the step builder and by PyTorch: D, then G, Adam."""
     torch = pytest.importorskip("torch")

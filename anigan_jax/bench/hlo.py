@@ -187,7 +187,8 @@ def counts(text: str, steps: int) -> dict[str, Any]:
 
     Returns:
       'fusions', of them 'reductions'; 'library_calls'; 'copies', fused ones too, of them
-      'layout_changes'; 'others'; and 'kernels', the sum of all. 'scalars': operations on one
+      'layout_changes'; 'others'; and 'kernels', the sum of all. 'prefetches': copies between a
+      TPU's memories while it computes. 'scalars': operations on one
       number outside any kernel, as a TPU's scalar core does them. 'convolutions' and 'products'
       wherever they are computed. 'collectives': opcode -> {'count', 'bytes' that a device gives
       in}. 'unknown_loops': inner loops, counted as run once, of a length that only a run knows.
@@ -226,7 +227,7 @@ def _counted(module: Module, start: str, share: int) -> dict[str, Any]:
     names = ("fusions", "reductions", "library_calls", "copies", "layout_changes", "others")
     kernels = found["fusions"] + found["library_calls"] + found["copies"] + found["others"]
     found["kernels"] = kernels
-    more = ("kernels", "scalars", "convolutions", "products", "unknown_loops")
+    more = ("kernels", "prefetches", "scalars", "convolutions", "products", "unknown_loops")
     return {
         **{name: found[name] // share for name in (*names, *more)},
         "collectives": {
@@ -245,6 +246,8 @@ def kinds(module: Module, instruction: Instruction, given: list[str]) -> list[st
     opcode = instruction.opcode.removesuffix("-start")
     if opcode in FREE or opcode in COLLECTIVES or opcode.endswith(("-done", "-update")):
         return []
+    if instruction.opcode == "copy-start":
+        return ["prefetches"]
     if opcode in MOVES:
         return ["copies", *_of_layout(instruction, given)]
     if opcode == "fusion":
@@ -268,7 +271,7 @@ def _of_layout(move: Instruction, given: list[str]) -> list[str]:
     """['layout_changes'] where a copy or transposition changes the order in memory."""
     # A transposition that only renames dimensions was made a bitcast before.
     other = move.opcode == "transpose" or any(layout(s) != layout(move.shape) for s in given)
-    return ["layout_changes"] if other and move.opcode.startswith(("copy", "transpose")) else []
+    return ["layout_changes"] if other else []
 
 
 def _of_fusion(module: Module, instruction: Instruction) -> list[str]:

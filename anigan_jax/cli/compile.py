@@ -139,8 +139,9 @@ def _cells(phase: dict[str, Any], found: dict[str, Any]) -> dict[str, str]:
         "matrix products": number(phase["products"]),
         "kernels of a dispatch around its steps": number(phase["outside"]),
     }
-    if phase["scalars"]:
-        cells["single numbers computed"] = number(phase["scalars"])
+    for name, label in (("prefetches", "copies meanwhile"), ("scalars", "single numbers")):
+        if phase[name]:
+            cells[label] = number(phase[name])
     for name, held in phase["collectives"].items():
         cells[name] = f"{held['count']:,} ({held['bytes'] / MIB:,.2f} MiB)"
     if not phase["collectives"]:

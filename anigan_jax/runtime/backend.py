@@ -19,6 +19,11 @@ def traced() -> str:
     return _BACKEND.get() or jax.default_backend()
 
 
+def launches() -> bool:
+    """Whether each kernel is a launch that costs microseconds, as on GPUs."""
+    return traced() in ("gpu", "cuda", "rocm")
+
+
 @contextlib.contextmanager
 def traced_for(backend: str) -> Iterator[None]:
     """What is traced within takes the form of that backend, such as 'cuda'."""

@@ -21,7 +21,8 @@ from anigan_jax.core import (
     Update,
 )
 from anigan_jax.optimizers import cosine, on_layers
-from anigan_jax.state import fingerprint, first_nonfinite
+from anigan_jax.runtime import backend
+from anigan_jax.state import fingerprint, first_nonfinite, joined
 from anigan_jax.training import input
 
 
@@ -60,7 +61,7 @@ def make_train_step(
             extra_state=aux.extra_state,
         )
         metrics = mean({k: jnp.float32(v) for k, v in aux.metrics.items()})
-        return state, {**metrics, f"gradient/{player}": optax.tree.norm(grads)}
+        return state, {**metrics, f"gradient/{player}": norm(grads)}
 
     def one_repeat(state, position: int, update: Update, repeat, draw_batch, examples, z):
         batch, found = draw_batch(state, update.first_batch + repeat), []
@@ -105,6 +106,14 @@ def make_train_step(
         return state.replace(step=before.step + 1), all_metrics
 
     return step
+
+
+def norm(tree: PyTree) -> Array:
+    """() Euclidean norm of all leaves; where each sum is a launch or two, one sum of all."""
+    if not backend.launches():
+        return optax.tree.norm(tree)
+    flat = joined(jax.tree.leaves(tree))
+    return jnp.sqrt(jnp.sum(flat * flat))
 
 
 def _moved(params: PyTree, steps: PyTree, rate: Array, still: frozenset[str]) -> PyTree:
