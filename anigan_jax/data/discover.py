@@ -135,10 +135,10 @@ def survey(root: Path, options: Options, domain: str = "") -> Catalogue:
         raise UserError(f"{root} has no labels; data.attributes can be 'class', of its folders")
     boxes = tables.read_boxes(root, parts, beside, options.boxes)
     domains, held = _folders(names)
-    items, aside = [], 0
+    items, aside, whole = [], 0, iter(names)
     for number, part in enumerate(parts):
         for member in part.images:
-            name = part.prefix + member
+            name = next(whole)
             side, split = domain, held.get(name)
             if not domain:
                 side, split = domains.get(name, ("", split))

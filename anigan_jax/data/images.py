@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import glob
+import itertools
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -160,11 +161,11 @@ class Images(Source):
         return _left_in(found, self.without)
 
     def payloads(self, catalogue: Catalogue) -> Iterator[tuple[int, Any]]:
-        members: list[dict[str, int]] = [{} for _ in catalogue.stores]
-        for i, item in enumerate(catalogue.items):
-            members[item.store][item.member] = i
+        # A store at a time: of millions of images the names are most of the memory.
+        runs = itertools.groupby(enumerate(catalogue.items), key=lambda pair: pair[1].store)
         try:
-            for store, where in zip(catalogue.stores, members, strict=True):
+            for number, run in runs:
+                store, where = catalogue.stores[number], {item.member: i for i, item in run}
                 read = archives.read if isinstance(store, Path) else type(store).read
                 for member, data in read(store, where):
                     yield where[member], data
