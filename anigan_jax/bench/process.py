@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from anigan_jax.bench import memory
 from anigan_jax.errors import UserError
@@ -186,8 +187,8 @@ class Company:
     def _await(self, worker: Worker, answer: Callable[[], None]) -> None:
         """Takes a side's answer; others, which were not asked, can only have died."""
         while worker in self.alive:
-            pipes = {each.process.stdout: each for each in self.alive if hasattr(each, "facts")}
-            pipes[worker.process.stdout] = worker
+            asked = [each for each in self.alive if hasattr(each, "facts") or each is worker]
+            pipes: dict[Any, Worker] = {each.process.stdout: each for each in asked}
             ready, _, _ = select.select(list(pipes), [], [])
             for each in (pipes[pipe] for pipe in ready):
                 try:
