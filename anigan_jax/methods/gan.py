@@ -118,13 +118,10 @@ class GAN(MethodSettings):
             reals and fakes is to teach D each alone, or to drive a schedule by D's accuracy.
         """
         g, d = self.generator, self.discriminator
-        if g.size != d.size:
-            raise UserError(f"generator.size {g.size} differs from discriminator.size {d.size}")
-        if self.channels != getattr(d, "channels", self.channels):
-            raise UserError(
-                f"generator.channels {self.channels} differs from discriminator.channels "
-                f"{d.channels}"
-            )
+        for name in ("size", "channels"):
+            one, other = getattr(self, name), getattr(d, name, getattr(self, name))
+            if one != other:
+                raise UserError(f"generator.{name} {one} differs from discriminator.{name} {other}")
         if self.split_d and self.adversarial.pairs:
             raise UserError(
                 f"method.split_d trains D on reals and fakes apart; method.loss {self.loss!r} "
@@ -215,8 +212,9 @@ class GAN(MethodSettings):
         def features(params, stats, images: Array) -> Array:
             variables = {"params": params, **stats}
             texts = self.texts_of_nothing(len(images), params)
-            images = nets.in_range(images)
-            _, maps = nets.d.apply(variables, images, *texts, train=False, features=True)
+            _, maps = nets.d.apply(
+                variables, nets.in_range(images), *texts, train=False, features=True
+            )
             trunk = list(zip(nets.d.blocks, maps, strict=True))[: nets.d.trunk]
             # Of a residual block its sum.
             sums = [grid_max(x, 4) for block, x in trunk if block.skip == "end"]
@@ -239,8 +237,7 @@ class GAN(MethodSettings):
         """D's loss on reals and fakes ('both'), or in one pass of D on one of them alone."""
         real, fake = nets.in_range(batch["a"]["image"]), None
         if part != "real":
-            fake, _ = nets.fake(state.params["g"], state.stats["g"], keys.z)
-            fake = jax.lax.stop_gradient(fake)
+            fake = jax.lax.stop_gradient(nets.fake(state.params["g"], state.stats["g"], keys.z)[0])
         judge, stats, logits = nets._replace(san=self.san), state.stats["d"], {}
         score, steer = functools.partial(self.score, judge, params), 0.0
         # Separate passes: each has its own batch statistics, as in the references.
