@@ -212,9 +212,8 @@ class GAN(MethodSettings):
         def features(params, stats, images: Array) -> Array:
             variables = {"params": params, **stats}
             texts = self.texts_of_nothing(len(images), params)
-            _, maps = nets.d.apply(
-                variables, nets.in_range(images), *texts, train=False, features=True
-            )
+            images = nets.in_range(images)
+            _, maps = nets.d.apply(variables, images, *texts, train=False, features=True)
             trunk = list(zip(nets.d.blocks, maps, strict=True))[: nets.d.trunk]
             # Of a residual block its sum.
             sums = [grid_max(x, 4) for block, x in trunk if block.skip == "end"]
@@ -267,10 +266,8 @@ class GAN(MethodSettings):
         themselves mean nothing.
         """
         if self.adversarial.pairs and real is not None and fake is not None:
-            metrics = {
-                "accuracy/d": jnp.mean(real > fake),
-                "score/pair": jnp.mean(jax.nn.sigmoid(real - fake)),
-            }
+            right, score = real > fake, jax.nn.sigmoid(real - fake)
+            metrics = {"accuracy/d": jnp.mean(right), "score/pair": jnp.mean(score)}
             return metrics, state.extra_state
         seen = [x for x in (real, fake) if x is not None]
         judged = jnp.int32(sum(len(x) for x in seen))
