@@ -31,6 +31,8 @@ CONFIG = Config(
             first_norm=False,
             join="product",
         ),
+        loss="hinge",
+        augment=("color", "translation"),
         wrong_text="each_part",
         wrong_weight=0.5,
     ),
@@ -41,10 +43,11 @@ CONFIG = Config(
         without=("glasses hat",),
     ),
     batch_size=32,
+    flip=True,
     optimizers={
-        "g": Optimizer(learning_rate=5e-4, boundaries=(7000,), gamma=0.2),
-        "d": Optimizer(learning_rate=5e-4, boundaries=(7000,), gamma=0.2),
+        "g": Optimizer(learning_rate=5e-4, boundaries=(5600,), gamma=0.2),
+        "d": Optimizer(learning_rate=5e-4, boundaries=(5600,), gamma=0.2),
     },
     ema_half_life=5000,
-    run=Run(steps=10_000, sample_every=1000, checkpoint_every=1000, keep_every=1000),
+    run=Run(steps=7000, sample_every=1000, checkpoint_every=1000, keep_every=1000),
 )
