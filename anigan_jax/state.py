@@ -105,7 +105,8 @@ def fingerprint(tree: PyTree) -> Array:
         return total
     # Fused with its hash, a new leaf could not take the place of the old one.
     leaves = jax.lax.optimization_barrier(leaves)
-    last, alike = len(leaves) - 1, {}
+    last = len(leaves) - 1
+    alike: dict[tuple[int, ...], Array] = {}
     for place, leaf in enumerate(leaves):
         part = mixed(leaf) * jnp.uint32(pow(PRIME, last - place, 1 << 32))
         # One launch for all of a shape: a parameter and its moments.

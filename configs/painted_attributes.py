@@ -32,7 +32,7 @@ CONFIG = Config(
             join="product",
         ),
         loss="hinge",
-        augment=("color", "translation"),
+        augment=("translation",),
         wrong_text="each_part",
         wrong_weight=0.5,
     ),

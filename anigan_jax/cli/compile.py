@@ -88,11 +88,9 @@ def _settings(
         settings = dataclasses.replace(settings, batch_size=batch)
     if dtype and not hasattr(settings.method, "dtype"):
         raise UserError(f"{name} has no --method.dtype; it computes in float32 alone")
-    if dtype:
-        settings = dataclasses.replace(
-            settings, method=dataclasses.replace(settings.method, dtype=dtype)
-        )
-    return settings
+    changes: dict[str, Any] = {"dtype": dtype} if dtype else {}
+    method = dataclasses.replace(settings.method, **changes)
+    return dataclasses.replace(settings, method=method)
 
 
 def tables(found: dict[str, Any]) -> list[Table]:

@@ -87,7 +87,7 @@ class Images(Source):
     """Also pack edge-smoothed images (CartoonGAN)."""
 
     @property
-    def channels(self) -> int:
+    def channels(self) -> int:  # type: ignore[override]
         return 4 if self.transparency == "keep" else 3
 
     def check(self) -> None:

@@ -80,7 +80,7 @@ class GAN(MethodSettings):
         return self.generator.size
 
     @property
-    def channels(self) -> int:
+    def channels(self) -> int:  # type: ignore[override]
         return getattr(self.generator, "channels", 3)
 
     @property
