@@ -4,7 +4,8 @@ anigan train painted_text_gan --workdir runs/words
 anigan train painted_classifier --workdir runs/judge
 anigan accuracy runs/words --classifier runs/judge
 
-Measured: @@
+Measured: 12 minutes on 2 cores beside other work; of 1,056 prompts hair 100 %, eyes 91.5 % right,
+where the classifier tells 100 % and 94.4 % of held-out painted faces.
 Chosen: hinge; shifted and mirrored images (recolored ones would blur what a color's name means);
 two and a half times the usual rates, dropped near the end.
 """
