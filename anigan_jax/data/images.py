@@ -260,4 +260,5 @@ def digest(path: str, table: bool = False, within: str = "") -> str:
         return remembered.sha256(root, [archives.Member(n, 0) for n in names], root.parent)
     if root.is_dir():
         return remembered.sha256(root, archives.members(root, within)[0], root)
-    raise UserError(f"{path!r} does not exist; give a folder, zip, tar or tfds:NAME (of a training: --data.path)")
+    kinds = "a folder, zip, tar or tfds:NAME"
+    raise UserError(f"{path!r} does not exist; give {kinds} (to train: --data.path)")
