@@ -134,10 +134,10 @@ def test_features_of_a_text_gan_are_those_before_the_text_joins(pack):
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
 
 
-def test_only_games_have_features():
-    assert PLAIN.method.make().features is not None
-    for other in (CYCLE, JUDGE):
-        assert other.method.make().features is None
+def test_translations_have_no_features():
+    assert CYCLE.method.make().features is None
+    # A classifier's are a judge's.
+    assert all(config.method.make().features for config in (PLAIN, JUDGE))
 
 
 def test_the_spaces_are_those_of_d_now_of_d_at_the_start_and_pixels(pack):

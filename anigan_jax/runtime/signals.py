@@ -64,7 +64,7 @@ def caught() -> Iterator[Stop]:
     before = {n: signal.signal(n, lambda number, _: stop._on_stop(number)) for n in STOPS}
     before[signal.SIGCONT] = signal.signal(signal.SIGCONT, lambda *_: stop._on_continue())
     try:
-        with _second_ends():
+        with _second_ends(), _swallowed_quietly(stop):
             yield stop
     except SystemExit:
         if stop.number and not stop.ready:
@@ -73,6 +73,26 @@ def caught() -> Iterator[Stop]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _swallowed_quietly(stop: Stop) -> Iterator[None]:
+    """Prints no traceback where a stop is raised in what can raise nothing.
+
+    Python runs a handler between any two of its instructions, those of a garbage collector's
+    callback too. The stop is noted all the same, and obeyed at the next step.
+    """
+    before = sys.unraisablehook
+
+    def hook(found) -> None:
+        if not (stop.number and isinstance(found.exc_value, SystemExit | Interrupted)):
+            before(found)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 @contextlib.contextmanager

@@ -1,7 +1,9 @@
 """Signals, a sleep and a second process: a training ends well, or goes on where it was."""
 
+import gc
 import os
 import signal
+import sys
 import time
 
 import pytest
@@ -17,6 +19,7 @@ from processes import (
 )
 from tiny import write_config
 
+from anigan_jax.runtime import signals
 from anigan_jax.storage import checkpoint, metrics_file
 
 pytestmark = pytest.mark.long
@@ -153,3 +156,30 @@ def test_two_runs_at_the_same_instant(whole, tmp_path):
     winner = next(training for training in both if training.returncode == 0)
     assert f"process {winner.pid} on {os.uname().nodename}" in refused.said()
     same_end(run, undisturbed)
+
+
+def test_a_signal_in_what_can_raise_nothing_is_noted_and_prints_nothing(monkeypatch):
+    """A callback of the garbage collector, where JAX has one: what it raises Python prints."""
+    printed, given = [], [signal.SIGTERM, None]
+    monkeypatch.setattr(sys, "unraisablehook", lambda found: printed.append(found.exc_type))
+
+    def callback(phase, _):
+        if phase == "stop":
+            return
+        if given[0]:
+            os.kill(os.getpid(), given.pop(0))
+            for _ in range(1000):
+                pass
+        raise ValueError
+
+    with signals.caught() as stop:
+        gc.callbacks.append(callback)
+        try:
+            gc.collect()
+            assert stop.number == signal.SIGTERM
+            assert printed == []
+            gc.collect()
+        finally:
+            gc.callbacks.remove(callback)
+    # What is no stop is printed as ever.
+    assert ValueError in printed and SystemExit not in printed
