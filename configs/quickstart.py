@@ -1,4 +1,4 @@
-"""A narrow 64-px DCGAN on painted faces: different people in under 4 minutes on 2 CPU cores.
+"""A narrow 64-px DCGAN on painted faces: different people in three minutes on 2 CPU cores.
 
 bash launch/quickstart.sh
 
