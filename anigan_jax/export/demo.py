@@ -22,7 +22,7 @@ import anigan_jax
 from anigan_jax.api import Trained
 from anigan_jax.data.synthetic import painted, photo
 from anigan_jax.errors import UserError, printable
-from anigan_jax.export import onnx
+from anigan_jax.export import onnx, weights
 from anigan_jax.export.about import about, license_of
 from anigan_jax.export.generators import Generator, generators_of
 from anigan_jax.report.page import script_hash, script_json
@@ -39,7 +39,6 @@ PROMPTS = 48
 EXAMPLES = 6
 """Pictures to translate, of a domain."""
 WAYS = {"ab": "Photo to anime", "ba": "Anime to photo"}
-HALF = np.finfo(np.float16).max
 LARGE = 25_000_000
 """Bytes of a page that is slow to open on a phone."""
 
@@ -127,9 +126,9 @@ def halved(data: bytes) -> bytes:
     casts = []
     for tensor in graph.initializer:
         name, array = tensor.name, library.numpy_helper.to_array(tensor)
-        # Vectors are few, and variances may be smaller than float16 can hold.
-        if array.dtype == np.float32 and array.ndim > 1 and np.abs(array).max() < HALF:
-            half = library.numpy_helper.from_array(array.astype(np.float16), f"{name}/half")
+        small = weights.halved(array)
+        if small.dtype != array.dtype:
+            half = library.numpy_helper.from_array(small, f"{name}/half")
             tensor.CopyFrom(half)
             casts.append(library.helper.make_node("Cast", [half.name], [name], to=to))
     nodes = [*casts, *graph.node]

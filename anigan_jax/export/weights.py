@@ -13,6 +13,8 @@ from anigan_jax.errors import UserError
 from anigan_jax.export import about
 from anigan_jax.storage import run_dir, safetensors
 
+HALF = np.finfo(np.float16).max
+
 
 def write(trained: Trained, folder: Path) -> dict[str, str]:
     """Writes weights.safetensors: what G draws with, and what it is asked with.
@@ -29,7 +31,7 @@ def write(trained: Trained, folder: Path) -> dict[str, str]:
         raise UserError("this run trains no generator; it has nothing to export")
     params, stats = generator_of(trained.model.state)
     state = trained.model.state.replace(
-        params={"g": jax.tree.map(_halved, params)}, stats={"g": stats}, ema={}, ema_stats={}
+        params={"g": jax.tree.map(halved, params)}, stats={"g": stats}, ema={}, ema_stats={}
     )
     constants: PyTree = trained.model.constants if trained.method.texts else {}
     run_dir.export_weights(folder, about.published(trained.config), state, constants)
@@ -37,6 +39,12 @@ def write(trained: Trained, folder: Path) -> dict[str, str]:
     return {safetensors.WEIGHTS: f"{size / 1e6:.1f} MB, float16"}
 
 
-def _halved(array) -> np.ndarray:
+def halved(array: np.ndarray) -> np.ndarray:
+    """Kernels and tables, any float32 shape of two and more axes, as float16; others as they are.
+
+    Vectors are few, and variances may be smaller than float16 can hold. An array with a number
+    that it cannot hold stays whole.
+    """
     array = np.asarray(array)
-    return array.astype(np.float16) if array.ndim > 1 else array
+    fits = array.dtype == np.float32 and array.ndim > 1 and np.abs(array).max(initial=0) < HALF
+    return array.astype(np.float16) if fits else array
