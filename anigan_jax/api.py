@@ -211,8 +211,7 @@ def _load(path: Path, checkpoint: str | int | None, trust: bool) -> Trained:
             f"{path} is not a run directory (no {run_dir.RUN}, no {safetensors.WEIGHTS})"
         )
     about = safetensors.metadata(file)
-    own = run_dir.own_of(file.parent, recorded, trust)
-    config = run_dir.settings_of(about.get("config"), own, file)
+    config = run_dir.config_of_weights(file, recorded, trust)
     environment.start()
     trees = safetensors.unflatten(_widened(safetensors.read(file)), about.get("empty", ()))
     state = TrainState(

@@ -175,8 +175,7 @@ def classifier(run: Path) -> Network:
     if not file.exists():
         raise UserError(f"{run} is not a run directory with weights (no {safetensors.WEIGHTS})")
     recorded = run_dir.read_run(run) if (run / run_dir.RUN).exists() else {}
-    own = run_dir.own_of(file.parent, recorded, trust=False)
-    config = run_dir.settings_of(safetensors.metadata(file).get("config"), own, file)
+    config = run_dir.config_of_weights(file, recorded, trust=False)
     method = config.method.make()
     if method.scores is None or method.features is None:
         raise UserError(f"{run} is not a run of a classifier; train colour_classifier")

@@ -313,6 +313,19 @@ def settings_of(tree: Any, own: Callable[[str], ModuleType], where: Path) -> Con
     return config
 
 
+def config_of_weights(file: Path, recorded: dict, trust: bool) -> Config:
+    """The settings that a file of weights keeps; classes of its own are of the run around it.
+
+    Args:
+      recorded: that run's run.json; {} where there is none.
+
+    Raises:
+      UserError: as `settings_of`, or it needs `trust`.
+    """
+    own = own_of(file.parent, recorded, trust)
+    return settings_of(safetensors.metadata(file).get("config"), own, file)
+
+
 def same_bits(workdir: Path) -> dict:
     """run.json of a run that this version can repeat; others can only be looked at."""
     recorded = read_run(workdir)
