@@ -129,6 +129,17 @@ def test_full_is_the_reports_own_length_and_width(name):
 
 
 @pytest.mark.parametrize("name", REPORTS)
+def test_half_is_the_reports_own_length_at_half_its_width(name):
+    full, half = (planned(name, budget).runs for budget in (plan.FULL, plan.HALF))
+    for run in half.values():
+        other = full[run.training.name]
+        assert (run.steps, run.config.batch_size) == (other.steps, other.config.batch_size)
+        assert {k: 2 * v for k, v in plan.widths(run.config).items()} == plan.widths(run.full)
+        rate = [run.images / planned.seconds for planned in (other, run)]
+        assert rate[0] < rate[1] < 8 * rate[0]
+
+
+@pytest.mark.parametrize("name", REPORTS)
 def test_small_takes_half_an_hour(name):
     runs = planned(name, plan.SMALL).runs.values()
     assert sum(run.seconds for run in runs) <= 30 * 60

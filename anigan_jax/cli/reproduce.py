@@ -21,7 +21,7 @@ def reproduce(
     data: Annotated[str, arg(metavar="FACES")] = "",
     photos: Annotated[str, arg(metavar="PHOTOS")] = "",
     workdir: Annotated[Path | None, arg(metavar="DIR")] = None,
-    budget: Literal["small", "full"] = "small",
+    budget: Literal["small", "half", "full"] = "small",
     only: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME")] = (),
     dry_run: bool = False,
 ) -> int:
@@ -33,7 +33,8 @@ def reproduce(
       data: anime faces: a folder, .zip, .tar or pack; with hair and eye colors for sjtu.
       photos: photographs of faces, which tsinghua translates.
       workdir: where runs, figures and the page (report.html) go.
-      budget: small: within 30 minutes on 2 cores; full: as many images as the report saw.
+      budget: small: within 30 minutes on 2 cores; full: as many images as the report saw;
+        half: as many, with networks of half the width.
       only: an experiment; may be given several times. --dry-run lists them.
       dry_run: print experiments, runs, images and estimated times, and write nothing.
     """

@@ -7,6 +7,7 @@ of the report happens at the same share of a run here, whatever the budget and t
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,8 +35,8 @@ class Training:
       images: real images that the report's training sees, repeats counted.
       parts: into how many epochs or iterations (`unit`) the report divides it.
       small: (images, batch) at budget 'small'.
-      speed: images a second on 2 CPU cores (full, small): estimates, by FLOPs from runs that
-        were timed.
+      speed: images a second on 2 CPU cores (at full width, at a quarter of it): estimates, by
+        FLOPs from runs that were timed.
       flags: of `anigan train`.
       scheduled: flags whose values are parts of the report, here steps.
       shown, kept, judged: parts after which there is a preview, a checkpoint, a score.
@@ -118,8 +119,9 @@ class Budget(NamedTuple):
 
 
 FULL = Budget("full", lambda training: None, 1.0, 5000)
+HALF = Budget("half", lambda training: None, 0.5, 3000)
 SMALL = Budget("small", lambda training: training.small, 0.25, 300)
-BUDGETS = {budget.name: budget for budget in (SMALL, FULL)}
+BUDGETS = {budget.name: budget for budget in (SMALL, HALF, FULL)}
 
 
 class Place(NamedTuple):
@@ -268,10 +270,16 @@ def _planned(training: Training, budget: Budget, place: Place) -> Planned:
     missing, extra = _requirements(training, place)
     flags += [*extra, *_intervals(training, budget, place.judge, steps)]
     config = config_file.override(full, flags, f"anigan train {training.config}")
-    speed = training.speed[size is not None]
-    seconds = OVERHEAD + images / speed + len(training.judged) * budget.judge_n / JUDGED_A_SECOND
+    judged = len(training.judged) * budget.judge_n
+    seconds = OVERHEAD + images / _speed(training, budget) + judged / JUDGED_A_SECOND
     folder = place.run(training.name)
     return Planned(training, folder, full, config, tuple(flags), steps, seconds, missing)
+
+
+def _speed(training: Training, budget: Budget) -> float:
+    """Images a second, by the width between the two that are given."""
+    full, quarter = training.speed
+    return full * (quarter / full) ** (-math.log2(budget.width) / 2)
 
 
 def _sources(training: Training, place: Place) -> Iterator[str]:
