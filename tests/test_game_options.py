@@ -28,11 +28,12 @@ from tiny import PLAIN, R3, start
 
 from anigan_jax import config as configs
 from anigan_jax.errors import UserError
-from anigan_jax.methods import augment, san
+from anigan_jax.methods import augment, players, san
 from anigan_jax.methods.gan import GAN
 from anigan_jax.methods.schedule import Schedule
 from anigan_jax.methods.text_gan import TextGAN
 from anigan_jax.networks.dcgan import Discriminator, Generator
+from anigan_jax.runtime import backend
 
 PARAMS = {"g": affine_g(), "d": quadratic_d()}
 B = 4
@@ -195,6 +196,47 @@ def test_color_by_its_factors():
     want = (want - grey) * saturation + grey
     mean = want.mean((1, 2, 3), keepdims=True)
     np.testing.assert_allclose(out, (want - mean) * contrast + mean, rtol=1e-4, atol=1e-5)
+
+
+# --- D's passes over reals and fakes
+
+
+@pytest.mark.parametrize("changes", [{}, {"san": True, "loss": "hinge"}, {"r1": 1.0}])
+def test_one_pass_of_d_over_both_is_two_passes(changes, monkeypatch):
+    """On accelerators: norms and their running statistics by half, spectral norm moved once.
+
+    Each half keeps its own draws of augmentation and dropout.
+    """
+    d = Discriminator(size=16, base_channels=4, spectral=True, dropout=0.3, stddev=0.3)
+    g = Generator(z_dim=4, size=16, base_channels=4)
+    method = GAN(generator=g, discriminator=d, augment=("color", "translation"), **changes)
+    _, state = start(dataclasses.replace(PLAIN, method=method, ema_half_life=0))
+    found = {}
+    batch = game_batch(jnp.tanh(normal(7, B, 16, 16, 3)))
+    with backend.traced_for("cuda"):
+        for joins in (True, False):
+            monkeypatch.setattr(players.Networks, "joins", joins)
+            run = functools.partial(method.d_loss, method.nets(None), "both")
+            args = state.params["d"], state, batch, keys_of(normal(8, B, 4))
+            program = jax.jit(jax.value_and_grad(run, has_aux=True)).lower(*args)
+            count = program.as_text().count("stablehlo.convolution")
+            found[joins] = program.compile()(*args), count
+    (one, convolutions), (two, more) = found[True], found[False]
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=2e-6), one, two)
+    assert convolutions < more
+    # What is compared moved, or this would say nothing.
+    now, before = one[0][1].stats, state.stats["d"]
+    moved = jax.tree.map(lambda x, y: np.abs(x - y).max() > 1e-4, now, before)
+    assert jax.tree.leaves(moved["batch_stats"]) and all(jax.tree.leaves(moved["batch_stats"]))
+    assert moved["spectral"]["down2"]["weight"]["u"]
+
+
+def test_a_plain_network_and_a_cpu_see_each_alone():
+    nets = PLAIN.method.nets(None)
+    assert not nets.joins
+    with backend.traced_for("cuda"):
+        assert nets.joins
+        assert not nets._replace(d=QuadraticD()).joins
 
 
 # --- SAN

@@ -12,7 +12,7 @@ from tiny import NAMES, drawn, shrunk
 
 from anigan_jax import config_file
 from anigan_jax.errors import UserError
-from anigan_jax.methods.gan import Networks, split_variables
+from anigan_jax.methods.players import Networks, split_variables
 from anigan_jax.methods.translation import Translation
 from anigan_jax.networks import dcgan as specs
 from anigan_jax.networks import describe

@@ -22,7 +22,7 @@ from anigan_jax.data import attributes as known
 from anigan_jax.data.alpha import BACKGROUNDS, over
 from anigan_jax.methods import text_conditioning
 from anigan_jax.methods.augment import diff_augment, signed
-from anigan_jax.methods.gan import split_variables
+from anigan_jax.methods.players import split_variables
 from anigan_jax.metrics import attributes
 from anigan_jax.networks.classifier import Classifier
 from anigan_jax.runtime.batching import in_batches

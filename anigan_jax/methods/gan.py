@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import functools
-import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -27,8 +26,8 @@ from anigan_jax.core import (
 )
 from anigan_jax.errors import UserError
 from anigan_jax.losses import Adversarial, AdversarialName
-from anigan_jax.methods import san
 from anigan_jax.methods.augment import diff_augment
+from anigan_jax.methods.players import Networks, call, split_variables
 from anigan_jax.methods.schedule import Schedule, schedule_repeats
 from anigan_jax.networks.blocks import GeneratorSettings, NetworkSettings
 from anigan_jax.networks.dcgan import Discriminator, Generator
@@ -224,39 +223,68 @@ class GAN(MethodSettings):
         return features
 
     def score(
-        self, nets: Networks, params, stats, images, texts, keys: Keys, salt: int, *, iterate: bool
+        self,
+        nets: Networks,
+        params,
+        stats,
+        seen: Mapping[int, Array],
+        texts,
+        keys: Keys,
+        *,
+        iterate,
     ):
-        """D's logits in training, of augmented images; `salt` keeps draws apart."""
-        own = rng.children(keys.example, salt)
-        images = diff_augment(images, own, self.augment)
-        rest = {"train": True, "power_iterate": iterate, "keys": own}
-        return nets.logits(params, stats, images, texts, **rest)
+        """D's logits in training, of augmented images, and its new statistics.
+
+        Args:
+          seen: a salt, which keeps draws apart -> images. Several sets go through D in one pass.
+          iterate: whether spectral norm advances.
+        """
+        own = {salt: rng.children(keys.example, salt) for salt in seen}
+        images = [diff_augment(x, own[salt], self.augment) for salt, x in seen.items()]
+        parts = {"parts": len(seen)} if len(seen) > 1 else {}
+        rest = {"train": True, "power_iterate": iterate, "keys": _joined([*own.values()]), **parts}
+        return nets.logits(params, stats, _joined(images), texts, **rest)
 
     def d_loss(self, nets: Networks, part: str, params, state, batch: Batch, keys: Keys):
         """D's loss on reals and fakes ('both'), or in one pass of D on one of them alone."""
         real, fake = nets.in_range(batch["a"]["image"]), None
         if part != "real":
             fake = jax.lax.stop_gradient(nets.fake(state.params["g"], state.stats["g"], keys.z)[0])
-        judge, stats, logits = nets._replace(san=self.san), state.stats["d"], {}
-        score, steer = functools.partial(self.score, judge, params), 0.0
-        # Separate passes: each has its own batch statistics, as in the references.
-        if part != "fake":
-            (logits["real"], *own), stats = score(stats, real, (), keys, 0, iterate=True)
-            steer -= sum(map(jnp.mean, own))
-        if part != "real":
-            (logits["fake"], *own), stats = score(stats, fake, (), keys, 1, iterate=False)
-            steer += sum(map(jnp.mean, own))
+        seen = {"real": real, "fake": fake}
+        seen = {name: images for name, images in seen.items() if part in (name, "both")}
+        judge = nets._replace(san=self.san)
+        outs, stats = self.judgments(judge, params, state.stats["d"], seen, keys)
+        logits = {name: first for name, (first, *_) in outs.items()}
         # A term reads the logits of its own half alone, unless it compares both.
         (either, *_) = logits.values()
         both = logits.get("real", either), logits.get("fake", either)
         terms = self.adversarial.d(*both, self.real_label, self.fake_label)
         named = zip(("real", "fake"), terms, strict=True)
         loss = self.d_scale * sum(jnp.mean(term) for name, term in named if name in logits)
-        loss = loss + self.d_scale * steer if self.san else loss
+        if self.san:
+            means = {name: jnp.mean(own) for name, (_, own) in outs.items()}
+            loss = loss + self.d_scale * (means.get("fake", 0.0) - means.get("real", 0.0))
         if part != "real":
             loss = loss + self.penalty(nets, params, stats, real, fake, (), keys)
         metrics, extra_state = self.judged(nets, state, **logits)
         return loss, Aux({"loss/d": loss, **metrics}, stats, extra_state)
+
+    def judgments(self, nets: Networks, params, stats, seen: dict[str, Array], keys: Keys):
+        """What D gives for real and fake images, name -> outputs, and its new statistics.
+
+        Each has batch statistics of its own, as in the references.
+        """
+        score = functools.partial(self.score, nets, params)
+        if nets.joins and len(seen) > 1:
+            both, stats = score(stats, dict(enumerate(seen.values())), (), keys, iterate=True)
+            halves = zip(*(jnp.split(out, 2) for out in both), strict=True)
+            return dict(zip(seen, halves, strict=True)), stats
+        outs = {}
+        for name, images in seen.items():
+            # Both passes see the kernels of the first.
+            salt, iterate = (0, True) if name == "real" else (1, False)
+            outs[name], stats = score(stats, {salt: images}, (), keys, iterate=iterate)
+        return outs, stats
 
     def judged(self, nets: Networks, state, real: Array | None = None, fake: Array | None = None):
         """Metrics and new extra state from D's logits of reals and fakes (b,).
@@ -320,79 +348,14 @@ class GAN(MethodSettings):
     ) -> Array:
         """() G's loss for generated images and their text; draws of `salt` and the next."""
         d = state.params["d"], state.stats["d"]
-        (made,), _ = self.score(nets, *d, fake, texts, keys, salt, iterate=False)
+        (made,), _ = self.score(nets, *d, {salt: fake}, texts, keys, iterate=False)
         real = jnp.zeros_like(made)
         if self.adversarial.pairs:
             images = nets.in_range(batch["a"]["image"])
-            (real,), _ = self.score(nets, *d, images, texts, keys, salt + 1, iterate=False)
+            (real,), _ = self.score(nets, *d, {salt + 1: images}, texts, keys, iterate=False)
         return jnp.mean(self.adversarial.g(made, real, self.real_label))
 
 
-class Networks(NamedTuple):
-    """Both players' modules as pure functions; no arrays.
-
-    A text of G is (n, T); those of D are a tuple, a logit each. Both are absent in games
-    without texts.
-    """
-
-    g: nn.Module
-    d: nn.Module
-    unit_range: bool
-    axis_name: str | None
-    san: bool = False
-
-    def in_range(self, images: Array) -> Array:
-        """Images in [-1, 1] in the generator's range."""
-        return (images + 1) / 2 if self.unit_range else images
-
-    def generate(self, params, stats, z: Array, text: Array | None = None) -> Array:
-        """z (n, Z) -> images (n, H, W, 3) in [-1, 1], with running statistics."""
-        x, _ = self.fake(params, stats, z, text, train=False)
-        return 2 * x - 1 if self.unit_range else x
-
-    def fake(self, params, stats, z: Array, text: Array | None = None, *, train: bool = True):
-        """Images of z (n, Z) in G's own range, and G's new statistics."""
-        variables = {"params": params, **stats}
-        rest = {"train": train, "power_iterate": train, "mutable": list(stats)}
-        z = z[:, None, None, :]
-        if text is None:
-            return call(self.g, "apply", variables, z, **rest)
-        (images,), new = call(self.g, "apply", variables, z, (text,), **rest)
-        return images, new
-
-    def logits(self, params, stats, images: Array, texts: tuple = (), **rest):
-        """D's logits, one (b,) for each text (one where there is none), and new statistics.
-
-        With `san` both that `san.split` gives.
-        """
-        variables, more = {"params": params, **stats}, (texts,) if texts else ()
-        rest = {**rest, "features": True} if self.san else rest
-        out, new = call(self.d, "apply", variables, images, *more, mutable=list(stats), **rest)
-        if self.san:
-            last = self.d.blocks[-1]
-            return san.split(out[1][-2], params[last.name], last.spectral), new
-        each = out if texts else (out,)
-        return tuple(x.reshape(x.shape[0], -1).mean(-1) for x in each), new
-
-
-def call(module: nn.Module, how: str, *args, mutable: list[str] | None = None, **options) -> Any:
-    """`module.init` or `module.apply` with those options that its `__call__` takes.
-
-    So a plain module of the user's needs no `train`, `power_iterate` or `keys`.
-    """
-    taken = inspect.signature(type(module).__call__).parameters
-    if not any(p.kind is p.VAR_KEYWORD for p in taken.values()):
-        options = {name: value for name, value in options.items() if name in taken}
-    if how == "apply":
-        options["mutable"] = mutable
-    return getattr(module, how)(*args, **options)
-
-
-def split_variables(variables: dict) -> tuple[dict, dict]:
-    """Flax variables of each player -> (params, stats), dicts over players."""
-    params = {player: tree["params"] for player, tree in variables.items()}
-    stats = {
-        player: {name: part for name, part in tree.items() if name != "params"}
-        for player, tree in variables.items()
-    }
-    return params, stats
+def _joined(arrays: list[Array]) -> Array:
+    """Arrays one after the other; a single one as it is."""
+    return arrays[0] if len(arrays) == 1 else jnp.concatenate(arrays)

@@ -20,7 +20,8 @@ from anigan_jax.errors import UserError
 from anigan_jax.losses import AdversarialName
 from anigan_jax.methods import augment_pipe, text_conditioning
 from anigan_jax.methods.augment import diff_augment
-from anigan_jax.methods.gan import GAN, Networks
+from anigan_jax.methods.gan import GAN
+from anigan_jax.methods.players import Networks
 from anigan_jax.methods.text_conditioning import Encoder, vectors
 from anigan_jax.networks.r3gan import R3Discriminator, R3Generator
 from anigan_jax.optimizers import Cosine

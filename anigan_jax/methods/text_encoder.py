@@ -18,7 +18,7 @@ from anigan_jax.data import captions
 from anigan_jax.errors import UserError
 from anigan_jax.methods import text_conditioning
 from anigan_jax.methods.augment import signed
-from anigan_jax.methods.gan import split_variables
+from anigan_jax.methods.players import split_variables
 from anigan_jax.metrics.retrieval import retrieval
 from anigan_jax.networks import char_cnn_rnn
 from anigan_jax.networks.char_cnn_rnn import CharEncoder

@@ -18,7 +18,8 @@ from anigan_jax import core, losses, rng
 from anigan_jax.core import Array, Aux, Batch, Keys, Method
 from anigan_jax.errors import UserError
 from anigan_jax.methods import text_conditioning
-from anigan_jax.methods.gan import GAN, Networks
+from anigan_jax.methods.gan import GAN
+from anigan_jax.methods.players import Networks
 from anigan_jax.methods.text_conditioning import Encoder, Texts, vectors
 from anigan_jax.networks.text import TextDiscriminator, TextGenerator
 from anigan_jax.rng import Salt
@@ -119,8 +120,8 @@ class TextGAN(GAN):
         fake = jax.lax.stop_gradient(fake)
         both, own = (texts.right, texts.wrong), (texts.right,)
         score = functools.partial(self.score, nets)
-        logits, stats = score(params, state.stats["d"], images, both, keys, 0, iterate=True)
-        (made,), stats = score(params, stats, fake, own, keys, 1, iterate=False)
+        logits, stats = score(params, state.stats["d"], {0: images}, both, keys, iterate=True)
+        (made,), stats = score(params, stats, {1: fake}, own, keys, iterate=False)
         right, wrong = logits
         terms = losses.matching_aware_d(
             self.adversarial.d, right, wrong, made, self.real_label, self.fake_label

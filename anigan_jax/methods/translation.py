@@ -16,7 +16,7 @@ from anigan_jax.config import ComputeType, MethodSettings
 from anigan_jax.core import Array, Method, Phase, TrainState, generator_of
 from anigan_jax.errors import UserError
 from anigan_jax.methods.augment import signed
-from anigan_jax.methods.gan import split_variables
+from anigan_jax.methods.players import split_variables
 from anigan_jax.networks.stack import RESIDUAL
 from anigan_jax.runtime.batching import in_batches
 

@@ -93,7 +93,8 @@ class BatchNorm(nn.Module):
     """Batch norm over (B, H, W), synchronized over `axis_name`.
 
     With a text (B, E) its gain and bias follow the text, example by example: those of
-    here times 1 + gain and plus bias, both linear in it (de Vries et al. 2017).
+    here times 1 + gain and plus bias, both linear in it (de Vries et al. 2017). Each of `parts`
+    equal sets of images, one after the other, is normalized by itself.
 
     Departs: the running variance is the biased one (PyTorch stores n/(n-1) times it).
     """
@@ -102,8 +103,10 @@ class BatchNorm(nn.Module):
     axis_name: str | None
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool, text: jax.Array | None = None) -> jax.Array:
-        y = self._normalize(x, train)
+    def __call__(
+        self, x: jax.Array, train: bool, text: jax.Array | None = None, parts: int = 1
+    ) -> jax.Array:
+        y = self._normalize(x, train, parts)
         if text is None:
             return y
         start = nn.initializers.normal(TEXT_STDDEV)
@@ -111,7 +114,7 @@ class BatchNorm(nn.Module):
         gain, bias = jnp.split(told[:, None, None, :], 2, axis=-1)
         return y * (1 + gain) + bias
 
-    def _normalize(self, x: jax.Array, train: bool) -> jax.Array:
+    def _normalize(self, x: jax.Array, train: bool, parts: int) -> jax.Array:
         s, shape = self.settings, (x.shape[-1],)
         scale = self.param(
             "scale", lambda key: 1 + s.scale_stddev * jax.random.normal(key, shape, jnp.float32)
@@ -122,9 +125,19 @@ class BatchNorm(nn.Module):
         if not train:
             gain = scale * jax.lax.rsqrt(variance.value + s.epsilon)
             return (x - mean.value) * gain + bias
-        y, new_mean, new_variance = batch_norm(x, scale, bias, s.epsilon, self.axis_name)
-        mean.value = s.momentum * mean.value + (1 - s.momentum) * new_mean
-        variance.value = s.momentum * variance.value + (1 - s.momentum) * new_variance
+
+        def normal(images):
+            return batch_norm(images, scale, bias, s.epsilon, self.axis_name)
+
+        if parts == 1:
+            y, *new = normal(x)
+            each = [new]
+        else:
+            y, *new = jax.vmap(normal)(x.reshape(parts, -1, *x.shape[1:]))
+            y, each = y.reshape(x.shape), zip(*new, strict=True)
+        for new_mean, new_variance in each:
+            mean.value = s.momentum * mean.value + (1 - s.momentum) * new_mean
+            variance.value = s.momentum * variance.value + (1 - s.momentum) * new_variance
         return y
 
 

@@ -32,7 +32,8 @@ class Stack(nn.Module):
     sums, norms and the output are float32.
 
     `train` uses batch statistics and dropout (which needs `keys`, (b,) example keys);
-    `power_iterate` advances spectral norm. Returns the activations after each block
+    `power_iterate` advances spectral norm. `parts`: of how many equal sets the images are, one
+    after the other, each with batch statistics of its own. Returns the activations after each block
     as well where `features` is set.
     """
 
@@ -57,9 +58,11 @@ class Stack(nn.Module):
         power_iterate: bool = False,
         keys: jax.Array | None = None,
         features: bool = False,
+        parts: int = 1,
     ):
         layers = make_layers(self, self.blocks)
-        x, maps = run_layers(self, layers, x, train=train, power_iterate=power_iterate, keys=keys)
+        rest = {"train": train, "power_iterate": power_iterate, "keys": keys, "parts": parts}
+        x, maps = run_layers(self, layers, x, **rest)
         x = to_float32(x)
         return (x, maps) if features else x
 
@@ -86,17 +89,17 @@ def _norm_of(net: nn.Module, block: Block):
     if not block.norm:
         return None
     if isinstance(net.norm, InstanceNorm):
-        return lambda x, train, text: instance_norm(x, net.norm.epsilon)
+        return lambda x, *_: instance_norm(x, net.norm.epsilon)
     return BatchNorm(net.norm, net.axis_name, name=f"{block.name}_norm")
 
 
 def run_layers(
-    net, layers, x, *, train: bool, power_iterate: bool, keys, first: int = 0, text=None
+    net, layers, x, *, train: bool, power_iterate: bool, keys, first: int = 0, text=None, parts=1
 ):
     """Executes layers; returns the output and the map after each of them.
 
     `first`: index of the first one within the network; dropout's draws depend on it.
-    `text` (b, E): what the norms follow, or None.
+    `text` (b, E): what the norms follow, or None. `parts`: see `Stack`.
     """
     maps, kept = [], None
     for index, (block, layer, norm) in enumerate(layers, first):
@@ -110,7 +113,7 @@ def run_layers(
         if block.activation_first:
             x = activate(x, block.activation, net.negative_slope)
         if norm:
-            x = norm(x, train, text)
+            x = norm(x, train, text, parts)
         if block.skip == "end":
             x = x + kept
         if not block.activation_first:

@@ -14,7 +14,8 @@ import numpy as np
 
 from anigan_jax import rng
 from anigan_jax.core import Keys, Method, Phase, TrainState
-from anigan_jax.methods.gan import GAN, Networks
+from anigan_jax.methods.gan import GAN
+from anigan_jax.methods.players import Networks
 from anigan_jax.methods.text_conditioning import Encoder, Texts
 from anigan_jax.methods.text_gan import TextGAN
 from anigan_jax.networks.dcgan import Discriminator, Generator

@@ -1,0 +1,93 @@
+"""A game's two networks as pure functions of their parameters and statistics."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+
+from anigan_jax.core import Array
+from anigan_jax.methods import san
+from anigan_jax.runtime import backend
+
+
+class Networks(NamedTuple):
+    """Both players' modules as pure functions; no arrays.
+
+    A text of G is (n, T); those of D are a tuple, a logit each. Both are absent in games
+    without texts.
+    """
+
+    g: nn.Module
+    d: nn.Module
+    unit_range: bool
+    axis_name: str | None
+    san: bool = False
+
+    def in_range(self, images: Array) -> Array:
+        """Images in [-1, 1] in the generator's range."""
+        return (images + 1) / 2 if self.unit_range else images
+
+    def generate(self, params, stats, z: Array, text: Array | None = None) -> Array:
+        """z (n, Z) -> images (n, H, W, 3) in [-1, 1], with running statistics."""
+        x, _ = self.fake(params, stats, z, text, train=False)
+        return 2 * x - 1 if self.unit_range else x
+
+    def fake(self, params, stats, z: Array, text: Array | None = None, *, train: bool = True):
+        """Images of z (n, Z) in G's own range, and G's new statistics."""
+        variables = {"params": params, **stats}
+        rest = {"train": train, "power_iterate": train, "mutable": list(stats)}
+        z = z[:, None, None, :]
+        if text is None:
+            return call(self.g, "apply", variables, z, **rest)
+        (images,), new = call(self.g, "apply", variables, z, (text,), **rest)
+        return images, new
+
+    @property
+    def joins(self) -> bool:
+        """Whether D sees several sets of images in one pass, each with statistics of its own.
+
+        The same as in turn, up to rounding; it has half the kernels and collectives, which count
+        on GPUs and TPUs.
+        """
+        takes = inspect.signature(type(self.d).__call__).parameters
+        return backend.traced() != "cpu" and "parts" in takes
+
+    def logits(self, params, stats, images: Array, texts: tuple = (), **rest):
+        """D's logits, one (b,) for each text (one where there is none), and new statistics.
+
+        With `san` both that `san.split` gives. `parts` in `rest`: of how many sets the images
+        are, one after the other, for batch norms; only where D `joins`.
+        """
+        variables, more = {"params": params, **stats}, (texts,) if texts else ()
+        rest = {**rest, "features": True} if self.san else rest
+        out, new = call(self.d, "apply", variables, images, *more, mutable=list(stats), **rest)
+        if self.san:
+            last = self.d.blocks[-1]
+            return san.split(out[1][-2], params[last.name], last.spectral), new
+        each = out if texts else (out,)
+        return tuple(x.reshape(x.shape[0], -1).mean(-1) for x in each), new
+
+
+def call(module: nn.Module, how: str, *args, mutable: list[str] | None = None, **options) -> Any:
+    """`module.init` or `module.apply` with those options that its `__call__` takes.
+
+    So a plain module of the user's needs no `train`, `power_iterate` or `keys`.
+    """
+    taken = inspect.signature(type(module).__call__).parameters
+    if not any(p.kind is p.VAR_KEYWORD for p in taken.values()):
+        options = {name: value for name, value in options.items() if name in taken}
+    if how == "apply":
+        options["mutable"] = mutable
+    return getattr(module, how)(*args, **options)
+
+
+def split_variables(variables: dict) -> tuple[dict, dict]:
+    """Flax variables of each player -> (params, stats), dicts over players."""
+    params = {player: tree["params"] for player, tree in variables.items()}
+    stats = {
+        player: {name: part for name, part in tree.items() if name != "params"}
+        for player, tree in variables.items()
+    }
+    return params, stats
