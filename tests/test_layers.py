@@ -10,6 +10,7 @@ from anigan_jax.methods import augment
 from anigan_jax.networks import layers
 from anigan_jax.networks.blocks import Norm
 from anigan_jax.networks.ops import norm as networks_ops_norm
+from anigan_jax.runtime import backend
 
 
 def oracle_norm(x, scale, bias, epsilon):
@@ -17,14 +18,38 @@ def oracle_norm(x, scale, bias, epsilon):
     return (x - mean) / jnp.sqrt(var + epsilon) * scale + bias
 
 
-def test_batch_norm_against_autodiff():
+FORMS = ("cpu", "cuda")
+
+
+def norm_of(form, x, scale, bias, near):
+    with backend.traced_for(form):
+        return networks_ops_norm.batch_norm(x, scale, bias, near, 1e-5, None)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_batch_norm_against_autodiff(form):
     x = draw(0, 6, 5, 4, 3) * 3 + 2
-    scale, bias = draw(1, 3), draw(2, 3)
-    y, pull = jax.vjp(lambda *a: networks_ops_norm.batch_norm(*a, 1e-5, None)[0], x, scale, bias)
+    scale, bias, near = draw(1, 3), draw(2, 3), draw(3, 3)
+
+    def ours(*args):
+        return norm_of(form, *args, near)[0]
+
+    y, pull = jax.vjp(ours, x, scale, bias)
     want, pull_want = jax.vjp(lambda *a: oracle_norm(*a, 1e-5), x, scale, bias)
     np.testing.assert_allclose(y, want, rtol=1e-5, atol=1e-5)
     for got, expected in zip(pull(y**2), pull_want(want**2), strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_running_means_of_zero_leave_three_digits_at_ten_deviations():
+    """What accelerators start from; and no variance is below 0."""
+    x = 10 + draw(0, 8, 4, 4, 2)
+    _, mean, variance = norm_of("cuda", x, jnp.ones(2), jnp.zeros(2), jnp.zeros(2))
+    exact = np.asarray(x, np.float64)
+    np.testing.assert_allclose(mean, exact.mean((0, 1, 2)), rtol=1e-6)
+    np.testing.assert_allclose(variance, exact.var((0, 1, 2)), rtol=1e-3)
+    flat = jnp.full((2, 3, 3, 2), 7.0)
+    assert jnp.all(norm_of("cuda", flat, jnp.ones(2), jnp.zeros(2), jnp.zeros(2))[2] >= 0)
 
 
 def test_bias_against_autodiff():
@@ -43,9 +68,11 @@ def test_bias_against_autodiff():
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
-def test_batch_norm_keeps_digits_where_the_mean_is_large():
-    x = 3000 + draw(0, 8, 4, 4, 2)
-    _, mean, variance = networks_ops_norm.batch_norm(x, jnp.ones(2), jnp.zeros(2), 1e-5, None)
+@pytest.mark.parametrize("form", FORMS)
+def test_batch_norm_keeps_digits_where_the_mean_is_large(form):
+    """On accelerators by a mean that is near: the running one."""
+    x, near = 3000 + draw(0, 8, 4, 4, 2), jnp.float32([2999, 3003])
+    _, mean, variance = norm_of(form, x, jnp.ones(2), jnp.zeros(2), near)
     exact = np.asarray(x, np.float64)
     np.testing.assert_allclose(mean, exact.mean((0, 1, 2)), rtol=1e-6)
     np.testing.assert_allclose(variance, exact.var((0, 1, 2)), rtol=1e-3)

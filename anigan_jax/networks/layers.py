@@ -125,9 +125,10 @@ class BatchNorm(nn.Module):
         if not train:
             gain = scale * jax.lax.rsqrt(variance.value + s.epsilon)
             return (x - mean.value) * gain + bias
+        near = jax.lax.stop_gradient(mean.value)
 
         def normal(images):
-            return batch_norm(images, scale, bias, s.epsilon, self.axis_name)
+            return batch_norm(images, scale, bias, near, s.epsilon, self.axis_name)
 
         if parts == 1:
             y, *new = normal(x)

@@ -9,12 +9,16 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
+from anigan_jax.runtime import backend
+
 Map = Float[Array, "b h w c"]
 PerChannel = Float[Array, " c"]
 
 
 def channel_sum(x: Map) -> PerChannel:
     """(B, H, W, C) -> (C,): the sum over the batch and all places."""
+    if backend.traced() != "cpu":
+        return x.sum((0, 1, 2))
     # The sum over the batch is a matrix product: on a CPU several times faster than a
     # reduction; the one over places keeps the chains of additions short.
     ones = jnp.ones((x.shape[0],), x.dtype)
@@ -39,11 +43,37 @@ def add_bias(x: Map, bias: PerChannel) -> Map:
 add_bias.defvjp(lambda x, bias: (x + bias, None), lambda _, dy: (dy, channel_sum(dy)))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def moments(x: Map, near: PerChannel, axis_name: str | None) -> tuple[PerChannel, PerChannel]:
+    """(B, H, W, C) -> mean and biased variance (C,) over (B, H, W) of all devices.
+
+    Args:
+      near: a mean that is not far off, as the running one: on accelerators E[(x - near)^2] less
+        (mean - near)^2 takes one reading of the map and one collective in place of two, and loses
+        digits only where the means are many deviations apart.
+    """
+    if backend.traced() == "cpu":
+        mean = channel_mean(x, axis_name)
+        # E[x^2] - E[x]^2 would lose digits where the mean is large.
+        return mean, channel_mean((x - mean) ** 2, axis_name)
+    moved = x - near
+    first, second = channel_mean(moved, None), channel_mean(moved**2, None)
+    if axis_name is not None:
+        first, second = jax.lax.pmean((first, second), axis_name)
+    return near + first, jnp.maximum(second - first**2, 0)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
 def batch_norm(
-    x: Map, scale: PerChannel, bias: PerChannel, epsilon: float, axis_name: str | None
+    x: Map,
+    scale: PerChannel,
+    bias: PerChannel,
+    near: PerChannel,
+    epsilon: float,
+    axis_name: str | None,
 ) -> tuple[Map, PerChannel, PerChannel]:
     """Normalizes (B, H, W, C) over (B, H, W) of all devices, then scales and shifts.
+
+    `near` is that of `moments`; the result does not follow it, but for rounding.
 
     Returns:
       (y, mean (C,), biased variance (C,)). Gradient flows through y only.
@@ -51,14 +81,12 @@ def batch_norm(
     Source: Ioffe and Szegedy 2015, algorithm 1; its gradient in closed form, with two
     reductions instead of autodiff's five.
     """
-    mean = channel_mean(x, axis_name)
-    # E[x^2] - E[x]^2 would lose digits where the mean is large.
-    variance = channel_mean((x - mean) ** 2, axis_name)
+    mean, variance = moments(x, near, axis_name)
     return (x - mean) * (scale * jax.lax.rsqrt(variance + epsilon)) + bias, mean, variance
 
 
-def _batch_norm_forward(x, scale, bias, epsilon, axis_name):
-    out = batch_norm(x, scale, bias, epsilon, axis_name)
+def _batch_norm_forward(x, scale, bias, near, epsilon, axis_name):
+    out = batch_norm(x, scale, bias, near, epsilon, axis_name)
     return out, (x, scale, *out[1:])
 
 
@@ -73,14 +101,16 @@ def _batch_norm_backward(epsilon, axis_name, saved, cotangents):
     if axis_name is not None:
         all_bias, all_scale = jax.lax.pmean((d_bias, d_scale), axis_name)
     dx = (scale * inverse) * (dy - all_bias - normal * all_scale)
-    return dx, local * d_scale, local * d_bias
+    return dx, local * d_scale, local * d_bias, jnp.zeros_like(mean)
 
 
 batch_norm.defvjp(_batch_norm_forward, _batch_norm_backward)
 
 
 def _place_mean(x: Map) -> Float[Array, "b 1 1 c"]:
-    """(B, H, W, C) -> (B, 1, 1, C): the mean over places, as a matrix product."""
+    """(B, H, W, C) -> (B, 1, 1, C): the mean over places, on a CPU as a matrix product."""
+    if backend.traced() != "cpu":
+        return x.mean((1, 2), keepdims=True)
     b, h, w, c = x.shape
     ones = jnp.ones((b, 1, h * w), x.dtype)
     total = jnp.matmul(ones, x.reshape(b, h * w, c), precision="highest")
