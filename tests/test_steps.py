@@ -181,6 +181,20 @@ def test_the_norm_of_gradients_is_the_same_in_both_forms():
     np.testing.assert_allclose([at_once, train_step.norm(tree)], want, rtol=1e-6)
 
 
+def test_a_step_for_accelerators_is_that_for_cpus_but_for_rounding(images):
+    """Its metrics in one row, D's passes as one, norms by one reading."""
+    config = dataclasses.replace(PLAIN, name="cuda")
+    with backend.traced_for("cuda"):
+        state, metrics = run_steps(config, images, start(config)[1], 4, length=2)
+    want, known = run_steps(PLAIN, images, start(PLAIN)[1], 4, length=2)
+    assert list(metrics) == list(known) and metrics["fingerprint"].dtype == np.uint32
+    for name in known.keys() - {"fingerprint"}:
+        np.testing.assert_allclose(metrics[name], known[name], rtol=2e-3, err_msg=name)
+    moved = jax.tree.map(lambda x, y: np.abs(x - y).max(), state.params, want.params)
+    # Adam turns a rounding of a tiny gradient into a share of its step of 2e-4.
+    assert max(jax.tree.leaves(moved)) < 2e-4
+
+
 def test_first_steps_equal_pytorch():
     """A linear GAN trained by the step builder and by PyTorch: D, then G, Adam."""
     torch = pytest.importorskip("torch")

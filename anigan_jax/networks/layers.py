@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from anigan_jax.networks.blocks import Block, Norm
 from anigan_jax.networks.ops import conv, resample
-from anigan_jax.networks.ops.norm import add_bias, batch_norm
+from anigan_jax.networks.ops.norm import add_bias, batch_norm, for_parts
 
 # The collection of spectral norm's power iteration, apart from 'batch_stats'.
 SPECTRAL = "spectral"
@@ -127,14 +127,15 @@ class BatchNorm(nn.Module):
             return (x - mean.value) * gain + bias
         near = jax.lax.stop_gradient(mean.value)
 
-        def normal(images):
+        def normal(images, scale, bias):
             return batch_norm(images, scale, bias, near, s.epsilon, self.axis_name)
 
         if parts == 1:
-            y, *new = normal(x)
+            y, *new = normal(x, scale, bias)
             each = [new]
         else:
-            y, *new = jax.vmap(normal)(x.reshape(parts, -1, *x.shape[1:]))
+            apart = x.reshape(parts, -1, *x.shape[1:])
+            y, *new = jax.vmap(normal)(apart, for_parts(scale, parts), for_parts(bias, parts))
             y, each = y.reshape(x.shape), zip(*new, strict=True)
         for new_mean, new_variance in each:
             mean.value = s.momentum * mean.value + (1 - s.momentum) * new_mean

@@ -236,13 +236,23 @@ def make_super_step(
                 return {**batch, "constants": shared["constants"]}
 
             state, metrics = step(state, draw_batch, examples)
-            return state, {**metrics, "fingerprint": fingerprint(state)}
+            names.update(dict.fromkeys(metrics))
+            return state, (_row(metrics), fingerprint(state))
 
-        state, metrics = jax.lax.scan(body, state, local.get("rows"), length)
+        # Filled while the step is traced.
+        names: dict[str, None] = {}
+        state, (rows, prints) = jax.lax.scan(body, state, local.get("rows"), length)
+        columns = rows if isinstance(rows, dict) else dict(zip(names, rows.T, strict=True))
+        metrics = {**columns, "fingerprint": prints}
         stop = local.get("stop")
         return state, (metrics, health(state, metrics["fingerprint"][-1], stop, axis_name))
 
     return super_step
+
+
+def _row(metrics: dict[str, Array]) -> PyTree:
+    """A step's metrics as the loop stores them; as one row where each would be a launch."""
+    return jnp.stack(list(metrics.values())) if backend.launches() else metrics
 
 
 def health(state: TrainState, print_: Array, stop: Array | None, axis_name: str | None) -> Health:

@@ -107,6 +107,19 @@ def _batch_norm_backward(epsilon, axis_name, saved, cotangents):
 batch_norm.defvjp(_batch_norm_forward, _batch_norm_backward)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def for_parts(x: PerChannel, parts: int) -> Float[Array, "parts c"]:
+    """(C,) -> (parts, C): the same for each part of a batch."""
+    return jnp.broadcast_to(x, (parts, *x.shape))
+
+
+# Kept apart from the sums over each part, or the compiler reads the whole map again for it.
+for_parts.defvjp(
+    lambda x, parts: (for_parts(x, parts), None),
+    lambda parts, _, dy: (jax.lax.optimization_barrier(dy).sum(0),),
+)
+
+
 def _place_mean(x: Map) -> Float[Array, "b 1 1 c"]:
     """(B, H, W, C) -> (B, 1, 1, C): the mean over places, on a CPU as a matrix product."""
     if backend.traced() != "cpu":
