@@ -361,7 +361,9 @@ def prepare(config: Config, workdir: Path | None, world: int = 1) -> None:
                 threads = run_dir.read_run(workdir)["facts"]["NPROC"]
             except (KeyError, TypeError) as error:
                 raise UserError(f"{workdir}/{run_dir.RUN} is damaged: {error!r}") from None
-    environment.prepare(config.run.platform, config.run.devices // world, threads)
+    free = config.run.kernels == "fastest"
+    algorithms = workdir / run_dir.ALGORITHMS if workdir and free else None
+    environment.prepare(config.run.platform, config.run.devices // world, threads, algorithms)
 
 
 def refuse_name(workdir: Path) -> None:

@@ -19,12 +19,10 @@ from anigan_jax.errors import UserError
 from anigan_jax.optimizers import Optimizer
 from anigan_jax.parent import Parent
 
+# By which images can be scored; `evaluation.features` has them.
 FeatureNetwork = Literal["vgg16", "inception", "random"]
-"""By which images can be scored; `evaluation.features` has them."""
-Weights = Literal["raw", "ema"]
-"""Of G: as trained, or averaged."""
-ComputeType = Literal["float32", "bfloat16"]
-"""What networks multiply in."""
+Weights = Literal["raw", "ema"]  # Of G: as trained, or averaged.
+ComputeType = Literal["float32", "bfloat16"]  # What networks multiply in.
 PACKAGE = "anigan_jax"
 
 
@@ -73,7 +71,7 @@ class MethodSettings:
 
 @dataclass(frozen=True)
 class Run:
-    """How long and where; none of this changes the numbers of a step.
+    """How long and where; but for `kernels` none of this changes the numbers of a step.
 
     An `..._every` is a period or a list, in steps or in epochs (whole batches): '500',
     '2 epochs', '1,5,10 epochs', '1,20,40 steps', '1, every 20 steps'. Each is due at the end of
@@ -113,6 +111,9 @@ class Run:
     """How the step is mapped over devices; the same bits. Several processes take shard_map."""
     platform: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
     """Refuse to start on another platform."""
+    kernels: Literal["exact", "fastest"] = "exact"
+    """'fastest', on GPUs: also library kernels that add in an order of their own; no bits repeat.
+    Those that were chosen are kept in the run (algorithms.txt), for its resumes."""
     devices: int = 0
     """Devices used, of all processes together; 0: all. With platform=cpu they are simulated."""
     heartbeat_timeout: int = 60
@@ -163,10 +164,9 @@ def resolve(config: Config, images: int) -> Config:
     players = {
         name: o.in_steps(per_epoch, config.batch_size) for name, o in config.optimizers.items()
     }
-    changes: dict[str, Any] = {"steps": steps}
-    for name in intervals.SETTINGS:
-        changes[name] = intervals.in_steps(getattr(config.run, name), per_epoch)
-    run = dataclasses.replace(config.run, **changes)
+    every = {name: getattr(config.run, name) for name in intervals.SETTINGS}
+    every = {name: intervals.in_steps(value, per_epoch) for name, value in every.items()}
+    run = dataclasses.replace(config.run, steps=steps, **every)
     return dataclasses.replace(config, optimizers=players, run=run)
 
 

@@ -1,9 +1,19 @@
 """A machine with an accelerator that JAX does not use: one line says what to install."""
 
-import pytest
+import dataclasses
+import os
+import subprocess
+import sys
+from unittest import mock
 
+import pytest
+from tiny import PLAIN, process_env
+
+from anigan_jax import api
 from anigan_jax.cli import bench
+from anigan_jax.errors import UserError
 from anigan_jax.runtime import environment
+from anigan_jax.training import replay
 
 GOOGLE = ("sys/bus/pci/devices/0000:00:05.0/vendor", "0x1ae0\n")
 
@@ -62,3 +72,48 @@ def test_bench_warns_as_train_does(monkeypatch, capsys):
     monkeypatch.setattr(bench.subprocess, "run", lambda *words, **rest: done)
     assert bench._machine("auto") == ("cpu", "2 CPU threads, jaxlib 0")
     assert capsys.readouterr().err == "warning: this machine has a GPU\n"
+
+
+def flags_of(config, workdir):
+    """The XLA flags that a run of a config sets, of an environment without any."""
+    with mock.patch.dict(os.environ, {"XLA_FLAGS": ""}):
+        api.prepare(config, workdir)
+        return os.environ["XLA_FLAGS"].split()
+
+
+def test_kernels_that_need_not_be_exact_are_kept_and_taken_again(tmp_path):
+    run = dataclasses.replace(PLAIN.run, kernels="fastest")
+    free = dataclasses.replace(PLAIN, run=run)
+    kept = tmp_path / "run" / "algorithms.txt"
+    dump, load = (
+        f"--xla_gpu_{w}={kept}" for w in ("dump_autotune_results_to", "load_autotune_results_from")
+    )
+    assert "--xla_gpu_deterministic_ops=true" in flags_of(PLAIN, kept.parent)
+    assert not [flag for flag in flags_of(PLAIN, kept.parent) if "autotune" in flag]
+    first = flags_of(free, kept.parent)
+    assert {"--xla_gpu_deterministic_ops=false", dump} <= {*first} and load not in first
+    kept.parent.mkdir()
+    kept.write_text("")
+    again = flags_of(free, kept.parent)
+    assert {dump, load} <= {*again}
+    # XLA knows these words, and where the run lies is no fact of its bits.
+    code = (
+        "from anigan_jax.runtime import environment as e; e.start(); print(e.facts()['XLA_FLAGS'])"
+    )
+    env = {**process_env(), "XLA_FLAGS": " ".join(again)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "xla_gpu_deterministic_ops=false" in done.stdout and str(kept) not in done.stdout
+
+
+def test_what_no_run_repeats_is_not_replayed(tmp_path):
+    exact, free = (
+        {"platform": "gpu", "XLA_FLAGS": f"--xla_gpu_deterministic_ops={word}"}
+        for word in ("true", "false")
+    )
+    replay.repeatable(tmp_path, {"facts": exact})
+    # On a CPU the flag has no meaning.
+    replay.repeatable(tmp_path, {"facts": {**free, "platform": "cpu"}})
+    for recorded in ({"facts": free}, {"facts": exact, "resumed": [{"facts": free}]}):
+        with pytest.raises(UserError, match="fastest"):
+            replay.repeatable(tmp_path, recorded)

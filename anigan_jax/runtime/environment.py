@@ -52,7 +52,12 @@ def config_folder() -> Path:
     return installed if installed.is_dir() else package.parent / "configs"
 
 
-def prepare(platform: str = "auto", devices: int = 0, threads: str | None = None) -> None:
+def prepare(
+    platform: str = "auto",
+    devices: int = 0,
+    threads: str | None = None,
+    algorithms: Path | None = None,
+) -> None:
     """Sets the environment; must run before JAX starts its backend.
 
     Args:
@@ -60,8 +65,14 @@ def prepare(platform: str = "auto", devices: int = 0, threads: str | None = None
       devices: devices wanted; on 'cpu' more than one are simulated.
       threads: NPROC of the run that is resumed, so that another machine's core count
         does not change the bits.
+      algorithms: a file for the library's algorithms that XLA chose on a GPU, and takes again from
+        there; then they may add in an order of their own. None: deterministic ones.
     """
-    flags = ["--xla_gpu_deterministic_ops=true"]
+    flags = [f"--xla_gpu_deterministic_ops={str(algorithms is None).lower()}"]
+    if algorithms is not None:
+        kept = algorithms.resolve()
+        flags.append(f"--xla_gpu_dump_autotune_results_to={kept}")
+        flags += [f"--xla_gpu_load_autotune_results_from={kept}"] if kept.exists() else []
     if importlib.metadata.version("jaxlib").startswith("0.10."):
         # jaxlib 0.10.2 silently miscompiles fused matrix-vector products on CPU
         # (jax issue 39103); an empty fusion type switches the faulty pass off.
@@ -295,7 +306,12 @@ def facts() -> dict:
         "platform": devices[0].platform,
         "device_kind": devices[0].device_kind,
         "NPROC": os.environ.get("NPROC", ""),
-        "XLA_FLAGS": " ".join(f"--{name}={now}" for name, (_, now) in flags().items()),
+        # Where a run lies changes no bit.
+        "XLA_FLAGS": " ".join(
+            f"--{name}={now}"
+            for name, (_, now) in flags().items()
+            if "autotune_results" not in name
+        ),
         "source_sha256": sources(),
         "git": revision(),
     }

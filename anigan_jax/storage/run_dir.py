@@ -43,6 +43,8 @@ from anigan_jax.storage import atomic, manifest, safetensors
 from anigan_jax.storage.checkpoint import Found
 
 RUN, CONSTANTS, CONTENTS, CODE = "run.json", "constants.safetensors", "data.json", "code"
+# Of a GPU's libraries, as XLA chose them; only where they need not be exact.
+ALGORITHMS = "algorithms.txt"
 PARENT = "parent.safetensors"
 SCHEMA = 4
 

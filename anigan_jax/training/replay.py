@@ -11,6 +11,7 @@ import numpy as np
 
 from anigan_jax.config import Config
 from anigan_jax.data.dataset import Pack
+from anigan_jax.errors import UserError
 from anigan_jax.runtime import devices, processes
 from anigan_jax.runtime.processes import ProcessGroup
 from anigan_jax.state import with_leaves
@@ -40,7 +41,7 @@ def replay(
 def _replay(
     config, workdir: Path, pack: Pack, until: int | None, group: ProcessGroup
 ) -> tuple[int, str]:
-    run_dir.same_bits(workdir)
+    repeatable(workdir, run_dir.same_bits(workdir))
     ledger = {
         m["step"]: m["fingerprint"] for m in metrics_file.read_metrics(workdir / "metrics.jsonl")
     }
@@ -69,6 +70,16 @@ def _replay(
             where = f": {', '.join(wrong[:5])}" if wrong else ""
             return 1, f"first difference at step {step}{where}"
     return 0, f"identical through step {last}"
+
+
+def repeatable(workdir: Path, recorded: dict) -> None:
+    """Refuses a run whose kernels add in an order of their own."""
+    for facts in (recorded["facts"], *(entry["facts"] for entry in recorded.get("resumed", []))):
+        if facts["platform"] != "cpu" and "deterministic_ops=false" in facts["XLA_FLAGS"]:
+            raise UserError(
+                f"{workdir} took any library kernels (--run.kernels fastest), which add in an "
+                "order of their own: nothing repeats its bits; `anigan evaluate` judges its images"
+            )
 
 
 def leaves_of(workdir: Path) -> dict[int, dict]:
