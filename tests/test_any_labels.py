@@ -35,6 +35,8 @@ def test_painted_faces_wear_what_is_named_and_are_the_same_else(pack):
     assert pack.attributes == WORN
     plain, worn = painted.face(0, 3), painted.face(0, 3, ("glasses", "hat"))
     assert dataclasses.replace(worn, worn=()) == plain
+    # Packs of other drawings are not taken; those without names stay good.
+    assert {"named_version"} == {*DATA.key()} - {*PaintedFaces().key(), "attributes"}
     labels, names = pack.labels("train"), pack.examples()["names"]
     for row, name in zip(labels, names, strict=False):
         want = painted.label(painted.face(0, int(name), NAMES), NAMES)
