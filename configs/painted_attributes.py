@@ -8,8 +8,8 @@ anigan sample runs/attributes --prompt "blue hair, red eyes, glasses, hat, smile
 
 No training image has both glasses and a hat: `accuracy` reports the combinations that have as
 unseen. The classifier is trained on faces with both.
-Measured: 10 minutes on 2 cores; hair, glasses and hat obeyed by 100 %, both together too; eyes
-82.4 %, of the unseen 54.8 %; a smile, 1 or 2 pixels, by neither G nor the classifier.
+Measured after 3,000 of the 10,000 steps: hair, glasses, hat and smile obeyed by 100 %, of the
+unseen too; eyes 40.4 %, of the unseen 34.7 %.
 """
 
 from anigan_jax.config import Config, Run
