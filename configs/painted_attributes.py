@@ -8,8 +8,8 @@ anigan sample runs/attributes --prompt "blue hair, red eyes, glasses, hat, smile
 
 No training image has both glasses and a hat: `accuracy` reports the combinations that have as
 unseen. The classifier is trained on faces with both.
-Measured: 10 minutes on 2 cores; hair, glasses and hat obeyed by 100 %, both together too; eyes
-82.4 %, of the unseen 54.8 %; a smile, 1 or 2 pixels, by neither G nor the classifier.
+Measured after 4,000 of the 10,000 steps: hair, glasses, hat and smile obeyed by 100 %, of the
+unseen by 99.9 % or more; eyes 56.2 %, of the unseen 54.8 %.
 """
 
 from anigan_jax.config import Config, Run
@@ -21,8 +21,16 @@ from anigan_jax.optimizers import Optimizer
 CONFIG = Config(
     name="painted_attributes",
     method=TextGAN(
+        # Only the text's layer has a leaky ReLU here. With a slope of 1 the norms' gains and biases
+        # are sums over the attributes: what one does depends less on the others.
         generator=TextGenerator(
-            z_dim=64, base_channels=16, embed=64, kernel=4, text_dim=128, join="norm"
+            z_dim=64,
+            base_channels=16,
+            embed=64,
+            kernel=4,
+            text_dim=128,
+            join="norm",
+            negative_slope=1.0,
         ),
         discriminator=TextDiscriminator(
             base_channels=16,
@@ -36,7 +44,7 @@ CONFIG = Config(
         loss="hinge",
         augment=("translation",),
         wrong_text="each_part",
-        wrong_weight=0.5,
+        wrong_weight=1.0,
     ),
     # A quarter of the faces has both and is left out.
     data=PaintedFaces(
@@ -47,9 +55,9 @@ CONFIG = Config(
     batch_size=32,
     flip=True,
     optimizers={
-        "g": Optimizer(learning_rate=5e-4, boundaries=(5600,), gamma=0.2),
-        "d": Optimizer(learning_rate=5e-4, boundaries=(5600,), gamma=0.2),
+        "g": Optimizer(learning_rate=5e-4, boundaries=(8000,), gamma=0.2),
+        "d": Optimizer(learning_rate=5e-4, boundaries=(8000,), gamma=0.2),
     },
     ema_half_life=5000,
-    run=Run(steps=7000, sample_every=1000, checkpoint_every=1000, keep_every=1000),
+    run=Run(steps=10_000, sample_every=1000, checkpoint_every=1000, keep_every=1000),
 )

@@ -35,6 +35,8 @@ def test_painted_faces_wear_what_is_named_and_are_the_same_else(pack):
     assert pack.attributes == WORN
     plain, worn = painted.face(0, 3), painted.face(0, 3, ("glasses", "hat"))
     assert dataclasses.replace(worn, worn=()) == plain
+    # Packs of other drawings are not taken; those without names stay good.
+    assert {"named_version"} == {*DATA.key()} - {*PaintedFaces().key(), "attributes"}
     labels, names = pack.labels("train"), pack.examples()["names"]
     for row, name in zip(labels, names, strict=False):
         want = painted.label(painted.face(0, int(name), NAMES), NAMES)
@@ -42,6 +44,38 @@ def test_painted_faces_wear_what_is_named_and_are_the_same_else(pack):
     assert 10 < labels[:, 1].sum() < len(labels) - 10
     with pytest.raises(UserError, match="'beard'"):
         PaintedFaces(attributes=("beard",)).catalogue()
+
+
+def _differ(one, other):
+    """Rows and columns of the pixels in which two painted faces differ, and by how much most."""
+    gap = np.abs(painted.draw(one)[0].astype(int) - painted.draw(other)[0]).max(-1)
+    return np.argwhere(gap), gap
+
+
+@pytest.mark.parametrize("index", range(3))
+def test_a_smile_that_is_named_changes_the_mouth_alone_and_can_be_seen(index):
+    face = painted.face(0, index, NAMES)
+    smiling = dataclasses.replace(face, mouth="smile")
+    corners = painted.draw(smiling)[1][48:, ::-1]
+    for mouth in set(painted.MOUTHS) - {"smile"}:
+        where, gap = _differ(smiling, dataclasses.replace(face, mouth=mouth))
+        assert (gap > 30).sum() >= 40
+        assert (where >= corners.min(0) - 4).all() and (where <= corners.max(0) + 3).all()
+        # Faces that are told apart by nothing new are drawn as ever.
+        plain = painted.face(0, index, ("glasses", "hat"))
+        where, gap = _differ(*(dataclasses.replace(plain, mouth=m) for m in ("smile", mouth)))
+        assert 0 < (gap > 30).sum() < 40
+
+
+@pytest.mark.parametrize("worn", [("glasses",), ("hat",), painted.WORN])
+def test_glasses_and_hats_hide_no_eye(worn):
+    for index in range(4):
+        face = painted.face(0, index)
+        where, gap = _differ(face, dataclasses.replace(face, worn=worn))
+        assert (gap > 30).sum() > 60
+        eyes = painted.draw(face)[1][36:48].reshape(2, 6, 2).mean(1)[:, ::-1]
+        # An eye reaches 0.082 of the side to its left and right and 0.098 up, under the lash.
+        assert np.linalg.norm(where[None] + 0.5 - eyes[:, None], axis=-1).min() > 0.095 * 64
 
 
 @pytest.mark.parametrize("config", [TEXT, JUDGE], ids=["text_gan", "classifier"])

@@ -14,6 +14,8 @@ from anigan_jax.errors import UserError
 
 # Part of every pack's key: raise it when the same face is drawn differently.
 VERSION = 1
+# The same for what is drawn only where attributes are named: glasses, hats and clear mouths.
+NAMED_VERSION = 2
 SCALE = 4  # supersampling
 HAIR = {
     "orange": (240, 140, 50),
@@ -83,6 +85,8 @@ class Face:
     blush: bool
     worn: tuple[str, ...] = ()
     """Of `WORN`."""
+    clear_mouth: bool = False
+    """Drawn large, so that 64 pixels show which of `MOUTHS` it is."""
 
 
 def _hash(seed: int, index: int, field: int) -> float:
@@ -94,11 +98,12 @@ def _hash(seed: int, index: int, field: int) -> float:
     return (x ^ (x >> 31)) / 2**64
 
 
-def face(seed: int, index: int, may_wear: tuple[str, ...] = ()) -> Face:
+def face(seed: int, index: int, names: tuple[str, ...] = ()) -> Face:
     """The parameters of face number `index`, a pure function.
 
     Args:
-      may_wear: of `WORN`, what every other face wears; all else stays as it is.
+      names: of `ATTRIBUTES`: every other face wears what is named of `WORN`, and the mouth is
+        drawn large where it or a smile is named; all else stays as it is.
     """
     draws = iter(range(1, 100))
 
@@ -124,8 +129,9 @@ def face(seed: int, index: int, may_wear: tuple[str, ...] = ()) -> Face:
         worn=tuple(
             name
             for field, name in enumerate(WORN, start=101)
-            if name in may_wear and _hash(seed, index, field) < 0.5
+            if name in names and _hash(seed, index, field) < 0.5
         ),
+        clear_mouth="smile" in names or "mouth" in names,
     )
 
 
@@ -248,7 +254,24 @@ def _eye(c: _Canvas, f: Face, x: float) -> None:
     c.line(lash, (50, 36, 44), 0.024)
 
 
+def _clear_mouth(c: _Canvas, f: Face) -> None:
+    dark, lip = (150, 40, 50), (120, 40, 48)
+    if f.mouth == "smile":
+        c.ellipse(0.5, 0.76, 0.1, 0.09, dark, 0, 180)
+        c.polygon([(0.415, 0.765), (0.585, 0.765), (0.57, 0.785), (0.43, 0.785)], (255, 255, 255))
+        c.line([(0.39, 0.752), (0.41, 0.76), (0.59, 0.76), (0.61, 0.752)], lip, 0.016)
+    elif f.mouth == "open":
+        c.ellipse(0.5, 0.79, 0.04, 0.045, dark)
+    else:
+        bend = {"neutral": 0.0, "sad": -0.035}[f.mouth]
+        points = [(0.5 + 0.05 * t, 0.8 + bend * (1 - t * t)) for t in np.linspace(-1, 1, 9)]
+        c.line(points, lip, 0.018)
+
+
 def _mouth(c: _Canvas, f: Face) -> None:
+    if f.clear_mouth:
+        _clear_mouth(c, f)
+        return
     ink = (170, 80, 80)
     if f.mouth == "open":
         c.ellipse(0.5, 0.79, 0.05, 0.038, (190, 80, 84))
@@ -262,9 +285,9 @@ def _worn(c: _Canvas, f: Face) -> None:
     if "glasses" in f.worn:
         angles = np.radians(np.linspace(0, 360, 40))
         for x in (0.36, 0.64):
-            ring = [(x + 0.115 * math.cos(a), 0.605 + 0.115 * math.sin(a)) for a in angles]
-            c.line(ring, (40, 40, 70), 0.022)
-        c.line([(0.475, 0.6), (0.525, 0.6)], (40, 40, 70), 0.022)
+            ring = [(x + 0.12 * math.cos(a), 0.605 + 0.12 * math.sin(a)) for a in angles]
+            c.line(ring, (40, 40, 70), 0.016)
+        c.line([(0.48, 0.6), (0.52, 0.6)], (40, 40, 70), 0.016)
     if "hat" in f.worn:
         c.ellipse(0.5, 0.3, 0.36, 0.24, (60, 130, 90), 180, 360)
         c.polygon([(0.05, 0.29), (0.95, 0.29), (0.95, 0.35), (0.05, 0.35)], (40, 95, 65))
@@ -281,7 +304,9 @@ def _landmarks(c: _Canvas, f: Face) -> np.ndarray:
     points += [(0.5 + 0.03 * t, 0.715) for t in np.linspace(-1, 1, 5)]
     for x in (0.36, 0.64):
         points += [(x + 0.082 * math.cos(a), 0.6 + ry * math.sin(a)) for a in ring]
-    for rx, height, count in ((0.055, 0.03, 12), (0.04, 0.012, 8)):
+    wide = f.clear_mouth and f.mouth == "smile"
+    lips = ((0.1, 0.05, 12), (0.085, 0.03, 8)) if wide else ((0.055, 0.03, 12), (0.04, 0.012, 8))
+    for rx, height, count in lips:
         turn = [math.pi + 2 * math.pi * i / count for i in range(count)]
         points += [(0.5 + rx * math.cos(a), 0.79 + height * math.sin(a)) for a in turn]
     return np.array([c.at(*p) for p in points], np.float32) / SCALE
@@ -310,6 +335,6 @@ def draw(parameters: Face, size: int = 64) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(image), _landmarks(c, f)
 
 
-def paint(seed: int, index: int, size: int = 64, may_wear: tuple[str, ...] = ()) -> np.ndarray:
-    """(size, size, 3) uint8 picture of face number `index`."""
-    return draw(face(seed, index, may_wear), size)[0]
+def paint(seed: int, index: int, size: int = 64, names: tuple[str, ...] = ()) -> np.ndarray:
+    """(size, size, 3) uint8 picture of face number `index`; names: see `face`."""
+    return draw(face(seed, index, names), size)[0]

@@ -30,14 +30,17 @@ class PaintedFaces(Source):
     """Combinations left out ('blue hair red eyes'), for zero-shot tests."""
     attributes: tuple[str, ...] = field(default=(), metadata={"later": True})
     """What faces are told apart by: hair, eyes, style, mouth, blush, smile, glasses, hat; (): hair
-    and eyes. Glasses and hats are drawn where they are named."""
+    and eyes. Glasses and hats are drawn where they are named, mouths large where they or smiles
+    are."""
 
     def key(self) -> dict:
         from anigan_jax.data.synthetic import painted
 
         if not 0 <= self.test < 1:
             raise UserError(f"data.test is {self.test}; it must be at least 0 and below 1")
-        return _known({"source": "painted", "version": painted.VERSION, **asdict(self)})
+        versions = {"version": painted.VERSION}
+        versions |= {"named_version": painted.NAMED_VERSION} if self.attributes else {}
+        return _known({"source": "painted", **versions, **asdict(self)})
 
     def catalogue(self) -> Catalogue:
         from anigan_jax.data.synthetic import painted
