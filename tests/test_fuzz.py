@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from anigan_jax.data import archives as archive
-from anigan_jax.data import label_files, labels, matching, parquet, tables
+from anigan_jax.data import boxes, label_files, label_text, labels, matching, parquet, tables
 from anigan_jax.data.decode import NOTED, REFUSED, Crop, Decoded, Finding, Refusal, decode
 from anigan_jax.errors import UserError
 
@@ -191,12 +191,12 @@ def test_files_of_labels_and_of_boxes(tmp_path_factory, data):
 def judge_table(path: Path, data: bytes) -> None:
     path.write_bytes(data)
     with contextlib.suppress(UserError):
-        tables.read_boxes(path.parent, [], None, str(path))
+        boxes.read(path.parent, [], None, str(path))
     with contextlib.suppress(UserError):
-        found = label_files.read(tables.decoded(data), "t")
+        found = label_files.read(label_text.decoded(data), "t")
         labels.table(found.rows, "t", "max-count", ("tags", "class"))
         matching.match(["a/0.png", "1.png"], list(found.rows.names()))
-    assert tables._of_sidecar(".json", tables.decoded(data)) is not None
+    assert tables._of_sidecar(".json", label_text.decoded(data)) is not None
 
 
 def parquet_files(folder: Path) -> list[bytes]:

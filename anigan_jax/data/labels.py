@@ -85,6 +85,9 @@ class Table(NamedTuple):
 @functools.lru_cache(maxsize=2**16)
 def plain(text: str) -> str:
     """A tag as it is compared: lower case, `_` is a blank, blanks are single."""
+    if "\\" in text:
+        # Tags of a picture generator's own format: 'saber \(fate\)'.
+        text = re.sub(r"\\([()])", r"\1", text)
     return sys.intern(" ".join(text.lower().replace("_", " ").split()))
 
 
@@ -159,6 +162,9 @@ def table(rows: Pairs, where: str, rule: Rule = "max-count", wanted: tuple[str, 
                 lost["", word] += 1
         for name, candidates in said.given.items():
             if name not in known:
+                # A column of one class tells no images apart.
+                alone = not found and len(tally.given[name]) == 1
+                lost.update((name, t.text) for t in candidates if alone)
                 continue
             fit = [t for t in candidates if t.text in known[name]]
             if len({t.text for t in fit}) > 1:
@@ -172,7 +178,7 @@ def table(rows: Pairs, where: str, rule: Rule = "max-count", wanted: tuple[str, 
         if made.labels.setdefault(key, label) != label:
             made.conflicts.append((key, "several rows; the first is used"))
     for at, ((name, word), count) in enumerate(lost.most_common()):
-        near = known[name] if name and at < HINTED else ()
+        near = known.get(name, ()) if at < HINTED else ()
         made.passed_over[_no_class(word, name, near) if name else repr(word)] += count
     return made
 
@@ -371,6 +377,7 @@ def select(
         elif name != CLASS:
             near = difflib.get_close_matches(name, [*found, *counts], 3)
             hint = f"; near are {', '.join(map(repr, near))}" if near else ""
+            hint += "; several stand apart: --attributes A B" if "," in name else ""
             have = ", ".join(found) or "none"
             raise UserError(f"{where} has no attribute or tag {name!r} (it has {have}){hint}")
     return tuple(chosen.values())
