@@ -7,8 +7,8 @@ import json
 import files
 import pytest
 from archive_files import tar_entry, tar_of, zip_of
-from sources import faces, scanned, write
-from test_user_sources import COLORS, WANT, lines
+from sources import built, faces, scanned, write
+from test_user_sources import COLORS, WANT, lines, under
 
 from anigan_jax.data import label_text
 from anigan_jax.errors import UserError
@@ -216,6 +216,38 @@ def test_sources_that_are_not_there(tmp_path, verb):
     assert (code, "is one source" in err, "fits 2" in err) == (2, True, True), err
     arrow = write(tmp_path / "arrow", {"data-00000-of-00001.arrow": b"x", "state.json": "{}"})
     assert "to_parquet" in verb("check", arrow)[2]
+
+
+def test_domains_that_are_spelled_otherwise_or_incomplete(tmp_path):
+    layout = {**under("train_A", faces(3)), **under("Train-B", faces(2, 10))}
+    scan = scanned(tmp_path, write(tmp_path / "x", layout), size=16)
+    assert sorted(set(scan.parts)) == ["trainA", "trainB"]
+    for names, said in ((("trainA", "testB"), "domain A is there alone"),
+                        (("testA", "testB"), "testA and testB hold all")):  # fmt: skip
+        layout = {**under(names[0], faces(2)), **under(names[1], faces(2, 10))}
+        with pytest.raises(UserError, match=said):
+            scanned(tmp_path, write(tmp_path / names[0], layout))
+
+
+def test_a_pack_is_no_part_of_a_joined_source(tmp_path, verb):
+    pack = built(tmp_path, write(tmp_path / "a", faces(2)))
+    code, _, err = verb("check", write(tmp_path / "b", faces(2, 5)), "--also", pack.path)
+    assert (code, "is a pack" in err) == (2, True), err
+
+
+@pytest.mark.parametrize(
+    ("layout", "said"),
+    [
+        ({**under("cat", faces(2)), **under("dog", faces(2, 5))}, "--data.attributes class makes"),
+        ({**faces(3), "tags.csv": "0,hat\n1,hat\n2,hat\n"}, "--data.attributes tags takes"),
+        ({**faces(3), "list.csv": "0,blue hair\n"}, "--data.tags FILE names"),
+        (faces(3), "give --data.tags FILE"),
+    ],
+)
+def test_a_training_that_needs_labels_says_what_would_give_them(layout, said, tmp_path):
+    pack = built(tmp_path, write(tmp_path / "x", layout), size=16)
+    with pytest.raises(UserError, match=said):
+        pack.labels("train")
 
 
 # --- words

@@ -208,7 +208,8 @@ def hinted(config: Config, overrides: Sequence[str]) -> Iterator[None]:
 
 def _hint(config: Config, word: str) -> str:
     flag = word.partition("=")[0].removeprefix("--").replace("_", "-")
-    if not word.startswith("--") or value_of(config, flag) is not None:
+    value = value_of(config, flag)
+    if not word.startswith("--") or (value is not None and not dataclasses.is_dataclass(value)):
         return ""
     if flag in ("lr", "learning-rate"):
         flags = [f"--optimizers.{player}.learning-rate" for player in config.optimizers]

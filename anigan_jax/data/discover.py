@@ -272,17 +272,16 @@ def _folders(images: list[str]):
     domains, held = {}, {}
     for name in images:
         for part in (part.lower() for part in name.split("/")[:-1]):
-            if part in DOMAINS:
-                domains[name] = DOMAINS[part]
+            if (side := re.sub("[-_ ]", "", part)) in DOMAINS:
+                domains[name] = DOMAINS[side]
             # Shards have their split in their name: train-00000-of-00004.
             split = part if part in HELD else re.sub(r"-\d+(-of-\d+)?$", "", part)
             if split in HELD:
                 held[name] = HELD[split]
-    sides = {side for side, _ in domains.values()}
-    if sides and sides != {"A", "B"}:
-        raise UserError(
-            f"domain {sides.pop()} is there alone; unpaired data needs trainA and trainB"
-        )
+    sides = {side for side, test in domains.values() if not test}
+    if domains and sides != {"A", "B"}:
+        there = f"domain {sides.pop()} is there alone" if sides else "testA and testB hold all"
+        raise UserError(f"{there}; unpaired data needs trainA and trainB")
     if set(held.values()) != {True, False}:
         held = {}
     return domains, held
