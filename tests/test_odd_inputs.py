@@ -36,6 +36,11 @@ LABELS = {
     "named by md5": ({"tags.csv": "id,md5,tags\n" + lines("8{i},f00{i}e,{tags}\n")}, "f00{}e.png"),
     "another letter case": ({"tags.csv": lines("IMG_{i}.PNG,{text}\n")}, "img_{}.png"),
     "escapes": ({"tags.csv": lines("my%20face{i}.png,{text}\n")}, "my face{}.png"),
+    "commas of Chinese": {"tags.csv": lines("{i}\uff0c{text}\uff0c微笑\n")},
+    "a colon": {"tags.csv": lines("{i}: {text}\n")},
+    "a blank": {"tags.csv": lines("{i} {text}\n")},
+    "a list in a cell": {"tags.csv": "id,tags\n" + "".join(
+        f'{i},"{c.split(", ")}"\n' for i, c in enumerate(SIDECARS))},
     "a name in capitals": {"Tags.CSV": lines("{i},{text}\n")},
     "captions.txt": {"captions.txt": "image,caption\n" + lines("{i}.png,a girl with {text} .\n")},
     "metadata.tsv": {"metadata.tsv": "file_name\ttext\n" + lines("{i}.png\t{text}\n")},
@@ -50,6 +55,9 @@ LABELS = {
     "sidecars behind the ending": {f"{i}.png.txt": c for i, c in enumerate(SIDECARS)},
     "sidecars of gallery-dl": {f"{i}.png.json": json.dumps({"id": i, "tags": c.split(", ")})
                                for i, c in enumerate(SIDECARS)},
+    "sidecars of tags with names": {
+        f"{i}.json": json.dumps({"tags": [{"name": tag} for tag in c.split(", ")]})
+        for i, c in enumerate(SIDECARS)},
     "sidecars in capitals": {f"{i}.TXT": c for i, c in enumerate(SIDECARS)},
     "sidecars of a tag a line": {f"{i}.txt": f"long dress\n{c.replace(', ', chr(10))}\nsmile\n"
                                  for i, c in enumerate(SIDECARS)},
@@ -144,7 +152,8 @@ def test_what_is_no_text_says_how_it_becomes_one(data, said):
 @pytest.mark.parametrize(
     "table",
     ["File;X;Y;W;H\n{i};2;2;20,5;20\n", "file, x, y, w, h\n{i}.png, 2, 2, 20, 20\n",
-     "image_id\tx\ty\tw\th\n000{i}.jpg\t2\t2\t20\t20\n"],
+     "image_id\tx\ty\tw\th\n000{i}.jpg\t2\t2\t20\t20\n",
+     "image_id x_1 y_1 width height\n{i}.png    2   2  20  20\n"],
 )  # fmt: skip
 def test_boxes_as_spreadsheets_write_them(table, tmp_path):
     head, row = table.split("\n", 1)

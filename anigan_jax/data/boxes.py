@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 
 from anigan_jax.data import label_files, tables
 from anigan_jax.data.decode import Finding
-from anigan_jax.data.label_fields import NAMES
+from anigan_jax.data.label_fields import NAMES, lines
 from anigan_jax.data.label_text import of_bytes
 from anigan_jax.data.matching import match
 from anigan_jax.data.tables import BOX_FILES, Part
 from anigan_jax.errors import UserError
 
 SIDES = ("x", "y", "w", "h")
+# Columns of CelebA's list_bbox_celeba.txt, which begins with the number of its rows.
+CELEBA = {"x_1": "x", "y_1": "y", "width": "w", "height": "h"}
 Box = tuple[float, float, float, float]
 
 
@@ -45,8 +48,12 @@ def read(root: Path, parts: list[Part], beside: Path | None, given: str = "") ->
 
 
 def _of_table(text: str, where: str) -> dict[str, Box]:
-    rows = label_files.cells(text.removeprefix("\ufeff")) or iter(())
+    text = re.sub(r"\A\ufeff?(\s*\d+\s*[\r\n]+)?", "", text)
+    blank = not any(mark in next(lines(text), "") for mark in ",;\t|")
+    rows = (line.split() for line in lines(text)) if blank else label_files.cells(text)
+    rows = rows or iter(())
     place = {name.lower(): at for at, name in enumerate(next(rows, ()))}
+    place = {CELEBA.get(name, name): at for name, at in place.items()}
     key = next((name for name in NAMES if name in place), "")
     if not key or not place.keys() >= {*SIDES}:
         raise UserError(f"{where}: its first line must name the columns file,x,y,w,h")

@@ -59,7 +59,7 @@ def of_fields(fields: Mapping[str, Any], key: str | None = None) -> tuple[str, R
     Args:
       key: the column that names images, where it is known.
     """
-    known = {str(name).strip().lower(): value for name, value in fields.items()}
+    known = {str(name).strip().lower(): _listed(value) for name, value in fields.items()}
     name = key if known.get(key or "") not in (None, "") else usual(known)
     key = cell(known.pop(name)) if name is not None else ""
     tags: list[Tag] = []
@@ -81,6 +81,13 @@ def of_fields(fields: Mapping[str, Any], key: str | None = None) -> tuple[str, R
     cells = {n: cell(v) for n, v in rest.items()}
     cells = {n: v for n, v in cells.items() if v and len(v) <= LONGEST}
     return key, Row(next(filter(None, texts), ""), tuple(tags), cells)
+
+
+def _listed(value: Any) -> Any:
+    """The list that a cell of a table holds as Python and JSON write it: "['a', 'b']"."""
+    if isinstance(value, str) and value[:1] == "[" and value[-1:] == "]":
+        return [word.strip(" '\"") for word in value[1:-1].split(",")]
+    return value
 
 
 def usual(known: Mapping[str, Any]) -> str | None:
@@ -122,7 +129,8 @@ def split_tags(value: Any) -> list[Tag]:
     """Tags of a list, of 'blue hair, smile' or of 'blue_hair smile'; `_` is a blank."""
     if isinstance(value, str):
         value = value.split("," if "," in value else None)
-    words = (plain(cell(word)) for word in value or () if not isinstance(word, dict | list))
+    value = (word.get("name", "") if isinstance(word, dict) else word for word in value or ())
+    words = (plain(cell(word)) for word in value if not isinstance(word, dict | list))
     return [Tag(word) for word in words if word]
 
 

@@ -25,6 +25,7 @@ from anigan_jax.data.label_fields import (
 )
 from anigan_jax.data.label_json import UNLABELED
 from anigan_jax.data.labels import plain
+from anigan_jax.data.matching import folded
 from anigan_jax.data.rows import Row, Rows, Tag
 from anigan_jax.errors import UserError
 
@@ -155,22 +156,25 @@ def _raw(text: str, _: Collection[str]) -> Labels | None:
 def _table(text: str, images: Collection[str]) -> Labels | None:
     """CSV as pandas and spreadsheets write it: any delimiter, quoted, with or without header."""
     try:
-        return None if (found := cells(text)) is None else _of_cells(found, images)
+        return None if (found := cells(text, images)) is None else _of_cells(found, images)
     except csv.Error:
         return None
 
 
-def cells(text: str) -> Iterator[list[str]] | None:
+def cells(text: str, images: Collection[str] = ()) -> Iterator[list[str]] | None:
     """The cells of each row that has any; None where nothing divides them.
+
+    Args:
+      images: names, behind which a blank or a colon divides.
 
     Raises:
       csv.Error: (while they are read) it is no CSV.
     """
-    delimiter = _delimiter(_head(text))
+    delimiter = _delimiter(_head(text), images)
     if delimiter is None:
         return None
     if delimiter == " ":
-        rows: Iterable = (line.split(maxsplit=1) for line in lines(text))
+        rows: Iterable = (re.split(r":?\s+", line.strip(), maxsplit=1) for line in lines(text))
     else:
         rows = csv.reader((f"{line}\n" for line in lines(text)), delimiter=delimiter)
     return ([_shown(cell) for cell in row] for row in rows if any(row))
@@ -203,15 +207,19 @@ def _of_cells(rows: Iterator[list[str]], images: Collection[str]) -> Labels:
     return found
 
 
-def _delimiter(lines: list[str]) -> str | None:
+def _delimiter(lines: list[str], images: Collection[str]) -> str | None:
     """What ends the first column of most lines; a blank only behind the name of an image."""
     counts: Counter[str] = Counter()
+    undivided = []
     for line in lines:
-        bare = re.sub(r'^\s*"[^"]*"', "", line)
-        if mark := re.search(r"[,;\t|]", bare):
+        if mark := re.search(r"[,;\t|\uff0c\uff1b]", re.sub(r'^\s*"[^"]*"', "", line)):
             counts[mark[0]] += 1
-        elif len(words := line.split(maxsplit=1)) == 2 and is_image(words[0]):
-            counts[" "] += 1
+        elif len(words := line.split(maxsplit=1)) == 2:
+            undivided.append(words[0].removesuffix(":"))
+    keys = {folded(word) for word in undivided}
+    known = {key for key in map(folded, images) if key in keys} if keys else set()
+    named = sum(is_image(word) or folded(word) in known for word in undivided)
+    counts.update({" ": named} if named else {})
     return counts.most_common(1)[0][0] if counts else None
 
 

@@ -50,6 +50,8 @@ FEWEST = 3
 SHARE = 0.01
 """Of the images, above which 'tags' takes a tag."""
 CLASS, TAGS = "class", "tags"
+DIVIDERS = "[,;|\uff0c\uff1b\u3001]"
+"""Of tags: commas and semicolons, of Chinese and Japanese too."""
 # Columns of classes that may be numbers, however many.
 CLASSES = (CLASS, "label", "category", "target")
 MEASURE = 20
@@ -155,7 +157,7 @@ def table(rows: Pairs, where: str, rule: Rule = "max-count", wanted: tuple[str, 
     same: dict[Coded, Coded] = {}
     for key, row in rows:
         said, codes = read(row, kinds), list(empty)
-        for word in said.tags:
+        for word in dict.fromkeys(said.tags):
             if word in tags:
                 codes[tags[word]] = 2
             else:
@@ -261,10 +263,10 @@ def _only_parts(text: str) -> bool:
 def _pieces(text: str) -> list[str]:
     """Tags of 'blue_hair smile' or 'blue hair, smile'; colors and the rest of a sentence."""
     text = text.lower()
-    divided = re.search("[,;]", text)
+    divided = re.search(DIVIDERS, text)
     if not divided and "_" not in text:
         return _phrase(text)
-    pieces = re.split("[,;]", text) if divided else text.split()
+    pieces = re.split(DIVIDERS, text) if divided else text.split()
     return [found for piece in pieces for found in _tag(plain(piece))]
 
 
