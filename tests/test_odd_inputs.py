@@ -91,6 +91,8 @@ def test_a_column_of_one_class_is_named(tmp_path):
     rows = "".join(f"{i},ann\n" for i in range(6))
     found, (finding,) = classes(tmp_path, {"tags.csv": f"id,artist\n{rows}"})
     assert (found, finding.code, finding.detail) == ({}, "no attribute", "artist 'ann' 6")
+    with pytest.raises(UserError, match="'artist' has one class alone"):
+        scanned(tmp_path, str(tmp_path / "x"), attributes=("artist",))
 
 
 def test_coco_categories_are_classes(tmp_path):
@@ -135,9 +137,10 @@ def test_a_table_of_another_name_is_named(tmp_path, verb):
     assert "list.csv" in out
     assert "--tags FILE" in out
     assert "tables" not in verb("check", path, "--size", 16, "--tags", "none")[1]
-    out = verb("check", path, "--size", 16, "--tags", "List.csv")[1]
-    assert "no image" not in out
-    assert "blue 1" in out
+    for given in ("list.csv", "List.csv", f"{path}/list.csv"):
+        out = verb("check", path, "--size", 16, "--tags", given)[1]
+        assert "Not read: 1 .md." in out
+        assert "blue 1" in out
 
 
 @pytest.mark.parametrize(
@@ -223,6 +226,7 @@ def test_sources_that_are_not_there(tmp_path, verb):
         write(tmp_path / name, faces(1))
     code, _, err = verb("check", tmp_path / "a", f"{tmp_path}/?")
     assert (code, "is one source" in err, "fits 2" in err) == (2, True, True), err
+    assert "give the folder" in verb("check", f"{tmp_path}/a/*.png")[2]
     arrow = write(tmp_path / "arrow", {"data-00000-of-00001.arrow": b"x", "state.json": "{}"})
     assert "to_parquet" in verb("check", arrow)[2]
 

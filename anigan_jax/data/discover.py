@@ -182,6 +182,8 @@ def _open(root: Path, options: Options) -> tuple[list[Part], list[Finding], Path
         return [_parquet(root, "")], [], None
     if not root.is_dir() and not archives.is_archive(root):
         hint = CONVERT.get(_suffix(root.name), "")
+        if _suffix(root.name) in SUFFIXES:
+            hint = "It is one image; give the folder that it lies in"
         kinds = ", ".join((*archives.SUFFIXES, parquet.SUFFIX))
         raise UserError(f"{root} is neither a folder nor a {kinds}{hint and '. '}{hint}")
     found, findings = archives.members(root, options.follow_links)

@@ -381,6 +381,7 @@ def select(
             hint = f"; near are {', '.join(map(repr, near))}" if near else ""
             hint += "; several stand apart: --attributes A B" if "," in name else ""
             have = ", ".join(found) or "none"
+            hint += f"; {name!r} has one class alone" if len(tally.given.get(name, ())) == 1 else ""
             raise UserError(f"{where} has no attribute or tag {name!r} (it has {have}){hint}")
     return tuple(chosen.values())
 

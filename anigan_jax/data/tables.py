@@ -104,7 +104,7 @@ def find(root: Path, parts: list[Part], beside: Path | None, options: Options) -
         return None
     files = _files(root, parts, beside, options.tags)
     if files and (told := _read(files, _images(parts))).rows:
-        return told
+        return told._replace(read={*told.read, *(_inside(root, name) for name in told.read)})
     inner = Rows((part.prefix + key, row) for part in parts for key, row in part.rows)
     if inner:
         return Told("the columns of the Parquet file", inner, set(), [], True)
@@ -123,6 +123,12 @@ def _read(files: list[tuple[str, str, bytes]], images: list[str]) -> Told:
         rows.extend((f"{folder}{key}", row) for key, row in found.rows if key)
         faults += [Finding(f"{Path(where).name}: {key}", *rest) for key, *rest in found.faults]
     return Told(", ".join(names), rows, set(names), faults)
+
+
+def _inside(root: Path, name: str) -> str:
+    """The name in a folder of a file that was named by its path."""
+    path, folder = Path(name).resolve(), root.resolve()
+    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else name
 
 
 def _images(parts: list[Part]) -> list[str]:
