@@ -76,6 +76,24 @@ def test_labels_of_odd_layouts_are_read(layout, tmp_path):
     assert not scan.catalogue.ignored
 
 
+@pytest.mark.parametrize("name", ["labels.csv", "captions.txt"])
+def test_tables_of_two_folders_are_of_the_images_beside_them(name, tmp_path):
+    layout = {f"{folder}/{i}.png": files.noise_file(i + 10 * at)
+              for at, folder in enumerate(("train", "test")) for i in range(2)}  # fmt: skip
+    for at, folder in enumerate(("train", "test")):
+        layout[f"{folder}/{name}"] = f"0.png,{COLORS[at]}\n1.png,{COLORS[at + 1]}\n"
+    scan = scanned(tmp_path, write(tmp_path / "x", layout), size=16)
+    got = {item.name: item.label for item in scan.items}
+    assert [got[f"{f}/{i}.png"] for f in ("train", "test") for i in range(2)] == [
+        *WANT[:2],
+        *WANT[1:],
+    ]
+    write(tmp_path / "x", {name: "0.png,red hair\n"})
+    if name == "labels.csv":
+        with pytest.raises(UserError, match="several tables"):
+            scanned(tmp_path, str(tmp_path / "x"))
+
+
 def classes(tmp_path, table: dict, count: int = 6, **settings):
     scan = scanned(tmp_path, write(tmp_path / "x", {**faces(count), **table}), size=16, **settings)
     return {a.name: a.classes for a in scan.catalogue.attributes}, scan.findings

@@ -145,7 +145,8 @@ def _files(root, parts, beside, given: str) -> list[tuple[str, str, bytes]]:
         near = [n for n in group if beside and (beside / n).is_file()]
         hits = [*near, *(f"{part.prefix}{name}" for part, name in inside)]
         folders = Counter(PurePosixPath(hit).parent for hit in hits)
-        if len(hits) > 1 and (group == TAG_FILES or max(folders.values()) > 1):
+        one_each = max(folders.values(), default=0) < 2 and (group != TAG_FILES or _apart(hits))
+        if len(hits) > 1 and not one_each:
             raise UserError(
                 f"{root} holds several tables: {', '.join(hits)}; name one (--tags, --boxes)"
             )
@@ -155,10 +156,18 @@ def _files(root, parts, beside, given: str) -> list[tuple[str, str, bytes]]:
             found = []
             for part, name in inside:
                 folder = PurePosixPath(part.prefix + name).parent.as_posix()
-                folder = f"{folder}/" if group == METADATA and folder != "." else ""
+                own = group == METADATA or len(hits) > 1
+                folder = f"{folder}/" if own and folder != "." else ""
                 found.append((part.prefix + name, folder, content(root, part, name)))
             return found
     return []
+
+
+def _apart(hits: list[str]) -> bool:
+    """Whether tables have one name and lie side by side: train/labels.csv, test/labels.csv."""
+    folders = {PurePosixPath(hit).parent for hit in hits}
+    nested = any(a != b and b.is_relative_to(a) for a in folders for b in folders)
+    return len({PurePosixPath(hit).name for hit in hits}) == 1 and not nested
 
 
 def named(parts: Iterable[Part], names) -> list[tuple[Part, str]]:
