@@ -117,7 +117,7 @@ def names(column: str) -> bool:
 
 def cell(value: Any) -> str:
     text = "" if value is None else str(value).strip()
-    return "" if text.lower() in MISSING else text
+    return "" if len(text) < 5 and text.lower() in MISSING else text
 
 
 def class_row(value: Any) -> Row:

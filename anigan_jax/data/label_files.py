@@ -49,7 +49,9 @@ def read(text: str, where: str, images: Collection[str] = ()) -> Labels:
     Raises:
       UserError: no row of it can be read.
     """
-    text = ABOVE.sub("", text.removeprefix("\ufeff"), count=1)
+    text = text.removeprefix("\ufeff")
+    if above := ABOVE.match(text):
+        text = text[above.end() :]
     if not text.strip():
         raise UserError(f"{where} is empty")
     tried = (_tried(reader, text, images) for reader in READERS)
@@ -229,7 +231,8 @@ def _columns(rows: list[list[str]]) -> dict[int, tuple[str, ...]]:
 
 def _never_closed(row: list[str]) -> bool:
     """Whether its last cell holds other rows: all from a quote to the next one."""
-    return len(re.findall(r"(?m)^[^,;\t|\s]+[,;\t|]", row[-1])) > LINES
+    held = row[-1]
+    return "\n" in held and len(re.findall(r"(?m)^[^,;\t|\s]+[,;\t|]", held)) > LINES
 
 
 def _shown(cell: str) -> str:
