@@ -264,7 +264,8 @@ def _with_header(
     # A key column of any name stands first.
     known = usual(dict.fromkeys(lower, "x"))
     first_of = lower.index(known) if known is not None else 0
-    place = naming(_columns(first[1:]), first_of, images)
+    # Of a row with more cells than the header, the rest is text.
+    place = naming(_columns([row[: len(head)] for row in first[1:]]), first_of, images)
     # Apart from another column of its name, and from one that is no name.
     lower[place] = KEY
     found = Labels("CSV with a header", Rows(), [])
