@@ -152,6 +152,14 @@ def parse(
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
+# Flags that users give twice for several values.
+REPEATED = {
+    "path": "; more sources of one set: --data.also",
+    **dict.fromkeys(("also", "--also"), "; several sources stand behind it: --also A B"),
+    **dict.fromkeys(("attributes", "--attributes"), "; several stand behind it: --attributes A B"),
+}
+
+
 def refuse_repeats(argv: list[str]) -> None:
     """Refuses a flag that is given twice: which one was meant cannot be known."""
     seen: dict[str, str] = {}
@@ -163,7 +171,7 @@ def refuse_repeats(argv: list[str]) -> None:
         setting = re.sub(r"(--|\.)no-", r"\1", flag.replace("_", "-"))
         if setting in seen:
             also = "" if seen[setting] == flag else f", once as {seen[setting]}"
-            hint = "; more sources of one set: --data.also" if flag == "--data.path" else ""
+            hint = REPEATED.get(flag.removeprefix("--data."), REPEATED.get(flag, ""))
             raise UserError(f"{flag} is given twice{also}; give it once{hint}")
         seen[setting] = flag
 

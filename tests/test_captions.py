@@ -108,6 +108,13 @@ def test_prompts_that_are_not_understood(text, named):
         ("yellow hair brown eyes", colors("blonde", "brown"), "drawn as 'blonde hair'"),
         ("gray hair white eyes", {"hair": "gray"}, "'white' is no color of eyes"),
         ("blue hair AND red eyes!", colors("blue", "red"), ""),
+        # As picture generators and sites write them.
+        ("((blue hair:1.2)), [red_eyes]", colors("blue", "red"), ""),
+        ('"blue hair" | {{red eyes}}', colors("blue", "red"), ""),
+        ("blue-hair, eyes: red, glasses::1.3", {**colors("blue", "red"), "glasses": "glasses"}, ""),
+        ("a blue haired girl, hair=blue, -glasses", {"hair": "blue", "glasses": "no glasses"}, ""),
+        ("red eyes, not blue hair", {"eyes": "red"}, "'not-blue' is no color of hair"),
+        ("golden hair cyan eyes", colors("blonde", "aqua"), "drawn as 'blonde hair'"),
     ],
 )
 def test_prompts_of_any_attributes(text, want, lost):

@@ -242,6 +242,7 @@ def test_a_folder_of_another_run_is_refused_and_kept(run, verb):
     assert code == 2
     assert "optimizers.g.learning_rate: 0.0002 -> 0.1" in err
     assert f"anigan train --resume {folder}" in err
+    assert f"--init-from {folder} starts from the weights" in err
     assert (folder / "run.json").read_bytes() == before
 
 

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from anigan_jax.data import archives as archive
-from anigan_jax.data import label_files, labels, matching, parquet, tables
+from anigan_jax.data import boxes, label_files, label_text, labels, matching, parquet, tables
 from anigan_jax.data.decode import NOTED, REFUSED, Crop, Decoded, Finding, Refusal, decode
 from anigan_jax.errors import UserError
 
@@ -31,6 +31,7 @@ HEADS = (
     *('{"file_name": "0.png", "text": "x"}', '{"labels": [["0.png", 1]]}', '["'),
     *("1\nBlack_Hair Smiling\n0.png 1 -1", "0," + ",".join("01" + "0" * 21), '"0"\t"a'),
 )
+IMAGES = ["a/0.png", "1.png", "é 2.JPG"]
 # 1,000 examples take between 1 and 10 seconds.
 LIMITS = settings(
     max_examples=int(SECONDS * 300) or 150,
@@ -178,8 +179,16 @@ def label_tables() -> list[bytes]:
         "\n".join(json.dumps({"file_name": f"{i}.png", "tags": ["a_b", i]}) for i in range(4)),
         "picture\thair\tscore\n0.png\tblue\t0.5\n1.png\tred\t0.25\n",
         "file,x,y,w,h\n0.png,1,2,3,4\n",
-    ]
-    return [text.encode(code) for text in made for code in ("utf-8", "utf-8-sig", "utf-16")]
+        "1\nimage_id x_1 y_1 width height\n0.png 1 2 3 4\n",
+        json.dumps({"images": [{"id": 7, "file_name": "0.png"}],
+                    "annotations": [{"image_id": 7, "caption": "a hat", "category_id": 1}],
+                    "categories": [{"id": 1, "name": "cat"}]}),
+        json.dumps({"file": {"0": "0.png", "1": "1.png"}, "text": {"0": "a hat", "1": None}}),
+        "sep=;\nid;md5;tags\n8;\"=\"\"0\"\"\";\"['é', 'b']\"\n'9;1;nan\n",
+        "# of me\n" + "".join(f"{i}: {text} hair\n" for i, text in enumerate(("blue", "red"))),
+    ]  # fmt: skip
+    codes = ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "cp1252")
+    return [text.encode(code) for text in made for code in codes]
 
 
 @LIMITS
@@ -191,12 +200,13 @@ def test_files_of_labels_and_of_boxes(tmp_path_factory, data):
 def judge_table(path: Path, data: bytes) -> None:
     path.write_bytes(data)
     with contextlib.suppress(UserError):
-        tables.read_boxes(path.parent, [], None, str(path))
+        boxes.read(path.parent, [], None, str(path))
     with contextlib.suppress(UserError):
-        found = label_files.read(tables.decoded(data), "t")
+        text = label_text.of_bytes(data, "t", IMAGES)
+        found = label_files.read(text, "t", IMAGES)
         labels.table(found.rows, "t", "max-count", ("tags", "class"))
-        matching.match(["a/0.png", "1.png"], list(found.rows.names()))
-    assert tables._of_sidecar(".json", tables.decoded(data)) is not None
+        matching.match(IMAGES, list(found.rows.names()))
+    assert tables._of_sidecar(".json", label_text.decoded(data)) is not None
 
 
 def parquet_files(folder: Path) -> list[bytes]:

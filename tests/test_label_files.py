@@ -8,7 +8,7 @@ import pytest
 from real import DATA, needs_data
 from test_tags import ROWS
 
-from anigan_jax.data import label_files, labels, matching, tables
+from anigan_jax.data import label_files, label_text, labels, matching
 from anigan_jax.data.attributes import DEFAULT, label
 from anigan_jax.data.rows import Row, Rows, Tag
 from anigan_jax.errors import UserError
@@ -115,7 +115,7 @@ def test_which_row_is_of_which_image(names, keys, want):
 @pytest.mark.parametrize("code", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
 def test_encodings_of_spreadsheets(code):
     mark = {"utf-16-le": b"\xff\xfe", "utf-16-be": b"\xfe\xff"}.get(code, b"")
-    assert tables.decoded(mark + "é,blue hair".encode(code)) == "é,blue hair"
+    assert label_text.decoded(mark + "é,blue hair".encode(code)) == "é,blue hair"
 
 
 def test_many_rows_are_short_in_memory():

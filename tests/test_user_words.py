@@ -47,7 +47,7 @@ def test_sizes_that_differ_name_the_flag(verb):
         (("--lr", "1e-4"), "--optimizers.g.learning-rate and --optimizers.d.learning-rate"),
         (("--learning-rate", "1e-4"), "--optimizers.d.learning-rate"),
         (("--epochs", "2"), "--run.epochs"),
-        (("--data", "x"), "--data.path"),
+        (("--data", "x"), "--data is --data.path"),
         (("--data.path", "a", "--data.path", "b"), "--data.also"),
         (("--data.path", "nothing_*"), "nothing fits"),
     ],

@@ -56,7 +56,23 @@ _SETTINGS = {
     "steps": "run.steps",
     "epochs": "run.epochs",
     "path": "data.path",
+    "labels": "data.tags",
+    "batch": "batch-size",
+    **dict.fromkeys(("resolution", "res", "image-size", "img-size"), "size"),
+    **dict.fromkeys(("gpus", "devices", "num-gpus"), "run.devices"),
+    **dict.fromkeys(("outdir", "out", "output-dir"), "workdir"),
 }
+# The same of the verbs' own flags, where a verb has them.
+_FLAGS = {
+    **dict.fromkeys(("num", "count", "samples", "n-samples", "num-samples"), "n"),
+    **dict.fromkeys(("outdir", "output", "outfile", "output-dir"), "out"),
+    **dict.fromkeys(("ckpt", "step"), "checkpoint"),
+    **dict.fromkeys(("resolution", "res", "image-size", "img-size"), "size"),
+    **dict.fromkeys(("labels", "captions"), "tags"),
+    "text": "prompt",
+}
+# Values that belong to another flag: the flag, how they look, and which flag takes them.
+_VALUES = (("--seed", r"\d+\s*(-|,|\.\.).*", "--seeds {} makes a PNG for each of several seeds"),)
 _FIRST = {
     "run.steps": "length in steps; 0: --run.epochs decides",
     "batch-size": "images of a step, over all devices",
@@ -98,6 +114,20 @@ def told_left_out(found: Gathered) -> int:
     for finding in found.left_out:
         print(f"left out: {photos.reason(finding)}", file=sys.stderr)
     return 1 if found.left_out else 0
+
+
+def meant(words: Sequence[str], flags: set[str]) -> list[str]:
+    """What flags that a verb has not, and values that its flags have not, are called there."""
+    found = []
+    for word, following in itertools.zip_longest(words, words[1:], fillvalue=""):
+        flag, _, value = word.replace("_", "-").partition("=")
+        ours = f"--{_FLAGS.get(flag.removeprefix('--'), '')}"
+        if flag.startswith("--") and flag not in flags and ours in flags:
+            found.append(f"{flag} is {ours}")
+        for own, looks, hint in _VALUES:
+            if flag == own and own in flags and re.fullmatch(looks, value or following):
+                found.append(hint.format((value or following).replace("..", "-")))
+    return found
 
 
 @contextlib.contextmanager
@@ -178,7 +208,8 @@ def hinted(config: Config, overrides: Sequence[str]) -> Iterator[None]:
 
 def _hint(config: Config, word: str) -> str:
     flag = word.partition("=")[0].removeprefix("--").replace("_", "-")
-    if not word.startswith("--") or value_of(config, flag) is not None:
+    value = value_of(config, flag)
+    if not word.startswith("--") or (value is not None and not dataclasses.is_dataclass(value)):
         return ""
     if flag in ("lr", "learning-rate"):
         flags = [f"--optimizers.{player}.learning-rate" for player in config.optimizers]

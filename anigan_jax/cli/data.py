@@ -119,6 +119,7 @@ def check(
         dataset.verify(pack)
         print(f"{source}: a pack of {pack.manifest['count']} images, every byte as written")
         return 0
+    dataset.refuse_pack_of_two(images)
     with scratch.temporary(scratch.default_cache(), "check") as temp:
         found = ingest.scan(images, temp, report=progress("checking"))
         report = data.summary(source + (f" and {source_b}" if source_b else ""), found)

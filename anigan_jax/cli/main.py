@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import difflib
 import importlib
 import inspect
@@ -173,6 +174,11 @@ def _arguments(function: Callable, words: list[str], prog: str) -> dict[str, Any
         own, name = ["--help"], own[0]
     try:
         return config_file.parse(typed(function), own, prog, config=(FlagCreatePairsOff,)) | more
+    except UserError as error:
+        groups = [typing.get_args(hint)[0] for hint in hints.values() if typing.get_args(hint)]
+        nested = {f"--{f.name.replace('_', '-')}" for each in groups
+                  if dataclasses.is_dataclass(each) for f in dataclasses.fields(each)}  # fmt: skip
+        raise UserError("\n  ".join([*common.meant(own, flags | nested), str(error)])) from None
     except SystemExit:
         if configurable and name not in HELP:
             common.settings_help(name, f"{prog} {name}")

@@ -15,6 +15,8 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from anigan_jax.data.decode import MAX_BYTES, Finding
+from anigan_jax.data.kinds import CONVERT, kind_of
+from anigan_jax.data.kinds import SUFFIXES as IMAGES
 from anigan_jax.errors import UserError
 
 MAX_ENTRIES = 2_000_000
@@ -24,7 +26,9 @@ HEAD = 32
 # pack a thousandfold. A whole archive is bounded for the time that it takes.
 MAX_RATIO = 100
 TOTAL_FREE = 2**36
-SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+# How compressed tars begin, and what reads them, whatever their ending.
+PACKED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 
 
 class Member(NamedTuple):
@@ -40,7 +44,27 @@ class Bomb(Exception):
 
 
 def is_archive(path: Path) -> bool:
-    return path.name.lower().endswith(SUFFIXES)
+    """Whether a name is one of an archive, or a file without an image's ending begins as one."""
+    if path.suffix.lower() in IMAGES:
+        return False
+    head = _head(path)
+    begins = head.startswith((b"PK\3\4", *PACKED)) or head[257:262] == b"ustar"
+    return begins or path.name.lower().endswith(SUFFIXES)
+
+
+def _head(path: Path) -> bytes:
+    """The first bytes of a file, as many as a tar needs to be known; b'' where it is none."""
+    try:
+        with path.open("rb") as file:
+            return file.read(512)
+    except OSError:
+        return b""
+
+
+def _is_zip(path: Path) -> bool:
+    head = _head(path)
+    tar = head.startswith(tuple(PACKED)) or head[257:262] == b"ustar"
+    return head.startswith((b"PK\3\4", b"PK\5\6")) or (not tar and path.suffix.lower() == ".zip")
 
 
 def members(path: Path, within: str = "") -> tuple[list[Member], list[Finding]]:
@@ -57,7 +81,7 @@ def members(path: Path, within: str = "") -> tuple[list[Member], list[Finding]]:
     """
     if path.is_dir():
         found, findings = _folder(path, within)
-    elif path.suffix.lower() == ".zip":
+    elif _is_zip(path):
         found, findings = _guarded(path, _zip_entries(path))
     else:
         found, findings = _guarded(path, _tar_entries(path))
@@ -79,8 +103,8 @@ def read(path: Path, names, most: int = MAX_BYTES + 1) -> Iterator[tuple[str, by
     if path.is_dir():
         for name in names:
             yield name, _read_file(path / name, name, most)
-    elif path.suffix.lower() == ".zip":
-        with zipfile.ZipFile(path) as archive:
+    elif _is_zip(path):
+        with _opened(path) as archive:
             for name in names:
                 yield name, _read_entry(archive, name, most)
     else:
@@ -167,7 +191,7 @@ def _zip_entries(path: Path) -> Iterator[_Entry]:
         count = _zip_count(path)
         if count > MAX_ENTRIES:
             raise UserError(f"{path} holds {count:,} entries; at most {MAX_ENTRIES:,} are read")
-        with zipfile.ZipFile(path) as archive:
+        with _opened(path) as archive:
             for info in archive.infolist():
                 mode = info.external_attr >> 16
                 kind = "file"
@@ -184,7 +208,23 @@ def _zip_entries(path: Path) -> Iterator[_Entry]:
         raise
     except Exception as error:
         # zipfile raises BadZipFile, struct.error, OverflowError, ... on hostile files.
-        raise UserError(f"{path} is no readable zip: {error or type(error).__name__}") from None
+        raise UserError(_unreadable(path, "zip", error)) from None
+
+
+def _opened(path: Path) -> zipfile.ZipFile:
+    """A zip; names that it does not mark as UTF-8 are that all the same where they can be."""
+    try:
+        return zipfile.ZipFile(path, metadata_encoding="utf-8")
+    except UnicodeDecodeError:
+        return zipfile.ZipFile(path)
+
+
+def _unreadable(path: Path, what: str, error: object) -> str:
+    kind = kind_of(_head(path))
+    why = str(error) or type(error).__name__
+    if kind and kind not in ("ZIP archive", "GZIP archive", "XZ archive", "BZIP2 archive"):
+        why = f"it is {kind}{CONVERT.get(kind, '')}"
+    return f"{path} is no readable {what}: {why}"
 
 
 def _zip_count(path: Path) -> int:
@@ -198,7 +238,7 @@ def _zip_count(path: Path) -> int:
         start, tail = file.tell(), file.read()
         at = tail.rfind(b"PK\5\6")
         if at < 0 or at + 22 > len(tail):
-            raise UserError(f"{path} is no readable zip: it has no directory (cut off?)")
+            raise UserError(_unreadable(path, "zip", "it has no directory (cut off?)"))
         end = start + at
         directories = [(end, *struct.unpack_from("<HI", tail, at + 10))]
         for wide in _wide_ends(file, end):
@@ -261,8 +301,8 @@ def _tar_entries(path: Path) -> Iterator[_Entry]:
 
 def _tar(path: Path) -> Iterator[tuple[tarfile.TarInfo, _Limited]]:
     """Entries of a tar in order, each with the stream at its data."""
-    openers = {".gz": gzip.open, ".tgz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-    opener = openers.get(path.suffix.lower(), open)
+    head = _head(path)
+    opener = next((made for magic, made in PACKED.items() if head.startswith(magic)), open)
     try:
         with opener(path, "rb") as raw:
             stream = _Limited(raw, path.stat().st_size)
@@ -276,7 +316,7 @@ def _tar(path: Path) -> Iterator[tuple[tarfile.TarInfo, _Limited]]:
         raise UserError(f"{path} is refused: {error}") from None
     except Exception as error:
         # tarfile and its decompressors raise TarError, zlib.error, EOFError, ValueError, ...
-        raise UserError(f"{path} is no readable tar: {error}") from None
+        raise UserError(_unreadable(path, "tar", error)) from None
 
 
 class _Limited:

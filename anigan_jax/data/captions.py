@@ -44,7 +44,23 @@ LENGTH = 64
 
 _FILLERS = {"a", "an", "and", "anime", "face", "girl", "has", "her", "she", "the", "with"}
 # Shown for a color that the data has not, with a word of it.
-_NEAREST = {("hair", "yellow"): "blonde"}
+_NEAREST = {
+    **dict.fromkeys((("hair", word) for word in ("yellow", "gold", "golden")), "blonde"),
+    **dict.fromkeys((("eyes", word) for word in ("gold", "golden", "amber")), "yellow"),
+    ("eyes", "hazel"): "brown",
+    **{
+        (part, word): color
+        for part in PARTS
+        for color, words in (
+            ("aqua", ("cyan", "teal", "turquoise")),
+            ("purple", ("violet", "lavender")),
+            ("red", ("crimson", "scarlet", "maroon")),
+            ("pink", ("magenta",)),
+            ("blue", ("navy",)),
+        )
+        for word in words
+    },
+}
 _LISTED = 40
 # Where no attribute is hair or eyes.
 _PLAIN = ("{}", "a girl with {}", "an anime face with {}", "a picture of {}")
@@ -74,11 +90,11 @@ def phrases(attributes: Attributes) -> dict[tuple[str, ...], tuple[str, str]]:
     found: dict[tuple[str, ...], tuple[str, str]] = {}
     for name, chosen in ((a.name, c) for a in attributes for c in a.classes):
         said = known.phrase(attributes, name, chosen)
-        forms = [said, f"{chosen} {name}", f"{name}: {chosen}", f"{name} {chosen}"]
-        if name in PARTS:
-            forms = [said]
-        elif chosen.startswith("no "):
-            forms.append(f"without {chosen[3:]}")
+        forms = [said, *(f"{name}{mark}{chosen}" for mark in (": ", ":", "="))]
+        if name not in PARTS:
+            forms += [f"{chosen} {name}", f"{name} {chosen}"]
+        if chosen.startswith("no "):
+            forms += [f"{word}{chosen[3:]}" for word in ("without ", "not-", "-")]
         for form in forms:
             found.setdefault(tuple(plain(form).split()), (name, chosen))
     for a in attributes:
@@ -98,14 +114,16 @@ def parse_prompt(text: str, attributes: Attributes = DEFAULT) -> Prompt:
         named twice.
     """
     words = plain(text)
-    words = re.sub(r"([a-z]+)-(hair|eye)(?:ed|d)\b", r"\1 \2", words)
+    words = re.sub(r"([a-z]+)[- ](hair|eye)(?:ed|d)\b", r"\1 \2", words)
+    words = re.sub(r"([a-z]+)-(hair|eyes?)\b", r"\1 \2", words)
+    words = re.sub(r"\bnot (?:an? )?", "not-", words)
     words = re.sub(r"\b(hair|eyes) (?:is|are) ([a-z]+)", r"\2 \1", words)
     words = re.sub(r"\beye\b", "eyes", words)
     found, label, lost = phrases(attributes), {}, []
-    for piece in re.split(r"[,;]|\.(?:\s|$)|(?<=\w)[!?]+(?:\s|$)", words):
-        for name, chosen in _scan(piece.split(), found):
+    for piece in re.split(r"[,;|]|\.(?:\s|$)|(?<=\w)[!?]+(?:\s|$)", words):
+        for name, chosen in _scan(_bare(piece).split(), found):
             if not name:
-                nearest, hint = _near(chosen, attributes, found)
+                nearest, hint = _near(chosen, attributes)
                 lost.append(hint)
                 name, chosen = nearest or ("", "")
             if name and label.setdefault(name, chosen) != chosen:
@@ -114,6 +132,14 @@ def parse_prompt(text: str, attributes: Attributes = DEFAULT) -> Prompt:
         names = " or ".join(a.name for a in attributes[:_LISTED])
         raise ValueError("; ".join(lost) or f"{text!r} names no class of {names}")
     return Prompt(text, label, tuple(lost))
+
+
+def _bare(piece: str) -> str:
+    """Without the quotes, brackets and weights of picture generators: '((blue hair:1.2))'."""
+    piece = piece.strip(" \"'").lstrip("([{").rstrip("]}")
+    while piece.endswith(")") and piece.count(")") > piece.count("("):
+        piece = piece[:-1].rstrip("]}")
+    return re.sub(r":{1,2}[\d.]+$", "", piece)
 
 
 def _scan(words: list[str], found: dict) -> Iterator[tuple[str, str]]:
@@ -132,7 +158,7 @@ def _scan(words: list[str], found: dict) -> Iterator[tuple[str, str]]:
         words = words[length or 1 :]
 
 
-def _near(lost: str, attributes: Attributes, found: dict) -> tuple[tuple[str, str] | None, str]:
+def _near(lost: str, attributes: Attributes) -> tuple[tuple[str, str] | None, str]:
     """(the class that stands for it, where one does; what is said of words that name nothing)."""
     word, _, part = lost.rpartition(" ")
     classes = dict(attributes).get(part, ())
@@ -143,7 +169,8 @@ def _near(lost: str, attributes: Attributes, found: dict) -> tuple[tuple[str, st
         near = difflib.get_close_matches(word, classes, 1)
         said = f"{word!r} is no color of {part}"
     else:
-        near = difflib.get_close_matches(lost, map(" ".join, found), 2)
+        known_words = [known.phrase(attributes, a.name, c) for a in attributes for c in a.classes]
+        near = difflib.get_close_matches(lost, known_words, 2)
         said = f"{lost!r} is not known"
     hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
     return None, said + hint

@@ -87,7 +87,8 @@ class Pack(NamedTuple):
         count, columns = len(self.part(part)), self.examples()
         names = [column(a.name) for a in self.attributes]
         if not self.labeled:
-            raise UserError(f"the images of {self.shown} have no labels; give --data.tags FILE")
+            why = pack_files.unlabeled(self.manifest) or "give --data.tags FILE"
+            raise UserError(f"the images of {self.shown} have no labels; {why}")
         start, _ = self.manifest["parts"][part]
         rows = np.array([columns[name] for name in names], np.int32).T
         return rows[start : start + count]
@@ -126,7 +127,7 @@ def build(
     Raises:
       UserError: no data, or faulty files under policy 'error', all listed.
     """
-    _refuse_pack_of_two(source)
+    refuse_pack_of_two(source)
     pack = _built(source, cache, workers, report)
     if pack.path.parent == cache and source.path:
         pack = pack._replace(source=source.path)
@@ -160,7 +161,7 @@ def _built(source: Source, cache: Path, workers: int, report: Callable | None) -
     return open_pack(final)
 
 
-def _refuse_pack_of_two(source: Source) -> None:
+def refuse_pack_of_two(source: Source) -> None:
     """Refuses a pack where one of two domains should be."""
     others = [getattr(source, "path_b", ""), *getattr(source, "also", ())]
     for path in filter(None, (any(others) and source.path, *others)):
@@ -228,7 +229,7 @@ def import_to(
     Returns:
       The pack, and whether it was there already, from the same data and settings.
     """
-    _refuse_pack_of_two(source)
+    refuse_pack_of_two(source)
     key = {**source.key(), "landmarks": landmarks is not None}
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         if not is_pack(out):

@@ -67,6 +67,7 @@ NOTED = {
     "unknown tag": "words that name no class of an attribute are passed over",
     "no attribute": "the labels name no colors and no classes; --attributes tags takes the tags",
     "folders": "no labels, and several folders; --attributes class makes each of them a class",
+    "tables": "no labels are read; --tags FILE names a file that has some",
     "bad row": "a row of the label file cannot be read",
     "conflict": "its row names several classes of an attribute, or it has several rows",
     "no image": "a label or a box without its image",

@@ -9,10 +9,10 @@ from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import NamedTuple
 
-from anigan_jax.data import archives, labels, parquet, tables
+from anigan_jax.data import archives, boxes, labels, parquet, tables
 from anigan_jax.data.attributes import Attributes, Label
 from anigan_jax.data.decode import Finding
-from anigan_jax.data.kinds import SUFFIXES, kind_of
+from anigan_jax.data.kinds import ARCHIVES, FORMATS, PICTURES, SUFFIXES, kind_of
 from anigan_jax.data.tables import Options, Part
 from anigan_jax.errors import UserError
 
@@ -54,12 +54,25 @@ FOREIGN = (
     ".eps",
     ".ico",
     ".jp2",
+    ".jxl",
+    ".pgm",
+    ".pnm",
+    ".ppm",
+    ".tga",
+    ".exr",
+    ".xcf",
     ".zip",
     ".tar",
+    ".tgz",
     ".gz",
+    ".bz2",
+    ".xz",
+    ".zst",
     ".rar",
     ".7z",
 )
+# Folders that systems and storage devices make, with deleted files and thumbnails in them.
+HIDDEN = ("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "lost+found", "Thumbs.db")
 UNKNOWN: Label = {}
 DOMAINS = {
     "traina": ("A", False),
@@ -74,8 +87,8 @@ CONVERT = {
     ".mdb": "It is an LMDB; write its values as files first",
     ".lmdb": "It is an LMDB; write its values as files first",
     ".tfrecord": "Give tfds:FOLDER, of what tensorflow-datasets prepared; convert others to it",
-    ".rar": "Unpack it once",
-    ".7z": "Unpack it once",
+    **dict.fromkeys((".rar", ".7z", ".zst"), "Unpack it once"),
+    ".arrow": "Write it as Parquet: datasets.load_from_disk(FOLDER).to_parquet('a.parquet')",
     ".gif": "Write the frames as PNG files",
     ".mp4": "Write the frames as PNG files: ffmpeg -i FILE %05d.png",
 }
@@ -133,7 +146,7 @@ def survey(root: Path, options: Options, domain: str = "") -> Catalogue:
     told = tables.find(root, parts, beside, options)
     if told is None and set(options.attributes) - {labels.CLASS}:
         raise UserError(f"{root} has no labels; data.attributes can be 'class', of its folders")
-    boxes = tables.read_boxes(root, parts, beside, options.boxes)
+    face_boxes = boxes.read(root, parts, beside, options.boxes)
     domains, held = _folders(names)
     items, aside, whole = [], 0, iter(names)
     for number, part in enumerate(parts):
@@ -147,8 +160,10 @@ def survey(root: Path, options: Options, domain: str = "") -> Catalogue:
                 continue
             items.append(Item(f"{domain}/{name}" if domain else name, member, number, side, split))
     items, attributes = tables.attach(items, told, options, findings)
-    items = tables.with_boxes(items, boxes, findings)
-    read = {*(told.read if told else ()), *(tables.BOX_FILES if boxes is not None else ())}
+    items = boxes.attach(items, face_boxes, findings)
+    if told is None and not options.tags and items:
+        findings += tables.unread(parts)
+    read = {*(told.read if told else ()), *(tables.BOX_FILES if face_boxes is not None else ())}
     ignored = Counter(
         _ending(name)
         for part in parts
@@ -162,18 +177,20 @@ def survey(root: Path, options: Options, domain: str = "") -> Catalogue:
 def _open(root: Path, options: Options) -> tuple[list[Part], list[Finding], Path | None]:
     """(parts, findings, folder with the files beside the store)."""
     if not root.exists():
-        raise UserError(f"{str(root)!r} does not exist; give a folder, zip, tar or tfds:NAME")
+        raise UserError(absent(str(root)))
     if _suffix(root.name) == parquet.SUFFIX and root.is_file():
         return [_parquet(root, "")], [], None
     if not root.is_dir() and not archives.is_archive(root):
         hint = CONVERT.get(_suffix(root.name), "")
+        if _suffix(root.name) in SUFFIXES:
+            hint = "It is one image; give the folder that it lies in"
         kinds = ", ".join((*archives.SUFFIXES, parquet.SUFFIX))
         raise UserError(f"{root} is neither a folder nor a {kinds}{hint and '. '}{hint}")
     found, findings = archives.members(root, options.follow_links)
     if not root.is_dir():
         near = root.parent if _has_table(root.parent) else None
         return [_part(root, "", found)], findings, near
-    shards = [m.name for m in found if archives.is_archive(Path(m.name))]
+    shards = [m.name for m in found if m.name.lower().endswith(archives.SUFFIXES)]
     shards += [m.name for m in found if _suffix(m.name) == parquet.SUFFIX]
     if not shards or any(SUFFIXES.get(_suffix(m.name)) for m in found):
         return [_part(root, "", found)], findings, None
@@ -192,6 +209,12 @@ def _open(root: Path, options: Options) -> tuple[list[Part], list[Finding], Path
     return parts, findings, root
 
 
+def absent(path: str) -> str:
+    """What is said of a source that is not there."""
+    hint = "; nothing is downloaded" if re.match(r"\w{2,}:/", path) else ""
+    return f"{path!r} does not exist{hint}; give a folder, zip, tar or tfds:NAME"
+
+
 def _parquet(path: Path, prefix: str) -> Part:
     store, found, rows = parquet.opened(path)
     return Part(store, prefix, [member.name for member in found], [], rows)
@@ -207,7 +230,10 @@ def _part(store: Path, prefix: str, found: list[archives.Member]) -> Part:
         kinds[name] = _visible(name) and _suffix(name) not in BESIDE
     # One that cannot be read is named as that when it is read.
     for name, head in archives.heads(store, odd) if odd else ():
-        kinds[name] = head is None or bool(kind_of(head))
+        kind = "" if head is None else kind_of(head)
+        # Spreadsheets and weights are ZIP archives, too; their ending says what they are.
+        packed = kind in ARCHIVES and not _suffix(name)
+        kinds[name] = head is None or packed or kind in (*FORMATS, *PICTURES)
     images, others = ([n for n, is_image in kinds.items() if is_image == e] for e in (True, False))
     return Part(store, prefix, images, others, [])
 
@@ -222,8 +248,7 @@ def _suffix(name: str) -> str:
 
 def _visible(name: str) -> bool:
     parts = name.split("/")
-    hidden = any(p.startswith("__MACOSX") or (p.startswith(".") and p != ".") for p in parts)
-    return not hidden and parts[-1] != "Thumbs.db"
+    return not any(p in HIDDEN or (p.startswith(".") and p != ".") for p in parts)
 
 
 def _ending(name: str) -> str:
@@ -249,17 +274,16 @@ def _folders(images: list[str]):
     domains, held = {}, {}
     for name in images:
         for part in (part.lower() for part in name.split("/")[:-1]):
-            if part in DOMAINS:
-                domains[name] = DOMAINS[part]
+            if (side := re.sub("[-_ ]", "", part)) in DOMAINS:
+                domains[name] = DOMAINS[side]
             # Shards have their split in their name: train-00000-of-00004.
             split = part if part in HELD else re.sub(r"-\d+(-of-\d+)?$", "", part)
             if split in HELD:
                 held[name] = HELD[split]
-    sides = {side for side, _ in domains.values()}
-    if sides and sides != {"A", "B"}:
-        raise UserError(
-            f"domain {sides.pop()} is there alone; unpaired data needs trainA and trainB"
-        )
+    sides = {side for side, test in domains.values() if not test}
+    if domains and sides != {"A", "B"}:
+        there = f"domain {sides.pop()} is there alone" if sides else "testA and testB hold all"
+        raise UserError(f"{there}; unpaired data needs trainA and trainB")
     if set(held.values()) != {True, False}:
         held = {}
     return domains, held

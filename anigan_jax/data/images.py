@@ -129,7 +129,10 @@ class Images(Source):
     def _places(self) -> tuple[list[str], str]:
         """The sources that are joined, and that of the second domain."""
         joined = [place for given in (self.path, *self.also) for place in places(given)]
-        return joined, places(self.path_b)[0] if self.path_b else ""
+        other = places(self.path_b) if self.path_b else [""]
+        if len(other) > 1:
+            raise UserError(f"data.path_b is one source; {self.path_b!r} fits {len(other)}")
+        return joined, other[0]
 
     def _digest(self, path: str, table: bool = False) -> str:
         return digest(path, table, self.follow_links)
@@ -260,5 +263,4 @@ def digest(path: str, table: bool = False, within: str = "") -> str:
         return remembered.sha256(root, [archives.Member(n, 0) for n in names], root.parent)
     if root.is_dir():
         return remembered.sha256(root, archives.members(root, within)[0], root)
-    kinds = "a folder, zip, tar or tfds:NAME"
-    raise UserError(f"{path!r} does not exist; give {kinds} (to train: --data.path)")
+    raise UserError(f"{discover.absent(path)} (to train: --data.path)")

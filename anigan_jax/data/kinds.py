@@ -10,12 +10,19 @@ SUFFIXES = {
     ".webp": "WEBP",
     ".bmp": "BMP",
 }
-# How a picture of another kind becomes one that is taken.
+# Pictures and archives that are not taken where images are: a fault, whatever their ending.
+PICTURES = ("GIF", "TIFF", "HEIC", "AVIF", "PSD", "ICO", "FITS", "JPEG 2000", "JPEG XL", "PNM",
+            "OpenEXR", "XCF")  # fmt: skip
+ARCHIVES = ("ZIP archive", "GZIP archive", "RAR archive", "7-Zip archive", "XZ archive",
+            "BZIP2 archive", "Zstandard archive")  # fmt: skip
+# How a file of another kind becomes one that is taken.
 CONVERT = {
+    **dict.fromkeys(PICTURES, "; magick mogrify -format png FILE"),
     **dict.fromkeys(("HEIC", "AVIF"), "; convert it: magick mogrify -format jpg FILE"),
-    **dict.fromkeys(("TIFF", "GIF", "PSD", "JPEG 2000"), "; magick mogrify -format png FILE"),
-    "ZIP archive": "; an archive within an archive is not read: unpack it once",
-    "GZIP archive": "; unpack it once",
+    **dict.fromkeys(ARCHIVES, "; unpack it once"),
+    "ZIP archive": "; an archive beside images or within another is not read: unpack it once",
+    "HTML": "; a download that failed?",
+    "Git LFS pointer": "; fetch what it stands for: git lfs pull",
 }
 
 
@@ -38,8 +45,23 @@ def kind_of(head: bytes) -> str:
         ("ICO", 0, b"\0\0\1\0"),
         ("FITS", 0, b"SIMPLE  ="),
         ("JPEG 2000", 0, b"\0\0\0\x0cjP  "),
+        ("JPEG XL", 0, b"\xff\x0a"),
+        ("JPEG XL", 0, b"\0\0\0\x0cJXL "),
+        ("PNM", 0, b"P5\n"),
+        ("PNM", 0, b"P6\n"),
+        ("PNM", 0, b"P6 "),
+        ("OpenEXR", 0, b"v/1\1"),
+        ("XCF", 0, b"gimp xcf"),
         ("ZIP archive", 0, b"PK\3\4"),
+        ("ZIP archive", 0, b"PK\5\6"),
         ("GZIP archive", 0, b"\x1f\x8b"),
+        ("RAR archive", 0, b"Rar!\x1a\7"),
+        ("7-Zip archive", 0, b"7z\xbc\xaf'\x1c"),
+        ("XZ archive", 0, b"\xfd7zXZ\0"),
+        ("BZIP2 archive", 0, b"BZh"),
+        ("Zstandard archive", 0, b"\x28\xb5\x2f\xfd"),
+        ("Parquet", 0, b"PAR1"),
+        ("OLE document", 0, b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"),
         ("SVG", 0, b"<svg"),
         ("XML or SVG", 0, b"<?xml"),
         ("HTML", 0, b"<!DOCTYPE html"),

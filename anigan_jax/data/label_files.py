@@ -4,59 +4,61 @@ from __future__ import annotations
 
 import csv
 import itertools
-import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import PurePosixPath
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Iterable, Iterator
 
+from anigan_jax.data import label_json
 from anigan_jax.data.attributes import EYES, HAIR
-from anigan_jax.data.kinds import SUFFIXES
-from anigan_jax.data.labels import CLASS, plain
+from anigan_jax.data.label_fields import (
+    FIRST,
+    NAMES,
+    TAGS,
+    TEXTS,
+    Labels,
+    class_row,
+    is_image,
+    lines,
+    naming,
+    of_fields,
+    usual,
+)
+from anigan_jax.data.label_json import UNLABELED
+from anigan_jax.data.labels import plain
+from anigan_jax.data.matching import folded
 from anigan_jax.data.rows import Row, Rows, Tag
 from anigan_jax.errors import UserError
 
-# Columns by their header, the likeliest first.
-NAMES = (
-    *("file_name", "filename", "file", "image_name", "image_id", "image", "img", "path"),
-    *("name", "id", "key", "md5"),
-)
-TEXTS = ("text", "caption", "prompt", "description", "sentence")
-TAGS = ("tags", "tag_string", "tag_string_general", "tag", "tag_list", "keywords")
-INDEX = ("", "unnamed: 0", "index")
 # Rows by which a layout is recognized.
 HEAD = 50
-FIRST = 1000
-"""Rows by which a header is recognized."""
-LONGEST = 100
-"""Characters of a class; a longer cell is no class."""
+KEY = "the image"
+LINES = 5
+"""Rows within one cell, over which its quote was never closed."""
+# A spreadsheet's hint of the delimiter, and remarks.
+ABOVE = re.compile(r"\A(?:(?:sep=.|#[^,;\t|\r\n]*)[\r\n]+)+", re.IGNORECASE)
 
 
-class Labels(NamedTuple):
-    """A label file: its layout, (image name or id, row) in its order, and (key, code, detail)."""
-
-    layout: str
-    rows: Rows
-    faults: list[tuple[str, str, str]]
-
-
-def read(text: str, where: str) -> Labels:
+def read(text: str, where: str, images: Collection[str] = ()) -> Labels:
     """Reads a label file; its layout is recognized by its content.
 
     Args:
       where: the file's name, for messages.
+      images: names of images, by which the column that names them is known where its header or
+        its place does not tell.
 
     Raises:
       UserError: no row of it can be read.
     """
     text = text.removeprefix("\ufeff")
+    if above := ABOVE.match(text):
+        text = text[above.end() :]
     if not text.strip():
         raise UserError(f"{where} is empty")
-    found = next((made for reader in READERS if (made := _tried(reader, text)) is not None), None)
-    if found and any(key and row for key, row in found.rows):
+    tried = (_tried(reader, text, images) for reader in READERS)
+    found = next((made for made in tried if made is not None), None)
+    if found and (found is UNLABELED or any(key and row for key, row in found.rows)):
         return found
-    first = next(_lines(text))
+    first = next(lines(text))
     raise UserError(
         f"{where} is no label file: its first line is {first[:60]!r}. Known layouts are a CSV of "
         "file name and text, tags or classes ('ID,aqua hair blue eyes', with or without a "
@@ -65,143 +67,25 @@ def read(text: str, where: str) -> Labels:
     )
 
 
-def _tried(reader: Callable[[str], Labels | None], text: str) -> Labels | None:
+def _tried(reader: Reader, text: str, images: Collection[str]) -> Labels | None:
     try:
-        return reader(text)
+        return reader(text, images)
     except RecursionError:
         # Lists in lists in lists, ... of JSON.
         return None
 
 
-def _lines(text: str) -> Iterator[str]:
-    """The lines that are not blank, one at a time: a file of millions has each once in memory."""
-    return (found[0] for found in re.finditer(r"[^\r\n]+", text) if not found[0].isspace())
-
-
 def _head(text: str) -> list[str]:
-    return list(itertools.islice(_lines(text), HEAD))
+    return list(itertools.islice(lines(text), HEAD))
 
 
-def of_text(text: str) -> Row:
-    """The row of a text file beside its image: a caption, or tags with commas."""
-    return Row(text=" ".join(text.removeprefix("\ufeff").split()))
-
-
-def of_fields(fields: Mapping[str, Any]) -> tuple[str, Row]:
-    """(image name, row) of named columns: of CSV with a header, JSON or Parquet."""
-    known = {str(name).strip().lower(): value for name, value in fields.items()}
-    name = next((n for n in NAMES if known.get(n) not in (None, "")), None)
-    if name is None:
-        name = next((n for n in known if _names(n) or n in INDEX), None)
-    key = _cell(known.pop(name)) if name is not None else ""
-    tags: list[Tag] = []
-    texts = [_cell(known.pop(column)) for column in TEXTS if column in known]
-    for column in TAGS:
-        if not isinstance(value := known.get(column), str | list | tuple):
-            # A number is a class.
-            continue
-        del known[column]
-        if isinstance(value, str) and not set(",_") & set(value):
-            # Blanks alone tell no tags: 'blue hair red eyes'.
-            texts.append(value.strip())
-        else:
-            tags += split_tags(value)
-    rest = {n: v for n, v in known.items() if n not in INDEX and not isinstance(v, dict)}
-    lists = [n for n, v in rest.items() if isinstance(v, list | tuple)]
-    for column in lists:
-        tags += split_tags(rest.pop(column))
-    cells = {n: _cell(v) for n, v in rest.items()}
-    cells = {n: v for n, v in cells.items() if v and len(v) <= LONGEST}
-    return key, Row(next(filter(None, texts), ""), tuple(tags), cells)
-
-
-def _names(column: str) -> bool:
-    return column.endswith("_file_name")
-
-
-def _cell(value: Any) -> str:
-    return "" if value is None else str(value).strip()
-
-
-def split_tags(value: Any) -> list[Tag]:
-    """Tags of a list, of 'blue hair, smile' or of 'blue_hair smile'; `_` is a blank."""
-    if isinstance(value, str):
-        value = value.split("," if "," in value else None)
-    words = (plain(_cell(word)) for word in value or ())
-    return [Tag(word) for word in words if word]
-
-
-def _jsonl(text: str) -> Labels | None:
-    """One JSON object a line, as Hugging Face writes metadata.jsonl."""
-    try:
-        first = json.loads(next(_lines(text)))
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(first, dict) or not any(name in NAMES or _names(name) for name in first):
-        return None
-    found = Labels("JSON lines", Rows(), [])
-    for number, line in enumerate(_lines(text), start=1):
-        try:
-            record = json.loads(line)
-            if not isinstance(record, dict):
-                raise ValueError("it is no object")
-        except (ValueError, RecursionError) as error:
-            found.faults.append((f"line {number}", "bad row", str(error)))
-            continue
-        found.rows.append(of_fields(record))
-    return found
-
-
-def _json(text: str) -> Labels | None:
-    """StyleGAN's dataset.json, a list of records, or name -> text, tags or record."""
-    if text.lstrip()[:1] not in ("{", "["):
-        return None
-    try:
-        tree = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    if isinstance(tree, dict) and isinstance(tree.get("labels"), list):
-        return _stylegan(tree["labels"])
-    if isinstance(tree, list):
-        return Labels("JSON", Rows(of_fields(one) for one in tree if isinstance(one, dict)), [])
-    rows = Rows()
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            rows.append((key, of_fields({**value, NAMES[0]: key})[1]))
-        elif isinstance(value, list):
-            rows.append((key, Row(tags=tuple(split_tags(value)))))
-        elif isinstance(value, str | int) and not isinstance(value, bool):
-            rows.append((key, Row(text=value) if isinstance(value, str) else _class(value)))
-    return Labels("JSON", rows, [])
-
-
-def _class(value: Any) -> Row:
-    return Row(classes={CLASS: str(value)})
-
-
-def _stylegan(pairs: list) -> Labels:
-    """[["00000/img00000000.png", 3], ...]; a class may be one-hot."""
-    found = Labels("dataset.json", Rows(), [])
-    for number, pair in enumerate(pairs):
-        try:
-            name, value = pair
-            if isinstance(value, list):
-                if sorted(value) != [0] * (len(value) - 1) + [1]:
-                    raise ValueError("its class is no number and not one-hot")
-                value = value.index(1)
-            found.rows.append((str(name), _class(value)))
-        except (TypeError, ValueError) as error:
-            found.faults.append((f"label {number}", "bad row", str(error)))
-    return found
-
-
-def _celeba(text: str) -> Labels | None:
+def _celeba(text: str, _: Collection[str]) -> Labels | None:
     """list_attr_celeba.txt: the count, the attributes, then 'NAME 1 -1 ...' a line."""
     head = [line.split() for line in _head(text)[:3]]
     if len(head) < 3 or len(head[0]) != 1 or not head[0][0].isdecimal():
         return None
     names, found = head[1], Labels("list_attr_celeba", Rows(), [])
-    for line in itertools.islice(_lines(text), 2, None):
+    for line in itertools.islice(lines(text), 2, None):
         key, *cells = line.split()
         if len(cells) != len(names) or not set(cells) <= {"1", "-1", "0"}:
             found.faults.append((key, "bad row", f"not {len(names)} columns of 1 and -1"))
@@ -210,12 +94,12 @@ def _celeba(text: str) -> Labels | None:
     return found
 
 
-def _one_hot(text: str) -> Labels | None:
+def _one_hot(text: str, _: Collection[str]) -> Labels | None:
     """The NTU file without a header: ID, 11 columns of eyes and 12 of hair."""
     if not any(n.count(",") == 23 and set(n.split(",", 1)[1]) <= set("01, ") for n in _head(text)):
         return None
     found = Labels("one-hot", Rows(), [])
-    for line in _lines(text):
+    for line in lines(text):
         key, *cells = (cell.strip() for cell in line.split(","))
         if len(cells) != 23 or not set(cells) <= {"0", "1"}:
             found.faults.append((key, "bad row", "not 23 columns of 0 and 1"))
@@ -250,7 +134,7 @@ def parse_raw(cell: str) -> list[Tag]:
     return tags
 
 
-def _raw(text: str) -> Labels | None:
+def _raw(text: str, _: Collection[str]) -> Labels | None:
     """'ID,tag:count<TAB>tag:count', whose tags may hold commas and quotes."""
 
     def fits(rest: str) -> bool:
@@ -262,7 +146,7 @@ def _raw(text: str) -> Labels | None:
     if not any(fits(line.partition(",")[2]) for line in _head(text)):
         return None
     found = Labels("raw tags", Rows(), [])
-    for line in _lines(text):
+    for line in lines(text):
         key, _, rest = line.partition(",")
         try:
             found.rows.append((key.strip(), Row(tags=tuple(parse_raw(rest)))))
@@ -271,39 +155,53 @@ def _raw(text: str) -> Labels | None:
     return found
 
 
-def _table(text: str) -> Labels | None:
+def _table(text: str, images: Collection[str]) -> Labels | None:
     """CSV as pandas and spreadsheets write it: any delimiter, quoted, with or without header."""
-    delimiter = _delimiter(_head(text))
-    if delimiter is None:
-        return None
     try:
-        return _of_cells(_cells(text, delimiter))
+        return None if (found := cells(text, images)) is None else _of_cells(found, images)
     except csv.Error:
         return None
 
 
-def _cells(text: str, delimiter: str) -> Iterator[list[str]]:
-    """The cells of each row that has any."""
+def cells(text: str, images: Collection[str] = ()) -> Iterator[list[str]] | None:
+    """The cells of each row that has any; None where nothing divides them.
+
+    Args:
+      images: names, behind which a blank or a colon divides.
+
+    Raises:
+      csv.Error: (while they are read) it is no CSV.
+    """
+    delimiter = _delimiter(_head(text), images)
+    if delimiter is None:
+        return None
     if delimiter == " ":
-        rows: Iterable = (line.split(maxsplit=1) for line in _lines(text))
+        rows: Iterable = (re.split(r":?\s+", line.strip(), maxsplit=1) for line in lines(text))
     else:
-        rows = csv.reader((f"{line}\n" for line in _lines(text)), delimiter=delimiter)
-    return ([cell.strip() for cell in row] for row in rows if any(row))
+        rows = csv.reader((f"{line}\n" for line in lines(text)), delimiter=delimiter)
+    return ([_shown(cell) for cell in row] for row in rows if any(row))
 
 
-def _of_cells(cells: Iterator[list[str]]) -> Labels:
-    first = list(itertools.islice(cells, FIRST))
-    cells = itertools.chain(first, cells)
+def _of_cells(rows: Iterator[list[str]], images: Collection[str]) -> Labels:
+    first = list(itertools.islice(rows, FIRST))
+    rows = itertools.chain(first, rows)
     if len(first) > 1 and _is_header(first):
-        return _with_header(next(cells), cells)
+        return _with_header(first, next(rows), rows, images)
     found = Labels("CSV", Rows(), [])
-    for row in cells:
+    at = naming(_columns(first), 0, images)
+    for row in rows:
         # An index before the file name is no name.
-        named = len(row) > 2 and not _is_image(row[0]) and _is_image(row[1])
-        key, *rest = row[1:] if named else row
+        named = at == 0 and len(row) > 2 and not is_image(row[0]) and is_image(row[1])
+        if named:
+            row = row[1:]
+        key = row[at] if at < len(row) else ""
+        rest = [cell for place, cell in enumerate(row) if place != at]
         words = ", ".join(filter(None, rest))
+        if _never_closed(row):
+            found.faults.append((key, "bad row", "a quote is opened in it and not closed"))
+            continue
         if len(rest) == 1 and rest[0].lstrip("-").isdecimal():
-            found.rows.append((key, _class(rest[0])))
+            found.rows.append((key, class_row(rest[0])))
         elif any(map(str.isalpha, words)):
             found.rows.append((key, Row(text=words)))
         else:
@@ -311,20 +209,37 @@ def _of_cells(cells: Iterator[list[str]]) -> Labels:
     return found
 
 
-def _delimiter(lines: list[str]) -> str | None:
+def _delimiter(lines: list[str], images: Collection[str]) -> str | None:
     """What ends the first column of most lines; a blank only behind the name of an image."""
     counts: Counter[str] = Counter()
+    undivided = []
     for line in lines:
-        bare = re.sub(r'^\s*"[^"]*"', "", line)
-        if mark := re.search(r"[,;\t|]", bare):
+        if mark := re.search(r"[,;\t|\uff0c\uff1b]", re.sub(r'^\s*"[^"]*"', "", line)):
             counts[mark[0]] += 1
-        elif len(words := line.split(maxsplit=1)) == 2 and _is_image(words[0]):
-            counts[" "] += 1
+        elif len(words := line.split(maxsplit=1)) == 2:
+            undivided.append(words[0].removesuffix(":"))
+    keys = {folded(word) for word in undivided}
+    known = {key for key in map(folded, images) if key in keys} if keys else set()
+    named = sum(is_image(word) or folded(word) in known for word in undivided)
+    counts.update({" ": named} if named else {})
     return counts.most_common(1)[0][0] if counts else None
 
 
-def _is_image(cell: str) -> bool:
-    return PurePosixPath(cell).suffix.lower() in SUFFIXES
+def _columns(rows: list[list[str]]) -> dict[int, tuple[str, ...]]:
+    return dict(enumerate(itertools.zip_longest(*rows, fillvalue="")))
+
+
+def _never_closed(row: list[str]) -> bool:
+    """Whether its last cell holds other rows: all from a quote to the next one."""
+    held = row[-1]
+    return "\n" in held and len(re.findall(r"(?m)^[^,;\t|\s]+[,;\t|]", held)) > LINES
+
+
+def _shown(cell: str) -> str:
+    """A cell as a spreadsheet shows it: ="0012" and '0012 keep the zeros of 0012."""
+    cell = cell.strip()
+    kept = re.fullmatch(r"=\"(.*)\"|'(\d+)", cell) if cell[:1] in ("=", "'") else None
+    return kept[1] or kept[2] or "" if kept else cell
 
 
 def _is_header(cells: list[list[str]]) -> bool:
@@ -336,27 +251,37 @@ def _is_header(cells: list[list[str]]) -> bool:
         return False
 
     def numbered(key: str) -> bool:
-        return any(map(str.isdigit, key)) or _is_image(key)
+        return any(map(str.isdigit, key)) or is_image(key)
 
     keys = [row[0] for row in cells[1:]]
     return not numbered(head[0]) and sum(map(numbered, keys)) >= 0.9 * len(keys)
 
 
-def _with_header(head: list[str], body: Iterator[list[str]]) -> Labels:
-    lower = [name.lower() for name in head]
-    if not set(lower) & {*NAMES, *INDEX} and not any(map(_names, lower)):
-        # A key column of any name stands first.
-        lower[0] = NAMES[0]
+def _with_header(
+    first: list[list[str]], head: list[str], body: Iterator[list[str]], images: Collection[str]
+) -> Labels:
+    lower = [name.lower().lstrip("# ") for name in head]
+    # A key column of any name stands first.
+    known = usual(dict.fromkeys(lower, "x"))
+    first_of = lower.index(known) if known is not None else 0
+    # Of a row with more cells than the header, the rest is text.
+    place = naming(_columns([row[: len(head)] for row in first[1:]]), first_of, images)
+    # Apart from another column of its name, and from one that is no name.
+    lower[place] = KEY
     found = Labels("CSV with a header", Rows(), [])
     for row in body:
+        if _never_closed(row):
+            found.faults.append((row[0], "bad row", "a quote is opened in it and not closed"))
+            continue
         if len(row) > len(head):
             # Commas of a text that was not quoted.
             row = [*row[: len(head) - 1], ", ".join(row[len(head) - 1 :])]
         row = row + [""] * (len(head) - len(row))
-        found.rows.append(of_fields(dict(zip(lower, row, strict=True))))
+        found.rows.append(of_fields(dict(zip(lower, row, strict=True)), KEY))
     return found
 
 
-READERS: tuple[Callable[[str], Labels | None], ...] = (
-    *(_jsonl, _json, _celeba, _one_hot, _raw, _table),
+Reader = Callable[[str, Collection[str]], Labels | None]
+READERS: tuple[Reader, ...] = (
+    *(label_json.of_lines, label_json.of_tree, _celeba, _one_hot, _raw, _table),
 )

@@ -50,6 +50,8 @@ FEWEST = 3
 SHARE = 0.01
 """Of the images, above which 'tags' takes a tag."""
 CLASS, TAGS = "class", "tags"
+DIVIDERS = "[,;|\uff0c\uff1b\u3001]"
+"""Of tags: commas and semicolons, of Chinese and Japanese too."""
 # Columns of classes that may be numbers, however many.
 CLASSES = (CLASS, "label", "category", "target")
 MEASURE = 20
@@ -85,6 +87,9 @@ class Table(NamedTuple):
 @functools.lru_cache(maxsize=2**16)
 def plain(text: str) -> str:
     """A tag as it is compared: lower case, `_` is a blank, blanks are single."""
+    if "\\" in text:
+        # Tags of a picture generator's own format: 'saber \(fate\)'.
+        text = re.sub(r"\\([()])", r"\1", text)
     return sys.intern(" ".join(text.lower().replace("_", " ").split()))
 
 
@@ -152,13 +157,16 @@ def table(rows: Pairs, where: str, rule: Rule = "max-count", wanted: tuple[str, 
     same: dict[Coded, Coded] = {}
     for key, row in rows:
         said, codes = read(row, kinds), list(empty)
-        for word in said.tags:
+        for word in dict.fromkeys(said.tags):
             if word in tags:
                 codes[tags[word]] = 2
             else:
                 lost["", word] += 1
         for name, candidates in said.given.items():
             if name not in known:
+                # A column of one class tells no images apart.
+                alone = not found and len(tally.given[name]) == 1
+                lost.update((name, t.text) for t in candidates if alone)
                 continue
             fit = [t for t in candidates if t.text in known[name]]
             if len({t.text for t in fit}) > 1:
@@ -172,7 +180,7 @@ def table(rows: Pairs, where: str, rule: Rule = "max-count", wanted: tuple[str, 
         if made.labels.setdefault(key, label) != label:
             made.conflicts.append((key, "several rows; the first is used"))
     for at, ((name, word), count) in enumerate(lost.most_common()):
-        near = known[name] if name and at < HINTED else ()
+        near = known.get(name, ()) if at < HINTED else ()
         made.passed_over[_no_class(word, name, near) if name else repr(word)] += count
     return made
 
@@ -255,10 +263,10 @@ def _only_parts(text: str) -> bool:
 def _pieces(text: str) -> list[str]:
     """Tags of 'blue_hair smile' or 'blue hair, smile'; colors and the rest of a sentence."""
     text = text.lower()
-    divided = re.search("[,;]", text)
+    divided = re.search(DIVIDERS, text)
     if not divided and "_" not in text:
         return _phrase(text)
-    pieces = re.split("[,;]", text) if divided else text.split()
+    pieces = re.split(DIVIDERS, text) if divided else text.split()
     return [found for piece in pieces for found in _tag(plain(piece))]
 
 
@@ -371,7 +379,9 @@ def select(
         elif name != CLASS:
             near = difflib.get_close_matches(name, [*found, *counts], 3)
             hint = f"; near are {', '.join(map(repr, near))}" if near else ""
+            hint += "; several stand apart: --attributes A B" if "," in name else ""
             have = ", ".join(found) or "none"
+            hint += f"; {name!r} has one class alone" if len(tally.given.get(name, ())) == 1 else ""
             raise UserError(f"{where} has no attribute or tag {name!r} (it has {have}){hint}")
     return tuple(chosen.values())
 

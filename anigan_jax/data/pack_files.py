@@ -66,6 +66,16 @@ def as_json(path: Path, value) -> str:
     return hashlib.sha256(text).hexdigest()
 
 
+# Why images have no labels though something lies there.
+WITHOUT = ("no attribute", "folders", "tables")
+
+
+def unlabeled(manifest: dict) -> str:
+    """What would give labels to a pack that has none; '' where nothing is known."""
+    found = (NOTED[code] for code in WITHOUT if code in manifest.get("counts", {}))
+    return next(found, "").replace(" --", " --data.")
+
+
 def notes(manifest: dict) -> list[str]:
     """What was left out of a pack and why, what was not read, what has no label: a line each."""
     counts, found = manifest.get("counts", {}), []
@@ -81,7 +91,7 @@ def notes(manifest: dict) -> list[str]:
         found.append(f"not read    {counted(manifest['ignored'])}")
     if labels := {what: counts[code] for code, what in LABELS.items() if code in counts}:
         found.append(f"labels      {counted(labels)}")
-    found += [f"note: {NOTED[code]}" for code in ("no attribute", "folders") if code in counts]
+    found += [f"note: {NOTED[code]}" for code in WITHOUT if code in counts]
     if small := counts.get("enlarged"):
         size = manifest["size"]
         found.append(f"note: {small:,} images are smaller than {size} px and were enlarged")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import itertools
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 from anigan_jax.data import archives, label_files, labels
 from anigan_jax.data.attributes import Attribute, Attributes
 from anigan_jax.data.decode import Finding
+from anigan_jax.data.label_fields import of_fields, of_text
+from anigan_jax.data.label_text import decoded, of_bytes
 from anigan_jax.data.labels import CLASS
 from anigan_jax.data.matching import forms, match
 from anigan_jax.data.rows import Row, Rows
@@ -24,11 +26,19 @@ TAG_FILES = (
     *("tags.tsv", "labels.tsv", "captions.csv", "captions.tsv"),
 )
 METADATA = ("metadata.jsonl", "metadata.csv")
-OTHERS = ("dataset.json", "list_attr_celeba.txt", "list_attr_celeba.csv")
+OTHERS = (
+    *("dataset.json", "list_attr_celeba.txt", "list_attr_celeba.csv"),
+    *("captions.txt", "captions.json", "captions.jsonl", "metadata.tsv"),
+)
 LABEL_FILES = (*TAG_FILES, *METADATA, *OTHERS)
 BOX_FILES = ("boxes.csv",)
 # Texts of one image each, by ending; the first that there is.
 SIDECARS = (".txt", ".caption", ".json", ".cls")
+# Files that may be tables of labels.
+POSSIBLE = re.compile(
+    r"\.(csv|tsv|jsonl|xlsx?|ods)$|(label|tag|caption|annot|attr|metadata)[^/]*\.(txt|json|parquet)$",
+    re.IGNORECASE,
+)
 SPLITS = ("train", "test", "val", "valid", "validation", "traina", "trainb", "testa", "testb")
 FEWEST = 0.1
 """Share of the images that must find a label: with fewer, the file is of other images."""
@@ -92,40 +102,51 @@ def find(root: Path, parts: list[Part], beside: Path | None, options: Options) -
     """
     if options.tags == "none":
         return None
-    files = _label_files(root, parts, beside, options.tags)
-    if files:
-        return _read(files)
+    files = _files(root, parts, beside, options.tags)
+    if files and (told := _read(files, _images(parts))).rows:
+        return told._replace(read={*told.read, *(_inside(root, name) for name in told.read)})
     inner = Rows((part.prefix + key, row) for part in parts for key, row in part.rows)
     if inner:
         return Told("the columns of the Parquet file", inner, set(), [], True)
     return _sidecars(parts) or _folders(parts)
 
 
-def _read(files: list[tuple[str, str, bytes]]) -> Told:
+def _read(files: list[tuple[str, str, bytes]], images: list[str]) -> Told:
     rows, faults, names = Rows(), [], [where for where, _, _ in files]
     while files:
         # Of a file of millions of rows, bytes, text and rows are not in memory together.
         where, folder, data = files.pop(0)
-        text = decoded(data)
+        text = of_bytes(data, where, images)
         del data
-        found = label_files.read(text, where)
+        found = label_files.read(text, where, images)
         del text
         rows.extend((f"{folder}{key}", row) for key, row in found.rows if key)
         faults += [Finding(f"{Path(where).name}: {key}", *rest) for key, *rest in found.faults]
     return Told(", ".join(names), rows, set(names), faults)
 
 
-def _label_files(root, parts, beside, given: str) -> list[tuple[str, str, bytes]]:
+def _inside(root: Path, name: str) -> str:
+    """The name in a folder of a file that was named by its path."""
+    path, folder = Path(name).resolve(), root.resolve()
+    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else name
+
+
+def _images(parts: list[Part]) -> list[str]:
+    return [*itertools.chain.from_iterable(part.images for part in parts)]
+
+
+def _files(root, parts, beside, given: str) -> list[tuple[str, str, bytes]]:
     """(name, folder that its file names are in, bytes) of the label files to be read."""
     if given:
-        where, data = _given(root, parts, beside, given)
+        where, data = given_file(root, parts, beside, given)
         return [(where, "", data)]
     for group in (TAG_FILES, METADATA, *((name,) for name in OTHERS)):
-        inside = _named(parts, group)
+        inside = named(parts, group)
         near = [n for n in group if beside and (beside / n).is_file()]
         hits = [*near, *(f"{part.prefix}{name}" for part, name in inside)]
         folders = Counter(PurePosixPath(hit).parent for hit in hits)
-        if len(hits) > 1 and (group == TAG_FILES or max(folders.values()) > 1):
+        one_each = max(folders.values(), default=0) < 2 and (group != TAG_FILES or _apart(hits))
+        if len(hits) > 1 and not one_each:
             raise UserError(
                 f"{root} holds several tables: {', '.join(hits)}; name one (--tags, --boxes)"
             )
@@ -135,17 +156,32 @@ def _label_files(root, parts, beside, given: str) -> list[tuple[str, str, bytes]
             found = []
             for part, name in inside:
                 folder = PurePosixPath(part.prefix + name).parent.as_posix()
-                folder = f"{folder}/" if group == METADATA and folder != "." else ""
-                found.append((part.prefix + name, folder, _content(root, part, name)))
+                own = group == METADATA or len(hits) > 1
+                folder = f"{folder}/" if own and folder != "." else ""
+                found.append((part.prefix + name, folder, content(root, part, name)))
             return found
     return []
 
 
-def _named(parts: Iterable[Part], names) -> list[tuple[Part, str]]:
-    return [(p, name) for p in parts for name in p.others if PurePosixPath(name).name in names]
+def _apart(hits: list[str]) -> bool:
+    """Whether tables have one name and lie side by side: train/labels.csv, test/labels.csv."""
+    folders = {PurePosixPath(hit).parent for hit in hits}
+    nested = any(a != b and b.is_relative_to(a) for a in folders for b in folders)
+    return len({PurePosixPath(hit).name for hit in hits}) == 1 and not nested
 
 
-def _content(root: Path, part: Part, name: str) -> bytes:
+def named(parts: Iterable[Part], names) -> list[tuple[Part, str]]:
+    """Members that have one of these names, in whatever folder and letter case."""
+    return [
+        (part, name)
+        for part in parts
+        for name in part.others
+        if PurePosixPath(name).name.lower() in names
+    ]
+
+
+def content(root: Path, part: Part, name: str) -> bytes:
+    """The bytes of a label file that lies in a source."""
     ((_, data),) = archives.read(part.store, [name], MOST_BYTES + 1)
     if isinstance(data, Finding):
         raise UserError(f"{root}: {data}")
@@ -154,40 +190,37 @@ def _content(root: Path, part: Part, name: str) -> bytes:
     return data
 
 
-def _given(root, parts, beside, given: str) -> tuple[str, bytes]:
+def given_file(root, parts, beside, given: str) -> tuple[str, bytes]:
     """(name, bytes) of a file that the user named: a path, or a name in or beside the source."""
     tried = [Path(given).expanduser(), (beside or root) / given]
     if path := next((p for p in tried if p.is_file()), None):
         return str(path), path.read_bytes()
-    for part in parts:
-        if given in part.others:
-            return given, _content(root, part, given)
-    raise UserError(f"the file {given!r} does not exist")
-
-
-def decoded(table: bytes) -> str:
-    """Text of a table, whatever the locale; spreadsheets begin one with a byte order mark."""
-    wide = table.startswith((b"\xff\xfe", b"\xfe\xff"))
-    return table.decode("utf-16" if wide else "utf-8-sig", "replace")
+    inside = [(part, name) for part in parts for name in part.others if name == given]
+    inside = inside or named(parts, (given.lower(),))
+    if len(inside) == 1:
+        return inside[0][1], content(root, *inside[0])
+    there = ", ".join(part.prefix + name for part, name in inside[:WORDS])
+    raise UserError(
+        f"the file {given!r} " + (f"is there as {there}" if there else "does not exist")
+    )
 
 
 def _sidecars(parts: list[Part]) -> Told | None:
     """Texts of single images, `1.txt` beside `1.png`, where a tenth of the images has one."""
     rows, read = Rows(), set()
     for part in parts:
-        stems: dict[str, str] = {}
-        others = set(part.others)
-        for name in part.images:
-            bare = str(PurePosixPath(name).with_suffix("")) if PurePosixPath(name).suffix else name
-            near = next((bare + end for end in SIDECARS if bare + end in others), None)
-            if near:
-                stems[near] = name
+        beside: dict[str, str] = {}
+        for end in reversed(SIDECARS):
+            # '1.txt' and '1.png.txt'; later ones count.
+            texts = (name for name in part.others if name.lower().endswith(end))
+            beside |= {name[: -len(end)]: name for name in texts}
+        stems = {beside[key]: name for name, key in match(part.images, beside).items()}
         if len(stems) < max(1, FEWEST * len(part.images)):
             continue
         for name, data in archives.read(part.store, sorted(stems)):
             read.add(part.prefix + name)
             if not isinstance(data, Finding):
-                row = _of_sidecar(PurePosixPath(name).suffix, decoded(data))
+                row = _of_sidecar(PurePosixPath(name).suffix.lower(), decoded(data))
                 rows.extend([(part.prefix + stems[name], row)] if row else [])
     return Told("the texts beside the images", rows, read, [], True) if rows else None
 
@@ -196,10 +229,13 @@ def _of_sidecar(ending: str, text: str) -> Row:
     if ending == ".json":
         try:
             record = json.loads(text)
-            return label_files.of_fields(record)[1] if isinstance(record, dict) else Row()
+            return of_fields(record)[1] if isinstance(record, dict) else Row()
         except (ValueError, RecursionError):
             return Row()
-    return Row(classes={CLASS: text.strip()}) if ending == ".cls" else label_files.of_text(text)
+    if ending == ".cls" or text.strip().isdecimal():
+        return Row(classes={CLASS: text.strip()})
+    # Numbers alone are boxes and the like.
+    return of_text(text) if any(map(str.isalpha, text)) else Row()
 
 
 def _folders(parts: list[Part]) -> Told | None:
@@ -239,6 +275,13 @@ def attach(
     return items, attributes
 
 
+def unread(parts: list[Part]) -> list[Finding]:
+    """A note of the files that may hold labels by their ending or name, where none are read."""
+    names = [part.prefix + name for part in parts for name in part.others if name[:1] != "."]
+    names = [n for n in names if POSSIBLE.search(n) and PurePosixPath(n).name not in BOX_FILES]
+    return [Finding("", "tables", ", ".join(names))] if 0 < len(names) <= WORDS else []
+
+
 def _unasked(items: list) -> list[Finding]:
     """A note of the folders that would be classes, where there are several."""
     counts = Counter(_folder(item.member) for item in items if not item.domain)
@@ -267,11 +310,14 @@ def _whole(item) -> str:
 
 def _of_others(told: Told, names: list[str], fits: dict) -> str:
     used = set(fits.values())
-    key = next((key for key in told.rows.names() if key not in used), "")
+    keys = [*told.rows.names()]
+    key = next((key for key in keys if key not in used), keys[0])
+    faults = f" {len(told.faults)} rows cannot be read ({told.faults[0]})." if told.faults else ""
     name = next(name for name in names if name not in fits)
     return (
-        f"{told.where} is of other images: {len(fits)} of {len(names)} find a row in it. Rows are "
-        f"named {key!r}, images {name!r}; --tags FILE names another file, --tags none reads none"
+        f"{told.where} is of other images: {len(fits)} of {len(names)} find a row in it.{faults} "
+        f"Rows are named {key!r}, images {name!r}; --tags FILE names another file, --tags none "
+        "reads none"
     )
 
 
@@ -311,58 +357,3 @@ def _words(passed_over: Counter[str]) -> str:
     listed = [f"{word} {count}" for word, count in passed_over.most_common(WORDS)]
     more = len(passed_over) - WORDS
     return ", ".join(listed) + (f" and {more} more" if more > 0 else "")
-
-
-def read_boxes(root, parts: list[Part], beside: Path | None, given: str = "") -> dict | None:
-    """Face boxes x, y, w, h by file of the table in, beside or named for a source; or None.
-
-    Args:
-      beside: a folder that may hold the table.
-
-    Raises:
-      UserError: no such table, several, or one that is no table of boxes.
-    """
-    if given:
-        where, data = _given(root, parts, beside, given)
-    else:
-        inside = _named(parts, BOX_FILES)
-        near = [n for n in BOX_FILES if beside and (beside / n).is_file()]
-        hits = [*near, *(f"{part.prefix}{name}" for part, name in inside)]
-        if not hits:
-            return None
-        if len(hits) > 1:
-            raise UserError(f"{root} holds several tables: {', '.join(hits)}; name one (--boxes)")
-        where = hits[0]
-        data = (beside / near[0]).read_bytes() if near else _content(root, *inside[0])
-    try:
-        return _boxes(csv.DictReader(io.StringIO(decoded(data))), where)
-    except csv.Error as error:
-        raise UserError(f"{where} is not a CSV file: {error}") from None
-
-
-def _boxes(reader: csv.DictReader, where: str) -> dict[str, tuple[float, ...]]:
-    wanted = {"file", "x", "y", "w", "h"}
-    if not wanted <= set(reader.fieldnames or ()):
-        raise UserError(f"{where}: its first line must name the columns file,x,y,w,h")
-    boxes = {}
-    for number, row in enumerate(reader, start=2):
-        try:
-            boxes[row["file"]] = tuple(float(row[k]) for k in ("x", "y", "w", "h"))
-        except (TypeError, ValueError):
-            raise UserError(f"{where}, line {number}: x, y, w and h must be numbers") from None
-    return boxes
-
-
-def with_boxes(items: list, boxes: dict | None, findings: list[Finding]) -> list:
-    """The items with their boxes; what has no partner is added to `findings`."""
-    if boxes is None:
-        return items
-    named, used = [], set()
-    for item in items:
-        key = item.member if item.member in boxes else PurePosixPath(item.member).name
-        if key not in boxes:
-            findings.append(Finding(item.name, "no box"))
-        used.add(key)
-        named.append(item._replace(box=boxes.get(key)))
-    findings += [Finding(key, "no image", "a box") for key in boxes if key not in used]
-    return named

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageFont
 
 from anigan_jax.core import generator_of
-from anigan_jax.data import archives, discover, tables
+from anigan_jax.data import archives, boxes, discover
 from anigan_jax.data.decode import REFUSED, Finding, Refusal
 from anigan_jax.data.discover import Catalogue, Item
 from anigan_jax.data.images import Images
@@ -171,8 +171,8 @@ def _listed(path: Path, cropping: Cropping) -> Catalogue:
         return discover.survey(path, options, "A")
     item = Item(path.name, path.name, box=cropping.box)
     if not cropping.box and cropping.crop in ("auto", "box"):
-        table = tables.read_boxes(path, [], path.parent, options.boxes)
-        (item,) = tables.with_boxes([item], table, [])
+        table = boxes.read(path, [], path.parent, options.boxes)
+        (item,) = boxes.attach([item], table, [])
     return Catalogue([item], [], [path.parent])
 
 

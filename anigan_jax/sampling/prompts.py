@@ -64,7 +64,9 @@ def lines_of(file: Path) -> list[str]:
         return file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
         have = ", ".join(sorted(path.stem for path in folder.glob("*.txt")))
-        raise UserError(f"--prompts {file} cannot be read: {error}; by name: {have}") from None
+        raise UserError(
+            f"--prompts {file} cannot be read: {error}; by name: {have}; a prompt is --prompt TEXT"
+        ) from None
 
 
 def completed(texts: Texts, prompt: Prompt, seed: int, number: int) -> Prompt:

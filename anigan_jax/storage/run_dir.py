@@ -119,7 +119,10 @@ def _continue(config: Config, workdir: Path, pack: Pack) -> dict[str, np.ndarray
     changed = differences(old["identity"], identity(config))
     if changed:
         listed = "; ".join(changed[:8])
-        raise UserError(f"{workdir} holds another run: {listed}. Take another --workdir")
+        raise UserError(
+            f"{workdir} holds another run: {listed}. Take another --workdir, where --init-from "
+            f"{workdir} starts from the weights of this run"
+        )
     if old["data_sha256"] != pack.manifest["sha256"]:
         what = diff.since(workdir / CONTENTS, pack)
         raise UserError(

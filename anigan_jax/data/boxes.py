@@ -1,0 +1,79 @@
+"""Face boxes of images: a table of file, x, y, w and h in, beside or named for a source."""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+
+from anigan_jax.data import label_files, tables
+from anigan_jax.data.decode import Finding
+from anigan_jax.data.label_fields import NAMES, lines
+from anigan_jax.data.label_text import of_bytes
+from anigan_jax.data.matching import match
+from anigan_jax.data.tables import BOX_FILES, Part
+from anigan_jax.errors import UserError
+
+SIDES = ("x", "y", "w", "h")
+# Columns of CelebA's list_bbox_celeba.txt, which begins with the number of its rows.
+CELEBA = {"x_1": "x", "y_1": "y", "width": "w", "height": "h"}
+Box = tuple[float, float, float, float]
+
+
+def read(root: Path, parts: list[Part], beside: Path | None, given: str = "") -> dict | None:
+    """Face boxes x, y, w, h by file of the table in, beside or named for a source; or None.
+
+    Args:
+      beside: a folder that may hold the table.
+
+    Raises:
+      UserError: no such table, several, or one that is no table of boxes.
+    """
+    if given:
+        where, data = tables.given_file(root, parts, beside, given)
+    else:
+        inside = tables.named(parts, BOX_FILES)
+        near = [n for n in BOX_FILES if beside and (beside / n).is_file()]
+        hits = [*near, *(f"{part.prefix}{name}" for part, name in inside)]
+        if not hits:
+            return None
+        if len(hits) > 1:
+            raise UserError(f"{root} holds several tables: {', '.join(hits)}; name one (--boxes)")
+        where = hits[0]
+        data = (beside / near[0]).read_bytes() if near else tables.content(root, *inside[0])
+    try:
+        return _of_table(of_bytes(data, where), where)
+    except csv.Error as error:
+        raise UserError(f"{where} is not a CSV file: {error}") from None
+
+
+def _of_table(text: str, where: str) -> dict[str, Box]:
+    text = re.sub(r"\A\ufeff?(\s*\d+\s*[\r\n]+)?", "", text)
+    blank = not any(mark in next(lines(text), "") for mark in ",;\t|")
+    rows = (line.split() for line in lines(text)) if blank else label_files.cells(text)
+    rows = rows or iter(())
+    place = {name.lower(): at for at, name in enumerate(next(rows, ()))}
+    place = {CELEBA.get(name, name): at for name, at in place.items()}
+    key = next((name for name in NAMES if name in place), "")
+    if not key or not place.keys() >= {*SIDES}:
+        raise UserError(f"{where}: its first line must name the columns file,x,y,w,h")
+    boxes = {}
+    for number, row in enumerate(rows, start=2):
+        try:
+            # Beside semicolons, a spreadsheet of many countries writes 0,5.
+            x, y, w, h = (float(row[place[side]].replace(",", ".")) for side in SIDES)
+            boxes[row[place[key]]] = x, y, w, h
+        except (IndexError, ValueError):
+            raise UserError(f"{where}, line {number}: x, y, w and h must be numbers") from None
+    return boxes
+
+
+def attach(items: list, boxes: dict | None, findings: list[Finding]) -> list:
+    """The items with their boxes; what has no partner is added to `findings`."""
+    if boxes is None:
+        return items
+    fits = match([item.member for item in items], boxes)
+    findings += [Finding(i.name, "no box") for i in items if i.member not in fits]
+    used = set(fits.values())
+    findings += [Finding(key, "no image", "a box") for key in boxes if key not in used]
+    return [i._replace(box=boxes.get(fits.get(i.member, ""))) for i in items]

@@ -1,0 +1,152 @@
+"""What named columns of a label file say of an image, and which of them names it."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import PurePosixPath
+from typing import Any, NamedTuple, TypeVar
+
+from anigan_jax.data.kinds import SUFFIXES
+from anigan_jax.data.labels import CLASS, plain
+from anigan_jax.data.matching import folded
+from anigan_jax.data.rows import Row, Rows, Tag
+
+# Columns by their header, the likeliest first.
+NAMES = (
+    *("file_name", "filename", "file", "image_name", "image_id", "image", "img", "path"),
+    *("name", "id", "key", "md5"),
+)
+TEXTS = ("text", "caption", "prompt", "description", "sentence")
+TAGS = ("tags", "tag_string", "tag_string_general", "tag", "tag_list", "keywords")
+INDEX = ("", "unnamed: 0", "index")
+FIRST = 1000
+"""Rows by which a header, and the column that names images, are recognized."""
+LONGEST = 100
+"""Characters of a class; a longer cell is no class."""
+# Cells that hold nothing, as pandas and spreadsheets write them.
+MISSING = ("nan", "<na>", "n/a", "#n/a", "null")
+TAG_WORDS = 5
+"""Words of a line, under which lines are a list of tags."""
+Key = TypeVar("Key")
+
+
+class Labels(NamedTuple):
+    """A label file: its layout, (image name or id, row) in its order, and (key, code, detail)."""
+
+    layout: str
+    rows: Rows
+    faults: list[tuple[str, str, str]]
+
+
+def lines(text: str) -> Iterator[str]:
+    """The lines that are not blank, one at a time: a file of millions has each once in memory."""
+    return (found[0] for found in re.finditer(r"[^\r\n]+", text) if not found[0].isspace())
+
+
+def of_text(text: str) -> Row:
+    """The row of a text file beside its image: a caption, or tags with commas or one a line."""
+    each = [" ".join(line.split()) for line in lines(text.removeprefix("\ufeff"))]
+    listed = not set(",;") & set(text) and all(line.count(" ") < TAG_WORDS for line in each)
+    return Row(text=(", " if listed else " ").join(each))
+
+
+def of_fields(fields: Mapping[str, Any], key: str | None = None) -> tuple[str, Row]:
+    """(image name, row) of named columns: of CSV with a header, JSON or Parquet.
+
+    Args:
+      key: the column that names images, where it is known.
+    """
+    known = {str(name).strip().lower(): _listed(value) for name, value in fields.items()}
+    name = key if known.get(key or "") not in (None, "") else usual(known)
+    key = cell(known.pop(name)) if name is not None else ""
+    tags: list[Tag] = []
+    texts = [cell(known.pop(column)) for column in TEXTS if column in known]
+    for column in TAGS:
+        if not isinstance(value := known.get(column), str | list | tuple):
+            # A number is a class.
+            continue
+        del known[column]
+        if isinstance(value, str) and not set(",_") & set(value):
+            # Blanks alone tell no tags: 'blue hair red eyes'.
+            texts.append(value.strip())
+        else:
+            tags += split_tags(value)
+    rest = {n: v for n, v in known.items() if n not in INDEX and not isinstance(v, dict)}
+    lists = [n for n, v in rest.items() if isinstance(v, list | tuple)]
+    for column in lists:
+        tags += split_tags(rest.pop(column))
+    cells = {n: cell(v) for n, v in rest.items()}
+    cells = {n: v for n, v in cells.items() if v and len(v) <= LONGEST}
+    return key, Row(next(filter(None, texts), ""), tuple(tags), cells)
+
+
+def _listed(value: Any) -> Any:
+    """The list that a cell of a table holds as Python and JSON write it: "['a', 'b']"."""
+    if isinstance(value, str) and value[:1] == "[" and value[-1:] == "]":
+        return [word.strip(" '\"") for word in value[1:-1].split(",")]
+    return value
+
+
+def usual(known: Mapping[str, Any]) -> str | None:
+    """The column that names images, by its name."""
+    name = next((n for n in NAMES if known.get(n) not in (None, "")), None)
+    return name or next((n for n in known if names(n) or n in INDEX), None)
+
+
+def naming(columns: Mapping[Key, Iterable[Any]], first: Key, images: Iterable[str]) -> Key:
+    """The column that names images: the usual one, or, where no cell of it does, another."""
+    places: dict[str, set[Key]] = {}
+    for column, cells in columns.items():
+        for value in cells:
+            if isinstance(value, str | int) and value != "":
+                places.setdefault(folded(str(value)), set()).add(column)
+    hits: Counter[Key] = Counter()
+    for name in images:
+        hits.update(places.get(folded(name), ()))
+        if hits[first]:
+            return first
+    return max(columns, key=lambda column: hits[column]) if hits.total() else first
+
+
+def names(column: str) -> bool:
+    return column.endswith("_file_name")
+
+
+def cell(value: Any) -> str:
+    text = "" if value is None else str(value).strip()
+    return "" if len(text) < 5 and text.lower() in MISSING else text
+
+
+def class_row(value: Any) -> Row:
+    """A row that says a class alone."""
+    return Row(classes={CLASS: str(value)})
+
+
+def split_tags(value: Any) -> list[Tag]:
+    """Tags of a list, of 'blue hair, smile' or of 'blue_hair smile'; `_` is a blank."""
+    if isinstance(value, str):
+        value = value.split("," if "," in value else None)
+    value = (word.get("name", "") if isinstance(word, dict) else word for word in value or ())
+    words = (plain(cell(word)) for word in value if not isinstance(word, dict | list))
+    return [Tag(word) for word in words if word]
+
+
+def of_records(layout: str, records: Iterable[Mapping], images: Collection[str]) -> Labels:
+    """Rows of JSON's records."""
+    records = iter(records)
+    first = list(itertools.islice(records, FIRST))
+    columns: dict[str, list] = {}
+    for record in first:
+        for name, value in record.items():
+            columns.setdefault(str(name).strip().lower(), []).append(value)
+    key = naming(columns, usual(columns) or "", images) if columns else None
+    rest = itertools.chain(first, records)
+    return Labels(layout, Rows(of_fields(record, key) for record in rest), [])
+
+
+def is_image(cell: Any) -> bool:
+    """Whether it is the name of an image, by its ending."""
+    return isinstance(cell, str) and PurePosixPath(cell).suffix.lower() in SUFFIXES
