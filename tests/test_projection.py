@@ -29,6 +29,8 @@ def run(tmp_path_factory):
 def vgg():
     draws = np.random.default_rng(0)
     heads = {f"lpips/{i}": draws.random(4).astype(np.float32) for i in range(1, 6)}
+    # The deepest map is one pixel of four channels here, which rounding makes dead or alive.
+    heads["lpips/5"][:] = 0
     return {**thin_vgg(), **heads}
 
 
@@ -52,7 +54,7 @@ def test_an_image_of_the_model_is_found_again(run, vgg):
     one = projection.project(model, vgg, target, begin, QUICK, report=report)
     others = np.concatenate([begin[1], one.image[None]])
     apart = lpips.distances(vgg, others, np.tile(target, (len(others), 1, 1, 1)))
-    assert apart[-1] == pytest.approx(one.lpips, rel=0.05)
+    assert apart[-1] == pytest.approx(one.lpips, abs=5e-3)
     assert apart[-1] < 0.7 * apart[:-1].min()
     assert told == [(25, 75), (50, 75), (75, 75)]
     again = projection.project(model, vgg, target, begin, QUICK)
