@@ -79,6 +79,7 @@ def edit(
     at_least("--n", n, 2)
     at_least("--measure", measure, 0)
     at_least("--seed", seed, 0)
+    common.need_folder(out)
     listed = by_seed.read(seeds or "0-7")
     trained = api.load(run, checkpoint, weights=weights, trust=trust)
     model = trained.model

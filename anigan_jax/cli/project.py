@@ -55,6 +55,7 @@ def project(
     at_least("--steps", steps, 1)
     at_least("--restarts", restarts, 1)
     at_least("--seed", seed, 0)
+    common.need_folder(out)
     if not photo:
         raise UserError("say which pictures: PHOTO ...")
     cropping = photos.Cropping(crop)

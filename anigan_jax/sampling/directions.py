@@ -164,7 +164,7 @@ def ways(model: Model, judge: Judge, label: Label, held: Latents, pull: Pull) ->
 def _refiner(generate: Callable, judge: Judge) -> Callable:
     """((params, stats), z (b, Z), way (b, Z), classes (b, A), text) -> a better way (b, Z)."""
     starts = np.cumsum((0, *judge.sizes))
-    adam = optax.adam(optax.linear_schedule(RATE, 0, STEPS // 2, STEPS // 2))
+    adam = optax.adam(optax.linear_schedule(RATE, 0, STEPS // 2, STEPS // 2), b2=0.99)
 
     @jax.jit
     def refine(networks, z: Array, way: Array, target: Array, text: Array | None) -> Array:
