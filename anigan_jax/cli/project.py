@@ -66,8 +66,7 @@ def project(
     grids.need_noise(model.method)
     if trained.config.method.channels == 4:
         raise UserError("this run makes transparent images; opaque ones alone can be projected")
-    wanted = texts.read(model, [prompt], "--prompt") if prompt else []
-    text = texts.one_text(model, wanted, seed)
+    text = texts.one_text(model, texts.read(model, [prompt], "--prompt") if prompt else [], seed)
     cropping = cropping.of_run(trained.config.data)
     found = photos.gather(list(photo), cropping, trained.config.method.size)
     pictures = found.images[trained.config.method.size]
