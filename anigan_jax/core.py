@@ -135,6 +135,8 @@ class Method(NamedTuple):
         [-1, 1]) -> the same in the other domain; None where nothing is translated.
       scores: (params of d, stats of d, images (n, H, W, 3) uint8, constants) -> (n, T) logits of
         the classes of each attribute in turn, on the host; None where D is not a classifier.
+      logits: the same of images (n, H, W, 3 or 4) in [-1, 1], as `generate` makes them, where
+        it can be differentiated; None where it cannot.
       features: (params of d, stats of d, images (n, H, W, 3) in [-1, 1]) -> (n, F) D's or the
         classifier's features of them, with running statistics; None where D does not judge
         whole images.
@@ -153,6 +155,7 @@ class Method(NamedTuple):
     translate: dict[str, Callable] | None = None
     features: Callable | None = None
     vocabulary: tuple[str, ...] = ()
+    logits: Callable | None = None
 
     @property
     def players(self) -> tuple[str, ...]:

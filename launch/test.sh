@@ -17,6 +17,10 @@ python -c 'import torch' 2>/dev/null || python -m pip install --quiet torch==2.1
 python -c 'import importlib.metadata as m; m.version("torch-fidelity")' 2>/dev/null \
   || python -m pip install --quiet --no-deps torch-fidelity==0.4.0 \
   || echo "no torch-fidelity here: the tests against it are skipped"
+# The oracle of ONNX files; its pin on orbax-checkpoint is older than ours, and does not matter here.
+python -c 'import importlib.metadata as m; m.version("jax2onnx")' 2>/dev/null \
+  || python -m pip install --quiet --no-deps jax2onnx==0.17.1 onnx-ir==1.1.0 \
+  || echo "no jax2onnx here: the test against it is skipped"
 # Pages are looked at in a browser.
 command -v chromedriver >/dev/null || {
   [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -q >/dev/null \

@@ -147,6 +147,8 @@ def test_prompt_files_name_every_fault():
     ]
     with pytest.raises(UserError, match=r"line 1.*line 3.*Known are hair"):
         captions.read_prompts(["nonsense", "1,red hair", "2,mauve eyes"], "p")
+    with pytest.raises(UserError, match=r"or 'blue eyes'\? Known are hair"):
+        captions.read_prompts(["blue"], "p")
     with pytest.raises(UserError, match="no prompts"):
         captions.read_prompts(["", " "], "p")
 

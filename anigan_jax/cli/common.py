@@ -88,6 +88,13 @@ def at_least(flag: str, value: int, low: int) -> None:
         raise UserError(f"{flag} is {value}; it must be at least {low}")
 
 
+def need_folder(out: Path | None) -> None:
+    """Refuses a folder for files where a file is, or that would lie in one, before the work."""
+    for place in (out, *out.parents) if out else ():
+        if place.exists() and not place.is_dir():
+            raise UserError(f"--out {out} cannot be a folder: {place} is a file")
+
+
 def need_classifier(name: Path, run: Trained, size: int) -> None:
     """Refuses a run that is none of a classifier, or of one that judges images of another size."""
     if run.method.scores is None:

@@ -79,6 +79,7 @@ def edit(
     at_least("--n", n, 2)
     at_least("--measure", measure, 0)
     at_least("--seed", seed, 0)
+    common.need_folder(out)
     listed = by_seed.read(seeds or "0-7")
     trained = api.load(run, checkpoint, weights=weights, trust=trust)
     model = trained.model
@@ -134,13 +135,14 @@ def _learned(
 
     def tried(amount: float) -> dict:
         others = latents.drawn(model, measure, seed + 1)
-        moves = amount * pull(others.z)
+        moves = amount * directions.ways(model, judge, prompt.label, others, pull)
         both = {"this": moves, "random": directions.control(moves, seed)}
         shares = directions.measure(model, judge, prompt.label, others, both)
         about = {"step": int(model.state.step), "toward": toward, "amount": amount, "seed": seed}
         return {**about, "shares": shares}
 
-    change = functools.partial(latents.along, held, pull(held.z))
+    move = directions.ways(model, judge, prompt.label, held, pull)
+    change = functools.partial(latents.along, held, move)
     return _Way(texts.suffix([prompt]), 1.0, change, tried if measure else None)
 
 
@@ -195,8 +197,12 @@ def _judge(classifier: Path, trained: api.Trained, trust: bool) -> Judge:
     run = api.load(classifier, "latest", trust=trust)
     common.need_classifier(classifier, run, trained.config.method.size)
     state, constants = run.state, run.model.constants
-    scores = functools.partial(run.method.scores, state.params["d"], state.stats["d"])
-    return Judge(lambda pixels: scores(pixels, constants), known.of_arrays(constants))
+    networks, logits = (state.params["d"], state.stats["d"]), run.method.logits
+    return Judge(
+        lambda pixels: run.method.scores(*networks, pixels, constants),
+        known.of_arrays(constants),
+        logits and (lambda images: logits(*networks, images, constants)),
+    )
 
 
 def _check(

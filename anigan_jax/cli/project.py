@@ -47,7 +47,7 @@ def project(
       prompt: what the pictures show, for a run that reads texts.
       crop: how they become squares.
       steps: of the search for each.
-      restarts: latents that it begins from; the best two are followed to the end.
+      restarts: latents that it begins from, of which the best by pixels is followed.
       tune: also fits the generator to each picture at its latent and writes it as
         DIR/tuned/NAME, a folder that the verbs of pictures take instead of RUN; RUN stays.
       vgg16: weights of LPIPS; else those in the cache.
@@ -55,6 +55,7 @@ def project(
     at_least("--steps", steps, 1)
     at_least("--restarts", restarts, 1)
     at_least("--seed", seed, 0)
+    common.need_folder(out)
     if not photo:
         raise UserError("say which pictures: PHOTO ...")
     cropping = photos.Cropping(crop)
@@ -65,8 +66,7 @@ def project(
     grids.need_noise(model.method)
     if trained.config.method.channels == 4:
         raise UserError("this run makes transparent images; opaque ones alone can be projected")
-    wanted = texts.read(model, [prompt], "--prompt") if prompt else []
-    text = texts.one_text(model, wanted, seed)
+    text = texts.one_text(model, texts.read(model, [prompt], "--prompt") if prompt else [], seed)
     cropping = cropping.of_run(trained.config.data)
     found = photos.gather(list(photo), cropping, trained.config.method.size)
     pictures = found.images[trained.config.method.size]
@@ -77,7 +77,7 @@ def project(
     results, tuned = [], []
     for home, name, picture in zip(homes, found.names, pictures, strict=True):
         bar = progress(printable(f"projecting {name}"), unit="step")
-        one = projection.project(model, vgg, picture, begin, settings, seed, text, bar)
+        one = projection.project(model, vgg, picture, begin, settings, text, bar)
         print(printable(f"{name}: LPIPS {one.lpips:.4f}"), flush=True)
         results.append(one)
         if tune:

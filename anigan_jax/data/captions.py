@@ -198,7 +198,9 @@ def read_prompts(lines: list[str], where: str, attributes: Attributes = DEFAULT)
         except ValueError as error:
             faults.append(f"line {number}: {error}" if len(lines) > 1 else str(error))
     if faults:
-        raise UserError(f"{where}: {'; '.join(faults)}. Known are {known_classes(attributes)}")
+        said = "; ".join(faults)
+        end = "" if said.endswith("?") else "."
+        raise UserError(f"{where}: {said}{end} Known are {known_classes(attributes)}")
     if not found:
         raise UserError(f"{where} holds no prompts; a line is 'blue hair blue eyes'")
     return found

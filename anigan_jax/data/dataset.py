@@ -282,7 +282,7 @@ def refuse(policy: str, found: Scan) -> None:
     more = f" (and {len(bad) - LISTED} more)" if len(bad) > LISTED else ""
     if bad and policy == "error":
         raise UserError(
-            f"{len(bad)} files cannot be used: {listed}{more}. "
+            f"{len(bad)} {'file' if len(bad) == 1 else 'files'} cannot be used: {listed}{more}. "
             "Mend them, or leave them out with policy skip; `anigan check` lists all"
         )
     if not any(found.parts[i].startswith("train") for i in found.order):

@@ -88,6 +88,10 @@ class ColorClassifier(MethodSettings):
                 metrics[f"accuracy/{name}"] = jnp.mean(part.argmax(1) == label[:, i])
             return total, Aux({"loss/d": total, **metrics}, stats, state.extra_state)
 
+        def logits(params: Any, stats: Any, images: Array, constants: dict) -> Array:
+            variables = {"params": params, **stats}
+            return net(constants).apply(variables, on_white(images), train=False)
+
         scores = scorer(self)
 
         def evaluate(state, constants, data):
@@ -107,7 +111,13 @@ class ColorClassifier(MethodSettings):
             scores=scores,
             features=self.features,
             vocabulary=("d/logits",),
+            logits=logits,
         )
+
+
+def on_white(images: Array) -> Array:
+    """(..., 3 or 4) in [-1, 1], colors multiplied by alpha -> (..., 3) over white."""
+    return images if images.shape[-1] == 3 else images[..., :3] + 1 - images[..., 3:]
 
 
 def split_logits(logits: Array, sizes: tuple[int, ...]) -> list[Array]:
