@@ -96,6 +96,7 @@ def test_the_weights_of_the_generator_are_chosen(averaged):
         anigan_jax.load(averaged, weights="average")
 
 
+@pytest.mark.long
 def test_verbs_choose_the_weights_too(verb, averaged, tmp_path):
     """Both pictures are kept apart; without an average there is none to draw with."""
     places = []
@@ -175,6 +176,7 @@ except anigan_jax.UserError as error:
 """
 
 
+@pytest.mark.long
 def test_a_training_as_a_notebook_runs_it(tmp_path):
     """JAX was used before, there is no `__main__` guard, and the images are packed by workers."""
     script = tmp_path / "notebook.py"

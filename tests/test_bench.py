@@ -56,6 +56,7 @@ def test_work_of_schedules():
     assert np.isnan(flops.per_image(config_file.load("sjtu_text_encoder")))
 
 
+@pytest.mark.long
 def test_xla_counts_about_the_same_work(tmp_path):
     """Of a DCGAN whose convolutions are most of it; 0.9 to 1.1 of ours."""
     method = dataclasses.replace(
@@ -82,6 +83,7 @@ def test_every_family_is_a_side(config, tmp_path):
     assert (side.facts()["repeats"].get("d", 0) >= 1) == (config is FULL)
 
 
+@pytest.mark.long
 def test_without_data_the_same_step_is_run(tmp_path):
     """The batch is a constant; losses are finite and the state moves."""
     side = cases.ours(PLAIN, tmp_path, data=False)
@@ -92,12 +94,14 @@ def test_without_data_the_same_step_is_run(tmp_path):
     assert input.gather.__name__ == "gather" and input.to_batch.__name__ == "to_batch"
 
 
+@pytest.mark.long
 def test_a_whole_run_tells_what_logging_and_checkpoints_take(tmp_path):
     found = cases.whole_run(PLAIN, tmp_path, 8)
     assert found["images_per_sec"] > 0
     assert 0 < found["log_s"] < found["event_s"] < 60
 
 
+@pytest.mark.long
 def test_each_convolution_in_both_forms():
     rows = layers.measure(PLAIN, 2, "float32", 1)
     names = {(row["network"], row["layer"]) for row in rows}

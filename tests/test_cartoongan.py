@@ -196,6 +196,7 @@ def test_an_identity_map_keeps_everything(folder, pack, first):
     same_metrics(d, {"loss/d": want + fakes})
 
 
+@pytest.mark.long
 def test_the_landmark_term_by_hand(folder, pack, first):
     """Mean distance of 68 points of two images in units of the side."""
     config = with_features(CARTOON, folder)
@@ -302,6 +303,7 @@ def test_terms_without_a_weight_cost_nothing(pack):
     assert metrics_of(BARE, {}, edges=False) == {*judged, "loss/g", "loss/gan"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "name", ["content", "style", "landmark", "grayscale", "color", "total_variation"]
 )

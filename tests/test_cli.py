@@ -263,6 +263,7 @@ def test_a_second_process_in_a_run_folder_is_refused(run, verb):
     assert "another process" in err
 
 
+@pytest.mark.long
 def test_help_is_quick():
     """Neither JAX nor tyro is imported for it; no backend starts for the help of a verb."""
     code = (

@@ -222,6 +222,7 @@ def as_cuda(monkeypatch):
     monkeypatch.setattr(compiled, "OPTIONS", {})
 
 
+@pytest.mark.long
 def test_convolutions_take_the_form_of_the_target(as_cuda):
     """Two convolutions, forward, gradients of weights and of inputs; the images need none.
 
@@ -234,6 +235,7 @@ def test_convolutions_take_the_form_of_the_target(as_cuda):
     assert [here[name] for name in FORM] != [found[name] for name in FORM]
 
 
+@pytest.mark.long
 def test_devices_sum_what_they_must():
     alone, two = judged("cpu"), judged("cpu:2")
     assert not alone["collectives"]
@@ -249,6 +251,7 @@ def test_devices_sum_what_they_must():
     assert state + 0.5 * images < alone["memory"]["arguments"] < state + images + 10_000
 
 
+@pytest.mark.long
 def test_the_verb(verb, tmp_path):
     config = write_config(tmp_path, "JUDGE")
     file = tmp_path / "deep" / "step.txt"

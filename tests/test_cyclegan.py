@@ -62,6 +62,7 @@ def path(data):
     return states, lines
 
 
+@pytest.mark.long
 def test_metrics_of_the_first_steps_equal_their_losses_by_hand(data, path):
     """D learns first, on what comes through the pool; G is judged by the D that has learned.
 

@@ -174,6 +174,7 @@ def apart(a: np.ndarray, b: np.ndarray) -> int:
     return int(np.abs(a.astype(int) - b.astype(int)).max())
 
 
+@pytest.mark.long
 @needs_browser
 def test_seeds_and_a_walk_by_keyboard(runs, pages, driver, tmp_path):
     from selenium.webdriver.common.keys import Keys
@@ -227,6 +228,7 @@ def test_seeds_and_a_walk_by_keyboard(runs, pages, driver, tmp_path):
     assert not [url for url in asked if not url.startswith(("data:", "blob:"))]
 
 
+@pytest.mark.long
 @needs_browser
 def test_words_are_picked(runs, pages, driver):
     from selenium.webdriver.common.keys import Keys
@@ -248,6 +250,7 @@ def test_words_are_picked(runs, pages, driver):
     assert said(driver) == []
 
 
+@pytest.mark.long
 @needs_browser
 def test_prompts_where_there_is_no_table(runs, driver, tmp_path, monkeypatch):
     from selenium.webdriver.support.ui import Select
@@ -275,6 +278,7 @@ document.body.dispatchEvent(new DragEvent("drop", how));
 """
 
 
+@pytest.mark.long
 @needs_browser
 def test_a_picture_is_translated(runs, pages, driver, tmp_path):
     opened(driver, pages / "CYCLE.html")

@@ -66,6 +66,7 @@ CORRUPTIONS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", CORRUPTIONS)
 def test_distances_grow_with_corruption(faces, name):
     images = faces[0]

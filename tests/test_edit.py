@@ -199,6 +199,7 @@ def test_words_change_a_text_and_nothing_else(runs):
     assert (grids.generated(model, held.z, held.text) == made).all()
 
 
+@pytest.mark.long
 def test_the_verb_by_a_classifier(runs, verb, tmp_path):
     words = ("--toward", "brown hair", "--classifier", runs["judge"], "--n", 64, "--seeds", "3,4")
     first = tmp_path / "a"
@@ -251,6 +252,7 @@ def test_the_verb_without_labels_and_with_words(runs, verb, tmp_path):
     assert told.text[0, :12].argmax() == blue
 
 
+@pytest.mark.long
 def test_bad_input(runs, verb, tmp_path):
     alone = tmp_path / "alone"
     alone.mkdir()

@@ -161,6 +161,7 @@ def test_the_same_latents_at_each_checkpoint(run, verb):
         assert told in err
 
 
+@pytest.mark.long
 def test_photos_over_the_training(tmp_path, verb):
     run = untrained(tmp_path / "there", "CYCLE")
     code, out, err = verb("history", run, "--n", 2)

@@ -327,6 +327,7 @@ def test_the_training_images_themselves_score_best(faces):
     assert worse["recall-random"]["generated"] == 0
 
 
+@pytest.mark.long
 def test_translations_have_a_panel_for_each_direction(verb, tmp_path):
     run = untrained(tmp_path / "run", "CYCLE")
     report = judged(verb, run)

@@ -118,6 +118,7 @@ def run(one: onnxruntime.InferenceSession, inputs: dict) -> np.ndarray:
     return images.transpose(0, 2, 3, 1)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", KINDS)
 def test_onnx_makes_the_same_images(name):
     """Rows do not depend on the batch, so JAX makes them once."""
@@ -225,6 +226,7 @@ def test_weights_of_16_bits_are_no_matter():
     assert np.abs(run(session(data), inputs) - generator.images(inputs)).max() <= 1e-5
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["FULL", "TEXT", "CYCLE"])
 def test_stablehlo_gives_the_bits_of_the_model(name):
     trained = opened(getattr(tiny, name))

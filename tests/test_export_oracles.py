@@ -78,6 +78,7 @@ def test_torch_fidelity_scores_the_file_as_we_score_the_model(tmp_path, monkeypa
     assert abs(told["kernel_inception_distance_mean"] - own) < 1e-3 * abs(own)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(
     not importlib.util.find_spec("jax2onnx"),
     reason="needs jax2onnx: pip install --no-deps jax2onnx==0.17.1 onnx-ir==1.1.0",

@@ -62,6 +62,7 @@ def test_a_card_has_the_scores_of_its_step(noise, tmp_path):
     assert "1,000 images against 40" in text
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["TEXT", "CYCLE"])
 def test_hub_folders_of_words_and_photos(verb, tmp_path, name):
     run = untrained(tmp_path / "run", name)
@@ -77,6 +78,7 @@ def test_hub_folders_of_words_and_photos(verb, tmp_path, name):
         assert (found.translate(source, "ba") == whole.translate(source, "ba")).all()
 
 
+@pytest.mark.long
 def test_pixels_without_a_bound_are_clipped(verb, tmp_path):
     """The export itself compares with JAX; R3GAN's last layer has no tanh."""
     run = untrained(tmp_path / "run", "R3")
@@ -123,6 +125,7 @@ def test_opsets_that_nobody_reads(verb, noise, place, monkeypatch):
     assert "refuses opset 17: ONNX Runtime only *guarantees*" in said
 
 
+@pytest.mark.long
 def test_places_that_are_taken(verb, noise, place, tmp_path):
     place.mkdir()
     (place / "mine.txt").write_text("x")

@@ -214,6 +214,7 @@ def test_the_default_features_see_missing_hair_colors(vgg16, faces):
     rises(vgg16, [clean[:FEW], *seen], real, ("kid", "mind"))
 
 
+@pytest.mark.long
 def test_vgg16_is_the_published_one(vgg16):
     assert vgg16.sha256.startswith("d5fc885e71a85e96")
     flat = np.full((1, 64, 64, 3), 128, np.uint8)

@@ -104,6 +104,7 @@ def test_a_sheet_shows_source_translation_and_partner(pack, state):
     )
 
 
+@pytest.mark.long
 def test_the_verb(verb, tmp_path, monkeypatch):
     monkeypatch.setattr(store, "cache_dir", lambda: tmp_path / "none")
     monkeypatch.setattr(features, "cache_home", lambda: tmp_path / "home")
@@ -127,6 +128,7 @@ def test_the_verb(verb, tmp_path, monkeypatch):
     assert "anigan weights vgg16" in error
 
 
+@pytest.mark.long
 def test_lpips_of_the_report_is_that_of_the_partners(pack, state):
     vgg = heads()
     rows = judged(pack, state, {"ab": lambda x: x}, vgg)["ab"]

@@ -31,6 +31,7 @@ def between(m1, c1, m2, c2):
     return frechet.between(a, b)
 
 
+@pytest.mark.long
 def test_equal_covariances_leave_the_means():
     # pytorch-fid's own test: 2048 features, means 0 and 1, unit covariance.
     eye = np.eye(2048)

@@ -122,6 +122,7 @@ def judge_image(data: bytes) -> None:
     assert {code for code, _ in result.notes} <= set(NOTED)
 
 
+@pytest.mark.long
 @pytest.mark.fault(14)
 @LIMITS
 @given(st.one_of(damaged(seeds()), st.binary(max_size=200)))
@@ -155,6 +156,7 @@ def judge_archive(path: Path, data: bytes) -> None:
         path.unlink()
 
 
+@pytest.mark.long
 @LIMITS
 @given(st.sampled_from(HEADS), st.text(max_size=300))
 def test_the_label_reader(head, text):

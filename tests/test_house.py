@@ -88,6 +88,7 @@ def test_who_knows_which_library(path):
         assert not {n for n in families if "augment" not in n}, "it names a family"
 
 
+@pytest.mark.long
 def test_no_circles():
     """Within a room too: what a module imports at its top is never imported back."""
     import graphlib

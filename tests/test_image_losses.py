@@ -111,6 +111,7 @@ def test_functions_of_one_map_equal_a_loop(name, scale):
     np.testing.assert_allclose(ours(maps), want, rtol=2e-6, atol=atol)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", PAIRS)
 @pytest.mark.parametrize("value", [0.0, -1.0, 0.3, 1e4])
 def test_distance_of_equal_images_is_zero(name, value):

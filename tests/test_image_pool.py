@@ -40,6 +40,7 @@ def drawn(steps, batch, size, seed=0):
     return draws.random((steps, batch)) > 0.5, draws.integers(0, size, (steps, batch), np.int32)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("size", [1, 5, 50])
 @pytest.mark.parametrize("batch", [1, 3, 8])
 def test_the_pool_equals_the_references(batch, size):

@@ -16,6 +16,7 @@ from anigan_jax.data import dataset, ingest
 from anigan_jax.data.images import Images
 
 
+@pytest.mark.long
 def test_workers_find_the_same_as_one_process(tmp_path):
     contents = {f"{i:04}.png": files.noise_file(i % 500, size=32) for i in range(560)}
     contents["0100.png"] = b"bad"
@@ -26,6 +27,7 @@ def test_workers_find_the_same_as_one_process(tmp_path):
     assert packs[0].manifest["counts"]["duplicate"] == 60
 
 
+@pytest.mark.long
 def test_a_script_without_a_guard_is_not_run_again_by_workers(tmp_path):
     path = write(tmp_path / "x", {f"{i:04}.png": files.noise_file(i % 9) for i in range(520)})
     code = (
@@ -73,6 +75,7 @@ def hostile(folder) -> dict[str, str]:
             odd: "format"}  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.fault(14)
 def test_a_hostile_folder_is_named_file_by_file(tmp_path, verb):
     folder = tmp_path / "faces"
@@ -104,6 +107,7 @@ def test_a_hostile_folder_is_named_file_by_file(tmp_path, verb):
         "faces", "outside.png", "pack", "page.html"]  # fmt: skip
 
 
+@pytest.mark.long
 def test_import_again_other_data_and_damage(tmp_path, verb):
     folder = tmp_path / "x"
     write(folder, faces(4))

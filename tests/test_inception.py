@@ -90,6 +90,7 @@ def worst(mine, theirs) -> float:
     return np.abs(mine - theirs).max() / np.abs(theirs).max()
 
 
+@pytest.mark.long
 def test_pool3_equals_torch_fidelity(theirs, flat):
     torch = pytest.importorskip("torch")
     rng = np.random.default_rng(1)
@@ -167,6 +168,7 @@ def test_batch_norm_is_folded_in(state, flat):
     assert len(flat) == 2 * 94
 
 
+@pytest.mark.long
 def test_every_source_gives_the_same(verb, source, flat, tmp_path):
     want = store.content_sha256(flat)
     code, out, _ = verb("weights", "inception", "--from", source)

@@ -146,6 +146,7 @@ def test_a_dispatch_ends_where_something_is_due(pack, kind):
         assert rows.shape[1] == chunk.end - chunk.start
 
 
+@pytest.mark.long
 def test_irregular_intervals_change_no_bit_of_a_run(pack, tmp_path):
     """A run with two lengths of dispatch, resumed once, against one with a single length."""
 

@@ -66,6 +66,7 @@ def judged(pack, tmp_path_factory):
     return run
 
 
+@pytest.mark.long
 def test_it_changes_no_bit_of_the_training(judged, pack, tmp_path):
     config = dataclasses.replace(JUDGED, run=dataclasses.replace(RUN, evaluate_every=0))
     assert train(config, tmp_path / "run", pack) == 0
@@ -126,6 +127,7 @@ def stopping_at(monkeypatch, step):
     monkeypatch.setattr(artifacts.Artifacts, "lines", write_and_stop)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("step", [6, 8])
 def test_a_run_that_is_stopped_goes_on_with_the_same_scores(judged, pack, tmp_path, step):
     run = tmp_path / "run"
@@ -162,6 +164,7 @@ def test_settings_that_cannot_be_judged_are_refused_before_anything_is_written(t
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.long
 def test_translations_are_judged_by_direction(tmp_path):
     config = dataclasses.replace(CYCLE, run=RUN)
     pack = packed(config, tmp_path)
@@ -268,6 +271,7 @@ def test_a_collapsed_set_that_wins_by_kid_is_not_the_best(pack, tmp_path, monkey
     assert metrics_file.best(lines).step == 3
 
 
+@pytest.mark.long
 def test_warnings_are_written_and_said(pack, tmp_path, capsys, monkeypatch):
     from anigan_jax.training import health
 

@@ -143,6 +143,7 @@ def counts(kind, right):
 LONG = [pytest.param(kind, marks=pytest.mark.long) for kind in ("as_argued", "fixed")]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["as_printed", *LONG])
 def test_the_step_is_the_printed_loop(kind):
     config = csc412(kind)

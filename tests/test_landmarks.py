@@ -26,6 +26,7 @@ def golden(name: str) -> np.ndarray:
     return np.array(GOLDEN[name]).reshape(-1, 68, 2)
 
 
+@pytest.mark.long
 def test_it_equals_face_api():
     images = np.stack([painted.paint(0, i, 64) for i in range(4)])
     np.testing.assert_allclose(landmarks.detect(images), golden("painted"), atol=1e-3)
@@ -71,6 +72,7 @@ def test_the_shipped_weights_are_the_published_ones():
     assert license == (folder / "LICENSE").read_text()
 
 
+@pytest.mark.long
 def test_batches_do_not_matter_and_any_size_goes():
     images = np.stack([painted.paint(0, i, 64) for i in range(5)])
     whole = landmarks.detect(images, batch=3)
@@ -80,6 +82,7 @@ def test_batches_do_not_matter_and_any_size_goes():
     assert np.abs(landmarks.detect(large) / 2 - whole).mean() < 1.5
 
 
+@pytest.mark.long
 def test_its_gradient_is_right():
     model, params = landmarks.Landmarks(), landmarks.face_landmarks()
     image = jnp.asarray(painted.paint(0, 1, 32)[None], jnp.float32)
@@ -107,6 +110,7 @@ def test_wrong_shapes_are_refused():
         landmarks.Landmarks().init(jax.random.key(0), jnp.zeros((1, 8, 9, 3)))
 
 
+@pytest.mark.long
 def test_landmarks_of_a_pack(tmp_path):
     source = PaintedFaces(count=3, size=64)
     made, _ = dataset.import_to(source, tmp_path / "pack", landmarks=landmarks.detect)

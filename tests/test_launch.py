@@ -29,6 +29,7 @@ def test_scripts_are_linted(path):
     assert found.returncode == 0, found.stdout
 
 
+@pytest.mark.long
 def test_local_processes_find_each_other(shell):
     process = shell("local_multiprocess.sh", "3", "cfg", "--name", "a b", PROCESS_DEVICES="2")
     output, _ = process.communicate(timeout=20)
@@ -46,6 +47,7 @@ def test_local_processes_find_each_other(shell):
     assert (config.run.platform, config.run.devices) == ("cpu", 6)
 
 
+@pytest.mark.long
 def test_each_local_process_gets_a_gpu(shell, tmp_path):
     put(tmp_path / "bin", "nvidia-smi", "#!/bin/sh\nprintf '0\\n1\\n2\\n'\n")
     output, _ = shell("local_multiprocess.sh", "2", "cfg").communicate(timeout=20)
@@ -65,6 +67,7 @@ def test_each_local_process_gets_a_gpu(shell, tmp_path):
     assert process.returncode == 2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("options", "environment"),
     [
@@ -83,6 +86,7 @@ def test_gpus_that_are_hidden_or_not_wanted_are_left_alone(shell, tmp_path, opti
     assert "JAX_LOCAL_DEVICE_IDS" not in said["env"]
 
 
+@pytest.mark.long
 def test_a_driver_that_fails_is_told(shell, tmp_path):
     """Not trained on the CPU in silence, and not ended in silence either."""
     put(tmp_path / "bin", "nvidia-smi", "#!/bin/sh\necho no driver\nexit 9\n")
@@ -94,6 +98,7 @@ def test_a_driver_that_fails_is_told(shell, tmp_path):
     assert process.returncode == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_reaches_all_and_all_may_save(shell, number):
     process = shell("local_multiprocess.sh", "2", "wait", "--workdir", "x")
@@ -108,6 +113,7 @@ def test_a_signal_reaches_all_and_all_may_save(shell, number):
     assert nobody_left(output)
 
 
+@pytest.mark.long
 def test_the_first_failure_is_told_and_a_stuck_process_ended(shell):
     begin = time.monotonic()
     process = shell("local_multiprocess.sh", "3", "stuck-3", "--workdir", "x", GRACE="1")
@@ -137,6 +143,7 @@ def test_multi_gpu_is_one_process(shell):
     assert config.run.platform == "gpu"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("words", "given"),
     [
@@ -154,6 +161,7 @@ def test_what_the_user_says_is_not_said_again(shell, words, given):
     assert " ".join(given) in " ".join(said["argv"])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("code", "starts"), [(4, 3), (143, 3), (2, 1), (0, 1)])
 def test_local_processes_start_again_where_the_command_resumes(shell, tmp_path, code, starts):
     put(tmp_path / "bin", "nvidia-smi", "#!/bin/sh\nprintf '0\\n1\\n'\n")
@@ -169,6 +177,7 @@ def test_local_processes_start_again_where_the_command_resumes(shell, tmp_path, 
     assert output.count("again, as the same command resumes") == starts - 1
 
 
+@pytest.mark.long
 def test_local_processes_that_were_asked_to_stop_are_not_started_again(shell):
     process = shell("local_multiprocess.sh", "2", "wait", RESTARTS="2")
     output = until_all_run(process, 2)

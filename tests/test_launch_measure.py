@@ -68,6 +68,7 @@ def test_rows_are_kept_and_what_failed_is_measured_again(measure, tmp_path):
     assert len(table.splitlines()) == 4 + len(rows())
 
 
+@pytest.mark.long
 def test_it_ends_in_time(measure):
     """A row that takes too long is cut, and none is begun for which there is no time."""
     some = {"ROWS": "r3gan dcgan64_512", "LIMIT": "3", "LEAST": "1"}

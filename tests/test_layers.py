@@ -219,6 +219,7 @@ def test_color_changes_brightness_within_its_bounds():
     assert out.mean((1, 2, 3)).std() > 0.2
 
 
+@pytest.mark.long
 def test_augmentation_has_a_gradient_and_names_unknown_policies():
     keys = jax.random.split(jax.random.key(0), 2)
     policy = ("color", "translation", "cutout")

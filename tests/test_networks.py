@@ -77,6 +77,7 @@ def test_any_flax_module_is_described():
     assert found["flops"] == 2 * 16 * 54
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", NAMES)
 def test_shapes_and_ranges(name):
     settings = shrunk(name).method
@@ -97,6 +98,7 @@ def test_shapes_and_ranges(name):
             assert y.size == 2 or maps or role in ("classifier", "image", "text")
 
 
+@pytest.mark.long
 def test_initial_values():
     config = config_file.load("ref_dcgan64")
     method = config.method.make(None)
@@ -108,6 +110,7 @@ def test_initial_values():
     assert 0.01 < float(gain.std()) < 0.03
 
 
+@pytest.mark.long
 def test_keras_initial_values():
     params, _, _ = jax.jit(config_file.load("csc412_keras_dcgan").method.make(None).init)(
         jax.random.key(0), {}
@@ -171,6 +174,7 @@ IN_G = ("--method.generator.spectral", "--method.generator.activation-first")
 MIYATO = ("--method.discriminator.no-batch-norm", "--method.discriminator.bias")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "flags"),
     [

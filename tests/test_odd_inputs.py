@@ -149,6 +149,7 @@ def test_a_quote_that_is_never_closed_is_named(tmp_path):
         scanned(tmp_path, str(tmp_path / "x"))
 
 
+@pytest.mark.long
 def test_a_table_of_another_name_is_named(tmp_path, verb):
     path = write(tmp_path / "x", {**faces(6), "list.csv": lines("{i},{text}\n"), "a.md": ""})
     out = verb("check", path, "--size", 16)[1]

@@ -81,6 +81,7 @@ def test_they_are_as_short_as_promised():
     assert len(list(filter(None, GENERATOR.splitlines()))) <= 25
 
 
+@pytest.mark.long
 def test_a_loss_with_a_weight_and_a_metric_of_its_own(verb, tmp_path):
     """docs/howto/own_loss.md says that the field is a flag, and that the metric is logged."""
     config = EXAMPLES / "game.py"
@@ -95,6 +96,7 @@ def test_a_loss_with_a_weight_and_a_metric_of_its_own(verb, tmp_path):
     assert last["color/g"] > 0 > last["loss/g"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "files"), [("loss", ["loss.py"]), ("generator", ["mine.py", "sides.py"])]
 )

@@ -69,6 +69,7 @@ def crown(images):
     return np.median(images[:, 9:20, 26:38].reshape(len(images), -1, 3), axis=1)
 
 
+@pytest.mark.long
 def test_photos_show_their_hair_color():
     """Nearest mean of the classes, learnt from other faces: at least 95 of 100 right."""
     faces = [painted.face(0, i) for i in range(480)]

@@ -52,6 +52,7 @@ def test_device_counts_agree_with_sgd(images):
     assert max(moved) > 1e-3
 
 
+@pytest.mark.long
 def test_device_counts_agree_with_adam_in_losses_and_scores(images):
     _, state = start(PLAIN)
     one, other = (run_steps(PLAIN, images, state, 5, devices=n)[1] for n in (1, 4))

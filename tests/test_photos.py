@@ -104,6 +104,7 @@ def cells(sheet: np.ndarray, count: int, across: int, size: int) -> np.ndarray:
     )
 
 
+@pytest.mark.long
 def test_a_folder_is_what_the_method_says_and_there_is_a_way_back(runs, album, verb):
     code, said, err = verb("translate", runs.cycle, album)
     assert code == 0, err
@@ -122,6 +123,7 @@ def test_a_folder_is_what_the_method_says_and_there_is_a_way_back(runs, album, v
         np.testing.assert_array_equal(pixels(out / f"{name}.png"), record.grid(images))
 
 
+@pytest.mark.long
 def test_files_folders_zips_and_tars_give_the_same(runs, album, tmp_path, verb):
     names = ("a.jpg", "b.png", "sub/c.jpg", "boxes.csv")
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
@@ -191,6 +193,7 @@ def test_a_photo_lies_on_the_background_of_the_run(runs, tmp_path, verb):
     assert (shown[2:-2, 2:-2] == (0, 0, 255)).all()
 
 
+@pytest.mark.long
 def test_the_other_direction_and_another_size(runs, album, tmp_path, verb):
     flags = ["--direction", "ba", "--size", 24, "--crop", "pad", "--out", tmp_path / "out"]
     code, _, err = verb("translate", runs.cycle, album / "b.png", *flags)
@@ -271,6 +274,7 @@ def test_hostile_names_stay_within_the_folder(runs, tmp_path, verb):
     assert not outside
 
 
+@pytest.mark.long
 def test_bytes_that_are_no_text_may_be_a_name(runs, tmp_path):
     if sys.platform != "linux":
         pytest.skip("other systems refuse such names")
@@ -341,6 +345,7 @@ BAD = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", BAD)
 def test_mistakes_get_one_message_and_exit_code_2(runs, album, tmp_path, verb, name):
     arguments, named = BAD[name]
@@ -361,6 +366,7 @@ def test_mistakes_get_one_message_and_exit_code_2(runs, album, tmp_path, verb, n
     assert named in err
 
 
+@pytest.mark.long
 def test_two_runs_of_other_sizes_side_by_side(runs, album, verb):
     (album / "broken.jpg").write_bytes(b"")
     # Here: a process with other threads may round a pixel otherwise.

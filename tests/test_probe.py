@@ -80,6 +80,7 @@ def shaken(tree, seed):
     return jax.tree.unflatten(shape, made)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("output", ["tanh", "sigmoid"])
 def test_features_are_all_maps_before_the_logit_pooled_by_hand(output):
     norm = Norm(epsilon=1e-3)
@@ -117,6 +118,7 @@ def _stats(tree):
     return {"mean": tree["mean"], "var": tree["var"]}
 
 
+@pytest.mark.long
 def test_features_of_a_text_gan_are_those_before_the_text_joins(pack):
     # Joined so, a convolution sees the text too.
     d = dataclasses.replace(TEXT.method.discriminator, join="concat")
@@ -140,6 +142,7 @@ def test_translations_have_no_features():
     assert all(config.method.make().features for config in (PLAIN, JUDGE))
 
 
+@pytest.mark.long
 def test_the_spaces_are_those_of_d_now_of_d_at_the_start_and_pixels(pack):
     config = dataclasses.replace(PLAIN, data=HELD)
     method, fresh = start(config, pack)
@@ -321,6 +324,7 @@ def test_the_verb_writes_a_table_and_json(run, verb):
     assert json.loads(again[1]) == report
 
 
+@pytest.mark.long
 def test_bad_input_is_told(run, verb, tmp_path):
     for arguments, named in (
         (["--n", 3], "--n"),

@@ -41,6 +41,7 @@ def weights(vgg, tmp_path_factory):
     return path
 
 
+@pytest.mark.long
 def test_an_image_of_the_model_is_found_again(run, vgg):
     """Nearer than the nearest of those that the search begins with, at the distance it says."""
     model = anigan_jax.load(run).model
@@ -62,6 +63,7 @@ def test_an_image_of_the_model_is_found_again(run, vgg):
     assert (grids.generated(model, one.z[None])[0] == one.image).all()
 
 
+@pytest.mark.long
 def test_the_verb_and_what_takes_its_file(run, weights, verb, tmp_path):
     made = anigan_jax.load(run).generate(seeds=[5, 6])
     for i, image in enumerate(made):
@@ -88,6 +90,7 @@ def test_the_verb_and_what_takes_its_file(run, weights, verb, tmp_path):
     assert Image.open(said.split()[0]).n_frames == 4
 
 
+@pytest.mark.long
 def test_a_tuned_generator_shows_the_picture(run, vgg):
     """Nearer than before at the same latent; elsewhere only G changed, and the run not at all."""
     model = anigan_jax.load(run).model
@@ -109,6 +112,7 @@ def test_a_tuned_generator_shows_the_picture(run, vgg):
     assert (tuning.tune(model, vgg, target, z, settings).image == before[0]).all()
 
 
+@pytest.mark.long
 def test_the_verb_tunes_beside_the_run(run, weights, verb, tmp_path):
     """What it writes is taken instead of the run, with the latents that it was tuned for."""
     Image.fromarray(anigan_jax.load(run).generate(seeds=[5])[0]).save(tmp_path / "me.png")
@@ -131,6 +135,7 @@ def test_the_verb_tunes_beside_the_run(run, weights, verb, tmp_path):
     assert "averaged" in error
 
 
+@pytest.mark.long
 def test_bad_input(run, weights, verb, tmp_path):
     (tmp_path / "notes.txt").write_text("no picture")
     other = untrained(tmp_path / "other", "FULL", "--seed", "1")

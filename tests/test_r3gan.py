@@ -70,6 +70,7 @@ def ours(config, method, params, reals, constants, labels):
     return run(params)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("kind", "labels"), [("float64", True), ("float32", False)])
 def test_three_steps_equal_pytorch(kind, labels, pack, monkeypatch):
     """Relativistic pairs, R1 + R2, G's own reals, scheduled rate, b2, gamma and average."""
@@ -270,6 +271,7 @@ def test_g_sees_reals_and_latents_of_its_own():
 # --- the same bits
 
 
+@pytest.mark.long
 def test_steps_of_a_dispatch_resumes_and_saves_keep_the_bits(pack, tmp_path):
     rows = arrays(R3, pack)
     _, state = start(R3, pack)

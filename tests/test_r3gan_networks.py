@@ -57,6 +57,7 @@ def started(settings, x):
     return jax.jit(lambda key: net.init(key, x, train=False)["params"])(jax.random.key(0))
 
 
+@pytest.mark.long
 def test_the_start_is_fixup():
     """10 blocks at 64 px: sqrt(2 / 1.04) x 10^(-1/4) = 0.77983; third convolutions are zero."""
     g = R3Generator(base_channels=64, full_stages=5)
@@ -76,6 +77,7 @@ def test_the_start_is_fixup():
     assert kernel("logit").std() == pytest.approx(1 / 8, rel=0.4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("form", ["blocks", "native"])
 @pytest.mark.parametrize(("kernel", "pads"), [(3, ((1, 1), (1, 1))), (2, ((0, 1), (1, 0)))])
 def test_grouped_convolutions_equal_a_dense_one(form, kernel, pads, monkeypatch):
@@ -100,6 +102,7 @@ def test_a_depthwise_kernel_over_the_whole_map():
     np.testing.assert_allclose(got[:, 0, 0], (x * w[:, :, 0]).sum((1, 2)), rtol=2e-5, atol=1e-5)
 
 
+@pytest.mark.long
 def test_resampling_equals_pytorchs_filter():
     """By slices, as the strided depthwise convolution with (1, 3, 3, 1) has it; odd sides too."""
     torch = pytest.importorskip("torch")
@@ -122,6 +125,7 @@ def test_resampling_equals_pytorchs_filter():
     assert (resample.down(ones)[:, 1:-1, 1:-1] == 1).all()
 
 
+@pytest.mark.long
 def test_bfloat16_enters_the_products_alone():
     method = dataclasses.replace(R3.method, labels=False)
     image, z = draw(0, 2, 16, 16, 3), draw(1, 2, 1, 1, 4)

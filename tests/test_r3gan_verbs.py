@@ -18,6 +18,7 @@ def run(tmp_path_factory):
     return untrained(tmp_path_factory.mktemp("runs") / "r3", "R3")
 
 
+@pytest.mark.long
 def test_faces_by_words_and_the_table(run, verb):
     code, out, err = verb("sample", run, "--prompt", "blue hair red eyes", "--n", 2)
     assert code == 0, err
@@ -34,6 +35,7 @@ def test_single_pixels_have_no_kernels_to_draw(run, verb):
     assert "it has no kernels" in err
 
 
+@pytest.mark.long
 def test_d_has_features(run):
     """For `probe`: the sums of its residual blocks, pooled."""
     import anigan_jax

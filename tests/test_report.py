@@ -60,6 +60,7 @@ def test_the_dict_of_a_run(run):
     assert list(found["slides"]["panels"]) == ["ema", "samples"]
 
 
+@pytest.mark.long
 def test_the_verb_checks_draws_and_writes(run, verb):
     code, said, _ = verb("report", run)
     assert code == 0
@@ -115,6 +116,7 @@ def test_steps_between_logged_ones_are_no_gaps():
     assert not collect.verdict(found)[0]
 
 
+@pytest.mark.long
 def test_texts_without_the_data(tmp_path, verb, monkeypatch):
     """All that is drawn comes from the checkpoint: the pack is not even looked for."""
     run = untrained(tmp_path / "there", "TEXT")
@@ -128,6 +130,7 @@ def test_texts_without_the_data(tmp_path, verb, monkeypatch):
     assert not (tmp_path / "empty").exists()
 
 
+@pytest.mark.long
 def test_no_draw_runs_no_code_and_starts_no_backend(run):
     mark = run / "executed"
     (run / "config.py").write_text(

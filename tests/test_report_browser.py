@@ -78,6 +78,7 @@ while (walk.nextNode()) {
 return found;"""
 
 
+@pytest.mark.long
 @needs_browser
 def test_charts_are_drawn_and_can_be_worked(pages, driver):
     from selenium.webdriver import ActionChains
@@ -152,6 +153,7 @@ def test_the_slider_shows_the_training(pages, driver):
     assert said(driver) == []
 
 
+@pytest.mark.long
 @needs_browser
 def test_several_runs_and_hostile_names(pages, driver):
     from selenium.webdriver.common.by import By

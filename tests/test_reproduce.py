@@ -118,6 +118,7 @@ def test_no_training_is_of_no_use(name):
     assert used >= {training.name for training in report.trainings}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", REPORTS)
 def test_full_is_the_reports_own_length_and_width(name):
     for run in planned(name, plan.FULL).runs.values():
@@ -128,6 +129,7 @@ def test_full_is_the_reports_own_length_and_width(name):
             assert run.training.images == LENGTHS[run.training.config]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", REPORTS)
 def test_half_is_the_reports_own_length_at_half_its_width(name):
     full, half = (planned(name, budget).runs for budget in (plan.FULL, plan.HALF))
@@ -139,6 +141,7 @@ def test_half_is_the_reports_own_length_at_half_its_width(name):
         assert rate[0] < rate[1] < 8 * rate[0]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", REPORTS)
 def test_small_takes_half_an_hour(name):
     runs = planned(name, plan.SMALL).runs.values()
@@ -289,6 +292,7 @@ def test_what_cannot_be_done_is_on_the_page(faces, tmp_path):
     assert not (tmp_path / "work" / "runs").exists()
 
 
+@pytest.mark.long
 def test_a_run_that_fails_leaves_the_others(faces, tmp_path, monkeypatch):
     """One that diverges is a result: the page says so, and the rest is done."""
     work = runner.opened(REPORTS["csc412"], TINY, Place(tmp_path / "work", faces))
@@ -362,6 +366,7 @@ def test_numbers_beside_the_reports(tmp_path):
         list(numbers.by_part("alternating", keys, {})(work))
 
 
+@pytest.mark.long
 def test_scores_over_seeds(tmp_path):
     work = plan.plan(REPORTS["ucsd"], plan.SMALL, Place(tmp_path, "FACES"))
     for seed, kid in enumerate((2.0, 2.2, 2.4)):

@@ -114,6 +114,7 @@ def shape_of(module, side):
     return jax.eval_shape(run, images).shape
 
 
+@pytest.mark.long
 def test_the_reference_networks_have_the_references_parameters():
     """junyanz/pytorch-CycleGAN prints 11.378 M and 2.765 M."""
     assert counted(ResnetGenerator(size=256).build(), 256) == 11_378_179

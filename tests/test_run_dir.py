@@ -173,6 +173,7 @@ def damaged(tmp_path):
     return make
 
 
+@pytest.mark.long
 def test_reading_leaves_a_run_as_it_was(damaged, verb):
     run = damaged("FULL", FULL)
     before = contents(run)
@@ -194,6 +195,7 @@ def test_reading_leaves_a_run_as_it_was(damaged, verb):
     assert {path.name for path in (run / "out").iterdir()} >= {"sample", "interpolate"}
 
 
+@pytest.mark.long
 def test_asking_for_texts_leaves_a_run_as_it_was(damaged, verb):
     run = damaged("TEXT", TEXT)
     before = contents(run)

@@ -86,6 +86,7 @@ def test_a_name_that_is_none_is_refused(verb, tmp_path, monkeypatch):
     assert "Traceback" not in error
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["FULL", "TEXT", "CYCLE"])
 def test_small_weights_draw_as_the_run(verb, tmp_path, name):
     run = untrained(tmp_path / "run", name)

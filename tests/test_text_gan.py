@@ -36,6 +36,7 @@ def counts_of(cells):
     return jnp.array(counts)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("rule", ["any", "one_part"])
 def test_a_wrong_text_is_never_right_and_follows_the_data(rule):
     # 0 and 1 share their hair, 0 and 11 their eyes, 13 shares nothing with 0.
@@ -77,6 +78,7 @@ def pair_of(two_hot) -> int:
     return hair * len(EYES) + eyes - 12
 
 
+@pytest.mark.long
 def test_texts_do_not_depend_on_the_number_of_devices(pack):
     """The batch's texts, drawn whole and in four parts by global index: the same bits."""
     constants, data = TEXT.method.constants(pack), arrays(TEXT, pack)
@@ -95,6 +97,7 @@ def test_texts_do_not_depend_on_the_number_of_devices(pack):
     assert digests(joined) == digests(jax.tree.map(np.asarray, whole))
 
 
+@pytest.mark.long
 def test_wordings_are_drawn_among_those_that_exist():
     texts = np.arange(2 * 3, dtype=np.float32).reshape(2, 3, 1)
     constants = {"texts": jnp.array(texts), "wordings": jnp.array([2, 3])}
@@ -145,6 +148,7 @@ PLAIN_TEXT = dataclasses.replace(
 )
 
 
+@pytest.mark.long
 def test_the_first_step_equals_its_losses_by_hand(pack):
     """Metrics of a compiled step against the networks and losses called one by one."""
     config = dataclasses.replace(

@@ -116,6 +116,7 @@ def pack(tmp_path_factory):
     return packed(ENCODER, tmp_path_factory.mktemp("cache"))
 
 
+@pytest.mark.long
 def test_a_trained_encoder_reads_prompts_as_its_own_network_does(pack, tmp_path):
     _, state = start(ENCODER, pack)
     state = jax.tree.map(np.asarray, state)
@@ -179,6 +180,7 @@ def test_windows_are_a_convolution_over_time():
         windows(jnp.zeros((1, 3, 2)), 4)
 
 
+@pytest.mark.long
 def test_the_recurrent_layer_equals_pytorch():
     torch = pytest.importorskip("torch")
     net = CharCNNRNN(CHAR, len(captions.ALPHABET))
@@ -209,6 +211,7 @@ def test_the_recurrent_layer_equals_pytorch():
     np.testing.assert_allclose(got, want.numpy(), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("config", [ENCODER, CLASSIFIER], ids=["encoder", "classifier"])
 def test_a_family_of_one_player_repeats_and_learns(pack, config):
     faster = dataclasses.replace(config.optimizers["d"], learning_rate=3e-3)
@@ -223,6 +226,7 @@ def test_a_family_of_one_player_repeats_and_learns(pack, config):
     assert set(end.params) == {"d"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("config", [ENCODER, CLASSIFIER], ids=["encoder", "classifier"])
 def test_four_devices_agree_with_one(pack, config):
     """The encoder's negatives come from the global batch, gathered over devices."""

@@ -175,6 +175,7 @@ def test_tfrecord_gives_the_same_images_without_tensorflow(tmp_path, verb):
     assert (code, "file_format='array_record'" in err) == (2, True), err
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "hint"), [("mnist", "not prepared"), ("nonsuch", "cannot be")])
 def test_sets_that_are_not_there(tmp_path, name, hint):
     done = anigan("check", f"tfds:{name}", env={"TFDS_DATA_DIR": str(tmp_path)})

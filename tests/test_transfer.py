@@ -96,6 +96,7 @@ def test_the_average_goes_on_from_the_one_that_was_taken(child):
     assert moved(f"ema/{kernel}", f"ema/{kernel}") < raw
 
 
+@pytest.mark.long
 def test_it_is_proved_and_opened_without_its_parent(child, verb):
     code, out, _ = verb("replay", child.run)
     assert (code, out.splitlines()[-1]) == (0, "identical through step 4")
@@ -103,6 +104,7 @@ def test_it_is_proved_and_opened_without_its_parent(child, verb):
     assert anigan_jax.load(child.run, "latest").step == 4
 
 
+@pytest.mark.long
 def test_it_starts_over_and_resumes_without_its_parent(child, verb, tmp_path):
     """Killed before its first checkpoint, then after it; the same command goes on."""
     again = Path(shutil.copytree(child.run, tmp_path / "again"))
@@ -240,6 +242,7 @@ def test_embeddings_of_other_attributes_do_not_fit(speaker, tmp_path, attributes
     assert not any("embedding" in name for name in taken.arrays)
 
 
+@pytest.mark.long
 def test_frozen_layers_keep_their_bits_and_all_others_move(tmp_path):
     """Whatever the optimizer's state, and its weight decay, would add; on two devices."""
     optimizers = dict.fromkeys("gd", Optimizer("adamw", weight_decay=0.1))

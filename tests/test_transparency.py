@@ -106,6 +106,7 @@ def test_over_a_background():
     assert {sheet[0, 0, 0], sheet[0, 8, 0]} == {255, 204}
 
 
+@pytest.mark.long
 def test_colors_are_augmented_and_alpha_is_not():
     keys = jax.random.split(jax.random.key(0), 4)
     x = jax.random.uniform(jax.random.key(1), (4, 8, 8, 4), minval=-1)
@@ -191,6 +192,7 @@ def test_it_trains(config, folder, tmp_path):
     assert np.isfinite(lines["loss/g"]).all()
 
 
+@pytest.mark.long
 def test_pictures_of_a_run(run, verb):
     trained = anigan_jax.load(run)
     images = trained.generate(3, seed=1)

@@ -173,6 +173,7 @@ def test_webdataset_shards_are_one_set(tmp_path):
     assert found.catalogue.ignored == {".json": 40}
 
 
+@pytest.mark.long
 def test_parquet_files_are_read(tmp_path):
     pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     for number, split in enumerate(("train-00000-of-00001", "test-00000-of-00001")):

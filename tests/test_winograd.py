@@ -19,6 +19,7 @@ def textbook(x, kernel):
     return lax.conv_general_dilated(x, kernel, (1, 1), NO_PADS, dimension_numbers=LAYOUT)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("r", [2, 3])
 @pytest.mark.parametrize("sides", [(6, 7), (2, 1)])
 def test_the_three_maps_are_exact(r, sides):

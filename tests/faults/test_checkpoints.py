@@ -217,6 +217,7 @@ def test_damage_in_any_file_is_named_survived_and_kept(kind, tmp_path):
             assert len(checkpoint_files.corrupt(folder)) == 2
 
 
+@pytest.mark.long
 @pytest.mark.fault(4)
 def test_no_byte_of_a_checkpoint_can_change_unseen(tmp_path):
     saves.begin(tmp_path)

@@ -56,6 +56,7 @@ def session(folder: Path, text: str, *args: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("args", [(), ("-n", "2")])
 def test_results_of_rows(tmp_path, args):
     done = session(tmp_path, TESTS, *args, "--fault-table", "table.md")

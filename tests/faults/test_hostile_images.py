@@ -164,6 +164,7 @@ print(json.dumps([code, int(peak[1]) / 1024, seconds]))
 """
 
 
+@pytest.mark.long
 @pytest.mark.fault(17)
 def test_bombs_are_refused_in_little_memory_and_time(tmp_path):
     """Each in a process of its own: its whole memory is under 200 MB, its CPU time under 3 s."""

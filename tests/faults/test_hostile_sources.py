@@ -138,6 +138,7 @@ def test_two_million_entries_are_refused_at_once(tmp_path):
     assert time.process_time() - start < 3
 
 
+@pytest.mark.long
 @pytest.mark.fault(18)
 def test_a_tar_of_very_many_empty_entries(tmp_path):
     """Fifty megabytes of headers in fifty kilobytes: no bomb by what must lie in memory."""
@@ -377,6 +378,7 @@ def test_the_limits_of_a_decoder_are_under_a_minute(tmp_path):
     assert len(found.items) == 6
 
 
+@pytest.mark.long
 @pytest.mark.fault(35)
 def test_a_decoder_that_dies_ends_the_import_with_the_file_named(tmp_path, monkeypatch):
     monkeypatch.setattr(ingest, "CHUNK_SECONDS", 8.0)
