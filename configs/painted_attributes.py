@@ -8,8 +8,8 @@ anigan sample runs/attributes --prompt "blue hair, red eyes, glasses, hat, smile
 
 No training image has both glasses and a hat: `accuracy` reports the combinations that have as
 unseen. The classifier is trained on faces with both.
-Measured after 4,000 of the 10,000 steps: hair, glasses, hat and smile obeyed by 100 %, of the
-unseen by 99.9 % or more; eyes 56.2 %, of the unseen 54.8 %.
+Measured (20 minutes on 2 busy cores): hair, glasses, hat and smile obeyed by 100 %, eyes by 95.0 %;
+of glasses with a hat, never seen together, hair by 94.1 %, eyes by 98.7 %, the rest by 100 %.
 """
 
 from anigan_jax.config import Config, Run
