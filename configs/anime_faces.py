@@ -7,7 +7,7 @@ norm and no batch norm (Miyato et al. 2018) with the hinge loss (Lim and Ye 2017
 fakes are shifted and recolored before D sees them (Zhao et al. 2020), which at 7,000 faces
 keeps it from learning them by heart; pictures come from averaged weights. A quarter of the
 rates in the last quarter of the run clears the faces: KID falls to a half within minutes.
-Measured on 7,007 faces: 90 epochs and 25 at the lower rates, KID-vgg16 0.334, FD 48.8
+Measured on 7,007 faces: 90 epochs and 27 at the lower rates, KID-vgg16 0.329, FD 46.7
 (docs/results.md). It sees 100 to 280 images a second, which makes 1 to 2.5 hours.
 Trains on 90 % of the images (--data.test 0: on all): of 7,800, 219 steps an epoch.
 """
