@@ -66,6 +66,7 @@ def test_even_gray_stays_even_inside():
     np.testing.assert_allclose(made, 0.5, atol=1e-5)
 
 
+@pytest.mark.long
 def test_what_colors_keep():
     gray = jnp.full((1, 4, 4, 3), 0.25)
     mean = np.asarray(IMAGES).mean(-1)

@@ -215,6 +215,7 @@ def images(config, seed):
     return jnp.tanh(draw(seed, config.batch_size, config.method.size, config.method.size, 3))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "changes",
     [

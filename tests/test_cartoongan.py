@@ -139,6 +139,7 @@ def test_the_second_phase_moves_both_by_their_losses(config, pack, path):
         assert after.opt_state["d"].count == i + 1
 
 
+@pytest.mark.long
 def test_each_term_by_hand(config, pack, first):
     """The losses alone, before any step."""
     batch = batch_at(config, pack, 0, first)

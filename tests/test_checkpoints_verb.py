@@ -140,6 +140,7 @@ finally:
 """
 
 
+@pytest.mark.long
 def test_the_verb_takes_no_accelerator_from_a_run(run):
     environment = {k: v for k, v in process_env().items() if k != "JAX_PLATFORMS"}
     command = [sys.executable, "-c", JAX_OF, "checkpoints", str(run), "--prune", "2", "--verify"]

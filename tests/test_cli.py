@@ -321,6 +321,7 @@ def test_every_verb_has_help(name, verb):
     assert verb(name, "--help")[1] == out
 
 
+@pytest.mark.long
 def test_help_lists_every_field_with_type_and_default(verb):
     _, text, _ = verb("train", "ucsd_sn_dcgan", "--help")
     first, _, rest = text.partition("all settings:")

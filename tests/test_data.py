@@ -135,6 +135,7 @@ def test_a_damaged_pack_is_seen(tmp_path):
     dataset.verify(dataset.build(PaintedFaces(count=4, size=16), tmp_path))
 
 
+@pytest.mark.long
 def test_workers_do_not_change_a_pack(tmp_path):
     source = PaintedFaces(count=4 * ingest.CHUNK + 3, size=16)
     one = dataset.build(source, tmp_path / "one", workers=1)

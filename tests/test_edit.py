@@ -155,6 +155,7 @@ def test_what_a_judge_that_sees_brightness_teaches(runs):
         directions.measure(model, judge, {}, others, {})
 
 
+@pytest.mark.long
 def test_a_judge_with_gradients_bends_each_way(runs):
     """More reach what a classifier is asked for and keep the rest; alone or with others."""
     trained = anigan_jax.load(runs["noise"])

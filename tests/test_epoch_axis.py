@@ -138,6 +138,7 @@ def test_curves_and_progress_show_epochs(tmp_path, capsys):
     assert "step 4/4  epoch 0.40  loss/g 5" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_the_same_latents_at_each_checkpoint(run, verb):
     code, out, err = verb("history", run, "--n", 3)
     assert code == 0, err
@@ -178,6 +179,7 @@ def test_photos_over_the_training(tmp_path, verb):
     assert verb("history", run, photo, tmp_path / "bad.png")[0] == 1
 
 
+@pytest.mark.long
 def test_texts_of_the_data_over_the_training(tmp_path, verb):
     run = untrained(tmp_path / "there", "TEXT")
     code, out, err = verb("history", run, "--n", 2)

@@ -45,6 +45,7 @@ def judged(verb, run, *args):
     return json.loads(out)
 
 
+@pytest.mark.long
 def test_the_verb(verb, run):
     report = judged(verb, run, "--n", "100")
     assert report == json.loads((run / "out/evaluate" / "step_000000000.json").read_text())
@@ -94,6 +95,7 @@ def test_the_text_names_everything_that_a_comparison_needs(verb, run):
     assert "VGG16 judges is left out" in out
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("args", "said"),
     [
@@ -257,6 +259,7 @@ def test_pairs_of_colors(verb, run, tmp_path):
     assert 0 <= modes["tv"] <= 1
 
 
+@pytest.mark.long
 def test_lpips_where_its_weights_are(verb, run, tmp_path):
     draws = np.random.default_rng(0)
     heads = {f"lpips/{i}": draws.random(4).astype(np.float32) for i in range(1, 6)}

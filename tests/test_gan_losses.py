@@ -90,6 +90,7 @@ def losses_of(s, player, **changes):
     return found
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("labels", LABELS)
 @pytest.mark.parametrize("loss", ORACLE)
 def test_values_and_gradients_of_every_loss(loss, labels):
@@ -229,6 +230,7 @@ def test_a_gradient_penalty_moves_d_as_by_hand():
     same(gradient, slopes(lambda d: d_by_hand(s, d, mix=mix), D64), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("s", [gan(r1=1.0, r2=2.0), gan(loss="relativistic", r1=0.5)])
 def test_a_step_of_gradient_descent(s):
     """D goes down its slope, then G down its own under the new D."""

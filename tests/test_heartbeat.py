@@ -90,6 +90,7 @@ def test_who_is_behind_is_the_stuck_one(group):
     assert results(ends, set())[0][0].startswith("process 2, step 8 (step): no progress")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("group", [(30, 0.6)], indirect=True)
 def test_progress_and_goodbyes_are_no_faults(group):
     members, ends, _ = group

@@ -121,6 +121,7 @@ def test_draws_depend_on_the_key_alone(many):
     assert len(distinct) > 3980
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mapper", ["pmap", "shard_map"])
 def test_devices_share_one_pool(mapper):
     """On 4 devices the pool, and what each shows of its own, are the bits of one device."""

@@ -179,6 +179,7 @@ def test_translations_are_judged_by_direction(tmp_path):
     assert told["ab/kid-random"] > floor["ab/kid-random"] + 0.01
 
 
+@pytest.mark.long
 def test_a_second_judge_stands_beside_the_first(pack, tmp_path):
     """Its scores, its floor, its identity; and it is part of how a run is judged."""
     judge = untrained(tmp_path / "judge", "JUDGE")

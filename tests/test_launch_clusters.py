@@ -110,6 +110,7 @@ wait
 """
 
 
+@pytest.mark.long
 def test_tpu_workers_get_the_same_words(shell, tmp_path):
     put(tmp_path / "bin", "gcloud", GCLOUD)
     for worker in (0, 1):
@@ -151,6 +152,7 @@ def test_tpu_workers_get_the_same_words(shell, tmp_path):
     assert not any(alive(one["pid"]) for one in said)
 
 
+@pytest.mark.long
 def test_a_tpu_s_old_number_does_not_keep_a_run_from_starting(shell, tmp_path):
     put(tmp_path / "bin", "gcloud", GCLOUD)
     stranger = subprocess.Popen(["sleep", "60"])

@@ -26,6 +26,7 @@ def norm_of(form, x, scale, bias, near):
         return networks_ops_norm.batch_norm(x, scale, bias, near, 1e-5, None)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("form", FORMS)
 def test_batch_norm_against_autodiff(form):
     x = draw(0, 6, 5, 4, 3) * 3 + 2
@@ -162,6 +163,7 @@ def test_spectral_norm_against_pytorch():
     np.testing.assert_allclose(grad.reshape(48, 8).T, theirs, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.long
 def test_dropout_does_not_depend_on_the_batch():
     x = jnp.ones((4, 8, 8, 16))
     keys = jax.random.split(jax.random.key(3), 4)

@@ -137,6 +137,7 @@ def test_gradient_penalty_is_smooth_where_the_gradient_vanishes():
     assert np.isfinite(grad)
 
 
+@pytest.mark.long
 def test_penalties_against_pytorch():
     torch = pytest.importorskip("torch")
     rng = np.random.default_rng(0)

@@ -207,6 +207,7 @@ def test_dcgans_equal_pytorch(name, flags):
         x = np.asarray(y)
 
 
+@pytest.mark.long
 def test_spectral_norm_of_g_iterates_in_training_alone():
     settings = specs.Generator(z_dim=4, size=8, base_channels=2, spectral=True)
     nets, z = Networks(settings.build(), None, False, None), jnp.ones((2, 4))

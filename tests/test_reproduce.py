@@ -180,6 +180,7 @@ def test_the_settings_that_the_reports_vary():
     assert sjtu["final"].config.method.encoder.path == "work/runs/text_encoder"
 
 
+@pytest.mark.long
 def test_what_is_missing_is_named_with_what_to_give():
     work = planned("tsinghua", plan.SMALL, photos="", features="")
     assert work.runs["dcgan"].missing == ""

@@ -310,6 +310,7 @@ def test_batch_norm_equals_pytorch_and_keeps_statistics():
         assert np.abs(got).max() > 1e-3
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("norm", ["instance", "batch"])
 def test_an_image_does_not_depend_on_its_batch(norm):
     """Batch norm alone mixes images; training and evaluation are one function without it."""

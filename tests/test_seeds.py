@@ -44,6 +44,7 @@ def test_a_list_of_seeds():
             seeds.read(wrong)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("family", ["noise", "text"])
 def test_a_file_a_seed_has_the_same_bytes_whatever_is_made_with_it(family, request, verb, tmp_path):
     """More than a batch, another order, alone; and as the library gives it."""
@@ -106,6 +107,7 @@ def test_prompts_of_seeds(text, verb, tmp_path):
     assert Image.open(out.strip()).width > 3 * 18 + 2
 
 
+@pytest.mark.long
 def test_a_sheet_of_seeds(noise, verb, tmp_path):
     code, out, error = verb("sample", noise, "--seeds", "4,2,9", "--grid")
     assert code == 0, error

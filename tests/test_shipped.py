@@ -50,6 +50,7 @@ def test_words_change_what_they_name():
     assert red[0] > red[2] + 40
 
 
+@pytest.mark.long
 def test_photos_become_other_pictures():
     from anigan_jax.data.synthetic import photo
 

@@ -54,6 +54,7 @@ def test_the_grid_is_every_combination_with_every_seed(tmp_path):
         grid.grid(config, [], ["optimizers.g.learning-rate=1e-3,0.001"], 1, tmp_path)
 
 
+@pytest.mark.long
 def test_what_varies_may_be_given_for_all_runs_too(tmp_path):
     """And a flag in either spelling: nothing is said twice to a run."""
     name = str(write_config(tmp_path, "PLAIN"))
@@ -160,6 +161,7 @@ def test_runs_are_compared_at_equal_seconds(tmp_path):
     assert "training steps alone" in first.notes[0]
 
 
+@pytest.mark.long
 def test_a_study_file_names_its_variants(tmp_path):
     """Each with every value that varies; what all runs are given gives way to its own."""
     study, config = tmp_path / "study.txt", str(write_config(tmp_path, "PLAIN"))
@@ -193,6 +195,7 @@ def test_a_study_file_names_its_variants(tmp_path):
         grid.variants(tmp_path / "absent")
 
 
+@pytest.mark.long
 def test_the_study_that_comes_along_compares_equal_widths(tmp_path):
     named = grid.variants(Path("faces"))
     varied = ["method.augment=,color translation"]

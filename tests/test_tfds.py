@@ -27,6 +27,7 @@ def prepared(builder_class, folder, **settings):
     return builder
 
 
+@pytest.mark.long
 def test_painted_faces(tmp_path):
     builder = prepared(tfds_builders.PaintedFaces, tmp_path, count=20, seed=3, size=32)
     source = tfds.builder_from_directory(builder.data_dir).as_data_source("train")

@@ -75,6 +75,7 @@ def text_g_by_hand(s, g):
     return found[0] + s.int_weight * found[1]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("loss", ORACLE)
 def test_terms_of_the_text_gan(loss, monkeypatch):
     monkeypatch.setattr(TextGAN, "draw_texts", lambda *_: TEXTS)

@@ -277,6 +277,7 @@ def test_several_sources_are_one_set(tmp_path, monkeypatch):
         scanned(tmp_path, str(tmp_path / "no_*"))
 
 
+@pytest.mark.long
 def test_one_of_two_domains_is_chosen(tmp_path, verb):
     layout = {**under("trainA", faces(9)), **under("trainB", faces(8, 20)),
               **under("testA", faces(2, 40)), **under("testB", faces(3, 60))}  # fmt: skip

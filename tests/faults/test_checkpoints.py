@@ -258,6 +258,7 @@ def test_what_cannot_be_read_for_now_is_not_called_damaged(tmp_path):
     assert what_is_there(tmp_path) == OLD
 
 
+@pytest.mark.long
 @pytest.mark.fault(5)
 def test_a_run_without_a_whole_checkpoint_is_refused_and_not_begun_anew(tmp_path, verb):
     run = untrained(tmp_path / "run", "FULL")

@@ -69,10 +69,12 @@ def test_results_of_rows(tmp_path, args):
     assert "faults injected" in done.stdout
 
 
+@pytest.mark.long
 def test_other_sessions_print_no_table(tmp_path):
     assert "faults injected" not in session(tmp_path, "def test_it(): pass\n").stdout
 
 
+@pytest.mark.long
 def test_a_row_that_is_none_is_refused(tmp_path):
     text = "import pytest\n@pytest.mark.fault(43)\ndef test_it(): pass\n"
     assert session(tmp_path, text).returncode == 4

@@ -56,6 +56,7 @@ def hostile_archives(folder) -> dict:
     }
 
 
+@pytest.mark.long
 @pytest.mark.fault(18)
 def test_hostile_archives_write_nothing_anywhere(tmp_path, monkeypatch, verb):
     """The verb itself: told by name, refused, and every folder as it was."""
