@@ -154,9 +154,11 @@ def parse(
 
 # Flags that users give twice for several values.
 REPEATED = {
-    "path": "; more sources of one set: --data.also",
-    **dict.fromkeys(("also", "--also"), "; several sources stand behind it: --also A B"),
-    **dict.fromkeys(("attributes", "--attributes"), "; several stand behind it: --attributes A B"),
+    "--data.path": "; more sources of one set: --data.also",
+    **dict.fromkeys(("--data.also", "--also"), "; several sources stand behind it: --also A B"),
+    **dict.fromkeys(
+        ("--data.attributes", "--attributes"), "; several stand behind it: --attributes A B"
+    ),
 }
 
 
@@ -171,7 +173,7 @@ def refuse_repeats(argv: list[str]) -> None:
         setting = re.sub(r"(--|\.)no-", r"\1", flag.replace("_", "-"))
         if setting in seen:
             also = "" if seen[setting] == flag else f", once as {seen[setting]}"
-            hint = REPEATED.get(flag.removeprefix("--data."), REPEATED.get(flag, ""))
+            hint = REPEATED.get(flag, "")
             raise UserError(f"{flag} is given twice{also}; give it once{hint}")
         seen[setting] = flag
 

@@ -175,14 +175,21 @@ def _arguments(function: Callable, words: list[str], prog: str) -> dict[str, Any
     try:
         return config_file.parse(typed(function), own, prog, config=(FlagCreatePairsOff,)) | more
     except UserError as error:
-        groups = [typing.get_args(hint)[0] for hint in hints.values() if typing.get_args(hint)]
-        nested = {f"--{f.name.replace('_', '-')}" for each in groups
-                  if dataclasses.is_dataclass(each) for f in dataclasses.fields(each)}  # fmt: skip
-        raise UserError("\n  ".join([*common.meant(own, flags | nested), str(error)])) from None
+        meant = common.meant(own, flags | _flags_within(hints))
+        raise UserError("\n  ".join([*meant, str(error)])) from None
     except SystemExit:
         if configurable and name not in HELP:
             common.settings_help(name, f"{prog} {name}")
         raise
+
+
+def _flags_within(hints: dict[str, Any]) -> set[str]:
+    """The flags of dataclasses among a verb's arguments, by their types."""
+    kinds = [typing.get_args(hint)[0] for hint in hints.values() if typing.get_args(hint)]
+    fields = [
+        f for kind in kinds if dataclasses.is_dataclass(kind) for f in dataclasses.fields(kind)
+    ]
+    return {f"--{field.name.replace('_', '-')}" for field in fields}
 
 
 def typed(function: Callable) -> Callable[..., dict[str, Any]]:

@@ -48,7 +48,7 @@ def is_archive(path: Path) -> bool:
     if path.suffix.lower() in IMAGES:
         return False
     head = _head(path)
-    begins = head.startswith((b"PK\3\4", *PACKED)) or head[257:262] == b"ustar"
+    begins = head.startswith(b"PK\3\4") or _is_tar(head)
     return begins or path.name.lower().endswith(SUFFIXES)
 
 
@@ -61,10 +61,15 @@ def _head(path: Path) -> bytes:
         return b""
 
 
+def _is_tar(head: bytes) -> bool:
+    """Whether a file begins as a tar, packed or not."""
+    return head.startswith(tuple(PACKED)) or head[257:262] == b"ustar"
+
+
 def _is_zip(path: Path) -> bool:
     head = _head(path)
-    tar = head.startswith(tuple(PACKED)) or head[257:262] == b"ustar"
-    return head.startswith((b"PK\3\4", b"PK\5\6")) or (not tar and path.suffix.lower() == ".zip")
+    named = path.suffix.lower() == ".zip" and not _is_tar(head)
+    return named or head.startswith((b"PK\3\4", b"PK\5\6"))
 
 
 def members(path: Path, within: str = "") -> tuple[list[Member], list[Finding]]:

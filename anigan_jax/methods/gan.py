@@ -33,6 +33,9 @@ from anigan_jax.networks.blocks import GeneratorSettings, NetworkSettings
 from anigan_jax.networks.dcgan import Discriminator, Generator
 from anigan_jax.networks.stack import grid_max
 
+# Of D's passes: each has draws of its own.
+SALTS = {"real": 0, "fake": 1}
+
 
 @dataclass(frozen=True)
 class GAN(MethodSettings):
@@ -276,14 +279,15 @@ class GAN(MethodSettings):
         """
         score = functools.partial(self.score, nets, params)
         if nets.joins and len(seen) > 1:
-            both, stats = score(stats, dict(enumerate(seen.values())), (), keys, iterate=True)
+            salted = {SALTS[name]: images for name, images in seen.items()}
+            both, stats = score(stats, salted, (), keys, iterate=True)
             halves = zip(*(jnp.split(out, 2) for out in both), strict=True)
             return dict(zip(seen, halves, strict=True)), stats
         outs = {}
         for name, images in seen.items():
             # Both passes see the kernels of the first.
-            salt, iterate = (0, True) if name == "real" else (1, False)
-            outs[name], stats = score(stats, {salt: images}, (), keys, iterate=iterate)
+            salted, iterate = {SALTS[name]: images}, name == "real"
+            outs[name], stats = score(stats, salted, (), keys, iterate=iterate)
         return outs, stats
 
     def judged(self, nets: Networks, state, real: Array | None = None, fake: Array | None = None):

@@ -52,7 +52,7 @@ class Networks(NamedTuple):
         on GPUs and TPUs.
         """
         takes = inspect.signature(type(self.d).__call__).parameters
-        return backend.traced() != "cpu" and "parts" in takes
+        return backend.accelerated() and "parts" in takes
 
     def logits(self, params, stats, images: Array, texts: tuple = (), **rest):
         """D's logits, one (b,) for each text (one where there is none), and new statistics.

@@ -24,6 +24,11 @@ def launches() -> bool:
     return traced() in ("gpu", "cuda", "rocm")
 
 
+def accelerated() -> bool:
+    """Whether few large kernels and collectives are quicker than many: on all but CPUs."""
+    return traced() != "cpu"
+
+
 @contextlib.contextmanager
 def traced_for(backend: str) -> Iterator[None]:
     """What is traced within takes the form of that backend, such as 'cuda'."""

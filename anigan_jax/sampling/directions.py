@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -161,8 +162,12 @@ def ways(model: Model, judge: Judge, label: Label, held: Latents, pull: Pull) ->
     return in_batches(run, np.arange(len(held.z)), BATCH)
 
 
+@functools.lru_cache(maxsize=2)
 def _refiner(generate: Callable, judge: Judge) -> Callable:
-    """((params, stats), z (b, Z), way (b, Z), classes (b, A), text) -> a better way (b, Z)."""
+    """((params, stats), z (b, Z), way (b, Z), classes (b, A), text) -> a better way (b, Z).
+
+    Compiled once for all that is edited.
+    """
     starts = np.cumsum((0, *judge.sizes))
     adam = optax.adam(optax.linear_schedule(RATE, 0, STEPS // 2, STEPS // 2), b2=0.99)
 

@@ -17,7 +17,7 @@ PerChannel = Float[Array, " c"]
 
 def channel_sum(x: Map) -> PerChannel:
     """(B, H, W, C) -> (C,): the sum over the batch and all places."""
-    if backend.traced() != "cpu":
+    if backend.accelerated():
         return x.sum((0, 1, 2))
     # The sum over the batch is a matrix product: on a CPU several times faster than a
     # reduction; the one over places keeps the chains of additions short.
@@ -51,7 +51,7 @@ def moments(x: Map, near: PerChannel, axis_name: str | None) -> tuple[PerChannel
         (mean - near)^2 takes one reading of the map and one collective in place of two, and loses
         digits only where the means are many deviations apart.
     """
-    if backend.traced() == "cpu":
+    if not backend.accelerated():
         mean = channel_mean(x, axis_name)
         # E[x^2] - E[x]^2 would lose digits where the mean is large.
         return mean, channel_mean((x - mean) ** 2, axis_name)
@@ -122,7 +122,7 @@ for_parts.defvjp(
 
 def _place_mean(x: Map) -> Float[Array, "b 1 1 c"]:
     """(B, H, W, C) -> (B, 1, 1, C): the mean over places, on a CPU as a matrix product."""
-    if backend.traced() != "cpu":
+    if backend.accelerated():
         return x.mean((1, 2), keepdims=True)
     b, h, w, c = x.shape
     ones = jnp.ones((b, 1, h * w), x.dtype)
