@@ -108,7 +108,8 @@ class Disk:
     def _place(self, text: str) -> tuple[Folder, str] | None:
         """The folder and name of a call's first path; None outside of the root."""
         where = text.split(",")[0]
-        path = _strings(text)[0].decode()
+        # Python 3.13 walks a folder as "folder/".
+        path = _strings(text)[0].decode().rstrip("/")
         if not path.startswith("/"):
             if not where.isdigit() or not (held := self.open.get(int(where))):
                 return None
