@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import operator
 import os
 from collections.abc import Iterable, Iterator
+from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ from anigan_jax.core import Method, TrainState
 from anigan_jax.data import dataset, scratch
 from anigan_jax.data.dataset import Pack
 from anigan_jax.errors import DivergedError, MachineError, UserError
+from anigan_jax.networks.resnet import check_divisible
 from anigan_jax.runtime import environment, processes, signals
 from anigan_jax.sampling import grids, photos, prompts
 from anigan_jax.sampling import seeds as by_seed
@@ -104,15 +105,22 @@ class Trained(NamedTuple):
           UserError: the run generates nothing, lacks these weights, does not understand the
             prompt, or a number is out of range.
         """
+        (seed,) = by_seed.checked([seed], "seed")
+        if not isinstance(prompt, str | None):
+            raise UserError(f"prompt is {prompt!r}; it must be one text")
+        if not isinstance(truncation, Real | None):
+            raise UserError(f"truncation is {truncation!r}; it must be a number")
         model = grids.with_drawing(self._drawing(weights), grids.Drawing(truncation))
         wanted = None if prompt is None else prompts.read(model, [prompt], "prompt")
         if seeds is not None:
             if n is not None or seed:
                 raise UserError("seeds say which images; leave out n and seed")
-            return by_seed.made(model, _seeds(seeds), wanted[0] if wanted else None)
+            return by_seed.made(model, by_seed.checked(seeds), wanted[0] if wanted else None)
         if n is None:
             raise UserError("say how many images, n, or which seeds")
-        _at_least_one(n)
+        n = by_seed.whole(n, "n")
+        if n < 1:
+            raise UserError(f"n is {n}; it must be at least 1")
         if wanted is not None:
             images, _ = prompts.ask(model, wanted, n, seed)
             return images[0]
@@ -133,11 +141,19 @@ class Trained(NamedTuple):
           UserError: the run translates nothing or not in this direction, lacks these weights, or
             `images` are not of that shape.
         """
-        images = np.asarray(images)
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or not len(images):
+        try:
+            images = np.asarray(images)
+        except ValueError:
+            raise UserError("images are of several sizes; translate those of one size") from None
+        n, height, width, channels = images.shape if images.ndim == 4 else (0, 0, 0, 0)
+        if images.dtype != np.uint8 or channels != 3 or height != width or not n * height:
             raise UserError(
-                f"images are {images.dtype} {images.shape}; they must be uint8 (n, S, S, 3), n >= 1"
+                f"images are {images.dtype} {images.shape}; they must be uint8 (n, S, S, 3), n and "
+                "S >= 1"
             )
+        photos.need_direction(self.method, direction)
+        method: Any = self.config.method
+        check_divisible(height, method.generator.num_downsamples, "the side of images")
         return photos.translated(self._drawing(weights), direction, images)
 
     def at(self, checkpoint: str | int) -> Trained:
@@ -146,18 +162,6 @@ class Trained(NamedTuple):
 
     def _drawing(self, weights: str | None) -> Model:
         return grids.with_weights(self.networks, weights or self.weights)
-
-
-def _seeds(seeds: Iterable[int]) -> list[int]:
-    found = [operator.index(seed) for seed in seeds]
-    if not found or not all(0 <= seed < grids.SEEDS for seed in found):
-        raise UserError("seeds must be one or more whole numbers from 0 to 2**32 - 1")
-    return found
-
-
-def _at_least_one(n: int) -> None:
-    if n < 1:
-        raise UserError(f"n is {n}; it must be at least 1")
 
 
 def load(
@@ -275,12 +279,22 @@ def train(
         MachineError: disk, memory or the machine failed it, and it can be resumed.
       KeyboardInterrupt: it was interrupted; a checkpoint is written, the same call resumes.
     """
+    if not isinstance(config, Config):
+        raise UserError(
+            f"config is {config!r}; it must be a Config: one of your own, or "
+            "anigan_jax.config_file.load('quickstart')"
+        )
     workdir = Path(workdir)
     if init_from:
         parent = dataclasses.replace(config.parent, run=str(init_from))
         config = dataclasses.replace(config, parent=parent)
-    with signals.caught() as stop:
-        code = start(config, workdir, command, stop)
+    try:
+        with signals.caught() as stop:
+            code = start(config, workdir, command, stop)
+    except SystemExit:
+        if not stop.number:
+            raise
+        raise KeyboardInterrupt(f"stopped by signal {stop.number} before the first step") from None
     if code:
         raise KeyboardInterrupt(f"stopped by signal {code - 128}; the same call resumes")
     return load(workdir, "latest", trust=True)

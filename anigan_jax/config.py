@@ -8,12 +8,11 @@ import importlib
 import json
 import math
 import types
-import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from anigan_jax import intervals
+from anigan_jax import declared, intervals, optimizers
 from anigan_jax.data.sources import Source
 from anigan_jax.errors import UserError
 from anigan_jax.optimizers import Optimizer
@@ -297,57 +296,20 @@ def _numbers(path: str, value: Any) -> Iterator[tuple[str, float]]:
             yield from _numbers(f"{path}.{name}".removeprefix("."), part)
 
 
-def type_faults(path: str, value: Any) -> Iterator[str]:
-    """What of settings is not of its declared type, as the command line would refuse it."""
-    hints = typing.get_type_hints(type(value))
-    for f in dataclasses.fields(value):
-        yield from _type_fault(
-            f"{path}.{f.name}".removeprefix("."), getattr(value, f.name), hints[f.name]
-        )
-
-
-def _type_fault(path: str, value: Any, hint: Any) -> Iterator[str]:
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Literal:
-        if value not in args:
-            yield f"{path} is {value!r}; allowed are {', '.join(map(str, args))}"
-    elif origin in (typing.Union, types.UnionType):
-        if all(list(_type_fault(path, value, arg)) for arg in args):
-            yield f"{path} is {value!r}; it must be {hint}"
-    elif origin is tuple:
-        items = (args[0],) * len(value) if isinstance(value, tuple) and Ellipsis in args else args
-        if not isinstance(value, tuple) or len(value) != len(items):
-            yield f"{path} is {value!r}; it must be a tuple"
-        else:
-            for i, (item, arg) in enumerate(zip(value, items, strict=True)):
-                yield from _type_fault(f"{path}.{i}", item, arg)
-    elif origin is dict:
-        if not isinstance(value, dict):
-            yield f"{path} is {value!r}; it must be a dict"
-        else:
-            for name, item in value.items():
-                yield from _type_fault(f"{path}.{name}", item, args[1])
-    elif isinstance(hint, type) and hint is not type(None):
-        number = hint is float and isinstance(value, int) and not isinstance(value, bool)
-        wrong_bool = isinstance(value, bool) and hint is not bool
-        if not (isinstance(value, hint) or number) or wrong_bool:
-            yield f"{path} is {value!r}; it must be {hint.__name__}"
-        elif dataclasses.is_dataclass(value):
-            yield from type_faults(path, value)
-    elif hint is type(None) and value is not None:
-        yield f"{path} is {value!r}; it must be None"
-
-
 def check(config: Config) -> None:
     """Refuses values that no run can have, all named at once.
 
     Raises:
       UserError: with every fault.
     """
-    faults = list(type_faults("", config))
+    faults = list(declared.type_faults("", config))
     if faults:
         # What follows compares numbers.
         raise UserError("; ".join(faults))
+    try:
+        json.dumps(to_json(config))
+    except TypeError as error:
+        raise UserError(f"settings are kept as JSON, and one of them cannot be: {error}") from None
     run = config.run
     for path, value, low in (
         ("batch_size", config.batch_size, 1),
@@ -367,6 +329,8 @@ def check(config: Config) -> None:
     ):
         if value < low:
             faults.append(f"{path} is {value}; it must be at least {low}")
+    if run.steps >= 2**31:
+        faults.append(f"run.steps is {run.steps}; it must be below 2**31")
     for name in intervals.SETTINGS:
         value = getattr(run, name)
         if told := intervals.fault(value, int(name in ("sample_every", "checkpoint_every"))):
@@ -396,5 +360,6 @@ def check(config: Config) -> None:
         )
     if config.run.devices and config.batch_size % config.run.devices:
         faults.append(f"batch_size {config.batch_size} is not a multiple of {run.devices} devices")
+    faults = faults or optimizers.absent(config.method.make().players, config.optimizers)
     if faults:
         raise UserError("; ".join(faults))

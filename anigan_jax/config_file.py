@@ -227,7 +227,7 @@ def _classes(value: Any) -> Iterator[type]:
 
 def _neighbors(path: Path, folder: Path) -> Iterator[Path]:
     """The files below a folder that a module imports, anywhere in it."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse(path.read_bytes())):
         names: list[str] = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]

@@ -150,6 +150,16 @@ class Optimizer:
         return 1 - cosine(done) if self.shape == "cosine" else jnp.clip(1.0 - done, 0.0, 1.0)
 
 
+def absent(players: Collection[str], given: Collection[str]) -> list[str]:
+    """What is wrong where a player has no optimizer; nothing where each has one."""
+    names = ", ".join(players)
+    return [
+        f"optimizers has no entry for {player!r}; the method's players are {names}"
+        for player in players
+        if player not in given
+    ]
+
+
 def on_layers(tree: PyTree, names: Collection[str], change: Callable[[Array], Array]) -> PyTree:
     """A tree of parameters with `change` applied below the layers of these names."""
 

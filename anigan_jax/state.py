@@ -19,17 +19,7 @@ PRIME = 0x01000193
 
 
 def init_state(config: Config, method: Method, constants: PyTree) -> TrainState:
-    """The state before the first step, a pure function of the seed and the constants.
-
-    Raises:
-      UserError: a player has no optimizer.
-    """
-    absent = [player for player in method.players if player not in config.optimizers]
-    if absent:
-        raise UserError(
-            f"optimizers has no entry for {', '.join(map(repr, absent))}; the method's players "
-            f"are {', '.join(method.players)}"
-        )
+    """The state before the first step, a pure function of the seed and the constants."""
     raw = rng.root_key(config.seed)
     params, stats, extra_state = method.init(rng.stream_key(raw, rng.Stream.INIT), constants)
     # Copies: an alias of params['g'] could not be donated twice.

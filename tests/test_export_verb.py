@@ -16,6 +16,7 @@ import anigan_jax
 from anigan_jax import api
 from anigan_jax.export import hub, onnx
 from anigan_jax.export.card import card
+from anigan_jax.storage import atomic
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +133,8 @@ def test_places_that_are_taken(verb, noise, place, tmp_path):
     assert "is not empty" in refused(verb, place, noise, "--to", "hub")
     assert "is a file" in refused(verb, place / "mine.txt", noise, "--to", "onnx")
     assert "cannot be written" in refused(verb, place / "mine.txt" / "x", noise, "--to", "onnx")
-    empty, killed = tmp_path / "empty", tmp_path / ".empty"
+    empty = tmp_path / "empty"
+    killed = atomic.partial(empty)
     for folder in (empty, killed):
         folder.mkdir()
     (killed / "half.onnx").touch()

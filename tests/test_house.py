@@ -19,7 +19,7 @@ ORDER = (
     ("runtime",),
     ("networks",),
     ("data",),
-    ("optimizers", "intervals", "parent"),
+    ("optimizers", "intervals", "parent", "declared"),
     ("config",),
     ("config_file",),
     ("storage",),

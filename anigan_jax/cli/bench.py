@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json as jsons
 import subprocess
 import sys
@@ -10,11 +11,14 @@ from typing import Annotated, Literal
 
 from tyro.conf import arg
 
+from anigan_jax import config as configs
 from anigan_jax.cli import common
 from anigan_jax.cli.common import AsJson, ConfigName, Overrides
-from anigan_jax.config import ComputeType, Config
+from anigan_jax.config import ComputeType, Config, Run
 from anigan_jax.errors import MachineError, UserError
 from anigan_jax.report.table import as_text
+
+USUAL_IMAGES = 10_000
 
 
 def bench(
@@ -48,6 +52,9 @@ def bench(
     batches = list(batch or [settings.batch_size])
     if min(batches) < 1 or windows < 1:
         raise UserError("--batch and --windows must be 1 or more")
+    configs.check(dataclasses.replace(settings, batch_size=batches[0]))
+    if picture and picture.suffix != ".png":
+        raise UserError(f"--picture {picture} must end in .png")
     if "bfloat16" in dtype and not hasattr(settings.method, "dtype"):
         raise UserError(f"{config} has no --method.dtype; it computes in float32 alone")
     platform, machine = _machine(settings.run.platform)
@@ -67,22 +74,29 @@ def bench(
             windows,
             settings.run.platform,
             list(devices),
-            settings.run.checkpoint_every,
+            _period(settings),
         )
         rows = runner.measure(
             wanted, platform == "gpu", lambda text: print(text, file=sys.stderr, flush=True)
         )
         tables = table.tables(rows)
-        if picture:
-            table.picture(config, machine, rows, picture)
     if json:
         print(jsons.dumps({"config": config, "machine": machine, "rows": rows}, indent=1))
     else:
         print(f"{config} on {machine}\n\n{as_text(tables)}")
+    if picture and not layers:
+        with common.writing(picture):
+            table.picture(config, machine, rows, picture)
     # What was measured is shown all the same.
     return (
         MachineError.code if any(row["side"] == "ours" and "failed" in row for row in rows) else 0
     )
+
+
+def _period(config: Config) -> int:
+    """Steps between checkpoints, of data of a usual size where it is counted in epochs."""
+    every = configs.resolve(config, USUAL_IMAGES).run.checkpoint_every
+    return every if isinstance(every, int) else Run().checkpoint_every
 
 
 def _layers(config: Config, batches: list[int], dtype: tuple[str, ...], windows: int):

@@ -10,7 +10,7 @@ from tyro.conf import arg
 
 from anigan_jax import api
 from anigan_jax import config as configs
-from anigan_jax.cli.common import AsJson, RunDir, Trust
+from anigan_jax.cli.common import AsJson, RunDir, Trust, at_least
 from anigan_jax.errors import MachineError, UserError, printable
 from anigan_jax.intervals import Every, parse
 from anigan_jax.runtime import environment
@@ -31,6 +31,8 @@ def replay(
       until: last step to compare.
       distributed: one of several processes.
     """
+    if until is not None:
+        at_least("--until", until, 0)
     recorded = run_dir.read_run(run)
     config = run_dir.config_of(run, recorded, trust)
     with api.opened(config, run, distributed) as (pack, group):

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from tyro.conf import arg
 
+from anigan_jax import config as configs
 from anigan_jax.cli import common
 from anigan_jax.cli.common import AsJson, ConfigName, Overrides
 from anigan_jax.config import ComputeType, Config
@@ -90,7 +91,9 @@ def _settings(
         raise UserError(f"{name} has no --method.dtype; it computes in float32 alone")
     changes: dict[str, Any] = {"dtype": dtype} if dtype else {}
     method = dataclasses.replace(settings.method, **changes)
-    return dataclasses.replace(settings, method=method)
+    settings = dataclasses.replace(settings, method=method)
+    configs.check(settings)
+    return settings
 
 
 def tables(found: dict[str, Any]) -> list[Table]:

@@ -171,6 +171,8 @@ def _images(
     given: Path, against: str, domain: str, size: int | None, n: int | None, seed: int
 ) -> _Judged:
     """Images of any model, cropped and resized as the real ones are."""
+    if size is not None:
+        at_least("--size", size, 1)
     photos.check([given], photos.Cropping())
     real = Path(against).expanduser()
     packed = dataset.open_pack(real) if dataset.is_pack(real) else None

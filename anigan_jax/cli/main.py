@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import difflib
+import errno
 import importlib
 import inspect
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import anigan_jax
-from anigan_jax.errors import UserError
+from anigan_jax.errors import UserError, printable
 from anigan_jax.runtime import environment, stdio
 
 # Verbs that take steps of a training.
@@ -34,6 +35,11 @@ GROUPS = {
     "networks and speed": ("describe", "weights", "bench", "compile"),
 }
 HELP = ("-h", "--help")
+# A path that was given and cannot be: a disk's answer to a name.
+NAMED = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG),
+    *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
+)
 
 
 class Verb(NamedTuple):
@@ -86,6 +92,11 @@ def main(argv: list[str] | None = None) -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.code)
+    except OSError as error:
+        if error.errno not in NAMED or not error.filename:
+            raise
+        print(f"error: {printable(error.filename)}: {error.strerror}", file=sys.stderr)
+        sys.exit(UserError.code)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)
@@ -112,7 +123,7 @@ ELSEWHERE = {
 
 
 def _run(argv: list[str]) -> int:
-    if not argv or argv[0] in HELP or argv == ["help"]:
+    if not argv or argv[0] in HELP or (argv[0] == "help" and set(argv[1:2]) <= {"help", *HELP}):
         print(_usage())
         return 0 if argv else 2
     if argv[0] == "--version":

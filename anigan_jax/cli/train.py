@@ -10,7 +10,7 @@ from typing import Annotated
 
 from tyro.conf import arg
 
-from anigan_jax import api
+from anigan_jax import api, config_file
 from anigan_jax import config as configs
 from anigan_jax.cli import common
 from anigan_jax.cli.common import AsJson, ConfigName, Overrides, Trust
@@ -114,15 +114,18 @@ def _is_of_others(workdir: Path, settings: Config) -> bool:
         return False
     ignored = {"run": None}
     recorded = run_dir.read_run(workdir).get("config") or {}
-    return {**recorded, **ignored} != {**configs.to_json(settings), **ignored}
+    given = configs.to_json(settings, config_file.own_code(settings).modules)
+    return {**recorded, **ignored} != {**given, **ignored}
 
 
 def _dry_run(config: Config, workdir: Path, as_json: bool) -> int:
     """Prints what a run would do; writes nothing into the run directory."""
     with api.opened(config, workdir) as (pack, _):
-        from anigan_jax.training import transfer
+        from anigan_jax.training import online_eval, transfer
         from anigan_jax.training.program import Program
 
+        resolved = configs.resolve(config, len(pack.images))
+        online_eval.Evaluator(resolved, config.method.make(), pack, workdir)
         taken = transfer.take(config, workdir, pack)
         resumes = (workdir / run_dir.RUN).exists()
         constants = run_dir.constants_of(workdir) if resumes else config.method.constants(pack)

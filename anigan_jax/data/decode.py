@@ -31,7 +31,7 @@ REFUSED = {
     "truncated": "the file ends early; what is there is not used",
     "corrupt": "its data is damaged; what can be decoded is not used",
     "animated": "more than one frame",
-    "too small": "its side is under half of the size asked for; --upscale enlarges it",
+    "too small": "its side is under half of the size asked for; `import --upscale` enlarges it",
     "too large": f"over {MAX_PIXELS:,} pixels ({MAX_JPEG:,} of a JPEG) or {MAX_BYTES >> 20} MiB",
     "crashed": "the decoder died, hung or ran out of memory",
     "link": "a link that leaves the source is not followed",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 
 from anigan_jax.data.dataset import Pack, column
@@ -42,16 +41,6 @@ def differences(old: dict[str, str], new: dict[str, str]) -> list[str]:
     for what, names in (("added", come), ("removed", gone), ("edited", edited)):
         lines += [f"{what} {name}" for name in names]
     return lines
-
-
-def record(pack: Pack, path: Path) -> None:
-    """Writes the contents of a pack, for `since`; whole or not at all."""
-    temp = path.with_name(f".{path.name}")
-    with temp.open("w", encoding="utf-8") as file:
-        json.dump(contents(pack), file)
-        file.flush()
-        os.fsync(file.fileno())
-    temp.replace(path)
 
 
 def since(path: Path, pack: Pack) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from anigan_jax.errors import UserError
+
 Activation = Literal["none", "relu", "leaky_relu", "tanh", "sigmoid"]
 
 
@@ -63,8 +65,11 @@ class NetworkSettings:
         Args:
           axis_name: the mapped axis of devices, over which batch norms average; or None.
           dtype: what products are computed in.
+
+        Raises:
+          UserError: no network of this size can be.
         """
-        raise NotImplementedError
+        raise UserError(f"{type(self).__name__} has no method build(), which gives the network")
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from anigan_jax.errors import UserError
 from anigan_jax.metrics.feature_scores import label
 from anigan_jax.report import collect, files
 from anigan_jax.report.table import cell, environment
-from anigan_jax.storage import epochs
+from anigan_jax.storage import atomic, epochs
 from anigan_jax.storage.metrics_file import spaced
 
 ASSETS = Path(__file__).parent / "assets"
@@ -81,12 +81,9 @@ def write(runs: list[dict], path: Path) -> list[str]:
         )
     )
     # Names of files need not be text.
-    content = page.encode("utf-8", "backslashreplace")
+    content = page.encode("utf-8", "backslashreplace").decode("utf-8")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temp = path.with_name(f".{path.name}")
-        temp.write_bytes(content)
-        temp.replace(path)
+        atomic.save_text(content, path)
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror or error}") from None
     return missing

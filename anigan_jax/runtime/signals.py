@@ -59,8 +59,12 @@ class Stop:
 
 @contextlib.contextmanager
 def caught() -> Iterator[Stop]:
-    """A `Stop` that signals write into, while the context lasts."""
+    """A `Stop` that signals write into, while the context lasts; in a thread nothing does."""
     stop = Stop()
+    if threading.current_thread() is not threading.main_thread():
+        # Python hands signals to the main thread alone, where whoever started this has its own.
+        yield stop
+        return
     before = {n: signal.signal(n, lambda number, _: stop._on_stop(number)) for n in STOPS}
     before[signal.SIGCONT] = signal.signal(signal.SIGCONT, lambda *_: stop._on_continue())
     try:

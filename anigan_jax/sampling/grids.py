@@ -234,6 +234,8 @@ def interpolate(
 
 def kernels(state: TrainState, run: Path) -> Path:
     """D's first layer, each filter in its own range; that of domain a above that of b."""
+    if "d" not in state.params:
+        raise UserError(f"{run} holds generators alone; D's kernels are in a run directory")
     tree = state.params["d"]
     networks = [tree["a"], tree["b"]] if set(tree) == {"a", "b"} else [tree]
     pictures = [record.kernel_grid(_first_kernel(network)) for network in networks]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import operator
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -40,6 +43,32 @@ def read(text: str) -> list[int]:
             raise UserError(f"--seeds {text!r} are more than {MOST:,}; make them in parts")
         found.update(dict.fromkeys(range(first, last + 1)))
     return list(found)
+
+
+def checked(seeds: Iterable[int], name: str = "seeds") -> list[int]:
+    """Seeds that a caller gives.
+
+    Raises:
+      UserError: they are none, or not whole numbers from 0 to 2**32 - 1.
+    """
+    if isinstance(seeds, str) or not isinstance(seeds, Iterable):
+        raise UserError(f"{name} is {seeds!r}; it must be whole numbers, such as range(4)")
+    found = [whole(seed, name) for seed in seeds]
+    if not found or not all(0 <= seed < SEEDS for seed in found):
+        raise UserError(f"{name} must be whole numbers from 0 to 2**32 - 1")
+    return found
+
+
+def whole(value: Any, name: str) -> int:
+    """A whole number that a caller gives, NumPy's too.
+
+    Raises:
+      UserError: it is none.
+    """
+    with contextlib.suppress(TypeError):
+        if not isinstance(value, bool):
+            return operator.index(value)
+    raise UserError(f"{name} is {value!r}; it must be a whole number")
 
 
 def made(model: Model, seeds: Sequence[int], prompt: Prompt | None = None) -> np.ndarray:

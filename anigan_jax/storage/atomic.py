@@ -11,10 +11,18 @@ from pathlib import Path
 from anigan_jax.errors import UserError
 
 
+def partial(path: Path) -> Path:
+    """Where `path` is written until it is whole: beside it, by a name that nobody else gives.
+
+    What a kill left there is written over.
+    """
+    return path.with_name(f".{path.name}.partial")
+
+
 def save_text(text: str, path: Path) -> Path:
     """Writes a text file whole or not at all, and to the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temp = path.with_name(f".{path.name}")
+    temp = partial(path)
     with temp.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
@@ -41,7 +49,7 @@ def new_folder(path: Path) -> Iterator[Path]:
       UserError: it cannot be written.
     """
     path = path.absolute()
-    temp = path.with_name(f".{path.name}")
+    temp = partial(path)
     try:
         # A kill may have left one.
         shutil.rmtree(temp, ignore_errors=True)

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from anigan_jax.data.alpha import over_squares
+from anigan_jax.storage import atomic
 
 Filter = Literal["lanczos", "nearest"]
 
@@ -102,7 +103,7 @@ def kernel_grid(kernels: np.ndarray, scale: int = 10) -> Image.Image:
 def save_image(image: Image.Image, path: Path, **options) -> Path:
     """Writes a picture whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temp = path.with_name(f".{path.name}")
+    temp = atomic.partial(path)
     image.save(temp, format=path.suffix[1:].upper(), **options)
     os.replace(temp, path)
     return path

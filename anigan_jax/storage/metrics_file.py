@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from anigan_jax.errors import UserError
+from anigan_jax.storage import atomic
 
 
 def read_metrics(path: Path) -> list[dict]:
@@ -127,7 +128,7 @@ class MetricsFile:
         if path.exists():
             keep = [line for line in read_metrics(path) if line["step"] <= step]
             self.lines.extend(keep)
-            temp = path.with_name(f".{path.name}")
+            temp = atomic.partial(path)
             with temp.open("w") as file:
                 file.write("".join(json.dumps(line) + "\n" for line in keep))
                 file.flush()

@@ -86,7 +86,8 @@ def open_run(
         return _continue(config, workdir, pack)
     # What a start that was killed leaves before run.json.
     begun = {"lock", CODE}
-    begun |= {f"{dot}{name}" for name in (RUN, CONSTANTS, CONTENTS, PARENT) for dot in ("", ".")}
+    for name in (RUN, CONSTANTS, CONTENTS, PARENT):
+        begun |= {name, atomic.partial(Path(name)).name}
     if workdir.exists() and any(p.name not in begun for p in workdir.iterdir()):
         raise UserError(f"{workdir} is not empty and holds no run; take another --workdir")
     constants = config.method.constants(pack)
@@ -108,7 +109,7 @@ def open_run(
         # Kept here: the other run may go on, or be deleted.
         sha256 = safetensors.write(taken.arrays, workdir / PARENT)
         recorded["parent"] = {**taken.record, "sha256": sha256}
-    diff.record(pack, workdir / CONTENTS)
+    atomic.save_text(json.dumps(diff.contents(pack)), workdir / CONTENTS)
     _write(recorded, workdir)
     return constants
 
@@ -119,20 +120,26 @@ def _continue(config: Config, workdir: Path, pack: Pack) -> dict[str, np.ndarray
     changed = differences(old["identity"], identity(config))
     if changed:
         listed = "; ".join(changed[:8])
-        raise UserError(
-            f"{workdir} holds another run: {listed}. Take another --workdir, where --init-from "
-            f"{workdir} starts from the weights of this run"
-        )
+        raise UserError(f"{workdir} holds another run: {listed}. {_instead(workdir)}")
     if old["data_sha256"] != pack.manifest["sha256"]:
         what = diff.since(workdir / CONTENTS, pack)
         raise UserError(
             f"the data of {workdir} changed since its start ({what}); it cannot resume. "
-            "Bring the data back, or take another --workdir, where --init-from "
-            f"{workdir} starts from the weights of this run"
+            f"Bring the data back, or: {_instead(workdir)}"
         )
     for line in changes(old, config):
         print(f"warning: {line}; the resumed run is not promised the same bits", flush=True)
     return constants_of(workdir)
+
+
+def _instead(workdir: Path) -> str:
+    """What to do where a run cannot go on."""
+    if manifest.steps(workdir / "checkpoints"):
+        return (
+            f"Take another --workdir, where --init-from {workdir} starts from the weights of this "
+            "run"
+        )
+    return f"It has no checkpoint yet: delete {workdir}, or take another --workdir"
 
 
 def _keep_code(files: dict[str, Path], folder: Path) -> dict[str, str]:
@@ -259,7 +266,7 @@ def checkpoint_step(workdir: Path, checkpoint: str | int | None) -> int | None:
             raise UserError(
                 f"{workdir} knows no best checkpoint; --run.evaluate-every in training finds it"
             ) from None
-    elif str(checkpoint).isdigit():
+    elif str(checkpoint).isdecimal():
         at = int(checkpoint)
     else:
         raise UserError(f"checkpoint {checkpoint!r} is neither 'best', 'latest' nor a step")

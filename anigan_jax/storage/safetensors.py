@@ -13,6 +13,7 @@ import numpy as np
 from safetensors.numpy import load, save
 
 from anigan_jax.errors import UserError
+from anigan_jax.storage import atomic
 
 MAX_HEADER = 2**20
 MAX_BYTES = 2**32
@@ -31,7 +32,7 @@ def write(arrays: dict[str, np.ndarray], path: Path, about: dict | None = None) 
     notes = {ABOUT: json.dumps(about)} if about else None
     # Not ascontiguousarray: it makes a scalar an array of one.
     data = save({name: np.asarray(value, order="C") for name, value in arrays.items()}, notes)
-    temp = path.with_name(f".{path.name}")
+    temp = atomic.partial(path)
     with temp.open("wb") as file:
         file.write(data)
         file.flush()

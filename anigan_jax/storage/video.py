@@ -10,6 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from anigan_jax.errors import UserError
+from anigan_jax.storage import atomic
 
 # H.264 as every player and browser takes it, which needs even sides; no version in the file.
 _CODEC = (
@@ -38,7 +39,7 @@ def save_mp4(frames: list[Image.Image], path: Path, milliseconds: int = 60) -> P
       UserError: there is no ffmpeg, or it fails.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temp = path.with_name(f".{path.name}")
+    temp = atomic.partial(path)
     width, height = frames[0].size
     raw = ("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}")
     command = [need_ffmpeg(), "-loglevel", "error", "-y", *raw, "-r", f"1000/{milliseconds}"]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from anigan_jax import parent
+from anigan_jax import parent, shipped
 from anigan_jax import state as states
 from anigan_jax.config import Config
 from anigan_jax.core import Method
@@ -42,6 +42,7 @@ def take(config: Config, workdir: Path, pack: Pack) -> Taken | None:
     if not wanted.run or (workdir / run_dir.RUN).exists():
         return None
     run, asked = parent.place(wanted.run)
+    run = run if run.exists() else shipped.file_of(run) or run
     there = _weights(run, asked) or _checkpoint(run, asked)
     method, constants = config.method.make(), config.method.constants(pack)
     players = parent.chosen(wanted, method.players)

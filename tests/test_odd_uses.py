@@ -1,0 +1,236 @@
+"""Verbs and calls used as nobody had thought of: refused in words, and nothing is lost."""
+
+import dataclasses
+import signal
+import threading
+
+import numpy as np
+import pytest
+from tiny import LEAST, PLAIN, untrained, write_config
+
+import anigan_jax
+from anigan_jax import config as configs
+from anigan_jax import config_file
+from anigan_jax.errors import UserError
+from anigan_jax.runtime import signals
+from anigan_jax.storage import atomic, run_dir
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return untrained(tmp_path_factory.mktemp("runs") / "plain", "PLAIN")
+
+
+def test_what_lies_beside_an_output_stays(tmp_path):
+    """Hidden names are the user's: .git beside an output called git."""
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git" / "HEAD").write_text("mine")
+    with atomic.new_folder(tmp_path / "git") as folder:
+        (folder / "x").write_text("ours")
+    (tmp_path / ".zz.json").write_text("mine")
+    atomic.save_text("ours", tmp_path / "zz.json")
+    assert (tmp_path / ".git" / "HEAD").read_text() == "mine"
+    assert (tmp_path / ".zz.json").read_text() == "mine"
+    assert {p.name for p in tmp_path.iterdir()} == {".git", "git", ".zz.json", "zz.json"}
+
+
+def test_what_a_kill_left_of_an_output_is_written_over(tmp_path):
+    left = atomic.partial(tmp_path / "x")
+    left.mkdir()
+    (left / "old").write_text("half")
+    with atomic.new_folder(tmp_path / "x") as folder:
+        (folder / "new").write_text("whole")
+    assert [p.name for p in tmp_path.rglob("*")] == ["x", "new"]
+
+
+def test_a_player_without_an_optimizer_leaves_no_run(tmp_path, verb):
+    config = dataclasses.replace(LEAST, optimizers={"g": LEAST.optimizers["g"]})
+    with pytest.raises(UserError, match=r"no entry for 'd'; the method's players are d, g|g, d"):
+        configs.check(config)
+
+
+def test_a_run_without_a_checkpoint_is_no_source_of_weights(tmp_path, run):
+    """What differs is named, and that the folder can go: there is nothing to start from."""
+    (tmp_path / "checkpoints").mkdir()
+    assert "delete" in run_dir._instead(tmp_path)
+    assert "--init-from" in run_dir._instead(run) or "delete" in run_dir._instead(run)
+
+
+@dataclasses.dataclass(frozen=True)
+class Listed:
+    names: list[str] = dataclasses.field(default_factory=list)
+    plain: list = dataclasses.field(default_factory=list)
+    pair: tuple[int, ...] = (1, 2)
+
+
+def test_lists_are_refused_before_a_run_has_them():
+    """JSON gives them back as tuples, so the run could not be resumed."""
+    from anigan_jax import declared
+
+    found = list(declared.type_faults("method", Listed()))
+    assert [told.split()[0] for told in found] == ["method.names", "method.plain"]
+    assert all("tuple" in told for told in found)
+
+
+@dataclasses.dataclass(frozen=True)
+class Holding(type(PLAIN.method.generator)):
+    table: object = None
+
+
+def test_what_json_cannot_hold_is_refused():
+    """An array in a setting: it could be neither recorded nor compared."""
+    mine = Holding(z_dim=4, size=16, base_channels=4, table=np.zeros(3))
+    method = dataclasses.replace(PLAIN.method, generator=mine)
+    with pytest.raises(UserError, match=r"JSON.*ndarray"):
+        configs.check(dataclasses.replace(PLAIN, method=method))
+
+
+LONG = "x" * 300
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("sample", LONG),
+        ("describe", LONG),
+        ("train", "--resume", LONG),
+        ("export", "painted/noise", "--to", "weights", "--out", LONG),
+        ("evaluate", LONG),
+        ("kernels", "painted/noise"),
+        ("compile", "quickstart", "--for", "cpu", "--batch-size", "-1"),
+        ("bench", "quickstart", "--picture", "x.foo"),
+        ("bench", "quickstart", "--batch", "8", "--run.devices", "-2"),
+    ],
+    ids=lambda words: " ".join(words)[:30],
+)
+def test_mistakes_end_with_2_and_a_sentence(verb, words):
+    code, _, err = verb(*words)
+    assert code == 2
+    assert err.startswith("error: ") and len(err) < 1500
+
+
+def test_a_path_below_a_file_is_told(tmp_path, run, verb):
+    (run / "out").mkdir(exist_ok=True)
+    for name in ("history", "kernels"):
+        (run / "out" / name).write_text("a file")
+        code, _, err = verb(name, run)
+        assert code == 2 and str(run / "out" / name) in err
+        (run / "out" / name).unlink()
+
+
+@pytest.mark.parametrize(
+    "words", [("--checkpoint", "²"), ("--checkpoint", "first")], ids=["superscript", "word"]
+)
+def test_a_checkpoint_that_is_no_number(run, verb, words):
+    code, _, err = verb("sample", run, *words)
+    assert code == 2 and "neither 'best', 'latest' nor a step" in err
+
+
+def test_a_replay_of_less_than_nothing(run, verb):
+    code, _, err = verb("replay", run, "--until", "-1")
+    assert code == 2 and "--until" in err
+
+
+def test_a_dry_run_refuses_what_the_run_would(tmp_path, verb):
+    config = write_config(tmp_path, "LEAST")
+    judged = ("--run.evaluate-every", 4, "--run.eval-network", "random")
+    words = ("train", config, "--workdir", tmp_path / "run", "--dry-run", *judged)
+    code, _, err = verb(*words, "--run.eval-second", "nope")
+    assert code == 2 and "nope" in err
+    code, _, err = verb(*words[:5], "--run.steps", 10**20)
+    assert code == 2 and "2**31" in err
+
+
+@pytest.mark.parametrize("words", [("help",), ("help", "help"), ("help", "--help"), ("--help",)])
+def test_help_for_help(verb, words):
+    code, out, _ = verb(*words)
+    assert code == 0 and out.startswith("usage: anigan VERB")
+
+
+def test_a_config_in_another_encoding_keeps_its_code(tmp_path):
+    text = (
+        "# -*- coding: latin-1 -*-\n# caf\xe9\nimport neighbor\nfrom tiny import LEAST as CONFIG\n"
+    )
+    (tmp_path / "mine.py").write_bytes(text.encode("latin-1"))
+    (tmp_path / "neighbor.py").write_text("")
+    assert [p.name for p in config_file._neighbors(tmp_path / "mine.py", tmp_path)] == [
+        "neighbor.py"
+    ]
+
+
+def test_signals_are_left_alone_in_a_thread():
+    before, found = signal.getsignal(signal.SIGINT), []
+
+    def work():
+        with signals.caught() as stop:
+            found.append((stop.number, signal.getsignal(signal.SIGINT)))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == [(0, before)]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"n": 2.0},
+        {"n": "2"},
+        {"n": True},
+        {"n": 2, "seed": "1"},
+        {"n": 2, "seed": -1},
+        {"n": 2, "seed": 2**32},
+        {"n": 2, "seed": 1.5},
+        {"seeds": 5},
+        {"seeds": "0-3"},
+        {"n": 2, "truncation": "a"},
+        {"n": 2, "prompt": ["blue hair"]},
+    ],
+    ids=str,
+)
+def test_generate_says_what_it_takes(words):
+    model = anigan_jax.load("painted/words")
+    with pytest.raises(UserError, match=next(reversed(words))):
+        model.generate(**words)
+
+
+def test_numbers_of_numpy_are_numbers():
+    model = anigan_jax.load("painted/noise")
+    one = model.generate(np.int64(1), seed=np.uint32(3))
+    assert np.array_equal(one, model.generate(seeds=np.array([3])))
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1, 3), (2, 0, 0, 3), (1, 64, 32, 3), (1, 63, 63, 3)])
+def test_translate_says_what_it_takes(shape):
+    with pytest.raises(UserError, match="images"):
+        anigan_jax.load("painted/photos").translate(np.zeros(shape, np.uint8))
+
+
+def test_translate_refuses_images_of_several_sizes():
+    images = [np.zeros((64, 64, 3), np.uint8), np.zeros((32, 32, 3), np.uint8)]
+    with pytest.raises(UserError, match="several sizes"):
+        anigan_jax.load("painted/photos").translate(images)
+
+
+def test_train_takes_a_config_not_its_name(tmp_path):
+    with pytest.raises(UserError, match=r"config_file\.load"):
+        anigan_jax.train("quickstart", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_network_without_build_is_named():
+    from anigan_jax.networks.blocks import GeneratorSettings
+
+    class Mine(GeneratorSettings):
+        pass
+
+    with pytest.raises(UserError, match="Mine"):
+        Mine().build()
+
+
+def test_models_that_come_along_start_a_run():
+    from anigan_jax import shipped
+    from anigan_jax.training import transfer
+
+    assert transfer._weights(shipped.file_of("painted/noise"), None) is not None
+    assert PLAIN.parent.run == ""
