@@ -34,7 +34,7 @@ command -v strace >/dev/null || {
 ruff check .
 ruff format --check .
 mypy
-# What a file's tests share is made once; conftest.py puts the longest files first. Three workers
-# for two cores, since processes that are waited for leave gaps; no threads of PyTorch's or BLAS's.
+# What a file's tests share is made once; conftest.py puts the longest files first. Two workers want
+# two cores (a third gains nothing), and no threads of PyTorch's or BLAS's beside them.
 export OMP_NUM_THREADS=1
-exec python -m pytest -n 3 --dist loadfile --no-loadscope-reorder "${chosen[@]}" "$@"
+exec python -m pytest -n 2 --dist loadfile --no-loadscope-reorder "${chosen[@]}" "$@"

@@ -126,6 +126,17 @@ def test_the_verbs_say_how_to_trust_it(own, verb):
     assert verb("sample", run, "--n", 1, "--trust")[0] == 0
 
 
+def test_a_generator_of_other_images_is_refused_before_the_run_is(verb, tmp_path):
+    half = GENERATOR.replace("Painter(self.size)", "Painter(self.size // 2)")
+    assert half != GENERATOR
+    (tmp_path / "mine.py").write_text(half)
+    words = ("train", tmp_path / "mine.py", "--workdir", tmp_path / "run", *SMALL.split())
+    code, _, err = verb(*words)
+    assert code == 2
+    assert "(2, 8, 8, 3)" in err and "(2, 16, 16, 3)" in err
+    assert not (tmp_path / "run" / run_dir.RUN).exists()
+
+
 def test_describe_counts_its_layers(verb, tmp_path):
     (tmp_path / "mine.py").write_text(GENERATOR.replace("PainterSettings()", "PainterSettings(16)"))
     code, out, err = verb("describe", tmp_path / "mine.py")

@@ -254,7 +254,7 @@ def test_bad_arguments_of_the_library(noise):
         ({}, "how many"),
         ({"n": 1, "seeds": [1]}, "leave out n and seed"),
         ({"seeds": []}, "one or more"),
-        ({"seeds": [-1]}, "one or more"),
+        ({"seeds": [-1]}, "has -1"),
         ({"n": 1, "truncation": -1}, "truncation is -1"),
     ):
         with pytest.raises(UserError, match=said):

@@ -54,8 +54,10 @@ def checked(seeds: Iterable[int], name: str = "seeds") -> list[int]:
     if isinstance(seeds, str) or not isinstance(seeds, Iterable):
         raise UserError(f"{name} is {seeds!r}; it must be whole numbers, such as range(4)")
     found = [whole(seed, name) for seed in seeds]
-    if not found or not all(0 <= seed < SEEDS for seed in found):
-        raise UserError(f"{name} must be whole numbers from 0 to 2**32 - 1")
+    if not found:
+        raise UserError(f"{name} are none; give one or more")
+    if wrong := [seed for seed in found if not 0 <= seed < SEEDS]:
+        raise UserError(f"{name} has {wrong[0]}; a seed is from 0 to 2**32 - 1")
     return found
 
 

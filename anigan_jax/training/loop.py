@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from anigan_jax import config_file
 from anigan_jax.config import Config, resolve
 from anigan_jax.core import Health, TrainState
 from anigan_jax.data import pack_files
@@ -56,9 +57,23 @@ def train(
         evaluator = online_eval.Evaluator(resolved, config.method.make(), pack, workdir)
         if group.world > 1:
             processes.assert_equal(group, run_dir.facts_of(config, pack))
+        _check_own(config, pack)
         taken = transfer.take(config, workdir, pack) if group.is_primary else None
         with run_dir.lock(workdir) if group.is_primary else contextlib.nullcontext():
             return _resume(config, workdir, pack, evaluator, command, stop, group, taken)
+
+
+def _check_own(config: Config, pack: Pack) -> None:
+    """Refuses a generator of the user's own whose images are not those that D is to judge."""
+    method = config.method.make()
+    if method.generate is None or method.texts or not config_file.own_code(config).files:
+        return
+    shapes = abstract_state(config, method, config.method.constants(pack))
+    z = jax.ShapeDtypeStruct((2, method.z_dim), np.float32)
+    made = jax.eval_shape(method.generate, shapes.params["g"], shapes.stats["g"], z).shape
+    want = (2, *pack.images.shape[1:])
+    if made != want:
+        raise UserError(f"G makes images {made} of 2 latents; they must be {want} as the data are")
 
 
 @contextlib.contextmanager
