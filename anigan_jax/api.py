@@ -196,9 +196,7 @@ def load(
 
 def _load(path: Path, checkpoint: str | int | None, trust: bool) -> Trained:
     environment.prepare()
-    # What verbs make of a model that comes along lies in a folder of its name.
-    if not (path / run_dir.RUN).exists() and not (path / safetensors.WEIGHTS).exists():
-        path = shipped.file_of(path) or path
+    path = run_dir.found(path)
     if not path.exists():
         raise UserError(f"{path} does not exist{shipped.hint(path)}")
     file = path / safetensors.WEIGHTS if path.is_dir() else path
@@ -217,7 +215,9 @@ def _load(path: Path, checkpoint: str | int | None, trust: bool) -> Trained:
     about = safetensors.metadata(file)
     config = run_dir.config_of_weights(file, recorded, trust)
     environment.start()
-    trees = safetensors.unflatten(_widened(safetensors.read(file)), about.get("empty", ()))
+    trees = safetensors.unflatten(
+        safetensors.widened(safetensors.read(file)), about.get("empty", ())
+    )
     state = TrainState(
         step=jnp.int32(about.get("step", 0)),
         key=jnp.zeros(2, jnp.uint32),
@@ -231,12 +231,6 @@ def _load(path: Path, checkpoint: str | int | None, trust: bool) -> Trained:
     constants = safetensors.flatten(trees.get("constants", {}))
     model = grids.model_of(config.method.make(), state, constants)
     return Trained(path, config, model, recorded)
-
-
-def _widened(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Weights kept in half precision as float32, which networks compute with."""
-    half = np.dtype(np.float16)
-    return {k: v.astype(np.float32) if v.dtype == half else v for k, v in arrays.items()}
 
 
 def _model_at(path: Path, config: Config, recorded: dict, checkpoint: str | int | None) -> Model:

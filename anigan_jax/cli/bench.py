@@ -18,8 +18,6 @@ from anigan_jax.config import ComputeType, Config, Run
 from anigan_jax.errors import MachineError, UserError
 from anigan_jax.report.table import as_text
 
-USUAL_IMAGES = 10_000
-
 
 def bench(
     config: ConfigName = "ref_dcgan64",
@@ -95,7 +93,9 @@ def bench(
 
 def _period(config: Config) -> int:
     """Steps between checkpoints, of data of a usual size where it is counted in epochs."""
-    every = configs.resolve(config, USUAL_IMAGES).run.checkpoint_every
+    from anigan_jax.bench import compiled
+
+    every = configs.resolve(config, compiled.IMAGES).run.checkpoint_every
     return every if isinstance(every, int) else Run().checkpoint_every
 
 

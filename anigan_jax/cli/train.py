@@ -121,12 +121,10 @@ def _is_of_others(workdir: Path, settings: Config) -> bool:
 def _dry_run(config: Config, workdir: Path, as_json: bool) -> int:
     """Prints what a run would do; writes nothing into the run directory."""
     with api.opened(config, workdir) as (pack, _):
-        from anigan_jax.training import online_eval, transfer
+        from anigan_jax.training import loop, transfer
         from anigan_jax.training.program import Program
 
-        resolved = configs.resolve(config, len(pack.images))
-        online_eval.Evaluator(resolved, config.method.make(), pack, workdir)
-        taken = transfer.take(config, workdir, pack)
+        _, taken = loop.checked(config, workdir, pack)
         resumes = (workdir / run_dir.RUN).exists()
         constants = run_dir.constants_of(workdir) if resumes else config.method.constants(pack)
         program = Program(config, pack, constants)

@@ -32,7 +32,7 @@ import jax
 import numpy as np
 
 from anigan_jax import config as configs
-from anigan_jax import config_file
+from anigan_jax import config_file, shipped
 from anigan_jax.config import Config, differences, fingerprint, identity, to_json
 from anigan_jax.core import PyTree, TrainState
 from anigan_jax.data import diff
@@ -54,6 +54,14 @@ class Taken(NamedTuple):
 
     arrays: dict[str, np.ndarray]
     record: dict[str, Any]
+
+
+def found(path: Path) -> Path:
+    """Where a run or its weights lie; a model that comes along is known by its name."""
+    # What verbs make of such a model lies in a folder of that name, which holds neither.
+    if (path / RUN).exists() or (path / safetensors.WEIGHTS).exists():
+        return path
+    return shipped.file_of(path) or path
 
 
 def previews_dir(run: Path) -> Path:
@@ -135,10 +143,8 @@ def _continue(config: Config, workdir: Path, pack: Pack) -> dict[str, np.ndarray
 def _instead(workdir: Path) -> str:
     """What to do where a run cannot go on."""
     if manifest.steps(workdir / "checkpoints"):
-        return (
-            f"Take another --workdir, where --init-from {workdir} starts from the weights of this "
-            "run"
-        )
+        again = f"--init-from {workdir} starts from the weights of this run"
+        return f"Take another --workdir, where {again}"
     return f"It has no checkpoint yet: delete {workdir}, or take another --workdir"
 
 

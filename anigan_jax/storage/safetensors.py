@@ -41,6 +41,12 @@ def write(arrays: dict[str, np.ndarray], path: Path, about: dict | None = None) 
     return hashlib.sha256(data).hexdigest()
 
 
+def widened(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Weights kept in half precision as float32, which networks compute with."""
+    half = np.dtype(np.float16)
+    return {k: v.astype(np.float32) if v.dtype == half else v for k, v in arrays.items()}
+
+
 def read(path: Path, sha256: str | None = None) -> dict[str, np.ndarray]:
     """Arrays of a safetensors file; its checksum must be `sha256` where one is given.
 

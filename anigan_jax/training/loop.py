@@ -12,7 +12,7 @@ import numpy as np
 
 from anigan_jax import config_file
 from anigan_jax.config import Config, resolve
-from anigan_jax.core import Health, TrainState
+from anigan_jax.core import Health, Method, TrainState
 from anigan_jax.data import pack_files
 from anigan_jax.data.dataset import Pack
 from anigan_jax.errors import DivergedError, MachineError, UserError, machine_fault
@@ -50,22 +50,34 @@ def train(
     """
     stop = stop or Stop()
     with machine_faults(workdir, group):
-        # Everything that can refuse comes before the first file of the run is written.
-        devices.choose_devices(config.run.devices, config.batch_size)
-        rows(config, pack)
-        resolved = resolve(config, len(pack.images))
-        evaluator = online_eval.Evaluator(resolved, config.method.make(), pack, workdir)
-        if group.world > 1:
-            processes.assert_equal(group, run_dir.facts_of(config, pack))
-        _check_own(config, pack)
-        taken = transfer.take(config, workdir, pack) if group.is_primary else None
+        evaluator, taken = checked(config, workdir, pack, group)
         with run_dir.lock(workdir) if group.is_primary else contextlib.nullcontext():
             return _resume(config, workdir, pack, evaluator, command, stop, group, taken)
 
 
-def _check_own(config: Config, pack: Pack) -> None:
-    """Refuses a generator of the user's own whose images are not those that D is to judge."""
+def checked(
+    config: Config, workdir: Path, pack: Pack, group: ProcessGroup = processes.ALONE
+) -> tuple[online_eval.Evaluator, run_dir.Taken | None]:
+    """Everything that can refuse a run, before its first file is written.
+
+    Returns:
+      What judges it, and what it takes from another run.
+
+    Raises:
+      UserError: it is refused.
+    """
+    devices.choose_devices(config.run.devices, config.batch_size)
+    rows(config, pack)
     method = config.method.make()
+    evaluator = online_eval.Evaluator(resolve(config, len(pack.images)), method, pack, workdir)
+    if group.world > 1:
+        processes.assert_equal(group, run_dir.facts_of(config, pack))
+    _check_own(config, method, pack)
+    return evaluator, transfer.take(config, workdir, pack) if group.is_primary else None
+
+
+def _check_own(config: Config, method: Method, pack: Pack) -> None:
+    """Refuses a generator of the user's own whose images are not those that D is to judge."""
     if method.generate is None or method.texts or not config_file.own_code(config).files:
         return
     shapes = abstract_state(config, method, config.method.constants(pack))

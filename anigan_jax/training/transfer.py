@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from anigan_jax import parent, shipped
+from anigan_jax import parent
 from anigan_jax import state as states
 from anigan_jax.config import Config
 from anigan_jax.core import Method
@@ -42,7 +42,7 @@ def take(config: Config, workdir: Path, pack: Pack) -> Taken | None:
     if not wanted.run or (workdir / run_dir.RUN).exists():
         return None
     run, asked = parent.place(wanted.run)
-    run = run if run.exists() else shipped.file_of(run) or run
+    run = run_dir.found(run)
     there = _weights(run, asked) or _checkpoint(run, asked)
     method, constants = config.method.make(), config.method.constants(pack)
     players = parent.chosen(wanted, method.players)
@@ -86,7 +86,7 @@ def _weights(path: Path, asked: str | None) -> Source | None:
     file = path / safetensors.WEIGHTS if path.is_dir() else path
     if asked or (path / run_dir.RUN).exists() or not file.is_file():
         return None
-    about, held = safetensors.metadata(file), safetensors.read(file)
+    about, held = safetensors.metadata(file), safetensors.widened(safetensors.read(file))
     front = "constants/"
     constants = {n.removeprefix(front): x for n, x in held.items() if n.startswith(front)}
     return Source(int(about.get("step", 0)), held, constants, {})
