@@ -110,6 +110,22 @@ def _fault_of(error: Exception, path: Path, names: dict[str, Any]) -> str:
     return f"{where}: {type(error).__name__}: {text}{hint}"
 
 
+def fault_of_own(error: Exception) -> str | None:
+    """'FILE, line N: TypeError: ...' of an error in a config file of the user's, or beside it.
+
+    The innermost of its lines; None where the error did not pass through any.
+    """
+    ours = config_folder().resolve()
+    loaded = [m for n, m in sys.modules.items() if n.startswith(("anigan_config_", "anigan_run_"))]
+    folders = {Path(m.__file__).parent for m in loaded if m.__file__} - {ours}
+    at, place = error.__traceback__, ""
+    while at:
+        if Path(at.tb_frame.f_code.co_filename).parent in folders:
+            place = f"{at.tb_frame.f_code.co_filename}, line {at.tb_lineno}"
+        at = at.tb_next
+    return f"{place}: {type(error).__name__}: {error}" if place else None
+
+
 def _near(name: str, known: set[str]) -> str:
     """'. Did you mean ...?', whatever the case; '' where nothing is near."""
     lower = {other.lower(): other for other in sorted(known)}
@@ -124,7 +140,16 @@ def override(config: Config, argv: list[str], prog: str) -> Config:
       UserError: one of them is unknown or has no such value.
       SystemExit: 0, where help is asked for and was printed.
     """
-    return parse(type(config), argv, prog, default=config)
+    try:
+        return parse(type(config), argv, prog, default=config)
+    except (AttributeError, NameError, TypeError) as error:
+        own = {cls.__name__ for cls in _classes(config) if not cls.__module__.startswith(PACKAGE)}
+        if not own:
+            raise
+        raise UserError(
+            f"settings of {', '.join(sorted(own))} have types that no flag can have ({error}); "
+            "int, float, bool, str, Literal, tuples of these and dataclasses can be flags"
+        ) from None
 
 
 def parse(

@@ -137,6 +137,51 @@ def test_a_generator_of_other_images_is_refused_before_the_run_is(verb, tmp_path
     assert not (tmp_path / "run" / run_dir.RUN).exists()
 
 
+def test_a_mistake_in_ones_own_code_is_told_by_its_line(verb, tmp_path, monkeypatch):
+    monkeypatch.delenv("JAX_TRACEBACK_FILTERING", raising=False)
+    lines = GENERATOR.splitlines()
+    at = next(i for i, line in enumerate(lines) if ".reshape(" in line)
+    lines[at] = lines[at].replace(".reshape(", ".reshape(7, ")
+    config, run = tmp_path / "mine.py", tmp_path / "run"
+    config.write_text("\n".join(lines))
+    words = ("train", config, "--workdir", run, *SMALL.split())
+    code, _, err = verb(*words)
+    assert code == 2
+    assert f"mine.py, line {at + 1}: TypeError: " in err
+    assert "Traceback" not in err
+    with monkeypatch.context() as patch, pytest.raises(TypeError):
+        patch.setenv("JAX_TRACEBACK_FILTERING", "off")
+        verb(*words)
+    # Nothing is in the way of the mended one.
+    config.write_text(GENERATOR)
+    assert verb(*words)[0] == 0
+
+
+@pytest.mark.parametrize(
+    "kind, value, told",
+    [
+        ("'Nowhere'", "None", "settings of PainterSettings have types that no flag can have"),
+        ("Callable", "jax.numpy.tanh", "settings of PainterSettings"),
+        ("Callable", "len", "settings are kept as JSON"),
+    ],
+)
+def test_a_setting_that_can_be_no_setting_is_told(verb, tmp_path, kind, value, told):
+    text = GENERATOR.replace("    def build(", f"    odd: {kind} = {value}\n\n    def build(")
+    config = tmp_path / "mine.py"
+    config.write_text(f"from collections.abc import Callable\nimport jax\n{text}")
+    code, _, err = verb("train", config, "--workdir", tmp_path / "run", *SMALL.split())
+    assert code == 2
+    assert told in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_mistake_of_ours_keeps_its_traceback(verb, tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(GENERATOR)
+    monkeypatch.setattr("anigan_jax.training.loop.checked", lambda *_: [][0])
+    with pytest.raises(IndexError):
+        verb("train", tmp_path / "mine.py", "--workdir", tmp_path / "run", *SMALL.split())
+
+
 def test_describe_counts_its_layers(verb, tmp_path):
     (tmp_path / "mine.py").write_text(GENERATOR.replace("PainterSettings()", "PainterSettings(16)"))
     code, out, err = verb("describe", tmp_path / "mine.py")

@@ -23,6 +23,7 @@ def reproduce(
     workdir: Annotated[Path | None, arg(metavar="DIR")] = None,
     budget: Literal["small", "half", "full"] = "small",
     only: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME")] = (),
+    depart: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="PATH=VALUE")] = (),
     dry_run: bool = False,
 ) -> int:
     """All experiments of one of the five reports as one page; the same command goes on.
@@ -36,6 +37,9 @@ def reproduce(
       budget: small: within 30 minutes on 2 cores; full: as many images as the report saw;
         half: as many, with networks of half the width.
       only: an experiment; may be given several times. --dry-run lists them.
+      depart: a setting that differs from the report's in every run that has it, such as
+        batch-size=32 or "method.augment=color translation"; the page tells it. May be given
+        several times.
       dry_run: print experiments, runs, images and estimated times, and write nothing.
     """
     if not data:
@@ -50,7 +54,8 @@ def reproduce(
 
     found = REPORTS[report]
     chosen = plan.chosen(found, only)
-    work = runner.opened(found, plan.BUDGETS[budget], plan.Place(workdir, data, photos))
+    place = plan.Place(workdir, data, photos)
+    work = runner.opened(found, plan.BUDGETS[budget], place, depart)
     if dry_run:
         print(as_text([page.table(work, chosen)]))
         return 0

@@ -40,8 +40,10 @@ def table(work: Work, chosen: Sequence[Experiment]) -> Table:
             rows.append(["", name, planned.training.config, planned.images, share, took])
     columns = ["experiment", "run", "config", "images", "of the report's", "on 2 cores"]
     total = f"Together about {page.duration(seconds)} on 2 CPU cores."
+    departs = [f"Departs from the report: {', '.join(work.departs)}."] if work.departs else []
     notes = [
         total,
+        *departs,
         *(f"Cannot be trained yet: {why}." for why in sorted(set(seen.values()) - {""})),
     ]
     title = f"{work.report.name} at budget {work.budget.name}"
@@ -60,6 +62,7 @@ def write(work: Work, found: Mapping[str, Any]) -> Path:
         .render(
             report=work.report,
             budget=work.budget.name,
+            departs=", ".join(work.departs),
             made=time.strftime("%Y-%m-%d %H:%M"),
             experiments=[_view(work, e, found.get(e.name)) for e in work.report.experiments],
             style=(page.ASSETS / "report.css").read_text(encoding="utf-8"),
@@ -75,6 +78,7 @@ def command(work: Work) -> list[str]:
     """What makes this page, and goes on with it."""
     words = ["anigan", "reproduce", work.report.name, "--data", work.place.data]
     words += ["--photos", work.place.photos] if work.place.photos else []
+    words += [word for one in work.departs for word in ("--depart", one)]
     return [*words, "--workdir", str(work.place.workdir), "--budget", work.budget.name]
 
 

@@ -18,6 +18,8 @@ from anigan_jax.config import Config
 from anigan_jax.errors import UserError
 from anigan_jax.perceptual import store
 from anigan_jax.report.table import Table, percent
+from anigan_jax.reproduce import departures
+from anigan_jax.reproduce.departures import Departed
 
 FEWEST_CHANNELS = 4
 # In the order in which CartoonGAN prefers them.
@@ -191,12 +193,17 @@ class Untrained(UserError):
 
 
 class Work(NamedTuple):
-    """What experiments are made from."""
+    """What experiments are made from.
+
+    Attributes:
+      departs: settings that differ from the report's in every run that has them, 'PATH=VALUE'.
+    """
 
     report: Report
     budget: Budget
     place: Place
     runs: dict[str, Planned]
+    departs: tuple[str, ...] = ()
 
     def finished(self, name: str) -> bool:
         """Whether a run has its last checkpoint."""
@@ -246,19 +253,40 @@ def widths(settings: Any, path: str = "") -> dict[str, int]:
     return found
 
 
-def plan(report: Report, budget: Budget, place: Place) -> Work:
-    """Every training of a report under a budget; nothing is read but the config files."""
-    runs = {t.name: _planned(t, budget, place) for t in report.trainings}
-    return Work(report, budget, place, runs)
+def plan(report: Report, budget: Budget, place: Place, departs: Sequence[str] = ()) -> Work:
+    """Every training of a report under a budget; nothing is read but the config files.
+
+    Args:
+      departs: settings that differ from the report's, 'PATH=VALUE' each.
+
+    Raises:
+      UserError: a departure is not the user's to decide, or no run has such a setting.
+    """
+    full = {t.name: config_file.load(t.config) for t in report.trainings}
+    changed = {
+        t.name: departures.apply(full[t.name], departs, [*t.flags, *(f for f, _ in t.scheduled)])
+        for t in report.trainings
+    }
+    for departure in departs:
+        refused = [one.refused.get(departure) for one in changed.values()]
+        if error := all(refused) and refused[0]:
+            raise error
+    runs = {
+        t.name: _planned(t, full[t.name], changed[t.name], budget, place) for t in report.trainings
+    }
+    return Work(report, budget, place, runs, tuple(departs))
 
 
-def _planned(training: Training, budget: Budget, place: Place) -> Planned:
-    full = config_file.load(training.config)
-    size = budget.size(training)
-    images, batch = size or (training.images, full.batch_size)
+def _planned(
+    training: Training, full: Config, changed: Departed, budget: Budget, place: Place
+) -> Planned:
+    size, own = budget.size(training), changed.config.batch_size
+    images, batch = size or (training.images, own)
+    if own != full.batch_size:
+        batch = own
     steps = max(1, round(images / batch))
-    flags = [*_sources(training, place), *training.flags]
-    if batch != full.batch_size:
+    flags = [*_sources(training, place), *changed.words, *training.flags]
+    if batch != own:
         flags += ["--batch-size", str(batch)]
     for name, channels in widths(full).items():
         narrow = max(FEWEST_CHANNELS, round(channels * budget.width))

@@ -38,8 +38,13 @@ class Found(NamedTuple):
     notes: list[str]
 
 
-def opened(report: Report, budget: Budget, place: Place) -> Work:
+def opened(
+    report: Report, budget: Budget, place: Place, departs: Sequence[str] | None = None
+) -> Work:
     """The plan of a working directory: that of its first start, where it has been started.
+
+    Args:
+      departs: settings that differ from the report's; None: those of the first start.
 
     Raises:
       UserError: the folder holds something else, or another reproduction.
@@ -56,11 +61,22 @@ def opened(report: Report, budget: Budget, place: Place) -> Work:
                 f"{place.workdir} holds a reproduction of {old['report']} at budget "
                 f"{old['budget']}; take another --workdir"
             )
+        kept = begun.get("departs", [])
+        if departs and list(departs) != kept:
+            raise UserError(
+                f"{place.workdir} was started with {_told(kept)}; leave --depart out to go on, or "
+                "take another --workdir"
+            )
+        departs = kept
         # Scores of two judges do not compare; a network that was missing may have come.
         here = {"judge": old["judge"], "features": old["features"] or here["features"]}
     elif place.workdir.exists() and any(p.name != "lock" for p in place.workdir.iterdir()):
         raise UserError(f"{place.workdir} is not empty and holds no reproduction; take another")
-    return plan.plan(report, budget, place._replace(**here))
+    return plan.plan(report, budget, place._replace(**here), departs or ())
+
+
+def _told(departs: Sequence[str]) -> str:
+    return " ".join(f"--depart {one!r}" for one in departs) or "no --depart"
 
 
 def reproduce(work: Work, only: Sequence[str] = (), tell: Tell = print) -> int:
@@ -84,6 +100,7 @@ def reproduce(work: Work, only: Sequence[str] = (), tell: Tell = print) -> int:
         _usable(work, chosen)
         about = {"report": work.report.name, "budget": work.budget.name}
         about |= {"judge": work.place.judge, "features": work.place.features}
+        about |= {"departs": list(work.departs)} if work.departs else {}
         atomic.save_text(json.dumps(about, indent=1) + "\n", work.place.workdir / PLAN)
         failed: dict[str, str] = {}
         found = {e.name: there for e in work.report.experiments if (there := _kept(work, e))}
