@@ -2,7 +2,7 @@
 
 bash launch/quickstart.sh
 
-Spectral norm, hinge and recolored, shifted images as `anime_faces`. Mirrored images give a face
+Spectral norm, hinge, and recolored, shifted images as in `anime_faces`. Mirrored images give a face
 two eyes of one color; a lower rate at the end takes the noise away.
 Trains on 95 % of 4,096 faces, about 121 steps an epoch.
 """
