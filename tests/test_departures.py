@@ -50,6 +50,11 @@ def test_the_reports_own_studies_stay():
     assert {run.config.optimizers["d"].b1 for run in runs.values()} == {0.25}
 
 
+def test_what_every_run_of_the_report_sets_is_refused():
+    with pytest.raises(UserError, match="the report's runs set it"):
+        planned("csc412", "method.schedule.kind=fixed")
+
+
 @pytest.mark.parametrize(
     "departure, told",
     [

@@ -21,7 +21,7 @@ class Departed(NamedTuple):
 
     Attributes:
       words: of `anigan train`, of those departures that it took.
-      refused: departure -> why the config does not have it.
+      refused: departure -> why it did not take it.
     """
 
     config: Config
@@ -44,6 +44,7 @@ def apply(config: Config, departs: Iterable[str], reports: Iterable[str]) -> Dep
     for departure in departs:
         words = _words(departure)
         if words[0] in kept:
+            refused[departure] = UserError(f"--depart {departure!r}: the report's runs set it")
             continue
         try:
             config = config_file.override(config, words, f"anigan train {config.name}")

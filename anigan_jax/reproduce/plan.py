@@ -269,8 +269,8 @@ def plan(report: Report, budget: Budget, place: Place, departs: Sequence[str] = 
     }
     for departure in departs:
         refused = [one.refused.get(departure) for one in changed.values()]
-        if error := all(refused) and refused[0]:
-            raise error
+        if refused[0] and all(refused):
+            raise refused[0]
     runs = {
         t.name: _planned(t, full[t.name], changed[t.name], budget, place) for t in report.trainings
     }
