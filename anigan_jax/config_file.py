@@ -12,6 +12,7 @@ import io
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -96,11 +97,8 @@ def _fault_of(error: Exception, path: Path, names: dict[str, Any]) -> str:
     line, text = None, str(error)
     if isinstance(error, SyntaxError) and error.filename == str(path):
         line, text = error.lineno, error.msg
-    at = error.__traceback__
-    while at:
-        if at.tb_frame.f_code.co_filename == str(path):
-            line = at.tb_lineno
-        at = at.tb_next
+    if found := _innermost(error, lambda file: file == path):
+        line = found[1]
     where, hint = f"{path}, line {line}" if line else str(path), ""
     if unknown := re.search(r"unexpected keyword argument '(\w+)'", text):
         classes = [c for c in names.values() if dataclasses.is_dataclass(c)]
@@ -118,12 +116,16 @@ def fault_of_own(error: Exception) -> str | None:
     ours = config_folder().resolve()
     loaded = [m for n, m in sys.modules.items() if n.startswith(("anigan_config_", "anigan_run_"))]
     folders = {Path(m.__file__).parent for m in loaded if m.__file__} - {ours}
-    at, place = error.__traceback__, ""
-    while at:
-        if Path(at.tb_frame.f_code.co_filename).parent in folders:
-            place = f"{at.tb_frame.f_code.co_filename}, line {at.tb_lineno}"
-        at = at.tb_next
-    return f"{place}: {type(error).__name__}: {error}" if place else None
+    if not (found := _innermost(error, lambda file: file.parent in folders)):
+        return None
+    return f"{found[0]}, line {found[1]}: {type(error).__name__}: {error}"
+
+
+def _innermost(error: Exception, own: Callable[[Path], bool]) -> tuple[str, int] | None:
+    """The file and line nearest to an error, of those files that `own` accepts."""
+    frames = traceback.walk_tb(error.__traceback__)
+    lines = [(frame.f_code.co_filename, line) for frame, line in frames]
+    return next((at for at in reversed(lines) if own(Path(at[0]))), None)
 
 
 def _near(name: str, known: set[str]) -> str:

@@ -50,6 +50,14 @@ def test_the_reports_own_studies_stay():
     assert {run.config.optimizers["d"].b1 for run in runs.values()} == {0.25}
 
 
+def test_what_a_report_counts_in_its_own_epochs_stays():
+    runs = planned("aiub", "method.schedule.d-steps=3").runs
+    assert runs["faces"].config.method.schedule.d_steps == 3
+    steps = runs["alternating"].steps
+    assert runs["alternating"].config.method.schedule.d_steps == round(steps / 25)
+    assert runs["alternating"].flags.count("--method.schedule.d-steps") == 1
+
+
 def test_what_every_run_of_the_report_sets_is_refused():
     with pytest.raises(UserError, match="the report's runs set it"):
         planned("csc412", "method.schedule.kind=fixed")

@@ -102,25 +102,15 @@ def main(argv: list[str] | None = None) -> None:
         print("stopped", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
-        told = _fault_of_own(error)
-        if not told:
+        from anigan_jax import config_file
+
+        told = config_file.fault_of_own(error)
+        # JAX's own switch for what it leaves out of a traceback.
+        if not told or os.environ.get("JAX_TRACEBACK_FILTERING") == "off":
             raise
-        print(f"error: {told}\n  {WHOLE} shows the whole traceback", file=sys.stderr)
+        whole = "JAX_TRACEBACK_FILTERING=off shows the whole traceback"
+        print(f"error: {told}\n  {whole}", file=sys.stderr)
         sys.exit(UserError.code)
-
-
-# JAX's own switch for what it leaves out of a traceback.
-WHOLE = "JAX_TRACEBACK_FILTERING=off"
-
-
-def _fault_of_own(error: Exception) -> str | None:
-    """What code of the user's did wrong, in a line; None where it was ours, or all is wanted."""
-    name, _, value = WHOLE.partition("=")
-    if os.environ.get(name) == value:
-        return None
-    from anigan_jax import config_file
-
-    return config_file.fault_of_own(error)
 
 
 def _refuse_windows() -> None:

@@ -59,9 +59,8 @@ def apply(config: Config, departs: Iterable[str], reports: Iterable[str]) -> Dep
 
 def _words(departure: str) -> list[str]:
     """'method.augment=color translation' -> ['--method.augment', 'color', 'translation']."""
-    path, equals, value = departure.removeprefix("--").partition("=")
-    path = path.replace("_", "-")
-    if not equals or not re.fullmatch(r"[A-Za-z][\w.-]*", path):
+    path, value = grid.assignment(departure)
+    if not path:
         raise UserError(f"--depart {departure!r} is not PATH=VALUE, such as batch-size=32")
     if DECIDED.fullmatch(path):
         raise UserError(

@@ -264,7 +264,9 @@ def plan(report: Report, budget: Budget, place: Place, departs: Sequence[str] = 
     """
     full = {t.name: config_file.load(t.config) for t in report.trainings}
     changed = {
-        t.name: departures.apply(full[t.name], departs, [*t.flags, *(f for f, _ in t.scheduled)])
+        t.name: departures.apply(
+            full[t.name], departs, [*t.flags, *(f"--{flag}" for flag, _ in t.scheduled)]
+        )
         for t in report.trainings
     }
     for departure in departs:
@@ -297,6 +299,8 @@ def _planned(
         flags += ["--seed", str(training.seed)]
     missing, extra = _requirements(training, place)
     flags += [*extra, *_intervals(training, budget, place.judge, steps)]
+    # A departure may set what the place decides.
+    config_file.refuse_repeats(flags)
     config = config_file.override(full, flags, f"anigan train {training.config}")
     judged = len(training.judged) * budget.judge_n
     seconds = OVERHEAD + images / _speed(training, budget) + judged / JUDGED_A_SECOND

@@ -92,15 +92,21 @@ class Leg(NamedTuple):
     interval: int
 
 
+def assignment(text: str) -> tuple[str, str]:
+    """'--data.flip_all=true' -> ('data.flip-all', 'true'); ('', '') where it has no such form."""
+    path, equals, value = text.removeprefix("--").partition("=")
+    path = path.replace("_", "-")
+    return (path, value) if equals and re.fullmatch(r"[A-Za-z][\w.-]*", path) else ("", "")
+
+
 def axis(text: str) -> tuple[str, list[str]]:
     """'optimizers.g.name=adam,lion' -> ('optimizers.g.name', ['adam', 'lion']).
 
     Raises:
       UserError: no such form, a value given twice, or a path that a sweep decides itself.
     """
-    path, equals, values = text.removeprefix("--").partition("=")
-    path = path.replace("_", "-")
-    if not equals or not re.fullmatch(r"[A-Za-z][\w.-]*", path):
+    path, values = assignment(text)
+    if not path:
         raise UserError(
             f"--vary {text!r} is not PATH=VALUE,VALUE, such as optimizers.g.name=adam,rmsprop"
         )
