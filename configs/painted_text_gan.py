@@ -1,4 +1,4 @@
-"""The networks of `text_gan_sn` at a quarter of their width, on painted faces.
+"""Words to painted faces: spectral norm and hinge in D, norms that follow the text in G.
 
 anigan train painted_text_gan --workdir runs/words
 anigan train painted_classifier --workdir runs/judge

@@ -36,7 +36,7 @@ COMMON = {
 FAMILIES = {
     "From noise": "quickstart",
     "From noise: R3GAN": "r3gan_lite",
-    "From words": "text_gan_sn",
+    "From words": "anime_words",
     "From words: the text encoder": "sjtu_text_encoder",
     "From photos: CycleGAN": "tsinghua_cyclegan",
     "From photos: CartoonGAN": "tsinghua_cartoongan",

@@ -108,7 +108,7 @@ def test_the_seeds_networks_equal_pytorch():
     np.testing.assert_allclose(np.ravel(got), x.detach().numpy().ravel(), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("join", ["concat", "product"])
+@pytest.mark.parametrize("join", ["concat", "product", "inner"])
 def test_several_texts_equal_one_at_a_time(join):
     """The trunk runs once for all texts; each logit is that of its text alone."""
     settings = specs.TextDiscriminator(
@@ -152,6 +152,23 @@ def test_the_product_is_miyatos_projection():
     want = phi @ params["logit"]["weight"]["kernel"] + params["logit"]["bias"]
     want = want[:, 0] + (told * phi).sum(1)
     np.testing.assert_allclose(np.ravel(y), want, rtol=1e-5)
+
+
+def test_the_inner_product_has_a_weight_for_each_place():
+    """f(x, t) = <V t + b, W phi(x)>, phi flattened; its texts are judged apart."""
+    net = specs.TextDiscriminator(
+        size=8, base_channels=2, text_dim=3, join="inner", batch_norm=False, first_norm=False
+    ).build()
+    values = np.random.default_rng(0)
+    x, t = values.normal(size=(2, 8, 8, 3)).astype("f"), values.normal(size=(2, 5)).astype("f")
+    variables = net.init(jax.random.key(0), x, (t,), train=False)
+    (y,), maps = net.apply(variables, x, (t,), train=False, features=True)
+    phi = np.asarray(maps[0], np.float64)
+    assert phi.shape == (2, 4, 4, 2)
+    params = jax.tree.map(lambda a: np.asarray(a, np.float64), variables["params"])
+    told = t @ params["text"]["weight"]["kernel"] + params["text"]["bias"]
+    out = phi.reshape(2, -1) @ params["logit"]["weight"]["kernel"] + params["logit"]["bias"]
+    np.testing.assert_allclose(np.ravel(y), (told * out).sum(1), rtol=1e-5)
 
 
 def test_norms_that_follow_the_text():

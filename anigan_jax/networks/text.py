@@ -45,22 +45,20 @@ class TextDiscriminator(Discriminator):
     bias: bool = True
     first_norm: bool = True
     text_dim: int = 256
-    """Length of the projected text (join 'concat'; 'product' needs that of the last map)."""
+    """Length of the projected text (join 'product' needs that of the last map)."""
     embed: int = 0
     """Length of a learned embedding of the tags before the projection; 0: none."""
-    join: Literal["concat", "product"] = "concat"
+    join: Literal["concat", "product", "inner"] = "concat"
     """concat: the text repeated over the last map, a 1x1 convolution, the logit; product:
     a logit, plus the inner product of the text and the map summed over its places
-    (projection discriminator, Miyato and Koyama 2018)."""
+    (projection discriminator, Miyato and Koyama 2018); inner: the inner product of the text
+    and as many outputs as it is long in place of the one logit, so that each place of the map
+    has its own weight (Karras et al. 2020, without their root of the length)."""
 
     def build(self, axis_name: str | None = None, dtype: str = "float32") -> nn.Module:
         """The module: images and texts, a tuple of (b, T) -> a tuple of logits, one per text."""
-        before, after = joint_plan(self)
-        product = self.join == "product"
-        width = before[-1].features if product else self.text_dim
-        text = text_plan(self, width, "none" if product else "leaky_relu")
         rest = (self.norm, self.negative_slope, self.stddev, axis_name, dtype)
-        return TextStack(text, before, after, self.join, *rest, name="discriminator")
+        return TextStack(*joint_plan(self), self.join, *rest, name="discriminator")
 
 
 def text_plan(s: TextGenerator | TextDiscriminator, features: int, activation: Activation):
@@ -73,15 +71,18 @@ def text_plan(s: TextGenerator | TextDiscriminator, features: int, activation: A
     return tuple(replace(block, spectral=s.spectral) for block in plan)
 
 
-def joint_plan(d: TextDiscriminator) -> tuple[tuple[Block, ...], tuple[Block, ...]]:
-    """(layers before the text joins, layers after)."""
-    *trunk, logit = discriminator_plan(d)
-    if d.join == "product":
-        pooled = replace(logit, op="dense", kernel=0, padding=0)
-        return tuple(trunk), (pooled,)
-    joint = Block("joint", "conv", trunk[-1].features, 1, 1, 0, activation="leaky_relu")
+def joint_plan(d: TextDiscriminator) -> tuple[tuple[Block, ...], ...]:
+    """Layers of the text, layers of an image before the text joins, layers after."""
+    *before, logit = discriminator_plan(d)
+    last = before[-1].features
+    if d.join != "concat":
+        inner = d.join == "inner"
+        text = text_plan(d, d.text_dim if inner else last, "none")
+        features = d.text_dim if inner else 1
+        return text, tuple(before), (replace(logit, op="dense", features=features, kernel=0),)
+    joint = Block("joint", "conv", last, 1, 1, 0, activation="leaky_relu")
     joint = replace(joint, norm=d.batch_norm, bias=d.bias, spectral=d.spectral)
-    return tuple(trunk), (joint, logit)
+    return text_plan(d, d.text_dim, "leaky_relu"), tuple(before), (joint, logit)
 
 
 class TextStack(nn.Module):

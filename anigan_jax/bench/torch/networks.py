@@ -225,6 +225,7 @@ class TextNetwork(nn.Module):
             "concat": (channels + width, height, side),
             "norm": (channels, height, side),
             "product": (channels, 1, 1),
+            "inner": (channels, height, side),
         }[self.join]
         follows = width if self.join == "norm" else 0
         self.after = Network(after, inside, settings, told=follows)
@@ -243,6 +244,8 @@ class TextNetwork(nn.Module):
                 outputs.append(self.after(torch.cat([x, repeated], dim=1), first))
             elif self.join == "norm":
                 outputs.append(self.after(x, first, told))
+            elif self.join == "inner":
+                outputs.append((told * self.after(x, first).flatten(1)).sum(1, keepdim=True))
             else:
                 product = (told * pooled).sum(1, keepdim=True)
                 outputs.append(self.after(pooled, first) + product)
@@ -278,11 +281,7 @@ def discriminator(settings, text: int = 0) -> Network | TextNetwork:
             return Network(plan, inside, settings, norm)
     if not isinstance(settings, networks_text.TextDiscriminator):
         return Network(dcgan.discriminator_plan(settings), inside, settings)
-    before, after = networks_text.joint_plan(settings)
-    product = settings.join == "product"
-    width = before[-1].features if product else settings.text_dim
-    told = networks_text.text_plan(settings, width, "none" if product else "leaky_relu")
-    return TextNetwork((told, before, after), inside, text, settings)
+    return TextNetwork(networks_text.joint_plan(settings), inside, text, settings)
 
 
 class VGG(nn.Module):
