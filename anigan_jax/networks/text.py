@@ -14,6 +14,8 @@ from anigan_jax.networks.dcgan import Discriminator, Generator, discriminator_pl
 from anigan_jax.networks.layers import to_float32
 from anigan_jax.networks.stack import make_layers, run_layers
 
+Plan = tuple[Block, ...]
+
 
 @dataclass(frozen=True)
 class TextGenerator(Generator):
@@ -71,7 +73,7 @@ def text_plan(s: TextGenerator | TextDiscriminator, features: int, activation: A
     return tuple(replace(block, spectral=s.spectral) for block in plan)
 
 
-def joint_plan(d: TextDiscriminator) -> tuple[tuple[Block, ...], ...]:
+def joint_plan(d: TextDiscriminator) -> tuple[Plan, Plan, Plan]:
     """Layers of the text, layers of an image before the text joins, layers after."""
     *before, logit = discriminator_plan(d)
     last = before[-1].features
@@ -99,9 +101,9 @@ class TextStack(nn.Module):
         of the text and the output of `after` alone.
     """
 
-    text: tuple[Block, ...]
-    before: tuple[Block, ...]
-    after: tuple[Block, ...]
+    text: Plan
+    before: Plan
+    after: Plan
     join: str
     norm: Norm
     negative_slope: float
@@ -110,7 +112,7 @@ class TextStack(nn.Module):
     dtype: str = "float32"
 
     @property
-    def blocks(self) -> tuple[Block, ...]:
+    def blocks(self) -> Plan:
         """All layers, in the order of their maps."""
         return (*self.before, *self.text, *self.after)
 
