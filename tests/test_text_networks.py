@@ -137,27 +137,10 @@ def test_several_texts_equal_one_at_a_time(join):
     assert digests(once) == digests(twice)
 
 
-def test_the_product_is_miyatos_projection():
-    """f(x, t) = psi(phi(x)) + <V t, phi(x)>, phi summed over places."""
+def joined_to(join):
+    """Logits (2,), the last map (2, 4, 4, 2), projected texts (2, T), the last layer by hand."""
     net = specs.TextDiscriminator(
-        size=8, base_channels=2, text_dim=3, join="product", batch_norm=False, first_norm=False
-    ).build()
-    values = np.random.default_rng(0)
-    x, t = values.normal(size=(2, 8, 8, 3)).astype("f"), values.normal(size=(2, 5)).astype("f")
-    variables = net.init(jax.random.key(0), x, (t,), train=False)
-    (y,), maps = net.apply(variables, x, (t,), train=False, features=True)
-    phi = np.asarray(maps[0], np.float64).sum((1, 2))
-    params = jax.tree.map(lambda a: np.asarray(a, np.float64), variables["params"])
-    told = t @ params["text"]["weight"]["kernel"] + params["text"]["bias"]
-    want = phi @ params["logit"]["weight"]["kernel"] + params["logit"]["bias"]
-    want = want[:, 0] + (told * phi).sum(1)
-    np.testing.assert_allclose(np.ravel(y), want, rtol=1e-5)
-
-
-def test_the_inner_product_has_a_weight_for_each_place():
-    """f(x, t) = <V t + b, W phi(x)>, phi flattened; its texts are judged apart."""
-    net = specs.TextDiscriminator(
-        size=8, base_channels=2, text_dim=3, join="inner", batch_norm=False, first_norm=False
+        size=8, base_channels=2, text_dim=3, join=join, batch_norm=False, first_norm=False
     ).build()
     values = np.random.default_rng(0)
     x, t = values.normal(size=(2, 8, 8, 3)).astype("f"), values.normal(size=(2, 5)).astype("f")
@@ -167,8 +150,21 @@ def test_the_inner_product_has_a_weight_for_each_place():
     assert phi.shape == (2, 4, 4, 2)
     params = jax.tree.map(lambda a: np.asarray(a, np.float64), variables["params"])
     told = t @ params["text"]["weight"]["kernel"] + params["text"]["bias"]
-    out = phi.reshape(2, -1) @ params["logit"]["weight"]["kernel"] + params["logit"]["bias"]
-    np.testing.assert_allclose(np.ravel(y), (told * out).sum(1), rtol=1e-5)
+    head = params["logit"]
+    return np.ravel(y), phi, told, lambda a: a @ head["weight"]["kernel"] + head["bias"]
+
+
+def test_the_product_is_miyatos_projection():
+    """f(x, t) = psi(phi(x)) + <V t, phi(x)>, phi summed over places."""
+    y, phi, told, head = joined_to("product")
+    phi = phi.sum((1, 2))
+    np.testing.assert_allclose(y, head(phi)[:, 0] + (told * phi).sum(1), rtol=1e-5)
+
+
+def test_the_inner_product_has_a_weight_for_each_place():
+    """f(x, t) = <V t + b, W phi(x)>, phi flattened."""
+    y, phi, told, head = joined_to("inner")
+    np.testing.assert_allclose(y, (told * head(phi.reshape(2, -1))).sum(1), rtol=1e-5)
 
 
 def test_norms_that_follow_the_text():

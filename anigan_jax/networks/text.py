@@ -78,10 +78,9 @@ def joint_plan(d: TextDiscriminator) -> tuple[Plan, Plan, Plan]:
     *before, logit = discriminator_plan(d)
     last = before[-1].features
     if d.join != "concat":
-        inner = d.join == "inner"
-        text = text_plan(d, d.text_dim if inner else last, "none")
-        features = d.text_dim if inner else 1
-        return text, tuple(before), (replace(logit, op="dense", features=features, kernel=0),)
+        length, outputs = (last, 1) if d.join == "product" else (d.text_dim, d.text_dim)
+        head = replace(logit, op="dense", features=outputs, kernel=0)
+        return text_plan(d, length, "none"), tuple(before), (head,)
     joint = Block("joint", "conv", last, 1, 1, 0, activation="leaky_relu")
     joint = replace(joint, norm=d.batch_norm, bias=d.bias, spectral=d.spectral)
     return text_plan(d, d.text_dim, "leaky_relu"), tuple(before), (joint, logit)
