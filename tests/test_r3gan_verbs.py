@@ -1,10 +1,12 @@
 """R3GAN from the command line: what it warns of and refuses, and its labeled pictures."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
+from processes import same_end
 from tiny import FULL, R3, anigan, packed, untrained, write_config
 
 from anigan_jax.config import resolve
@@ -75,8 +77,15 @@ def test_that_d_has_won_is_said_of_pairs():
 
 
 @pytest.mark.long
-def test_a_run_is_replayed_and_resumed(trained):
+def test_a_run_is_replayed_and_resumed(trained, tmp_path):
+    """Its rates follow the images seen, which the checkpoints of the run have in steps."""
     made = trained("R3")
     done = anigan("replay", made.run)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"identical through step {FULL.run.steps}" in done.stdout
+    cut = made.copy(tmp_path / "cut")
+    shutil.rmtree(cut.run / "checkpoints" / f"step_{FULL.run.steps:09d}")
+    done = anigan("train", cut.config, "--workdir", cut.run)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "at step 4" in done.stdout
+    same_end(cut.run, made.run)
