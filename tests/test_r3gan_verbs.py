@@ -9,7 +9,8 @@ from PIL import Image
 from processes import same_end
 from tiny import FULL, R3, anigan, packed, untrained, write_config
 
-from anigan_jax.config import resolve
+import anigan_jax
+from anigan_jax.config import identity, resolve
 from anigan_jax.state import abstract_state
 from anigan_jax.storage import run_dir
 from anigan_jax.training import health, loop
@@ -40,8 +41,6 @@ def test_single_pixels_have_no_kernels_to_draw(run, verb):
 @pytest.mark.long
 def test_d_has_features(run):
     """For `probe`: the sums of its residual blocks, pooled."""
-    import anigan_jax
-
     model = anigan_jax.load(run)
     images, state = np.zeros((3, 16, 16, 3), np.float32), model.state
     found = model.method.features(state.params["d"], state.stats["d"], images)
@@ -89,3 +88,6 @@ def test_a_run_is_replayed_and_resumed(trained, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert "at step 4" in done.stdout
     same_end(cut.run, made.run)
+    # Latents that were found by the one are read with the other.
+    alone, whole = (anigan_jax.load(cut.run, checkpoint=c).config for c in (None, "latest"))
+    assert identity(alone) == identity(whole)

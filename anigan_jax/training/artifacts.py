@@ -163,7 +163,7 @@ class Artifacts:
         self.evaluator.sync()
         method = self.program.method
         constants = self.program.constants if method.texts or method.scores else {}
-        run_dir.export_weights(self.workdir, self.config, state, constants)
+        run_dir.export_weights(self.workdir, self.program.given, state, constants)
         checkpoint.save(self.folder, at, state, {"config_sha256": fingerprint(self.config)})
         best = self.evaluator.best()
         kept = best and best.step

@@ -43,6 +43,7 @@ class Program:
     """A resolved config made ready to run; nothing of it changes but what is compiled.
 
     Attributes:
+      given: the config before it was resolved, which is what files of a run say.
       config, method: resolved, and made for the devices.
       data, constants: as `input.rows` and `MethodSettings.constants` give them.
       devices: of all processes.
@@ -70,7 +71,8 @@ class Program:
           report: is given a line before something that takes long.
         """
         images = len(pack.images)
-        self.config = config = resolve(config, images)
+        self.given, self.config = config, resolve(config, images)
+        config = self.config
         self.group, self.report = group, report
         run, self.total = config.run, config.run.steps
         self.devices = devices.choose_devices(run.devices, config.batch_size)
