@@ -13,7 +13,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -136,14 +136,14 @@ def _near(name: str, known: set[str]) -> str:
 
 
 def override(config: Config, argv: list[str], prog: str) -> Config:
-    """Typed overrides.
+    """Typed overrides; of a config whose length is in steps `--run.epochs` alone sets another.
 
     Raises:
       UserError: one of them is unknown or has no such value.
       SystemExit: 0, where help is asked for and was printed.
     """
     try:
-        return parse(type(config), argv, prog, default=config)
+        made = parse(type(config), argv, prog, default=config)
     except (AttributeError, NameError, TypeError) as error:
         own = {cls.__name__ for cls in _classes(config) if not cls.__module__.startswith(PACKAGE)}
         if not own:
@@ -152,6 +152,15 @@ def override(config: Config, argv: list[str], prog: str) -> Config:
             f"settings of {', '.join(sorted(own))} have types that no flag can have ({error}); "
             "int, float, bool, str, Literal, tuples of these and dataclasses can be flags"
         ) from None
+    if "--run.epochs" in (said := flags_of(argv)) and "--run.steps" not in said:
+        made = dataclasses.replace(made, run=dataclasses.replace(made.run, steps=0))
+    return made
+
+
+def flags_of(argv: Sequence[str]) -> set[str]:
+    """The flags among words, spelled with '-'; what stands behind them is left out."""
+    words = (word.partition("=")[0] for word in argv if word.startswith("--"))
+    return {word.replace("_", "-") for word in words}
 
 
 def parse(

@@ -49,3 +49,19 @@ def test_all_faults_are_named_at_once():
         configs.check(bad)
     for part in ("batch_size", "seed", "optimizers.g.learning_rate"):
         assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "steps"),
+    [
+        ("", 3000),
+        ("--run.epochs 2", 2 * 121),
+        ("--run.epochs=2", 2 * 121),
+        ("--run.steps 50", 50),
+        ("--run.epochs 2 --run.steps 50", 50),
+    ],
+)
+def test_epochs_that_are_asked_for_decide_where_a_config_has_steps(words, steps):
+    """`quickstart` says its length in steps of 32."""
+    asked = config_file.override(config_file.load("quickstart"), words.split(), "")
+    assert configs.resolve(asked, 3894).run.steps == steps

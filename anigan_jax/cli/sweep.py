@@ -80,7 +80,7 @@ def sweep(
 
 def _refuse(words: Sequence[str], lengths: dict[str, int]) -> None:
     """Refuses settings that a sweep decides itself, and two lengths."""
-    given = {word.partition("=")[0].replace("_", "-") for word in words}
+    given = config_file.flags_of(words)
     for name in grid.INTERVALS:
         if f"--{name}" in given:
             raise UserError(f"--{name} is decided by a sweep; --points says how often it judges")
