@@ -38,6 +38,8 @@ RENAMED = {
     "seed_sn_dcgan": "ucsd_sn_dcgan",
 }
 """Former names of configs -> the names that they have now."""
+REPLACED = {"text_gan_sn": "anime_words"}
+"""Former configs -> those that do better what they were for."""
 
 
 def find(name: str) -> Path:
@@ -50,6 +52,8 @@ def find(name: str) -> Path:
     known = sorted(path.stem for path in folder.glob("*.py"))
     near = difflib.get_close_matches(Path(name).stem, known, 1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
+    if better := REPLACED.get(Path(name).stem):
+        hint = f" {better!r} has replaced it; a run of it goes on by `anigan train --resume RUN`."
     raise UserError(f"no config {name!r}.{hint} There are: {', '.join(known)}")
 
 

@@ -40,6 +40,8 @@ def test_a_path_or_a_name_or_a_suggestion(tmp_path):
         config_file.load(str(path))
     with pytest.raises(UserError, match="'ref_dcgan64'"):
         config_file.find("ref_dcgan46")
+    with pytest.raises(UserError, match="'anime_words' has replaced it"):
+        config_file.find("text_gan_sn")
 
 
 @pytest.mark.fault(21)
