@@ -7,10 +7,9 @@ are shifted and recolored before D sees them (Zhao et al. 2020); at 7,000 faces 
 wins within two epochs. Pictures come from averaged weights. A quarter of the rates in the last
 fifth of the run clears the faces: KID falls by a third within minutes. The length is in steps,
 so that it takes as long with few images as with many. z, the norms and G's latents are those of
-`aiub_dcgan`. Measured on 7,007 faces: 51 epochs and 11 at the lower
-rates, KID-vgg16 0.318, FD 47.9; a D with spectral norm alone and the hinge loss, as this config
-had before, takes twice as long (docs/results.md). It sees 100 to 280 images a second, which
-makes 27 to 75 minutes.
+`aiub_dcgan`. Measured on 7,007 faces: KID-vgg16 0.280, FD 44.6; a D with spectral norm alone and
+the hinge loss, as this config had before, takes twice as long (docs/results.md). 2 cores see 100
+to 280 images a second, which makes 27 to 75 minutes.
 Trains on 90 % of the images (--data.test 0: on all).
 """
 
