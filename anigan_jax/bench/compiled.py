@@ -150,6 +150,8 @@ def described(target: Target) -> list[jax.Device]:
             os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
             os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")
             os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+            # No chip is touched, so that several may compile at a time.
+            os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "true")
             return list(topologies.get_topology_desc(target.name, platform="tpu").devices)
         about = GPU.format(**GPUS[target.kind])
         shape = f"1x1x{target.shape}"
@@ -283,7 +285,10 @@ def report(
     """
     devices = described(target)
     if config.batch_size % len(devices):
-        raise UserError(f"the batch, {config.batch_size}, is not a multiple of {len(devices)}")
+        raise UserError(
+            f"the batch, {config.batch_size}, is not a multiple of {len(devices)} devices; "
+            f"another: --batch {config.batch_size + -config.batch_size % len(devices)}"
+        )
     held: dict[str, Any] = {}
 
     def phases(batch: int) -> list[dict]:
