@@ -78,7 +78,8 @@ class Run:
     """
 
     epochs: int = 25
-    """Length in epochs of the data (whole batches); `steps` overrides it."""
+    """Length in epochs of the data (whole batches); `steps` overrides it, unless this flag alone is
+    given."""
     steps: int = 0
     """Length in steps; 0: `epochs` decides."""
     steps_per_dispatch: int = 10
