@@ -156,15 +156,15 @@ def override(config: Config, argv: list[str], prog: str) -> Config:
             f"settings of {', '.join(sorted(own))} have types that no flag can have ({error}); "
             "int, float, bool, str, Literal, tuples of these and dataclasses can be flags"
         ) from None
-    if "--run.epochs" in (said := flags_of(argv)) and "--run.steps" not in said:
+    if "run.epochs" in (said := flags_of(argv)) and "run.steps" not in said:
         made = dataclasses.replace(made, run=dataclasses.replace(made.run, steps=0))
     return made
 
 
 def flags_of(argv: Sequence[str]) -> set[str]:
-    """The flags among words, spelled with '-'; what stands behind them is left out."""
-    words = (word.partition("=")[0] for word in argv if word.startswith("--"))
-    return {word.replace("_", "-") for word in words}
+    """The names of the flags among words, without dashes before and '=VALUE' behind."""
+    found = (word[2:].partition("=")[0] for word in argv if word.startswith("--"))
+    return {name.replace("_", "-") for name in found}
 
 
 def parse(

@@ -82,10 +82,10 @@ def _refuse(words: Sequence[str], lengths: dict[str, int]) -> None:
     """Refuses settings that a sweep decides itself, and two lengths."""
     given = config_file.flags_of(words)
     for name in grid.INTERVALS:
-        if f"--{name}" in given:
+        if name in given:
             raise UserError(f"--{name} is decided by a sweep; --points says how often it judges")
     both = [flag for flag, value in lengths.items() if value]
-    both += sorted(given & {"--run.steps", "--run.epochs"})
+    both += sorted(f"--{name}" for name in given & {"run.steps", "run.epochs"})
     if any(lengths.values()) and len(both) > 1:
         raise UserError(f"{both[1]} and {both[0]} both say how long; give one")
 

@@ -193,7 +193,12 @@ def grid(
         chosen = list(zip(paths, values, strict=True))
         source, own = (name, words) if not words or words[0][:2] == "--" else (words[0], words[1:])
         more = [*without(own, *decided), *(w for pair in chosen for w in option(*pair))]
-        flags = (*without(overrides, "seed", *decided, *_flags(own)), *more, "--seed", str(seed))
+        flags = (
+            *without(overrides, "seed", *decided, *config_file.flags_of(own)),
+            *more,
+            "--seed",
+            str(seed),
+        )
         config = config_file.override(config_file.load(source), list(flags), prog)
         configs.check(config)
         told = [(re.sub(r"^(method|optimizers)\.", "", p), v or "none") for p, v in chosen]
@@ -217,12 +222,6 @@ def _refuse_equal(trials: list[Trial]) -> None:
                     f"{other.variant!r} and {trial.variant!r} are one and the same run, or have "
                     "one name; vary other values"
                 )
-
-
-def _flags(words: Iterable[str]) -> set[str]:
-    """The names of the flags among words, without dashes before and '=VALUE' behind."""
-    found = (word[2:].partition("=")[0] for word in words if word.startswith("--"))
-    return {name.replace("_", "-") for name in found}
 
 
 def without(words: Iterable[str], *names: str) -> list[str]:
@@ -355,7 +354,7 @@ def command(name: str, trial: Trial, leg: Leg, judged: bool) -> list[str]:
         word for flag, n in zip(INTERVALS, every, strict=True) for word in (f"--{flag}", str(n))
     ]
     start = ["train", trial.source or name, "--workdir", str(trial.folder)]
-    if "run.steps-per-dispatch" not in _flags(trial.flags):
+    if "run.steps-per-dispatch" not in config_file.flags_of(trial.flags):
         start += ["--run.steps-per-dispatch", str(DISPATCH)]
     flags = without(trial.flags, "run.steps", "run.epochs")
     return [*start, *flags, "--run.steps", str(leg.steps), *intervals]

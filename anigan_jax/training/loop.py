@@ -126,6 +126,7 @@ def _resume(
     if group.is_primary:
         folder.mkdir(exist_ok=True)
         found = checkpoint.restore(folder, shapes)
+        # Checkpoints have the settings in steps.
         run_dir.same_run(resolved, workdir, found)
         artifacts.check_space(resolved, workdir, shapes)
     at = processes.broadcast_json(group, found.step if found else 0)

@@ -71,8 +71,8 @@ class Program:
           report: is given a line before something that takes long.
         """
         images = len(pack.images)
-        self.given, self.config = config, resolve(config, images)
-        config = self.config
+        self.given = config
+        self.config = config = resolve(config, images)
         self.group, self.report = group, report
         run, self.total = config.run, config.run.steps
         self.devices = devices.choose_devices(run.devices, config.batch_size)
