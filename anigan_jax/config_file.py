@@ -9,6 +9,7 @@ import difflib
 import hashlib
 import importlib.util
 import io
+import itertools
 import os
 import re
 import sys
@@ -23,6 +24,7 @@ from tyro.conf import HelptextFromCommentsOff
 
 from anigan_jax.config import PACKAGE, Config
 from anigan_jax.errors import UserError
+from anigan_jax.networks.blocks import NetworkSettings
 from anigan_jax.runtime.environment import config_folder
 
 RENAMED = {
@@ -140,14 +142,16 @@ def _near(name: str, known: set[str]) -> str:
 
 
 def override(config: Config, argv: list[str], prog: str) -> Config:
-    """Typed overrides; of a config whose length is in steps `--run.epochs` alone sets another.
+    """Typed overrides, `--size` among them (`sized`).
+
+    Of a config whose length is in steps `--run.epochs` alone sets another.
 
     Raises:
       UserError: one of them is unknown or has no such value.
       SystemExit: 0, where help is asked for and was printed.
     """
     try:
-        made = parse(type(config), argv, prog, default=config)
+        made = parse(type(config), sized(config, argv), prog, default=config)
     except (AttributeError, NameError, TypeError) as error:
         own = {cls.__name__ for cls in _classes(config) if not cls.__module__.startswith(PACKAGE)}
         if not own:
@@ -159,6 +163,50 @@ def override(config: Config, argv: list[str], prog: str) -> Config:
     if "run.epochs" in (said := flags_of(argv)) and "run.steps" not in said:
         made = dataclasses.replace(made, run=dataclasses.replace(made.run, steps=0))
     return made
+
+
+def sized(config: Config, overrides: Sequence[str]) -> list[str]:
+    """The overrides with `--size N` as the settings of that name of the data and the networks.
+
+    Networks that double a small square get the one that N is a power of two of: 96 is 16 x 6.
+    Kept transparency is a channel of the networks that can have it.
+    """
+    words = [part for word in overrides for part in _halves(word)]
+    if ("--data.transparency", "keep") in itertools.pairwise(words):
+        both = networks("method", config.method)
+        words += [f"--{path}.channels=4" for path, network in both if hasattr(network, "channels")]
+    if "--size" not in words[:-1]:
+        return words
+    at = words.index("--size")
+    wanted = words[at + 1]
+    found = [f"--data.size={wanted}"]
+    size = int(wanted) if wanted.isdecimal() else 0
+    small = next((n for n in (4, 5, 6, 7) if size > n and _doubles(n, size)), 0)
+    for path, network in networks("method", config.method):
+        found.append(f"--{path}.size={wanted}")
+        for name in ("start", "end"):
+            if small and hasattr(network, name) and not _doubles(getattr(network, name), size):
+                found.append(f"--{path}.{name}={small}")
+    return [*words[:at], *found, *words[at + 2 :]]
+
+
+def _halves(word: str) -> list[str]:
+    return word.split("=", 1) if word.startswith(("--size=", "--data.transparency=")) else [word]
+
+
+def _doubles(small: int, size: int) -> bool:
+    return size % small == 0 and (size // small).bit_count() == 1
+
+
+def networks(path: str, settings: Any) -> Iterator[tuple[str, Any]]:
+    """The networks' settings within settings, by their flag."""
+    for f in dataclasses.fields(settings):
+        value = getattr(settings, f.name)
+        if dataclasses.is_dataclass(value):
+            flag = f"{path}.{f.name.replace('_', '-')}"
+            if isinstance(value, NetworkSettings):
+                yield flag, value
+            yield from networks(flag, value)
 
 
 def flags_of(argv: Sequence[str]) -> set[str]:

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,10 +15,12 @@ import pytest
 from sources import built, faces, write
 from tiny import process_env
 
+from anigan_jax import config_file
 from anigan_jax.cli import common
 from anigan_jax.data import dataset, isolated, remembered
 from anigan_jax.data.images import Images
 from anigan_jax.errors import UserError
+from anigan_jax.sweep import grid
 
 
 @pytest.mark.parametrize(
@@ -32,6 +35,23 @@ def test_one_flag_sets_the_size_of_data_and_networks(name, size, small):
         config.method.make()
         if small:
             assert config.method.generator.start == config.method.discriminator.end == small
+
+
+@pytest.mark.long
+def test_every_verb_with_settings_takes_the_size(tmp_path):
+    """Not `train` alone, of whose command line a sweep's and the bench's sides know nothing."""
+    config = config_file.override(config_file.load("quickstart"), ["--size", "32"], "anywhere")
+    assert config.data.size == config.method.generator.size == config.method.size == 32
+    runs = grid.grid("quickstart", ["--run.steps", "2"], ["size=32,96"], 1, tmp_path)
+    assert [run.config.method.size for run in runs] == [32, 96]
+    assert [run.config.method.generator.start for run in runs] == [4, 6]
+
+
+def test_help_begins_with_the_size_among_what_most_need(verb):
+    code, out, _ = verb("train", "quickstart", "--help")
+    first = out.partition("all settings:")[0]
+    assert code == 0 and re.search(r"--size .*\(default: 64\)", first)
+    assert "--seed" in first and "--flip" not in first
 
 
 def test_sizes_that_differ_name_the_flag(verb):

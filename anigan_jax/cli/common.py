@@ -17,7 +17,6 @@ from anigan_jax import config as configs
 from anigan_jax import config_file
 from anigan_jax.config import Config
 from anigan_jax.errors import UserError
-from anigan_jax.networks.blocks import NetworkSettings
 from anigan_jax.runtime import environment
 
 if TYPE_CHECKING:
@@ -77,6 +76,7 @@ _FIRST = {
     "run.steps": "length in steps; 0: --run.epochs decides",
     "batch-size": "images of a step, over all devices",
     "data.path": "the images: a folder, .zip, .tar, tfds:NAME, or a pack of `anigan import`",
+    "size": "side of the images in pixels, for data and networks: 64, 96, 128",
     "seed": "root of all randomness",
     "run.devices": "how many devices; 0: all there are",
 }
@@ -156,51 +156,7 @@ def settings(name: str, overrides: Sequence[str], prog: str) -> Config:
 def overridden(config: Config, overrides: Sequence[str], prog: str) -> Config:
     """A config with overrides; what is refused comes with the name that was meant."""
     with hinted(config, overrides):
-        return config_file.override(config, sized(config, overrides), prog)
-
-
-def sized(config: Config, overrides: Sequence[str]) -> list[str]:
-    """The overrides with `--size N` as the settings of that name of the data and the networks.
-
-    Networks that double a small square get the one that N is a power of two of: 96 is 16 x 6.
-    Kept transparency is a channel of the networks that can have it.
-    """
-    words = [part for word in overrides for part in _halves(word)]
-    if ("--data.transparency", "keep") in itertools.pairwise(words):
-        both = networks("method", config.method)
-        words += [f"--{path}.channels=4" for path, network in both if hasattr(network, "channels")]
-    if "--size" not in words[:-1]:
-        return words
-    at = words.index("--size")
-    wanted = words[at + 1]
-    found = [f"--data.size={wanted}"]
-    size = int(wanted) if wanted.isdecimal() else 0
-    small = next((n for n in (4, 5, 6, 7) if size > n and _doubles(n, size)), 0)
-    for path, network in networks("method", config.method):
-        found.append(f"--{path}.size={wanted}")
-        for name in ("start", "end"):
-            if small and hasattr(network, name) and not _doubles(getattr(network, name), size):
-                found.append(f"--{path}.{name}={small}")
-    return [*words[:at], *found, *words[at + 2 :]]
-
-
-def _halves(word: str) -> list[str]:
-    return word.split("=", 1) if word.startswith(("--size=", "--data.transparency=")) else [word]
-
-
-def _doubles(small: int, size: int) -> bool:
-    return size % small == 0 and (size // small).bit_count() == 1
-
-
-def networks(path: str, settings: Any) -> Iterator[tuple[str, Any]]:
-    """The networks' settings within settings, by their flag."""
-    for f in dataclasses.fields(settings):
-        value = getattr(settings, f.name)
-        if dataclasses.is_dataclass(value):
-            flag = f"{path}.{f.name.replace('_', '-')}"
-            if isinstance(value, NetworkSettings):
-                yield flag, value
-            yield from networks(flag, value)
+        return config_file.override(config, list(overrides), prog)
 
 
 @contextlib.contextmanager
@@ -266,7 +222,8 @@ def settings_help(name: str, prog: str) -> None:
     config = config_file.load(name)
     print(f"\nsettings that most need (of {name}):\n")
     for flag, about in _FIRST.items():
-        value = value_of(config, flag)
+        # `--size` is no setting of its own: `config_file.sized` makes it theirs.
+        value = config.data.size if flag == "size" else value_of(config, flag)
         if value is not None:
             print(f"  --{flag:12} {about} (default: {value!r})")
     print("\nall settings:\n")

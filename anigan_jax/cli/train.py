@@ -57,7 +57,7 @@ def train(
     else:
         settings = common.settings(config, overrides, f"anigan train {config}")
     configs.check(settings)
-    for _, network in common.networks("method", settings.method):
+    for _, network in config_file.networks("method", settings.method):
         network.build()  # refuses a size that cannot be before the data are packed
     if workdir is None:
         raise UserError("say where the run goes: --workdir RUN")
