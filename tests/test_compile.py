@@ -375,13 +375,17 @@ def test_a_tiny_step_for_devices_that_are_not_here(tmp_path, target):
     assert np.isfinite(phase["memory"]["peak"])
 
 
+# Their papers' batches of 256 want more than four chips of 16 GB have.
+FITS = {"ref_r3gan_ffhq64": 64, "ref_r3gan_ffhq256": 16}
+
+
 @pytest.mark.slow
 @pytest.mark.long
 @pytest.mark.parametrize("target", [*TARGETS, pytest.param("v5p:2x2x1", marks=TPU)])
 @pytest.mark.parametrize("name", tiny.NAMES)
 def test_every_config_compiles(tmp_path, name, target):
     """At full width: minutes each; with an image for each device where the config has fewer."""
-    batch = max(config_file.load(name).batch_size, 4)
+    batch = FITS.get(name, max(config_file.load(name).batch_size, 4))
     words = ("--for", target, "--batch", batch, "--json")
     out = anigan("compile", name, *words, timeout=3_000)
     assert out.returncode == 0, out.stdout + out.stderr
