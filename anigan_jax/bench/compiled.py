@@ -305,13 +305,14 @@ def report(
         return max(m["peak"] for m in memories) if all(memories) else None
 
     found = phases(config.batch_size)
-    multiple, batch = 8 * len(devices), config.batch_size
+    batch = config.batch_size
     memories = [phase["memory"] for phase in found if "failed" not in phase]
     most = None
     if len(memories) == len(found):
-        most = min(estimate(m, batch, target.usable, multiple) for m in memories)
+        most = min(estimate(m, batch, target.usable, len(devices)) for m in memories)
     if search:
-        most = largest(peak, batch // 2 if most is None else most, target.usable, multiple)
+        first = batch // 2 if most is None else most
+        most = largest(peak, first, target.usable, multiple_of(first, len(devices)))
     return {
         "config": config.name,
         "target": target.name,
@@ -337,13 +338,19 @@ def memory(stats: Any) -> dict[str, int]:
     return {"arguments": arguments, "temporaries": temporaries, "peak": peak}
 
 
-def estimate(held: dict[str, int], batch: int, usable: int, multiple: int) -> int:
+def multiple_of(batch: int, devices: int) -> int:
+    """What batches of about this size are multiples of: 8 images a device, or one where few fit."""
+    return devices * (8 if batch >= 8 * devices else 1)
+
+
+def estimate(held: dict[str, int], batch: int, usable: int, devices: int) -> int:
     """The batch that would fit if temporaries grew as it does; 0: none.
 
     What does not grow, gradients of the weights, makes it too small rather than too large.
     """
     free = usable - (held["peak"] - held["temporaries"])
-    return max(0, int(batch * free / max(held["temporaries"], 1)) // multiple * multiple)
+    most = max(0, int(batch * free / max(held["temporaries"], 1)))
+    return most - most % multiple_of(most, devices)
 
 
 def largest(peak: Callable[[int], int | None], first: int, usable: int, multiple: int) -> int:
