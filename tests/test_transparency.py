@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 from sources import write
-from tiny import CYCLE, IMAGES, LEAST, SPRITES, TEXT, arrays, run_steps, start, untrained
+from tiny import CYCLE, IMAGES, LEAST, TEXT, arrays, run_steps, start, untrained
 
 import anigan_jax
 from anigan_jax import config as configs
+from anigan_jax import config_file
 from anigan_jax.cli import common
 from anigan_jax.data import alpha, dataset
 from anigan_jax.data.decode import Crop, decode
@@ -54,7 +55,7 @@ def run(tmp_path_factory, folder):
     """A GAN of such images as a start leaves it; one setting was given."""
     words = ["--data.path", folder, "--data.transparency", "keep"]
     folder = tmp_path_factory.mktemp("runs") / "run"
-    return untrained(folder, "SPRITES", *common.sized(SPRITES, words))
+    return untrained(folder, "SPRITES", *words)
 
 
 # --- from files to networks and back
@@ -183,7 +184,9 @@ def test_it_trains(config, folder, tmp_path):
         for i in range(30))})  # fmt: skip
     data = Images(folder, size=size, test=0, transparency="keep", tags=f"{tags}/tags.csv")
     config = dataclasses.replace(config, data=data)
-    words = [w for w in common.sized(config, ["--data.transparency", "keep"]) if "channels" in w]
+    words = [
+        w for w in config_file.sized(config, ["--data.transparency", "keep"]) if "channels" in w
+    ]
     config = common.overridden(config, words, "")
     pack = dataset.build(config.data, tmp_path / "cache", workers=1)
     _, state = start(config, pack)
