@@ -351,6 +351,10 @@ def test_where_few_images_fit_each_device_has_at_least_one():
     """`ref_cyclegan`, 4 images on four chips of 16 GB, half of which they fill."""
     held = {"arguments": 4_350_901_248, "temporaries": 3_487_843_328, "peak": 8_014_555_136}
     assert compiled.estimate(held, 4, 16_911_433_728, 4) == 12
+    # A batch that all but fills the device is the largest; one that is too large is none.
+    full = {"arguments": 500, "temporaries": 400, "peak": 950}
+    assert compiled.estimate(full, 4, 951, 4) == 4
+    assert compiled.estimate(full, 4, 949, 4) == 0
     peak, _ = linear(600, 100, 10**9)
     assert compiled.largest(peak, 12, 1_900, compiled.multiple_of(12, 4)) == 12
     assert compiled.multiple_of(32, 4) == 32

@@ -346,11 +346,13 @@ def multiple_of(batch: int, devices: int) -> int:
 def estimate(held: dict[str, int], batch: int, usable: int, devices: int) -> int:
     """The batch that would fit if temporaries grew as it does; 0: none.
 
-    What does not grow, gradients of the weights, makes it too small rather than too large.
+    What does not grow, gradients of the weights, makes it too small rather than too large; a
+    batch that fits is the least.
     """
     free = usable - (held["peak"] - held["temporaries"])
     most = max(0, int(batch * free / max(held["temporaries"], 1)))
-    return most - most % multiple_of(most, devices)
+    fits = batch if held["peak"] <= usable else 0
+    return max(fits, most - most % multiple_of(most, devices))
 
 
 def largest(peak: Callable[[int], int | None], first: int, usable: int, multiple: int) -> int:
