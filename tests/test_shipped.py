@@ -1,5 +1,7 @@
 """Models that come with the package, and the small files that they are."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -7,6 +9,7 @@ from tiny import untrained
 
 import anigan_jax
 from anigan_jax import shipped
+from anigan_jax.cli import evaluate
 from anigan_jax.errors import UserError
 from anigan_jax.storage import safetensors
 
@@ -120,3 +123,27 @@ def test_small_weights_of_a_classifier_are_refused(verb, tmp_path):
     assert code == 2
     assert "no generator" in error
     assert not (tmp_path / "w").exists()
+
+
+def test_a_name_stands_for_a_run_also_after_its_first_output(tmp_path, monkeypatch):
+    """What verbs make of it lies in a folder of that name."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "painted/noise/out").mkdir(parents=True)
+    evaluate._check_subject(Path("painted/noise"), "", None, True)
+    with pytest.raises(UserError, match="leave out --against"):
+        evaluate._check_subject(Path("painted/noise"), "FACES", None, True)
+    (tmp_path / "fakes").mkdir()
+    with pytest.raises(UserError, match="not a run directory"):
+        evaluate._check_subject(Path("fakes"), "", None, True)
+
+
+def test_it_can_be_published_and_says_what_it_was_trained_on(tmp_path, verb):
+    code, _, err = verb("export", "painted/noise", "--to", "hub", "--out", tmp_path / "hub")
+    assert code == 0, err
+    assert "Not measured" in (tmp_path / "hub/README.md").read_text()
+    words = ("--to", "weights", "--data-license", "CC BY 4.0", "--out", tmp_path / "small")
+    code, _, err = verb("export", "painted/noise", *words)
+    assert code == 0, err
+    told = safetensors.metadata(tmp_path / "small" / safetensors.WEIGHTS)
+    assert told["data_license"] == "CC BY 4.0"
+    assert anigan_jax.load(tmp_path / "small").generate(1, seed=0).shape == (1, 64, 64, 3)

@@ -29,8 +29,9 @@ def read(root: Path, parts: list[Part], beside: Path | None, given: str = "") ->
     Raises:
       UserError: no such table, several, or one that is no table of boxes.
     """
+    folder = ""
     if given:
-        where, data = tables.given_file(root, parts, beside, given)
+        where, data = tables.given_file(root, parts, given)
     else:
         inside = tables.named(parts, BOX_FILES)
         near = [n for n in BOX_FILES if beside and (beside / n).is_file()]
@@ -40,9 +41,11 @@ def read(root: Path, parts: list[Part], beside: Path | None, given: str = "") ->
         if len(hits) > 1:
             raise UserError(f"{root} holds several tables: {', '.join(hits)}; name one (--boxes)")
         where = hits[0]
+        folder = "" if near else tables.folder_of(where)
         data = (beside / near[0]).read_bytes() if near else tables.content(root, *inside[0])
     try:
-        return _of_table(of_bytes(data, where), where)
+        found = _of_table(of_bytes(data, where), where)
+        return {tables.placed(folder, key): box for key, box in found.items()}
     except csv.Error as error:
         raise UserError(f"{where} is not a CSV file: {error}") from None
 

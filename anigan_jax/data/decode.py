@@ -15,13 +15,14 @@ from anigan_jax.data.alpha import without_hidden
 from anigan_jax.data.kinds import CONVERT, FORMATS, SUFFIXES, kind_of
 
 # Part of every pack's key: raise it when the same file gives other pixels.
-VERSION = 3
+VERSION = 4
 # Bounds the memory of a worker: about 16 bytes a pixel where it is transparent.
 MAX_PIXELS = 100_000_000
 # A JPEG is decoded at an eighth of its size at least, and over this at the smallest fraction
 # that leaves enough for the crop.
 FULL_JPEG = 50_000_000
-MAX_JPEG = 500_000_000
+# Twice Pillow's own limit, over which it opens none.
+MAX_JPEG = 178_956_970
 MAX_BYTES = 256 * 2**20
 
 REFUSED = {
@@ -261,16 +262,17 @@ def _upright(image: Image.Image, notes: list, background: str) -> Image.Image:
     alpha = None
     if image.has_transparency_data or not background:
         image = image.convert("RGBA")
-        if not background:
-            alpha = image.getchannel("A")
-        else:
-            if image.getextrema()[3][0] < 255:
-                notes.append(("transparent", ""))
-            image = Image.alpha_composite(Image.new("RGBA", image.size, background), image)
+        alpha = image.getchannel("A")
+        if background and alpha.getextrema()[0] < 255:
+            notes.append(("transparent", ""))
     image = image.convert("RGB")
     image = _to_srgb(image, profile, notes) if profile else image
     if alpha:
         image.putalpha(alpha)
+        if background:
+            # In sRGB, which the color is in whatever the picture's profile.
+            under = Image.new("RGBA", image.size, background)
+            image = Image.alpha_composite(under, image).convert("RGB")
     return image
 
 

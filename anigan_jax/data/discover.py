@@ -190,14 +190,14 @@ def _open(root: Path, options: Options) -> tuple[list[Part], list[Finding], Path
     if not root.is_dir():
         near = root.parent if _has_table(root.parent) else None
         return [_part(root, "", found)], findings, near
-    shards = [m.name for m in found if m.name.lower().endswith(archives.SUFFIXES)]
-    shards += [m.name for m in found if _suffix(m.name) == parquet.SUFFIX]
-    if not shards or any(SUFFIXES.get(_suffix(m.name)) for m in found):
+    seen = [m.name for m in found if _visible(m.name)]
+    shards = [name for name in seen if name.lower().endswith(archives.SUFFIXES)]
+    shards += [name for name in seen if _suffix(name) == parquet.SUFFIX]
+    if not shards or any(SUFFIXES.get(_suffix(name)) for name in seen):
         return [_part(root, "", found)], findings, None
     # Shards of one set, each with names of its own; the other files lie beside them.
     parts = []
-    for name in shards:
-        prefix = f"{name.rsplit('.tar', 1)[0].rsplit('.', 1)[0]}/" if len(shards) > 1 else ""
+    for name, prefix in zip(shards, _prefixes(shards), strict=True):
         if _suffix(name) == parquet.SUFFIX:
             parts.append(_parquet(root / name, prefix))
             continue
@@ -207,6 +207,17 @@ def _open(root: Path, options: Options) -> tuple[list[Part], list[Finding], Path
     aside = {*shards, *tables.LABEL_FILES, *tables.BOX_FILES}
     parts.append(Part(root, "", [], [m.name for m in found if m.name not in aside], []))
     return parts, findings, root
+
+
+def _prefixes(shards: list[str]) -> list[str]:
+    """A folder for the members of each of several shards: its name, without its ending."""
+    if len(shards) == 1:
+        return [""]
+    endings = sorted((*archives.SUFFIXES, parquet.SUFFIX), key=len, reverse=True)
+    bare = [name[: -len(next(e for e in endings if name.lower().endswith(e)))] for name in shards]
+    # a.zip beside a.tar.
+    names = bare if len(set(bare)) == len(bare) else shards
+    return [f"{name}/" for name in names]
 
 
 def absent(path: str) -> str:

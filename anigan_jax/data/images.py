@@ -34,6 +34,10 @@ def _place(default: Any = "") -> Any:
     return field(default=default, metadata={"location": True})
 
 
+# What the images of a pack were made with, so that no training changes it.
+_FIXED = ("crop", "box_scale", "background", "upscale", "tag_rule", "test")
+
+
 @dataclass(frozen=True)
 class Images(Source):
     """A folder, zip, tar, prepared TFDS data set or pack of images, or two of them."""
@@ -118,13 +122,27 @@ class Images(Source):
         for name in ("background", "transparency", "upscale"):
             if settings[name] == getattr(Images, name):
                 del settings[name]
-        for name in ("tags", "boxes"):
-            settings[name] = self._digest(settings[name], table=True)
         joined, other = self._places()
+        for name in ("tags", "boxes"):
+            settings[name] = self._table(settings[name], [*joined, other])
         settings["path"] = self._digest(joined[0])
         settings["also"] = [self._digest(place) for place in joined[1:]]
         settings["path_b"] = self._digest(other)
         return _known({"source": "images", "version": decode.VERSION, **settings})
+
+    def refuse_unread(self, pack: Any) -> None:
+        if pack.path != Path(self.path).expanduser():
+            return
+        made = {name: pack.manifest["key"].get(name, getattr(Images, name)) for name in _FIXED}
+        odd = [n for n in _FIXED if getattr(self, n) not in (getattr(Images, n), made[n])]
+        odd += [name for name in ("tags", "boxes") if getattr(self, name)]
+        if odd:
+            told = ", ".join(f"data.{name} {getattr(self, name)}" for name in odd)
+            flags = " ".join(f"--{name.replace('_', '-')} {getattr(self, name)}" for name in odd)
+            raise UserError(
+                f"the pack {pack.path} was imported without {told}, and is used as it is: "
+                f"leave that out, or import again with {flags}"
+            )
 
     def _places(self) -> tuple[list[str], str]:
         """The sources that are joined, and that of the second domain."""
@@ -134,14 +152,21 @@ class Images(Source):
             raise UserError(f"data.path_b is one source; {self.path_b!r} fits {len(other)}")
         return joined, other[0]
 
-    def _digest(self, path: str, table: bool = False) -> str:
-        return digest(path, table, self.follow_links)
+    def _digest(self, path: str) -> str:
+        return digest(path, self.follow_links)
+
+    def _table(self, given: str, roots: list[str]) -> str:
+        """What a table is known by: its content; its name, where it lies in the source."""
+        if given in ("", "none"):
+            return given
+        found = dict.fromkeys(tables.outside(Path(root), given) for root in roots if root)
+        told = (digest(str(path)) if path else given for path in found)
+        return " ".join(dict.fromkeys(told))
 
     def catalogue(self) -> Catalogue:
         self.check()
-        options = discover.Options(
-            self.tags, self.tag_rule, self.boxes, self.follow_links, self.attributes
-        )
+        wanted = tuple(map(labels.plain, self.attributes))
+        options = discover.Options(self.tags, self.tag_rule, self.boxes, self.follow_links, wanted)
         joined, other = self._places()
         names = _distinct(joined) if len(joined) > 1 else [""]
         sources = [
@@ -237,26 +262,25 @@ def _survey(path: str, options: discover.Options, domain: str = "") -> Catalogue
     if path.startswith("tfds:"):
         from anigan_jax.data import tfds_source
 
-        return tfds_source.survey(path.removeprefix("tfds:"), domain, options.attributes)
+        return tfds_source.survey(path.removeprefix("tfds:"), domain, options)
     return discover.survey(Path(path), options, domain)
 
 
-def digest(path: str, table: bool = False, within: str = "") -> str:
+def digest(path: str, within: str = "") -> str:
     """SHA-256 of a file, or of the names and contents of a folder.
 
     Once hashed, a source is known by the size and the time of change of its files.
 
     Args:
-      table: it may be a file inside the source, which is hashed with it.
       within: as `archives.members` takes it.
     """
-    if not path or (table and not Path(path).expanduser().is_file()):
+    if not path:
         return path
     if path.startswith("tfds:"):
         from anigan_jax.data import tfds_source
 
         return tfds_source.digest(path.removeprefix("tfds:"))
-    root = Path(path).expanduser() if table else Path(path)
+    root = Path(path)
     if root.is_file():
         beside = [n for n in (*tables.LABEL_FILES, *tables.BOX_FILES) if n != root.name]
         names = [n for n in (root.name, *beside) if (root.parent / n).is_file()]

@@ -144,6 +144,7 @@ def table(rows: Pairs, where: str, rule: Rule = "max-count", wanted: tuple[str, 
     Raises:
       UserError: the rows have not what is wanted.
     """
+    wanted = tuple(map(plain, wanted))
     kinds = _kinds(rows, wanted)
     tally = _tally(rows, kinds)
     found = _found(tally)
@@ -366,7 +367,7 @@ def select(
         return tuple(Attribute(name, classes) for name, classes in found.items())
     counts = tally.tags
     chosen: dict[str, Attribute] = {}
-    for name in map(plain, wanted):
+    for name in wanted:
         kind, _, share = name.partition(":")
         if name in found:
             chosen[name] = Attribute(name, found[name])

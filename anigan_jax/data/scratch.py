@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fcntl
-import glob
+import re
 import shutil
 import tempfile
 import time
@@ -28,16 +28,13 @@ def temporary(parent: Path, name: str) -> Iterator[Path]:
     """A folder beside the place to be, gone afterwards; sweeps what killed processes left."""
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        for old in parent.glob(f".{glob.escape(name)}-*"):
-            # One that was made just now is not locked yet; one may vanish meanwhile.
-            if not old.exists() or time.time() - old.stat().st_mtime < YOUNG:
-                continue
-            with (old / "lock").open("a") as handle:
+        for lock in _locks(parent, name):
+            with lock.open("a") as handle:
                 try:
                     fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except OSError:
                     continue
-                shutil.rmtree(old, ignore_errors=True)
+                shutil.rmtree(lock.parent, ignore_errors=True)
         path = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=parent))
     except OSError as error:
         hint = "; XDG_CACHE_HOME says where instead" if parent == default_cache() else ""
@@ -48,3 +45,20 @@ def temporary(parent: Path, name: str) -> Iterator[Path]:
             yield path
         finally:
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _locks(parent: Path, name: str) -> Iterator[Path]:
+    """Locks in the folders that `temporary` has made, but for those of the last minute.
+
+    A user's own folder may begin alike, '.faces-backup'.
+    """
+    ours = re.compile(rf"\.{re.escape(name)}-[a-z0-9_]{{8}}")
+    for old in parent.iterdir():
+        lock = old / "lock"
+        # One that was made just now is not locked yet.
+        if ours.fullmatch(old.name) and lock.is_file() and _age(old) >= YOUNG:
+            yield lock
+
+
+def _age(path: Path) -> float:
+    return time.time() - path.stat().st_mtime

@@ -41,6 +41,9 @@ class Source:
         """(index of the item, what `make` needs) in any order; a Finding where unreadable."""
         raise NotImplementedError
 
+    def refuse_unread(self, pack: Any) -> None:
+        """Refuses settings that a pack, which is the source itself, was not made with."""
+
     def make(self, item: Item, payload) -> Decoded:
         """Pixels of an image; raises Refusal. Runs in worker processes."""
         raise NotImplementedError
@@ -62,6 +65,8 @@ def _left_in(found: Catalogue, without: tuple[str, ...]) -> Catalogue:
     """The catalogue without the images that have all classes of one of some texts."""
     if not without:
         return found
+    if not found.attributes:
+        raise UserError("data.without leaves out images by their labels, and these have none")
     combined = []
     for text in without:
         try:

@@ -120,7 +120,7 @@ def _read(files: list[tuple[str, str, bytes]], images: list[str]) -> Told:
         del data
         found = label_files.read(text, where, images)
         del text
-        rows.extend((f"{folder}{key}", row) for key, row in found.rows if key)
+        rows.extend((placed(folder, key), row) for key, row in found.rows if key)
         faults += [Finding(f"{Path(where).name}: {key}", *rest) for key, *rest in found.faults]
     return Told(", ".join(names), rows, set(names), faults)
 
@@ -138,7 +138,7 @@ def _images(parts: list[Part]) -> list[str]:
 def _files(root, parts, beside, given: str) -> list[tuple[str, str, bytes]]:
     """(name, folder that its file names are in, bytes) of the label files to be read."""
     if given:
-        where, data = given_file(root, parts, beside, given)
+        where, data = given_file(root, parts, given)
         return [(where, "", data)]
     for group in (TAG_FILES, METADATA, *((name,) for name in OTHERS)):
         inside = named(parts, group)
@@ -155,12 +155,29 @@ def _files(root, parts, beside, given: str) -> list[tuple[str, str, bytes]]:
         if inside:
             found = []
             for part, name in inside:
-                folder = PurePosixPath(part.prefix + name).parent.as_posix()
-                own = group == METADATA or len(hits) > 1
-                folder = f"{folder}/" if own and folder != "." else ""
-                found.append((part.prefix + name, folder, content(root, part, name)))
+                where = part.prefix + name
+                folder = folder_of(where, group == METADATA or len(hits) > 1)
+                found.append((where, folder, content(root, part, name)))
             return found
     return []
+
+
+def folder_of(table: str, own: bool = False) -> str:
+    """'train/', the folder that a table of 'train/labels.csv' is of; '' where it is of all images.
+
+    A single table is of all of them, unless it lies in the folder of a split or domain.
+
+    Args:
+      own: whether it is of its own folder, whatever that is called.
+    """
+    folder = PurePosixPath(table).parent
+    own = own or any(part.lower() in SPLITS for part in folder.parts)
+    return f"{folder.as_posix()}/" if own and folder.parts else ""
+
+
+def placed(folder: str, key: str) -> str:
+    """A row's name in the source, of a table that is of a folder."""
+    return key if key.startswith(folder) else f"{folder}{key}"
 
 
 def _apart(hits: list[str]) -> bool:
@@ -190,10 +207,9 @@ def content(root: Path, part: Part, name: str) -> bytes:
     return data
 
 
-def given_file(root, parts, beside, given: str) -> tuple[str, bytes]:
+def given_file(root, parts, given: str) -> tuple[str, bytes]:
     """(name, bytes) of a file that the user named: a path, or a name in or beside the source."""
-    tried = [Path(given).expanduser(), (beside or root) / given]
-    if path := next((p for p in tried if p.is_file()), None):
+    if path := outside(root, given):
         return str(path), path.read_bytes()
     inside = [(part, name) for part in parts for name in part.others if name == given]
     inside = inside or named(parts, (given.lower(),))
@@ -203,6 +219,12 @@ def given_file(root, parts, beside, given: str) -> tuple[str, bytes]:
     raise UserError(
         f"the file {given!r} " + (f"is there as {there}" if there else "does not exist")
     )
+
+
+def outside(root: Path, given: str) -> Path | None:
+    """The file that a user's word names: a path, or a name in a folder or beside an archive."""
+    tried = [Path(given).expanduser(), (root if root.is_dir() else root.parent) / given]
+    return next((path for path in tried if path.is_file()), None)
 
 
 def _sidecars(parts: list[Part]) -> Told | None:

@@ -98,7 +98,7 @@ def _source(tfds, builder, split: str, image: str):
     return builder.as_data_source(split, decoders=skip)
 
 
-def survey(name: str, domain: str = "", wanted: tuple[str, ...] = ()) -> Catalogue:
+def survey(name: str, domain: str, options: tables.Options) -> Catalogue:
     """The images of every split; splits other than 'train...' are held out.
 
     Labels come from features 'hair' and 'eyes' (class labels of colors), or from a text
@@ -106,15 +106,25 @@ def survey(name: str, domain: str = "", wanted: tuple[str, ...] = ()) -> Catalog
     domains.
 
     Args:
-      wanted: class labels by the name of their feature, instead of these; or what there is in
-        'tags'.
+      options: its attributes are class labels by the name of their feature, instead of these; or
+        what there is in 'tags'.
+
+    Raises:
+      UserError: it names a file of labels or boxes, which such a data set has not.
     """
+    if options.boxes or options.tags not in ("", "none"):
+        raise UserError(
+            f"tfds:{name} is read with its own labels and without boxes: leave --tags FILE and "
+            "--boxes out (--tags none reads no labels)"
+        )
+    wanted, none = options.attributes, options.tags == "none"
+    if none and wanted:
+        raise UserError(f"--tags none reads no labels, so there is no attribute {wanted[0]!r}")
     tfds, builder, image = _ready(name)
     items, findings, features = [], [], builder.info.features
-    texts: Rows | None = None
-    if "tags" in features and not set(wanted) & (set(features) - {"tags"}):
-        texts = Rows()
-    known = () if texts is not None else _attributes(tfds, features, wanted, name)
+    own = "tags" in features and not set(wanted) & (set(features) - {"tags"})
+    texts = Rows() if own and not none else None
+    known = () if own or none else _attributes(tfds, features, wanted, name)
     for split in builder.info.splits:
         source = _source(tfds, builder, split, image)
         sides = {"trainA": "A", "testA": "A", "trainB": "B", "testB": "B"}
@@ -131,7 +141,6 @@ def survey(name: str, domain: str = "", wanted: tuple[str, ...] = ()) -> Catalog
             items.append(Item(where, member, 0, side, held, label))
     if texts is not None:
         told = tables.Told("the feature 'tags'", texts, set(), [], certain=True)
-        options = tables.Options(attributes=wanted)
         items, known = tables.attach(items, told, options, findings)
     return Catalogue(items, findings, [Store(str(builder.data_dir), image)], known)
 

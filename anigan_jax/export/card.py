@@ -12,6 +12,7 @@ from anigan_jax.export import about
 from anigan_jax.metrics.feature_scores import COLUMNS, label
 from anigan_jax.report import collect, files
 from anigan_jax.storage.run_dir import out_dir
+from anigan_jax.storage.safetensors import SUFFIX
 
 CALLS = {
     "unconditional-image-generation": "images = run.generate(64, seed=0)",
@@ -110,11 +111,12 @@ def _scores(trained: Trained) -> list[str]:
         report = files.read_json(path)
         with files.reading(path):
             return _panel(report)
-    judged = collect.lines_of(run / "evaluation.jsonl")
+    folder = run.parent if run.suffix == SUFFIX else run
+    judged = collect.lines_of(folder / "evaluation.jsonl")
     line = next((line for line in judged if line["step"] == step), None)
     if line is None or trained.model.tag:
         return ["Not measured. `anigan evaluate RUN` scores a run beside real held-out images."]
-    found = collect.scores(run, judged)
+    found = collect.scores(folder, judged)
     rows = [
         [label(name).title, line[name], found["floor"].get(name), label(name).better]
         for name in found["series"]

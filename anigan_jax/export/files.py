@@ -35,7 +35,7 @@ def write(trained: Trained, to: str, folder: Path, opset: int, data_license: str
     if to != "onnx":
         refuse_own_code(trained)
     if to == "weights":
-        return weights.write(trained, folder)
+        return weights.write(trained, folder, data_license)
     found = {}
     for generator in generators_of(trained, "float32"):
         data, told = onnx.write(generator, about(trained, generator, data_license), opset)

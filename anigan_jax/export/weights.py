@@ -16,7 +16,7 @@ from anigan_jax.storage import run_dir, safetensors
 HALF = np.finfo(np.float16).max
 
 
-def write(trained: Trained, folder: Path) -> dict[str, str]:
+def write(trained: Trained, folder: Path, data_license: str) -> dict[str, str]:
     """Writes weights.safetensors: what G draws with, and what it is asked with.
 
     Gives its name and size, as `files.write`.
@@ -34,7 +34,9 @@ def write(trained: Trained, folder: Path) -> dict[str, str]:
         params={"g": jax.tree.map(halved, params)}, stats={"g": stats}, ema={}, ema_stats={}
     )
     constants: PyTree = trained.model.constants if trained.method.texts else {}
-    run_dir.export_weights(folder, about.published(trained.config), state, constants)
+    license = about.license_of(trained, data_license)
+    config = about.published(trained.config)
+    run_dir.export_weights(folder, config, state, constants, data_license=license)
     size = (folder / safetensors.WEIGHTS).stat().st_size
     return {safetensors.WEIGHTS: f"{size / 1e6:.1f} MB, float16"}
 

@@ -165,7 +165,8 @@ def _catalogue(given: list[Path], cropping: Cropping) -> tuple[Catalogue, list[s
 
 
 def _listed(path: Path, cropping: Cropping) -> Catalogue:
-    options = discover.Options(boxes=cropping.boxes)
+    # What labels say of the photos is not asked.
+    options = discover.Options(tags="none", boxes=cropping.boxes)
     if not _is_photo(path):
         # Put into one domain, so that a folder of another name beside trainA is no matter.
         return discover.survey(path, options, "A")

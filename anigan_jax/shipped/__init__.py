@@ -1,6 +1,6 @@
 """Models that come with the package: trained on painted faces, which nobody owns.
 
-How each was trained: docs/shipped.md.
+How each was trained: docs/export.md, "Models that come with the package".
 """
 
 from __future__ import annotations

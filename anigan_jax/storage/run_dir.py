@@ -223,11 +223,14 @@ def _write(recorded: dict, workdir: Path) -> None:
     atomic.save_text(json.dumps(recorded, indent=1) + "\n", workdir / RUN)
 
 
-def export_weights(workdir: Path, config: Config, state: TrainState, constants: PyTree) -> None:
+def export_weights(
+    workdir: Path, config: Config, state: TrainState, constants: PyTree, **notes: str
+) -> None:
     """Writes the networks alone, for use outside of the run.
 
     Args:
       constants: those that the generator is asked with; {} for most.
+      notes: what the file says beside its step and settings.
     """
     trees = {
         "params": state.params,
@@ -237,11 +240,8 @@ def export_weights(workdir: Path, config: Config, state: TrainState, constants: 
         "constants": constants,
     }
     code = config_file.own_code(config)
-    about = {
-        "step": int(state.step),
-        "config": to_json(config, code.modules),
-        "empty": safetensors.empty(trees),
-    }
+    about = {"step": int(state.step), "config": to_json(config, code.modules), **notes}
+    about["empty"] = safetensors.empty(trees)
     safetensors.write(safetensors.flatten(trees), workdir / safetensors.WEIGHTS, about)
 
 

@@ -15,7 +15,7 @@ from safetensors.numpy import load, save
 from anigan_jax.errors import UserError
 from anigan_jax.storage import atomic
 
-MAX_HEADER = 2**20
+MAX_HEADER = 2**24
 MAX_BYTES = 2**32
 ABOUT = "anigan"
 SUFFIX = ".safetensors"
@@ -89,7 +89,7 @@ def _header(data: bytes) -> bytes:
         raise ValueError(f"it has {len(data)} bytes")
     (length,) = struct.unpack_from("<Q", data)
     if length > MAX_HEADER:
-        raise ValueError(f"its header claims {length:,} bytes")
+        raise ValueError(f"its header claims {length:,} bytes; at most {MAX_HEADER:,} are read")
     return data[8 : 8 + length]
 
 
