@@ -14,7 +14,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -215,6 +215,23 @@ def flags_of(argv: Sequence[str]) -> set[str]:
     return {name.replace("_", "-") for name in found}
 
 
+def setting_of(flag: str) -> str:
+    """The setting that a flag is about: 'a.no-b' and 'a.b', 'a_b' and 'a-b' are of one."""
+    return re.sub(r"(^-*|\.)no-", r"\1", flag.replace("_", "-"))
+
+
+def without(words: Iterable[str], *names: str) -> list[str]:
+    """The words without the flags of some settings, on or off, and their values."""
+    settings = set(map(setting_of, names))
+    kept, left_out = [], False
+    for word in words:
+        if word.startswith("--"):
+            left_out = setting_of(word[2:].partition("=")[0]) in settings
+        if not left_out:
+            kept.append(word)
+    return kept
+
+
 def parse(
     target: Any, argv: list[str], prog: str, config: tuple[Any, ...] = (), **options: Any
 ) -> Any:
@@ -257,8 +274,7 @@ def refuse_repeats(argv: list[str]) -> None:
         flag = word.partition("=")[0]
         if not flag.startswith("--") or flag == "--":
             continue
-        # '--a.no-b' and '--a.b', '--a-b' and '--a_b' are the same setting.
-        setting = re.sub(r"(--|\.)no-", r"\1", flag.replace("_", "-"))
+        setting = setting_of(flag)
         if setting in seen:
             also = "" if seen[setting] == flag else f", once as {seen[setting]}"
             hint = REPEATED.get(flag, "")

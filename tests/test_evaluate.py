@@ -330,6 +330,19 @@ def test_the_training_images_themselves_score_best(faces):
     assert worse["recall-random"]["generated"] == 0
 
 
+def test_the_floor_is_of_as_many_images_as_are_compared_with_it(faces):
+    """Coverage and recall follow the number of images: of fewer made ones, fewer held-out ones."""
+    pack, target = faces
+    few = pack.part("train")[:7]
+    found = found_of(few, pack, target)
+    assert len(found.held_out) > len(few)
+    table, _ = sample_quality.measure(NETWORK, found, 0)
+    same, _ = sample_quality.measure(NETWORK, found._replace(held_out=found.held_out[:7]), 0)
+    assert table == same
+    coverage = table["coverage-random"]
+    assert coverage["like_floor"] == coverage["generated"]
+
+
 @pytest.mark.long
 def test_translations_have_a_panel_for_each_direction(verb, tmp_path):
     run = untrained(tmp_path / "run", "CYCLE")

@@ -117,6 +117,16 @@ def test_steps_between_logged_ones_are_no_gaps():
 
 
 @pytest.mark.long
+def test_steps_in_which_a_player_rested_are_no_faults():
+    rest = {"loss/d": None, "score/real": None, "repeats/d": 0.0, "repeats/g": 1.0, "loss/g": 1.0}
+    work = {"loss/d": 0.5, "score/real": 0.6, "repeats/d": 1.0, "repeats/g": 0.0, "loss/g": None}
+    broken = {**work, "loss/d": None}
+    lines = [{"step": i, **line} for i, line in enumerate((rest, work, rest, broken), start=1)]
+    series = collect.curves(lines)["series"]
+    assert series["loss/d"]["not_finite"] == 1
+    assert series["loss/g"]["not_finite"] == series["score/real"]["not_finite"] == 0
+
+
 def test_texts_without_the_data(tmp_path, verb, monkeypatch):
     """All that is drawn comes from the checkpoint: the pack is not even looked for."""
     run = untrained(tmp_path / "there", "TEXT")

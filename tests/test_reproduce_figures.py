@@ -76,7 +76,7 @@ def finish(planned: Planned) -> None:
     _write(folder / "metrics.jsonl", lines)
     curves(lines, folder / "curves")
     scores = {"kid-random": 1.0, "coverage-random": 0.1}
-    way = "ab/" if planned.training.needs else ""
+    way = "ab/" if "photos" in planned.training.needs else ""
     own = {"retrieval/top5": 0.5}
     judged = [
         {"step": planned.at(part), **own, **{f"{way}{k}": v + part for k, v in scores.items()}}

@@ -13,7 +13,7 @@ from tyro.conf import UseAppendAction, arg
 from anigan_jax import api, config_file
 from anigan_jax.cli import common, data
 from anigan_jax.cli.common import ConfigName, Overrides, at_least
-from anigan_jax.errors import UserError
+from anigan_jax.errors import DivergedError, UserError
 from anigan_jax.report.table import as_text
 from anigan_jax.storage import atomic, run_dir
 from anigan_jax.sweep import children, compare, grid
@@ -35,7 +35,8 @@ def sweep(
     """Train every combination of settings with every seed, and compare them.
 
     Each is a run in a folder of its own in DIR, as `anigan train` makes it. The same command
-    resumes a sweep that was stopped. Other flags are settings of all runs, such as
+    resumes a sweep that was stopped. A run that diverges is left out of the comparison, which
+    says so, and the exit code is then 1. Other flags are settings of all runs, such as
     --batch-size 32 --run.eval-network random. A value of several words is quoted:
     --vary "optimizers.g.boundaries=3 5,10 20".
 
@@ -96,10 +97,13 @@ def _sweep(
     images, paces = {}, {}
     for trial in trials:
         if trial.variant not in paces:
-            count = len(api.data_of(trial.config, data.progress("packing")).images)
+            pack = api.data_of(trial.config, data.progress("packing"))
+            count = images[trial.variant] = len(pack.images)
             paces[trial.variant] = grid.pace(trial.config, trial.config.method.make(), count)
-            images[trial.variant] = count
-    code, message = children.train(
+            for other in trials:
+                if other.variant == trial.variant:
+                    grid.refuse_other_data(other.folder, pack)
+    code, message, diverged = children.train(
         trials,
         lambda trial: grid.next_leg(trial, goal, paces[trial.variant], images[trial.variant]),
         lambda trial, leg: grid.command(name, trial, leg, judged=goal.points > 0),
@@ -109,9 +113,16 @@ def _sweep(
         print(f"error: {message}" if code < 128 else message, file=sys.stderr)
         return code
     runs = [
-        compare.read(trial, grid.amount_done(trial, goal, paces[trial.variant])) for trial in trials
+        compare.read(trial, grid.amount_done(trial, goal, paces[trial.variant]))
+        for trial in trials
+        if trial not in diverged
     ]
+    if not runs:
+        raise DivergedError(f"all runs diverged: {next(iter(diverged.values()))}")
     asked = {"config": name, "varied": list(vary), goal.unit: goal.amount}
+    if diverged:
+        told = (f"Left out: {trial.folder.name}: {why}" for trial, why in diverged.items())
+        asked["diverged"] = list(told)
     seeds = sorted({trial.seed for trial in trials})
     found = compare.compare(runs, goal, {**asked, "seeds": seeds})
     text = as_text(compare.tables(found))
@@ -124,4 +135,4 @@ def _sweep(
     print(f"\n{text}\n")
     for path in filter(None, written):
         print(path)
-    return 0
+    return int(bool(diverged))

@@ -104,15 +104,16 @@ def measure(network: Network, found: Seen, seed: int) -> tuple[dict, dict]:
     """Scores of what a run makes and of held-out images, both against the training images.
 
     Returns:
-      scores: 'kid-vgg16' -> {'generated': all images, 'like_floor': only as many as there are
-      held-out ones, 'floor': the held-out ones themselves}, values or None.
+      scores: 'kid-vgg16' -> {'generated': all images, 'like_floor' and 'floor': equally many
+      generated and held-out ones, as many as there are of both}, values or None.
       refused: name -> why one of them is missing.
     """
     size = kid_size(*(len(rows) for rows in found if len(rows)))
-    held = len(found.held_out)
+    # FD, recall and coverage follow the number of images.
+    both = min(len(found.made), len(found.held_out))
     columns = {GENERATED: found.made}
-    if held:
-        columns |= {"like_floor": found.made[:held], "floor": found.held_out}
+    if both:
+        columns |= {"like_floor": found.made[:both], "floor": found.held_out[:both]}
     table: dict[str, dict] = {}
     refused: dict[str, str] = {}
     for column, rows in columns.items():

@@ -216,10 +216,16 @@ def curves(lines: list[dict]) -> dict:
     for name in names:
         # None becomes NaN; an absent one too, but that one was never computed.
         values = np.array([line.get(name) for line in lines], float)
-        absent = sum(name not in line for line in lines)
+        absent = sum(name not in line or _rested(name, line) for line in lines)
         found["x"], found["series"][name] = series(steps, values)
         found["series"][name]["not_finite"] = int(np.isnan(values).sum()) - absent
     return found
+
+
+def _rested(name: str, line: dict) -> bool:
+    """Whether a metric is not there because its player did not learn in this step."""
+    player = "d" if name.startswith(("score/", "accuracy/")) else name.rpartition("/")[2]
+    return line[name] is None and line.get(f"repeats/{player}") == 0
 
 
 def _warnings(lines: list[dict]) -> list[dict]:

@@ -10,8 +10,8 @@ from anigan_jax.report import files
 from anigan_jax.report.table import Table, percent
 
 FLOOR = (
-    "Like the floor: only as many generated images as there are held-out ones. Floor: the "
-    "held-out images themselves; no generator can be told from perfect beyond it."
+    "Floor: {0:,} held-out images; no generator can be told from perfect beyond it. Like the "
+    "floor: {0:,} generated images, since several scores follow how many are judged."
 )
 COPIES = (
     "Median distances. A ratio far below 1: generated images lie closer to training images than "
@@ -64,7 +64,8 @@ def _weights(report: dict) -> str:
 def _of_set(title: str, one: dict) -> list[Table]:
     """Tables of one set of generated images."""
     held = one.get("held_out")
-    notes = [FLOOR if held else "No image was held out (--data.test), so there is no floor."]
+    none = "No image was held out (--data.test), so there is no floor."
+    notes = [FLOOR.format(min(held, one["n"])) if held else none]
     for name, why in one.get("refused", {}).items():
         notes.append(f"{label(name).title} is left out where it would mean nothing: {why}.")
     shown = COLUMNS if held else COLUMNS[:1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 
@@ -10,10 +11,11 @@ from anigan_jax import api, config_file
 from anigan_jax.errors import UserError
 from anigan_jax.metrics.feature_scores import label
 from anigan_jax.networks import describe
-from anigan_jax.report import collect, tables
+from anigan_jax.report import collect, files, tables
 from anigan_jax.report.table import Table, percent
 from anigan_jax.reproduce.figures import SEED, loaded, show
 from anigan_jax.reproduce.plan import Planned, Work
+from anigan_jax.storage import metrics_file
 from anigan_jax.sweep import compare, grid
 
 NOTHING = "-"
@@ -153,12 +155,24 @@ def scores(
     """
     at = dict.fromkeys(variants, parts) if isinstance(parts, int) else parts
     judged = {v: [_judged(work, name, at[v]) for name in names] for v, names in variants.items()}
+    counts = {v: _count(work, names) for v, names in variants.items()}
     names = [name for group in variants.values() for name in group]
     work.those(names)
     unit = work.runs[names[0]].training.unit
     when = f" at {unit} {parts:,} of the report" if isinstance(parts, int) else " in the end"
     rest = [f"The report: {said}.", *_budgets(work, names)]
-    yield _scored(work, judged, f"Scores{when}", rest)
+    yield _scored(work, judged, f"Scores{when}", rest, counts)
+
+
+def _count(work: Work, names: Sequence[str]) -> int | None:
+    """How many images of the first of some runs were judged; None where none is there."""
+    found = [work.runs[name].folder / "protocol.json" for name in names if work.finished(name)]
+    found = [path for path in found if path.exists()]
+    if not found:
+        return None
+    told = files.read_json(found[0])["n"]
+    # Of a translation: the way to anime.
+    return told.get("ab") or next(iter(told.values()))
 
 
 @show
@@ -198,8 +212,18 @@ def _judged(work: Work, name: str, part: int) -> dict:
     return {k.removeprefix("ab/"): v for k, v in (lines[-1] if lines else {}).items()}
 
 
-def _scored(work: Work, judged: Mapping[str, list[dict]], title: str, notes: list[str]) -> Table:
-    """A row for each variant, and which is ahead by each score."""
+def _scored(
+    work: Work,
+    judged: Mapping[str, list[dict]],
+    title: str,
+    notes: list[str],
+    counts: Mapping[str, int | None] = MappingProxyType({}),
+) -> Table:
+    """A row for each variant, and which is ahead by each score.
+
+    Args:
+      counts: variant -> how many of its images were judged, where these may differ.
+    """
     found = {
         k for group in judged.values() for line in group for k, v in line.items() if v is not None
     }
@@ -211,16 +235,33 @@ def _scored(work: Work, judged: Mapping[str, list[dict]], title: str, notes: lis
         for name in names
     }
     rows = [[v, len(group), *(_cell(cells[n][v]) for n in names)] for v, group in judged.items()]
-    ahead = []
+    ahead, fallen = [], set()
+    unequal = len({n for n in counts.values() if n}) > 1
     for name in names:
-        order = compare.order(cells[name], label(name).better)
+        # All scores but KID follow the number of images.
+        if unequal and not name.startswith("kid-"):
+            continue
+        own = compare.variety_of(name)
+        out = {v for v, group in judged.items() if any(_least(x.get(own)) for x in group)}
+        fallen |= out
+        order = compare.order(cells[name], label(name).better, out)
         if order:
             sure = "" if order["clear"] else " (the seeds overlap, or there is one)"
             ahead.append(f"{label(name).title}: {order['best']}{sure}")
+    if unequal:
+        told = ", ".join(f"{v} {n:,}" for v, n in counts.items() if n)
+        notes = [*notes, f"Images judged: {told}. Scores but KID follow this number."]
+    if fallen:
+        least = f"{metrics_file.LEAST_VARIETY} of the real images' variety"
+        notes = [*notes, f"Not ahead by a KID or FD, with less than {least}: {', '.join(fallen)}."]
     notes = [*notes, f"Ahead here: {'; '.join(ahead)}."] if ahead else notes
     notes = [*notes, RANDOM] if work.place.judge == "random" else notes
     titles = [f"{label(n).title}, {label(n).better} is better" for n in names]
     return Table(title, ["", "seeds", *titles], rows, notes)
+
+
+def _least(variety: float | None) -> bool:
+    return variety is not None and variety < metrics_file.LEAST_VARIETY
 
 
 def _cell(found: dict | None) -> str:
@@ -270,11 +311,12 @@ def right_colors(
     for part in parts:
         cells = [shares[name, part][what].value for name in there for what in ("hair", "eyes")]
         rows.append([f"{part:,}", *map(percent, cells)])
+    # Of one part nobody can say what was the first.
     notes = [
         f"{name}: the report sees the right color from {unit} {part}; ours has the hair right for "
         f"half of the prompts {_first(shares, name, parts, unit)}."
         for name, part in reported.items()
-        if name in there
+        if name in there and len(parts) > 1
     ]
     notes.append(f"As the classifier {judge} sees it, {A_PAIR} images for each pair of colors.")
     yield Table("Prompts obeyed", columns, rows, [*notes, *_budgets(work, [*there, judge])])

@@ -42,7 +42,7 @@ class Training:
       flags: of `anigan train`.
       scheduled: flags whose values are parts of the report, here steps.
       shown, kept, judged: parts after which there is a preview, a checkpoint, a score.
-      needs: of 'photos', 'vgg'.
+      needs: of 'photos', 'vgg', 'colors' (labels of hair and eyes).
       encoder: name of the training of its text encoder.
     """
 

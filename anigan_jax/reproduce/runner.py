@@ -9,11 +9,13 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
 from anigan_jax import api
+from anigan_jax.data.attributes import PARTS
+from anigan_jax.data.dataset import Pack
 from anigan_jax.errors import DivergedError, MachineError, UserError
 from anigan_jax.report.page import duration
 from anigan_jax.report.table import Table
@@ -21,8 +23,10 @@ from anigan_jax.reproduce import page, plan
 from anigan_jax.reproduce.plan import Budget, Experiment, Picture, Place, Planned, Report, Work
 from anigan_jax.runtime import environment, signals
 from anigan_jax.storage import atomic, metrics_file, run_dir
+from anigan_jax.sweep import grid
 
 PLAN = "plan.json"
+OLD = "Made by another version of this package, or before its runs went on; --only makes it anew."
 Tell = Callable[[str], None]
 
 
@@ -103,7 +107,7 @@ def reproduce(work: Work, only: Sequence[str] = (), tell: Tell = print) -> int:
         about |= {"departs": list(work.departs)} if work.departs else {}
         atomic.save_text(json.dumps(about, indent=1) + "\n", work.place.workdir / PLAN)
         failed: dict[str, str] = {}
-        found = {e.name: there for e in work.report.experiments if (there := _kept(work, e))}
+        found = {e.name: there for e in work.report.experiments if (there := _stored(work, e))}
         for number, experiment in enumerate(chosen, start=1):
             tell(f"[{number}/{len(chosen)}] {experiment.name}: {experiment.title}")
             for planned in plan.needed(experiment, work.runs):
@@ -119,14 +123,28 @@ def reproduce(work: Work, only: Sequence[str] = (), tell: Tell = print) -> int:
 
 
 def _usable(work: Work, chosen: Sequence[Experiment]) -> None:
-    """Packs the data of the experiments, so that faults are refused before the first run."""
-    sources = {}
-    for experiment in chosen:
-        for planned in plan.needed(experiment, work.runs):
-            if not planned.missing:
-                sources[planned.config.data] = planned.config
-    for config in sources.values():
-        api.data_of(config)
+    """Packs the data of the experiments, so that faults are refused before the first run.
+
+    Raises:
+      UserError: they cannot be used, or are others than those of a run that is there.
+    """
+    packs: dict[Any, Pack] = {}
+    named = {p.training.name for e in chosen for p in plan.needed(e, work.runs)}
+    for planned in work.runs.values():
+        begun = (planned.folder / run_dir.RUN).exists()
+        if planned.missing or not (begun or planned.training.name in named):
+            continue
+        data = planned.config.data
+        packs[data] = packs.get(data) or api.data_of(planned.config)
+        grid.refuse_other_data(planned.folder, packs[data])
+        if "colors" in planned.training.needs:
+            classes = packs[data].manifest["classes"]
+            if not {*PARTS} <= classes.keys():
+                there = f"have {', '.join(classes)}" if classes else "have no labels"
+                raise UserError(
+                    f"{work.report.name} needs images labeled by {' and '.join(PARTS)}, and those "
+                    f"of {work.place.data} {there}"
+                )
 
 
 def _trained(work: Work, planned: Planned, failed: dict[str, str], tell: Tell) -> int:
@@ -166,7 +184,7 @@ def _made(work: Work, experiment: Experiment, failed: dict[str, str]) -> Found:
         if planned.training.name in failed
     ]
     path = _result(work, experiment)
-    there = _kept(work, experiment)
+    there = _stored(work, experiment)
     if there and not (notes or there.notes):
         return there
     found = Found([], notes)
@@ -201,16 +219,16 @@ def _made_from(work: Work, experiment: Experiment) -> str:
     return hashlib.sha256("\n".join(told).encode()).hexdigest()
 
 
-def _kept(work: Work, experiment: Experiment) -> Found | None:
-    """A result that is there and still that of the runs; None where there is none."""
+def _stored(work: Work, experiment: Experiment) -> Found | None:
+    """A result that is there, with a note where it is an older one; None where there is none."""
     try:
         told = json.loads(_result(work, experiment).read_text(encoding="utf-8"))
-        if told["made_from"] != _made_from(work, experiment):
-            return None
         shown = [_from_json(one) for one in told["shown"]]
-        return Found(shown, list(told["notes"]))
+        notes = list(told["notes"])
+        old = told["made_from"] != _made_from(work, experiment)
     except (OSError, ValueError, KeyError, TypeError):
         return None
+    return Found(shown, [*notes, OLD] if old else notes)
 
 
 def _as_json(one: Table | Picture) -> dict:

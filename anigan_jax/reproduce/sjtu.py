@@ -23,6 +23,7 @@ def _text_gan(name: str, config: str = "sjtu_text_gan", flags: tuple[str, ...] =
         flags=flags,
         judged=(EPOCHS,),
         encoder="text_encoder",
+        needs=("colors",),
         **{"speed": (28, 190), **rest},
     )
 
@@ -41,6 +42,7 @@ REPORT = Report(
             parts=30,
             small=(64_000, 64),
             speed=(250, 400),
+            needs=("colors",),
         ),
         Training(
             "color_judge",
@@ -50,6 +52,7 @@ REPORT = Report(
             parts=20,
             small=(96_000, 64),
             speed=(290, 1000),
+            needs=("colors",),
         ),
         _text_gan("final", shown=FIGURE_2, kept=HISTORY),
         _text_gan("text_128", "sjtu_text_gan_128", shown=FIGURE_2, kept=HISTORY),

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
+from anigan_jax.errors import DivergedError
 from anigan_jax.sweep.grid import Leg, Trial, newest
 
 POLL = 0.2
@@ -18,18 +19,20 @@ POLL = 0.2
 
 def train(
     trials: list[Trial], legs: Callable[[Trial], Leg | None], arguments: Callable, jobs: int
-) -> tuple[int, str]:
-    """Trains every run to its end, `jobs` at a time.
+) -> tuple[int, str, dict[Trial, str]]:
+    """Trains every run to its end, `jobs` at a time; one that diverges is a result, too.
 
     Args:
       legs: trial -> its next leg, or None.
       arguments: (trial, leg) -> arguments of `anigan`.
 
     Returns:
-      (0, ''), or the exit code and the message of a signal, or of the first run that failed.
+      (0, ''), or the exit code and the message of a signal, or of the first run that failed; and
+      what each run said that diverged.
     """
     waiting, children, signals = deque(trials), {}, []
     failed: tuple[int, str] = (0, "")
+    diverged: dict[Trial, str] = {}
 
     def stop(number: int, _) -> None:
         signals.append(number)
@@ -58,6 +61,9 @@ def train(
                 del children[trial]
                 if code == 0:
                     waiting.appendleft(trial)
+                elif code == DivergedError.code:
+                    diverged[trial] = last_words(log_of(trial))
+                    print(f"{trial.folder.name}: {diverged[trial]}", flush=True)
                 elif not signals and not failed[0]:
                     told = f"{trial.folder.name} failed: {last_words(log_of(trial))}"
                     failed = (code if code > 0 else 128 - code, told)
@@ -68,8 +74,8 @@ def train(
         for number, handler in before.items():
             signal.signal(number, handler)
     if signals:
-        return 128 + signals[0], "stopped; the same command resumes"
-    return failed
+        return 128 + signals[0], "stopped; the same command resumes", diverged
+    return *failed, diverged
 
 
 def start(words: list[str], log: Path) -> subprocess.Popen:

@@ -11,10 +11,12 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from anigan_jax import config_file
 from anigan_jax.metrics.feature_scores import label
 from anigan_jax.report import collect, files
 from anigan_jax.report.series import SMOOTHED, running_mean
 from anigan_jax.report.table import Table
+from anigan_jax.sampling import photos
 from anigan_jax.storage import images, metrics_file
 from anigan_jax.sweep.grid import Goal, Trial
 
@@ -109,12 +111,19 @@ def varied(run: Run, name: str, updates: float) -> bool:
 
     The variety is that which the score's own judge sees.
     """
-    if not any(part in name for part in WON_BY_COLLAPSE):
+    own = variety_of(name)
+    if not own:
         return True
-    own = f"variety-{name.rpartition('/')[2].partition('-')[2]}"
     others = [other for other in score_names([run]) if other.rpartition("/")[2] == own]
     kept = [at(run, other, updates) for other in others]
     return min((x for x in kept if x is not None), default=1.0) >= metrics_file.LEAST_VARIETY
+
+
+def variety_of(name: str) -> str:
+    """'variety-vgg16' of 'ab/kid-vgg16', which collapse can win; '' of a score that it cannot."""
+    if not any(part in name for part in WON_BY_COLLAPSE):
+        return ""
+    return f"variety-{name.rpartition('/')[2].partition('-')[2]}"
 
 
 def limit(runs: list[Run], wanted: int) -> int:
@@ -216,7 +225,9 @@ def _of_run(run: Run, most: int, unit: str, config: str) -> dict:
         "variant": trial.variant,
         "seed": trial.seed,
         "folder": str(trial.folder),
-        "command": shlex.join([*words, "--run.steps", str(steps)]),
+        "command": shlex.join(
+            [*config_file.without(words, "run.steps", "run.epochs"), "--run.steps", str(steps)]
+        ),
         "steps": steps,
         unit: int(run.updates[-1]),
         # Whole steps within the updates that are compared.
@@ -234,7 +245,11 @@ def tables(found: dict) -> list[Table]:
     title = f"{found['config']}: {len(variants)} variants x {seeds} seeds, at {most:,} {unit}"
     none = "Nothing was judged: losses say little of how good images are."
     all_tables = [
-        Table(title, *_summary(found, names, variants), [found["rule"], *[none][: not names]])
+        Table(
+            title,
+            *_summary(found, names, variants),
+            [found["rule"], *[none][: not names], *found.get("diverged", ())],
+        )
     ]
     for name in names:
         of, floor = label(name), found["floor"].get(name)
@@ -361,8 +376,9 @@ def samples(runs: list[Run], most: int, path: Path) -> Path | None:
             labels.append(run.trial.variant)
     if not rows:
         return None
-    across = min(len(row) for row in rows)
-    return images.save_image(images.table([row[:across] for row in rows], labels), path)
+    across, side = min(map(len, rows)), max(row.shape[1] for row in rows)
+    rows = [photos.enlarged(row[:across], side) for row in rows]
+    return images.save_image(images.table(rows, labels), path)
 
 
 def _preview(run: Run, most: int) -> Path | None:

@@ -7,7 +7,7 @@ import math
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -17,6 +17,7 @@ import numpy as np
 from anigan_jax import config as configs
 from anigan_jax import config_file
 from anigan_jax.config import Config
+from anigan_jax.data.dataset import Pack
 from anigan_jax.errors import UserError
 from anigan_jax.report import collect
 from anigan_jax.runtime import environment
@@ -184,17 +185,15 @@ def grid(
     paths = [path for path, _ in axes]
     if len(set(paths)) < len(paths):
         raise UserError(f"--vary names one path twice: {', '.join(paths)}")
-    # '--flip' and '--no-flip' are both about `flip`.
-    decided = [option(path, value)[0][2:] for path in paths for value in ("true", "false")]
     trials, prog = [], f"anigan sweep {name}"
     first = config_file.override(config_file.load(name), overrides, prog).seed
     cells = [*itertools.product((named or {"": []}).items(), *(values for _, values in axes))]
     for seed, ((label, words), *values) in itertools.product(range(first, first + seeds), cells):
         chosen = list(zip(paths, values, strict=True))
         source, own = (name, words) if not words or words[0][:2] == "--" else (words[0], words[1:])
-        more = [*without(own, *decided), *(w for pair in chosen for w in option(*pair))]
+        more = [*config_file.without(own, *paths), *(w for pair in chosen for w in option(*pair))]
         flags = (
-            *without(overrides, "seed", *decided, *config_file.flags_of(own)),
+            *config_file.without(overrides, "seed", *paths, *config_file.flags_of(own)),
             *more,
             "--seed",
             str(seed),
@@ -224,15 +223,11 @@ def _refuse_equal(trials: list[Trial]) -> None:
                 )
 
 
-def without(words: Iterable[str], *names: str) -> list[str]:
-    """The words without some flags and their values."""
-    kept, left_out = [], False
-    for word in words:
-        if word.startswith("--"):
-            left_out = word[2:].partition("=")[0].replace("_", "-") in names
-        if not left_out:
-            kept.append(word)
-    return kept
+def refuse_other_data(folder: Path, pack: Pack) -> None:
+    """Raises UserError where a run was trained on other data than are given now."""
+    recorded = collect.recorded(folder) if (folder / "run.json").exists() else {}
+    if recorded.get("data_sha256", pack.manifest["sha256"]) != pack.manifest["sha256"]:
+        raise UserError(f"{folder} was trained on other data; give those, or another --workdir")
 
 
 def refuse_others(trials: list[Trial]) -> None:
@@ -356,5 +351,5 @@ def command(name: str, trial: Trial, leg: Leg, judged: bool) -> list[str]:
     start = ["train", trial.source or name, "--workdir", str(trial.folder)]
     if "run.steps-per-dispatch" not in config_file.flags_of(trial.flags):
         start += ["--run.steps-per-dispatch", str(DISPATCH)]
-    flags = without(trial.flags, "run.steps", "run.epochs")
+    flags = config_file.without(trial.flags, "run.steps", "run.epochs")
     return [*start, *flags, "--run.steps", str(leg.steps), *intervals]
