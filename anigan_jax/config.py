@@ -297,6 +297,18 @@ def _numbers(path: str, value: Any) -> Iterator[tuple[str, float]]:
             yield from _numbers(f"{path}.{name}".removeprefix("."), part)
 
 
+def _out_of_range(path: str, settings: Any) -> Iterator[str]:
+    """Faults of numbers that mean the same in every network."""
+    for f in dataclasses.fields(settings):
+        value, name = getattr(settings, f.name), f"{path}.{f.name}"
+        if dataclasses.is_dataclass(value):
+            yield from _out_of_range(name, value)
+        elif f.name in ("base_channels", "z_dim") and value < 1:
+            yield f"{name} is {value}; it must be at least 1"
+        elif f.name == "dropout" and not 0 <= value < 1:
+            yield f"{name} is {value}; it must be at least 0 and below 1"
+
+
 def check(config: Config) -> None:
     """Refuses values that no run can have, all named at once.
 
@@ -330,8 +342,10 @@ def check(config: Config) -> None:
     ):
         if value < low:
             faults.append(f"{path} is {value}; it must be at least {low}")
-    if run.steps >= 2**31:
-        faults.append(f"run.steps is {run.steps}; it must be below 2**31")
+    for path, value, end in (("run.steps", run.steps, 31), ("seed", config.seed, 32)):
+        if value >= 2**end:
+            faults.append(f"{path} is {value}; it must be below 2**{end}")
+    faults += _out_of_range("method", config.method)
     for name in intervals.SETTINGS:
         value = getattr(run, name)
         if told := intervals.fault(value, int(name in ("sample_every", "checkpoint_every"))):

@@ -41,7 +41,7 @@ def _type_fault(path: str, value: Any, hint: Any) -> Iterator[str]:
         else:
             for name, item in value.items():
                 yield from _type_fault(f"{path}.{name}", item, args[1])
-    elif isinstance(hint, type) and hint is not type(None):
+    elif isinstance(hint, type) and hint not in (Any, type(None)):
         number = hint is float and isinstance(value, int) and not isinstance(value, bool)
         wrong_bool = isinstance(value, bool) and hint is not bool
         if not (isinstance(value, hint) or number) or wrong_bool:

@@ -47,20 +47,24 @@ def machine_fault(error: BaseException | None, folder: Path) -> str | None:
       folder: where the run writes.
     """
     texts = {os.strerror(number) for number in FULL}
+    again = f"the same command goes on with {folder}"
     while error is not None:
         text = str(error)
         if isinstance(error, OSError):
             gone = error.errno in GONE and str(error.filename).startswith(str(folder))
             if error.errno in FULL or gone:
-                return f"{error.filename or 'a file'} cannot be written: {error.strerror}"
+                where = error.filename or "a file"
+                return f"{where} cannot be written: {error.strerror}; {again}"
         elif found := [known for known in texts if known in text]:
             # Orbax and TensorStore raise other classes.
-            return f"a file cannot be written: {found[0]}"
+            return f"a file cannot be written: {found[0]}; {again}"
         if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text:
             first = text.strip().splitlines()[0][:200] if text else "of the host"
             return (
-                f"memory ran out ({first}); take a smaller batch_size, more devices, or "
-                "--method.remat where there is one"
+                f"memory ran out ({first}). More devices (--run.devices), or a machine with more "
+                f"of it, go on with {folder}; a smaller --batch-size, or --method.remat where "
+                "there is one, is another run, which may begin with this one's weights: "
+                f"--init-from {folder}"
             )
         error = error.__cause__
     return None

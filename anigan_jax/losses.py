@@ -111,21 +111,28 @@ class Adversarial(NamedTuple):
       d: (real, fake, real_label, fake_label) -> two terms (B,).
       g: (fake, real, real_label) -> (B,).
       pairs: whether G's loss reads the logits of reals; else they may be anything.
+      line: the logit that parts reals from fakes; None: nothing but their difference does.
+      score: logits -> what D thinks, near 1 of reals and 0 of fakes.
     """
 
     d: Callable[..., tuple[Array, Array]]
     g: Callable[..., Array]
     pairs: bool = False
+    line: float | None = 0.0
+    score: Callable[[Array], Array] = jax.nn.sigmoid
 
 
 ADVERSARIAL = {
     "non_saturating": Adversarial(non_saturating_d, non_saturating_g),
     "minimax": Adversarial(non_saturating_d, minimax_g),
-    "least_squares": Adversarial(least_squares_d, least_squares_g),
+    # Halfway between its labels.
+    "least_squares": Adversarial(least_squares_d, least_squares_g, line=0.5, score=lambda x: x),
     "hinge": Adversarial(hinge_d, wasserstein_g),
-    "wasserstein": Adversarial(wasserstein_d, wasserstein_g),
-    "relativistic": Adversarial(relativistic_d, relativistic_g, pairs=True),
+    "wasserstein": Adversarial(wasserstein_d, wasserstein_g, line=None),
+    "relativistic": Adversarial(relativistic_d, relativistic_g, pairs=True, line=None),
 }
+UNLABELED = ("hinge", "wasserstein", "relativistic")
+"""Losses that smooth no labels."""
 if TYPE_CHECKING:
     AdversarialName = str
 else:

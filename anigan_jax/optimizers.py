@@ -107,8 +107,11 @@ class Optimizer:
                 yield f"{name} is {value}; it must be at least 0 and below 1"
         if not 0 <= self.final_share <= 1:
             yield f"final_share is {self.final_share}; it must be in 0 to 1"
-        if self.weight_decay < 0:
-            yield f"weight_decay is {self.weight_decay}; it must be at least 0"
+        for name in ("weight_decay", "gamma", "decay_start", "decay_steps"):
+            if (value := getattr(self, name)) < 0:
+                yield f"{name} is {value}; it must be at least 0"
+        if min(self.boundaries, default=0) < 0:
+            yield f"boundaries are {self.boundaries}; each must be at least 0"
 
     def in_steps(self, per_epoch: int, batch_size: int) -> Optimizer:
         """The same with its schedule counted in steps."""

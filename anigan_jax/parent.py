@@ -197,6 +197,7 @@ def refuse(settings: Parent, found: Fit, frozen: Collection[str] = ()) -> None:
         )
     if not found.taken:
         raise UserError(f"nothing of {settings.run} fits this run")
-    random = [name for name in found.fresh if name[:2] == "d/" and name.split("/")[1] in frozen]
+    # A translation has two discriminators: 'd/a/down1/weight'.
+    random = [name for name in found.fresh if name[:2] == "d/" and {*name.split("/")} & {*frozen}]
     if random:
         raise UserError(f"--freeze-d would keep layers at random weights: {', '.join(random)}")

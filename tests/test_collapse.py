@@ -51,6 +51,12 @@ def test_the_last_window_and_one_more_line_decide():
 def test_steps_in_which_a_player_did_not_learn_are_left_out():
     rest = [{**WON, "gradient/g": None}] * (WINDOW - 1)
     assert len(health.of_training([*rest, WON])) == 1
+    # The newest line is as the step left it, the others as they were written.
+    assert len(health.of_training([*rest[:-1], WON, {**WON, "gradient/g": float("nan")}])) == 1
+    idle = {"step": 1, "accuracy/d": float("nan"), "gradient/g": 0.5}
+    # A low step leaves the window in a step in which D rests.
+    low = [{**WON, "accuracy/d": 0.4}] * 2
+    assert len(health.of_training([*low, *lines(WINDOW - 2, **WON), idle])) == 1
     silent = [{"step": 1, "accuracy/d": None, "gradient/g": None}] * WINDOW
     assert health.of_training(silent) == []
     assert health.of_training(lines(WINDOW, **{"loss/d": 1.0})) == []

@@ -287,6 +287,33 @@ def test_accuracy_of_d_by_hand(kind):
     assert repeats == {"as_printed": (6, 3), "as_argued": (3, 6)}[kind]
 
 
+def test_least_squares_parts_reals_from_fakes_halfway_between_its_labels():
+    """A D that says 1 of reals and 0 of fakes, which it is taught, is right about all."""
+    real, fake = jnp.array([1.1, 0.9, 0.6, 0.4]), jnp.array([0.1, -0.2, 0.3, 0.6])
+    game = gan(loss="least_squares")
+    nets, state = game.nets(None), game_state(PARAMS)
+    metrics, _ = game.judged(nets, state, real, fake)
+    same(metrics["accuracy/d"], 6 / 8)
+    same(metrics["score/real"], real.mean())
+    same(metrics["score/fake"], fake.mean())
+    counts = {"correct": jnp.int32(1), "judged": jnp.int32(2)}
+    _, extra = game.judged(nets, game_state(PARAMS, extra=counts), real, fake)
+    assert jax.tree.map(int, extra) == {"correct": 6, "judged": 8}
+
+
+@pytest.mark.parametrize("loss", ["wasserstein", "relativistic"])
+def test_no_schedule_follows_a_critic_that_has_no_line(loss):
+    with pytest.raises(UserError, match="only ranks them"):
+        gan(loss=loss, schedule=Schedule(kind="as_printed")).make()
+
+
+def test_labels_of_losses_that_have_none_are_told():
+    assert not gan(real_label=0.9).warnings
+    for loss in losses.UNLABELED:
+        assert any("real_label" in told for told in gan(loss=loss, real_label=0.9).warnings), loss
+        assert not any("real_label" in told for told in gan(loss=loss).warnings)
+
+
 # --- images of a sigmoid
 
 
@@ -307,3 +334,16 @@ def test_d_compares_a_sigmoids_images_with_reals_of_the_same_range():
     loss(PARAMS["d"], game_state(PARAMS), game_batch(real), keys_of(Z))
     same(d.calls[0]["images"], (real + 1) / 2)
     same(d.calls[1]["images"], images_of(G64, Z))
+
+
+@pytest.mark.parametrize("policy", [("color",), ("translation",), ("cutout",)])
+def test_a_sigmoids_images_are_augmented_as_those_of_tanh(policy):
+    """By half as much, as their range is half as wide, and filled with the same gray."""
+    keys = jax.random.split(jax.random.key(3), B)
+    tanh, sigmoid = gan(augment=policy), gan(augment=policy, output="sigmoid")
+    images = jnp.asarray(np.tanh(normal(23, B, 16, 16, 3)))
+    found = sigmoid.shifted((images + 1) / 2, keys)
+    want = (tanh.shifted(images, keys) + 1) / 2
+    assert float(jnp.abs(found - (images + 1) / 2).max()) > 0.01
+    same(found, want)
+    assert gan(output="sigmoid").shifted(images, keys) is images

@@ -1,9 +1,11 @@
 """Verbs and calls used as nobody had thought of: refused in words, and nothing is lost."""
 
 import dataclasses
+import errno
 import shutil
 import signal
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from tiny import LEAST, PLAIN, untrained, write_config
 
 import anigan_jax
 from anigan_jax import config as configs
-from anigan_jax import config_file
+from anigan_jax import config_file, errors, storage
 from anigan_jax.errors import UserError
 from anigan_jax.runtime import signals
 from anigan_jax.storage import atomic
@@ -62,6 +64,65 @@ def test_only_a_run_with_a_checkpoint_is_offered_as_a_source(tmp_path, verb, tra
     assert code == 2 and "batch_size: 8 -> 4" in err
     assert ("--init-from" in err) == trained
     assert ("delete" in err) != trained
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "told"),
+    [
+        ("seed", 2**32, "seed is 4294967296; it must be below 2**32"),
+        ("optimizers.g.gamma", -0.5, "gamma is -0.5; it must be at least 0"),
+        ("optimizers.g.boundaries", (-1,), "each must be at least 0"),
+        ("optimizers.d.decay_steps", -1, "decay_steps is -1"),
+        ("method.generator.z_dim", 0, "method.generator.z_dim is 0; it must be at least 1"),
+        ("method.discriminator.base_channels", -4, "base_channels is -4"),
+        ("method.discriminator.dropout", 1.0, "dropout is 1.0; it must be at least 0 and below 1"),
+    ],
+)
+def test_numbers_that_no_run_can_have_are_refused_before_one_begins(path, value, told, tmp_path):
+    def changed(settings, names):
+        if isinstance(settings, dict):
+            return {**settings, names[0]: changed(settings[names[0]], names[1:])}
+        inner = changed(getattr(settings, names[0]), names[1:]) if names[1:] else value
+        return dataclasses.replace(settings, **{names[0]: inner})
+
+    configs.check(PLAIN)
+    with pytest.raises(UserError) as error:
+        anigan_jax.train(changed(PLAIN, path.split(".")), tmp_path / "run")
+    assert told in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_setting_may_be_declared_as_anything():
+    @dataclasses.dataclass(frozen=True)
+    class Free:
+        value: Any = None
+
+    from anigan_jax import declared
+
+    for value in (1, "x", None, (1, 2)):
+        assert not [*declared.type_faults("method", Free(value))]
+
+
+def test_out_of_memory_is_not_answered_with_the_same_command(tmp_path):
+    full = errors.machine_fault(OSError(errno.ENOSPC, "full", str(tmp_path / "x")), tmp_path)
+    assert f"the same command goes on with {tmp_path}" in full
+    memory = errors.machine_fault(MemoryError("of the host"), tmp_path)
+    assert "the same command" not in memory
+    assert "--run.devices" in memory and f"--init-from {tmp_path}" in memory
+
+
+def test_a_disk_that_is_full_is_named_by_every_verb(run, verb, monkeypatch):
+    """Also where a verb does not expect it: exit code 4, no traceback."""
+
+    def full(*args, **rest):
+        raise OSError(errno.ENOSPC, "No space left on device", "out.png")
+
+    monkeypatch.setattr(storage.images, "save_image", full)
+    code, _, err = verb("sample", run, "--n", "1", "--out", run.parent / "x.png")
+    assert code in (2, 4) and "No space left" in err and "Traceback" not in err
+    monkeypatch.setattr("anigan_jax.cli.train.api.start", full)
+    code, _, err = verb("train", write_config(run.parent, "PLAIN"), "--workdir", run.parent / "y")
+    assert code == 4 and "out.png cannot be written" in err
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,6 +193,14 @@ def test_a_path_below_a_file_is_told(tmp_path, run, verb):
 def test_a_checkpoint_that_is_no_number(run, verb, words):
     code, _, err = verb("sample", run, *words)
     assert code == 2 and "neither 'best', 'latest' nor a step" in err
+
+
+def test_a_replay_of_a_run_that_recorded_nothing(run, verb):
+    text = (run / "metrics.jsonl").read_text() if (run / "metrics.jsonl").exists() else None
+    (run / "metrics.jsonl").write_text("")
+    code, _, err = verb("replay", run)
+    assert code == 2 and "has recorded no step yet" in err
+    (run / "metrics.jsonl").unlink() if text is None else (run / "metrics.jsonl").write_text(text)
 
 
 def test_a_replay_of_less_than_nothing(run, verb):

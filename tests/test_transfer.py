@@ -17,9 +17,10 @@ from anigan_jax import config as configs
 from anigan_jax import parent as parents
 from anigan_jax.errors import UserError
 from anigan_jax.optimizers import Optimizer
-from anigan_jax.parent import Parent, fit
+from anigan_jax.parent import Fit, Parent, fit, refuse
+from anigan_jax.state import init_state
 from anigan_jax.storage import checkpoint, manifest, run_dir
-from anigan_jax.training import transfer
+from anigan_jax.training import step, transfer
 
 # Other data, another rate, another batch, another schedule, two devices.
 OTHER = ("--data.seed", "1", "--data.count", "20", "--optimizers.g.learning-rate", "1e-3")
@@ -94,6 +95,24 @@ def test_the_average_goes_on_from_the_one_that_was_taken(child):
     raw = moved(f"params/g/{kernel}", f"params/g/{kernel}")
     # A share of 0.05 a step of what G moves.
     assert moved(f"ema/{kernel}", f"ema/{kernel}") < raw
+
+
+@pytest.mark.parametrize("how", ["ema_ramp", "ema_cosine"])
+def test_no_ramp_forgets_the_average_that_was_taken(how):
+    """At step 0 both would keep nothing of it; without a parent they do."""
+    config = dataclasses.replace(
+        PLAIN, ema_half_life=1000, **{"ema_ramp": 0, "ema_cosine": 0, how: 10_000}
+    )
+    state = init_state(config, config.method.make(), {})
+    ones = jax.tree.map(jnp.ones_like, state.params["g"])
+    state = state.replace(
+        ema=jax.tree.map(jnp.zeros_like, ones), params={**state.params, "g": ones}
+    )
+    share = 1 - 0.5 ** (config.batch_size / config.ema_half_life)
+    for parent, want in (("", 1.0), ("runs/other", share)):
+        own = dataclasses.replace(config, parent=Parent(run=parent))
+        for leaf in jax.tree.leaves(step._average(own, state)):
+            np.testing.assert_allclose(leaf, want, rtol=1e-5)
 
 
 @pytest.mark.long
@@ -292,6 +311,16 @@ def test_a_layer_fits_as_a_whole():
     assert fit(there, there, ("g", "d"), optimizers=True).taken.keys() == there.keys()
     found = fit(there, there | {"params/g/z/kernel": leaf(1)}, ("g",))
     assert found.odd == ["params/g/z/kernel: float32[1] there, absent here"]
+
+
+def test_random_layers_of_two_discriminators_are_not_frozen():
+    """A translation's layers are 'd/a/down1/weight', of each of its two."""
+    settings = Parent(run="x", fitting=True, freeze_d=1)
+    fresh = ["d/a/down1/weight", "d/b/down1/weight", "g/ab/rgb/weight"]
+    found = Fit({"params/d/a/down2/weight/kernel": ""}, ["odd"], fresh)
+    with pytest.raises(UserError, match=r"random weights: d/a/down1/weight, d/b/down1/weight$"):
+        refuse(settings, found, frozenset({"down1", "down1_norm"}))
+    refuse(settings, found, frozenset({"down2"}))
 
 
 def test_the_place_of_a_checkpoint(tmp_path):

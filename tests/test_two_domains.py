@@ -13,7 +13,8 @@ from anigan_jax import rng
 from anigan_jax.data.synthetic.sources import PaintedFaces
 from anigan_jax.errors import UserError
 from anigan_jax.methods.cyclegan import CycleGAN
-from anigan_jax.training import input
+from anigan_jax.storage import images
+from anigan_jax.training import input, online_eval
 
 
 def numbered(count):
@@ -96,6 +97,32 @@ def test_a_small_second_domain_is_refused(tmp_path):
         UserError, match="a batch of 8 needs at least as many images; the data has 7"
     ):
         input.rows(CYCLE, small)
+
+
+def test_a_domain_without_held_out_images_is_no_reason_to_refuse(tmp_path):
+    """testA without testB: nothing is judged, and what is shown was trained on."""
+    whole = packed(CYCLE, tmp_path)
+    method = CYCLE.method.make()
+    assert input.held_out(whole)
+    assert online_eval.of_family(CYCLE, method, whole) is not None
+    parts = {name: span for name, span in whole.manifest["parts"].items() if name != "testB"}
+    half = whole._replace(manifest={**whole.manifest, "parts": parts})
+    assert half.has("test") and not input.held_out(half)
+    assert online_eval.of_family(CYCLE, method, half) is None
+    input.rows(CYCLE, half)
+    faces = PaintedFaces(count=8, size=16, test=0.5)
+    assert input.held_out(packed(dataclasses.replace(CYCLE, data=faces), tmp_path))
+
+
+@pytest.mark.parametrize(("count", "columns"), [(1, 3), (8, 6), (12, 6), (3, 3)])
+def test_groups_of_pictures_never_break_over_a_row(count, columns):
+    """Each photo stands beside what it becomes, however few there are."""
+    tiles = np.zeros((count, 3, 4, 4, 3), np.uint8)
+    tiles[:, 0] = 200
+    sheet = np.asarray(images.grid(tiles, pad=0))
+    assert sheet.shape[1] == 4 * columns
+    firsts = [sheet[4 * (3 * i // columns), 4 * (3 * i % columns), 0] for i in range(count)]
+    assert firsts == [200] * count
 
 
 def test_networks_of_two_sizes_are_refused():

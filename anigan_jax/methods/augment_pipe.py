@@ -3,7 +3,8 @@
 Source: Karras et al. 2020 (StyleGAN2-ADA), appendix B; strengths and multipliers of R3GAN.
 Departs: images are resampled in two passes of one axis each, linearly, or by the mean of what a
 shrunk pixel covers, and are gray outside of themselves; the source filters by wavelets and
-reflects.
+reflects. The parts follow each other in the source's reverse order: whole shifts are of output
+pixels and fractional ones of input pixels. Both turns share one coin; the source tosses two.
 Such passes are matrix products, in every derivative: what gathers pixels scatters gradients, and
 the sums of a GPU's scatter have no fixed order.
 """

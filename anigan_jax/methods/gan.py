@@ -92,12 +92,15 @@ class GAN(MethodSettings):
     @property
     def warnings(self) -> tuple[str, ...]:
         """What is likely to go wrong with these settings."""
+        found = []
         if self.adversarial.pairs and not self.r2:
-            return (
+            found.append(
                 f"method.loss {self.loss!r} compares real and generated images; without a gradient "
-                "penalty at both (--method.r1 and --method.r2 above 0) such games rarely converge",
+                "penalty at both (--method.r1 and --method.r2 above 0) such games rarely converge"
             )
-        return ()
+        if self.loss in losses.UNLABELED and (self.real_label, self.fake_label) != (1, 0):
+            found.append(f"method.loss {self.loss!r} has no labels; real_label changes nothing")
+        return tuple(found)
 
     @property
     def adversarial(self) -> Adversarial:
@@ -129,10 +132,10 @@ class GAN(MethodSettings):
                 f"method.split_d trains D on reals and fakes apart; method.loss {self.loss!r} "
                 "compares them"
             )
-        if self.schedule.by_accuracy and self.adversarial.pairs:
+        if self.schedule.by_accuracy and self.adversarial.line is None:
             raise UserError(
                 f"method.schedule.kind {self.schedule.kind!r} follows how many images D judges "
-                f"correctly; with method.loss {self.loss!r} D only ranks them in pairs"
+                f"correctly; with method.loss {self.loss!r} D only ranks them"
             )
         nets = self.nets(axis_name)
         if self.san and (type(self).d_loss is not GAN.d_loss or not hasattr(nets.d, "trunk")):
@@ -225,6 +228,12 @@ class GAN(MethodSettings):
 
         return features
 
+    def shifted(self, images: Array, keys: Array) -> Array:
+        """Images in G's range, (b, H, W, C), by DiffAugment, whose constants are for [-1, 1]."""
+        if not (self.augment and self.generator.unit_range):
+            return diff_augment(images, keys, self.augment)
+        return (diff_augment(2 * images - 1, keys, self.augment) + 1) / 2
+
     def score(
         self,
         nets: Networks,
@@ -243,7 +252,7 @@ class GAN(MethodSettings):
           iterate: whether spectral norm advances.
         """
         own = {salt: rng.children(keys.example, salt) for salt in seen}
-        images = [diff_augment(x, own[salt], self.augment) for salt, x in seen.items()]
+        images = [self.shifted(x, own[salt]) for salt, x in seen.items()]
         parts = {"parts": len(seen)} if len(seen) > 1 else {}
         rest = {"train": True, "power_iterate": iterate, "keys": _joined([*own.values()]), **parts}
         return nets.logits(params, stats, _joined(images), texts, **rest)
@@ -303,13 +312,15 @@ class GAN(MethodSettings):
             return metrics, state.extra_state
         seen = [x for x in (real, fake) if x is not None]
         judged = jnp.int32(sum(len(x) for x in seen))
-        correct, metrics = jnp.int32(0), {}
+        correct, metrics, game = jnp.int32(0), {}, self.adversarial
+        # Of a loss without a line: by the sign, as far as that says anything.
+        line = game.line or 0.0
         if real is not None:
-            correct += jnp.sum(real > 0)
-            metrics["score/real"] = jnp.mean(jax.nn.sigmoid(real))
+            correct += jnp.sum(real > line)
+            metrics["score/real"] = jnp.mean(game.score(real))
         if fake is not None:
-            correct += jnp.sum(fake < 0)
-            metrics["score/fake"] = jnp.mean(jax.nn.sigmoid(fake))
+            correct += jnp.sum(fake < line)
+            metrics["score/fake"] = jnp.mean(game.score(fake))
         metrics["accuracy/d"] = correct / judged
         if not state.extra_state:
             return metrics, state.extra_state

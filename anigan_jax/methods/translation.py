@@ -73,7 +73,7 @@ def domain_b(pack, part: str, what: str = "pixels"):
     return pack.part(f"{part}B", what)
 
 
-# Pictures of a preview, whose grid is 6x6: pairs or triples never break over its rows.
+# Pictures of a preview, whose grid is 6x6.
 SHOWN = 36
 # Images at a time in evaluation: at 256 px one activation map of 32 takes 0.5 GB.
 BATCH = 32
@@ -123,13 +123,11 @@ def judge(loss: str, real: Array, fake: Array) -> tuple[Array, dict[str, Array]]
 
 def opinion(loss: str, real: Array, fake: Array) -> dict[str, Array]:
     """Mean scores and accuracy of logits: sigmoids, or for least squares the values."""
-    least_squares = loss == "least_squares"
-    score = (lambda x: x) if least_squares else jax.nn.sigmoid
-    line = 0.5 if least_squares else 0.0
-    right = jnp.mean(real > line) + jnp.mean(fake < line)
+    game = losses.ADVERSARIAL[loss]
+    right = jnp.mean(real > game.line) + jnp.mean(fake < game.line)
     return {
-        "score/real": jnp.mean(score(real)),
-        "score/fake": jnp.mean(score(fake)),
+        "score/real": jnp.mean(game.score(real)),
+        "score/fake": jnp.mean(game.score(fake)),
         "accuracy/d": right / 2,
     }
 
@@ -161,7 +159,11 @@ def method_of(init: Callable, phases: tuple[Phase, ...], translate: dict[str, Ca
 
 
 def preview(translate: dict[str, Callable], state: TrainState, data: dict) -> dict:
-    """Images of A, what they become in B, and back in A where there is a way; same from B."""
+    """Images of A, what they become in B, and back in A where there is a way; same from B.
+
+    Returns:
+      direction -> (n, 2 or 3, S, S, 3).
+    """
     params, stats = generator_of(state)
     panels = {}
     for direction, change in translate.items():
@@ -170,8 +172,7 @@ def preview(translate: dict[str, Callable], state: TrainState, data: dict) -> di
         columns = [images, change(params, stats, images)]
         if back:
             columns.append(back(params, stats, columns[-1]))
-        stacked = jnp.stack(columns, axis=1)
-        panels["_to_".join(direction)] = stacked.reshape(-1, *images.shape[1:])
+        panels["_to_".join(direction)] = jnp.stack(columns, axis=1)
     return panels
 
 

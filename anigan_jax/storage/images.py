@@ -33,14 +33,16 @@ def to_uint8(images) -> np.ndarray:
 def grid(images, columns: int | None = None, pad: int = 2) -> Image.Image:
     """(N, H, W, 3) uint8, or floats in [-1, 1] -> one picture with white gaps.
 
-    RGBA is shown on gray squares.
+    RGBA is shown on gray squares. Groups (N, K, H, W, 3) never break over a row.
     """
     images = np.asarray(images)
+    group = images.shape[1] if images.ndim == 5 else 1
+    images = images.reshape(-1, *images.shape[-3:])
     if images.dtype != np.uint8:
         images = to_uint8(images)
     images = over_squares(images)
     n, h, w, _ = images.shape
-    columns = columns or math.ceil(math.sqrt(n))
+    columns = columns or group * math.ceil(math.sqrt(n) / group)
     rows = math.ceil(n / columns)
     sheet = np.full((rows * (h + pad) + pad, columns * (w + pad) + pad, 3), 255, np.uint8)
     for i, image in enumerate(images):

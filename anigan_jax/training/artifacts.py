@@ -26,7 +26,7 @@ from anigan_jax.runtime.signals import Stop
 from anigan_jax.storage import atomic, checkpoint, images, metrics_file, run_dir
 from anigan_jax.storage.epochs import Epochs
 from anigan_jax.training import health, online_eval
-from anigan_jax.training.input import rows
+from anigan_jax.training.input import held_out, rows
 from anigan_jax.training.online_eval import Evaluator
 from anigan_jax.training.program import Chunk, Program
 
@@ -262,7 +262,7 @@ def previewer(program: Program, pack: Pack) -> Callable[[TrainState], dict]:
     keys = rng.example_keys(key, np.arange(PREVIEWS))
     shown: PyTree = {}
     if method.translate:
-        data = rows(program.config, pack, "test" if pack.has("test") else "train")
+        data = rows(program.config, pack, "test" if held_out(pack) else "train")
         shown = jax.tree.map(lambda values: np.asarray(values[:PREVIEWS]), data)
     compiled = jax.jit(method.preview)
 

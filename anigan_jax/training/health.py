@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 WINDOW = 100
@@ -32,7 +33,8 @@ def _holds(rule: Callable, window: list[dict]) -> bool:
 
 def _column(window: list[dict], name: str) -> list[float]:
     """Values of a metric; steps in which its player did not learn have none."""
-    return [line[name] for line in window if line.get(name) is not None]
+    found = [line[name] for line in window if line.get(name) is not None]
+    return [value for value in found if math.isfinite(value)]
 
 
 def _d_has_won(window: list[dict]) -> bool:

@@ -27,6 +27,12 @@ ORDER = {"a": 0, "b": 1 << 63}
 FLIP = {"a": rng.Salt.FLIP, "b": rng.Salt.FLIP_B}
 
 
+def held_out(pack: Pack) -> bool:
+    """Whether images are held out, of each domain where there are two."""
+    parts = pack.manifest["parts"]
+    return pack.has("test") and ("testA" in parts) == ("testB" in parts)
+
+
 def rows(config: Config, pack: Pack, part: str = "train") -> dict[str, dict[str, np.ndarray]]:
     """The arrays of a part that a batch is drawn from, by domain and name.
 

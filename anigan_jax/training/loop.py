@@ -23,7 +23,7 @@ from anigan_jax.state import abstract_state, with_leaves
 from anigan_jax.storage import checkpoint, run_dir
 from anigan_jax.training import artifacts, online_eval, transfer
 from anigan_jax.training.artifacts import Artifacts, NoArtifacts
-from anigan_jax.training.input import rows
+from anigan_jax.training.input import held_out, rows
 from anigan_jax.training.program import Chunk, Program
 
 
@@ -101,7 +101,7 @@ def machine_faults(workdir: Path, group: ProcessGroup) -> Iterator[None]:
         reason = machine_fault(error, workdir)
         if not reason:
             raise
-        raise MachineError(f"{reason}; the same command goes on with {workdir}") from error
+        raise MachineError(reason) from error
 
 
 def _resume(
@@ -173,7 +173,7 @@ def _header(config, shapes: TrainState, pack: Pack, workdir: Path, at: int, tota
     for warning in config.method.warnings:
         yield f"warning: {warning}"
     second = f", domain B {len(pack.part('trainB')):,}" if pack.has("trainB") else ""
-    held = ", none held out" if not pack.has("test") else f", {len(pack.first('test')):,} held out"
+    held = ", none held out" if not held_out(pack) else f", {len(pack.first('test')):,} held out"
     yield f"data        {len(pack.images):,} images of {config.data.size} px{second}{held}"
     yield from pack_files.notes(pack.manifest)
     sizes = {

@@ -28,7 +28,7 @@ from anigan_jax.runtime.signals import Interrupted, Stop
 from anigan_jax.sampling.grids import Model, model_of, with_weights
 from anigan_jax.storage import atomic, metrics_file
 from anigan_jax.training import health
-from anigan_jax.training.input import rows
+from anigan_jax.training.input import held_out, rows
 
 SEED = 0
 LINES, PROTOCOL, BEST = "evaluation.jsonl", "protocol.json", "best.json"
@@ -135,7 +135,7 @@ def _on_host(state: TrainState) -> TrainState:
 
 def of_family(config: Config, method: Method, pack: Pack) -> Callable | None:
     """(state, constants) -> what the family finds on held-out data; None without that."""
-    if method.evaluate is None or not pack.has("test"):
+    if method.evaluate is None or not held_out(pack):
         return None
     data, weights = rows(config, pack, "test"), config.run.eval_weights
 

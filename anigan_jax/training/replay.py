@@ -45,6 +45,8 @@ def _replay(
     ledger = {
         m["step"]: m["fingerprint"] for m in metrics_file.read_metrics(workdir / "metrics.jsonl")
     }
+    if not ledger:
+        raise UserError(f"{workdir} has recorded no step yet; there is nothing to replay")
     last = min(until if until is not None else max(ledger), max(ledger))
     # Process 0's view: the others may look at a folder that is being written.
     shared = processes.broadcast_json(group, [list(ledger.items()), last, leaves_of(workdir)])

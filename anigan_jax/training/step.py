@@ -159,13 +159,15 @@ def _average(config: Config, state: TrainState) -> PyTree:
     """The average of G's weights after a step that `state.step` does not count yet.
 
     Source: Karras et al. 2020 (StyleGAN2-ADA), training_loop.py: the half-life in images, and
-    its ramp; train.py: no ramp where the weights come from another run.
+    its ramp; train.py: no ramp where the weights come from another run, and here no half cosine.
     """
     half_life = jnp.float32(config.ema_half_life)
     seen = state.step.astype(jnp.float32) * config.batch_size
-    if config.ema_cosine:
+    if config.parent.takes("g"):
+        pass
+    elif config.ema_cosine:
         half_life = jnp.maximum(half_life * cosine(seen / config.ema_cosine), 1e-8)
-    elif config.ema_ramp and not config.parent.takes("g"):
+    elif config.ema_ramp:
         half_life = jnp.minimum(half_life, jnp.maximum(config.ema_ramp * seen, 1e-8))
     keep = 0.5 ** (config.batch_size / half_life)
     return jax.tree.map(
