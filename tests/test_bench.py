@@ -159,6 +159,26 @@ def test_rows_follow_from_the_medians(tmp_path):
     assert Image.open(path).size[0] > 500
 
 
+def test_a_schedule_of_one_and_two_has_three_updates(tmp_path):
+    """A number of updates that is always 1 is not logged; it counts all the same."""
+    method = dataclasses.replace(PLAIN.method, schedule=Schedule(g=2))
+    config = dataclasses.replace(PLAIN, method=method)
+    side = cases.ours(config, tmp_path)
+    side.run()
+    assert side.facts()["repeats"] == {"d": 1.0, "g": 2.0}
+    assert runner._updates(side.facts()) == 3.0
+
+
+def test_settings_that_it_varies_are_those_of_the_config():
+    wanted = runner.Wanted("x", ["--flip"], [4], ["bfloat16"], [], 3, "cpu", [2], 50)
+    ours = next(s for s in runner.sides(wanted, 4, "bfloat16", 2, False) if s["label"] == "ours")
+    assert ours["overrides"][-6:] == [
+        *("--batch-size", "4", "--run.devices", "2", "--method.dtype", "bfloat16")
+    ]
+    plain = dataclasses.replace(wanted, typed=False)
+    assert "--method.dtype" not in runner.sides(plain, 4, "float32", 2, False)[1]["overrides"]
+
+
 @pytest.mark.slow
 def test_the_verb(tmp_path):
     """Every side in a process of its own, on a narrow config."""
@@ -191,6 +211,7 @@ def test_the_verb(tmp_path):
         (("nothing_such",), "no config"),
         (("colour_classifier", "--dtype", "bfloat16"), "float32"),
         (("quickstart", "--seed", "x"), "seed"),
+        (("quickstart", "--layers", "--peer", "lax"), "leave out --peer"),
     ],
 )
 def test_mistakes_are_told(verb, args, told):

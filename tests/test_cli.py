@@ -15,7 +15,7 @@ from tiny import process_env, write_config
 from anigan_jax.cli import main
 from anigan_jax.cli import train as cli_train
 from anigan_jax.errors import UserError
-from anigan_jax.runtime import progress
+from anigan_jax.runtime import processes, progress
 
 
 @pytest.fixture(scope="module")
@@ -341,3 +341,25 @@ def test_configs_describe(name, verb):
     code, out, err = verb("describe", name)
     assert code == 0, err
     assert "trained" in out
+
+
+@pytest.mark.parametrize("words", [("--workdir", "x"), ("--resume", "x"), ("--flip",)])
+def test_help_after_other_words_is_help(verb, words):
+    code, out, err = verb("train", *words, "--help")
+    assert code == 0 and "--dry-run" in out
+    assert not err
+
+
+def test_a_config_after_settings_is_asked_for_first(verb):
+    code, _, err = verb("train", "--flip", "quickstart", "--workdir", "x")
+    assert code == 2 and "CONFIG comes first: anigan train quickstart" in err
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_where_no_variable_says_which_process_this_is_jax_does(monkeypatch, index):
+    """A TPU slice: its workers are named, and none knows its number before JAX starts."""
+    monkeypatch.setattr("jax.process_index", lambda: index)
+    slice_of_two = {"TPU_WORKER_HOSTNAMES": "a,b"}
+    assert processes.is_first(slice_of_two) == (index == 0)
+    assert processes.is_first({}, forced=True) == (index == 0)
+    assert processes.is_first({})

@@ -336,6 +336,16 @@ def test_the_largest_batch_is_one_that_was_compiled(first, limit):
         assert found >= 0.95 * 800
 
 
+def test_the_largest_batch_is_no_smaller_than_one_that_has_compiled():
+    """The compiler refuses what lies between: the batch that was asked for stays."""
+    refusing, tried = linear(20_000, 100, 10**4)
+    assert compiled.largest(refusing, 4_000, 100_000, 8, (512, 71_200)) == 512
+    assert tried
+    # One that did not fit tells no more than that.
+    peak, _ = linear(20_000, 100, 10**9)
+    assert compiled.largest(peak, 4_000, 100_000, 8, (2_000, 220_000)) >= 0.95 * 800
+
+
 def test_nothing_fits():
     peak, _ = linear(10**6, 1, 10**9)
     assert compiled.largest(peak, 64, 10**5, 8) == 0

@@ -209,3 +209,15 @@ def test_rows_of_labels_without_an_image_are_one_line(tmp_path, verb):
     assert len(listed) == 2, out
     assert "findings of kind 'no image' (--json lists all)" in listed[1]
     assert out.index("bad.png") < out.index("no image")
+
+
+def test_a_pack_is_checked_for_programs_too(tmp_path, verb):
+    pack = tmp_path / "pack"
+    words = ("import", write(tmp_path / "x", faces(4)), "--size", 16, "--out", pack)
+    assert verb(*words)[0] == 0
+    code, out, _ = verb("check", pack, "--json")
+    assert code == 0 and json.loads(out) == {"pack": str(pack), "images": 4}
+    code, _, err = verb("check", pack, "--html", tmp_path / "page.html")
+    assert code == 2 and "--html" in err
+    code, _, err = verb("check", pack, "--also", tmp_path / "x")
+    assert code == 2 and "is a pack" in err

@@ -96,7 +96,7 @@ def ours(config: Config, folder: Path, *, data: bool = True, form: str = "") -> 
     config = synthetic(config, folder)
     pack = opened(config)
     constants = config.method.constants(pack)
-    length = dispatch(config)
+    length = dispatch(config, jax.default_backend() != "cpu")
     far = length * 10**6
     run = dataclasses.replace(
         config.run,
@@ -145,15 +145,17 @@ def ours(config: Config, folder: Path, *, data: bool = True, form: str = "") -> 
             for name, values in held[1].items()
             if name.startswith("repeats/")
         }
+        # A number that is always 1 is not logged.
+        repeats = dict.fromkeys(program.method.players, 1.0) | repeats if repeats else {}
         return {**built, "repeats": repeats, "flops": flops.per_image(config, repeats)}
 
     return Side(run_once, program.length * config.batch_size, facts)
 
 
-def dispatch(config: Config) -> int:
+def dispatch(config: Config, accelerated: bool) -> int:
     """Steps of a dispatch: the config's, on a CPU no more than take a few seconds."""
     most = config.run.steps_per_dispatch
-    if jax.default_backend() != "cpu":
+    if accelerated:
         return max(most, ON_ACCELERATOR)
     work = flops.per_image(config) * config.batch_size
     return min(most, max(1, int(CPU_WORK / work))) if work > 0 else 1
@@ -223,7 +225,7 @@ def whole_run(config: Config, folder: Path, steps: int) -> dict[str, float]:
       an accelerator beside its work.
     """
     config = synthetic(config, folder)
-    length = dispatch(config)
+    length = dispatch(config, jax.default_backend() != "cpu")
     every = -(-steps // (EVENTS * length)) * length
     run = dataclasses.replace(
         Run(),
@@ -328,12 +330,10 @@ def _torch(spec: dict, config: Config, folder: Path) -> Side:
 
     start = time.perf_counter()
     config, gpu = synthetic(config, folder), torch.cuda.is_available()
-    # As a good user would: TF32 as JAX has it, and the quickest convolutions.
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.benchmark = True
     about = spec["channels_last"], spec["amp"], spec["compiled"]
     peer = families.peer_of(config, *about, "cuda" if gpu else "cpu")
     # As many steps between waits as ours has in a dispatch.
-    count = dispatch(config)
+    count = dispatch(config, gpu)
 
     def run() -> None:
         for _ in range(count):

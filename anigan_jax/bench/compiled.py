@@ -312,7 +312,10 @@ def report(
         most = min(estimate(m, batch, target.usable, len(devices)) for m in memories)
     if search:
         first = batch // 2 if most is None else most
-        most = largest(peak, first, target.usable, multiple_of(first, len(devices)))
+        whole = len(memories) == len(found)
+        held_now = max(m["peak"] for m in memories) if whole else None
+        multiple = multiple_of(first, len(devices))
+        most = largest(peak, first, target.usable, multiple, (batch, held_now))
     return {
         "config": config.name,
         "target": target.name,
@@ -355,16 +358,26 @@ def estimate(held: dict[str, int], batch: int, usable: int, devices: int) -> int
     return max(fits, most - most % multiple_of(most, devices))
 
 
-def largest(peak: Callable[[int], int | None], first: int, usable: int, multiple: int) -> int:
+def largest(
+    peak: Callable[[int], int | None],
+    first: int,
+    usable: int,
+    multiple: int,
+    known: tuple[int, int | None] = (0, None),
+) -> int:
     """The largest batch found to fit by compiling a few; 0: none was.
 
     Args:
       peak: batch -> bytes on a device; None where it does not compile.
       first: where the search begins.
       multiple: of which batches are.
+      known: a batch that was compiled before, and its bytes; None where it did not compile.
     """
     fits, fails = 0, 0
     seen: list[tuple[int, int]] = []
+    if known[1] is not None:
+        seen.append((known[0], known[1]))
+        fits, fails = (known[0], 0) if known[1] <= usable else (0, known[0])
     batch = max(first // multiple, 1) * multiple
     for _ in range(TRIES):
         found = peak(batch)

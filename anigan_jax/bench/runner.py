@@ -30,6 +30,7 @@ class Wanted:
       peers: 'torch', 'lax'.
       windows: of each side; medians are told.
       checkpoint_every: steps between a run's checkpoints, over which their cost is spread.
+      typed: whether the config says what it computes in.
     """
 
     config: str
@@ -41,12 +42,13 @@ class Wanted:
     platform: str
     devices: list[int]
     checkpoint_every: int
+    typed: bool = True
 
 
 def sides(wanted: Wanted, batch: int, dtype: str, devices: int, on_gpu: bool) -> list[dict]:
     """The specs of one combination; `flags` and `cold` are taken off before they are sent."""
     overrides = [*wanted.overrides, "--batch-size", str(batch), "--run.devices", str(devices)]
-    if dtype != "float32":
+    if wanted.typed:
         overrides += ["--method.dtype", dtype]
     common = {
         "config": wanted.config,

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from tyro.conf import arg
 
 from anigan_jax import config as configs
+from anigan_jax import config_file
 from anigan_jax.cli import common
 from anigan_jax.cli.common import AsJson, ConfigName, Overrides
 from anigan_jax.config import ComputeType, Config, Run
@@ -23,8 +24,8 @@ def bench(
     config: ConfigName = "ref_dcgan64",
     *,
     batch: Annotated[tuple[int, ...], arg(metavar="N ...")] = (),
-    dtype: tuple[ComputeType, ...] = ("float32",),
-    devices: Annotated[tuple[int, ...], arg(metavar="N ...")] = (0,),
+    dtype: tuple[ComputeType, ...] = (),
+    devices: Annotated[tuple[int, ...], arg(metavar="N ...")] = (),
     peer: tuple[Literal["torch", "lax"], ...] = (),
     windows: int = 5,
     layers: bool = False,
@@ -38,9 +39,9 @@ def bench(
 
     Args:
       batch: several are a sweep; without: that of the config.
-      dtype: several are a sweep.
-      devices: 0: all; several are a sweep; more than there are are simulated on CPUs with
-        --run.platform cpu.
+      dtype: several are a sweep; without: that of the config.
+      devices: 0: all; several are a sweep; without: that of the config; more than there are are
+        simulated on CPUs with --run.platform cpu.
       peer: measured beside ours.
       windows: alternating; medians are shown.
       layers: each convolution alone, in both forms.
@@ -48,31 +49,36 @@ def bench(
     """
     settings = common.settings(config, overrides, f"anigan bench {config}")
     batches = list(batch or [settings.batch_size])
+    dtypes = list(dtype or [getattr(settings.method, "dtype", "float32")])
+    counts = list(devices or [settings.run.devices])
     if min(batches) < 1 or windows < 1:
         raise UserError("--batch and --windows must be 1 or more")
     configs.check(dataclasses.replace(settings, batch_size=batches[0]))
     if picture and picture.suffix != ".png":
         raise UserError(f"--picture {picture} must end in .png")
-    if "bfloat16" in dtype and not hasattr(settings.method, "dtype"):
+    if layers and (peer or picture or devices):
+        raise UserError("--layers measures ours alone: leave out --peer, --picture and --devices")
+    if "bfloat16" in dtypes and not hasattr(settings.method, "dtype"):
         raise UserError(f"{config} has no --method.dtype; it computes in float32 alone")
     platform, machine = _machine(settings.run.platform)
     if "torch" in peer:
         _need_torch()
     if layers:
-        rows, tables = _layers(settings, batches, dtype, windows)
+        rows, tables = _layers(settings, batches, dtypes, windows)
     else:
         from anigan_jax.bench import runner, table
 
         wanted = runner.Wanted(
             config,
-            list(overrides),
+            config_file.without(overrides, "batch-size", "method.dtype", "run.devices"),
             batches,
-            list(dtype),
+            dtypes,
             list(peer),
             windows,
             settings.run.platform,
-            list(devices),
+            counts,
             _period(settings),
+            hasattr(settings.method, "dtype"),
         )
         rows = runner.measure(
             wanted, platform == "gpu", lambda text: print(text, file=sys.stderr, flush=True)
@@ -82,7 +88,7 @@ def bench(
         print(jsons.dumps({"config": config, "machine": machine, "rows": rows}, indent=1))
     else:
         print(f"{config} on {machine}\n\n{as_text(tables)}")
-    if picture and not layers:
+    if picture:
         with common.writing(picture):
             table.picture(config, machine, rows, picture)
     # What was measured is shown all the same.
@@ -99,7 +105,7 @@ def _period(config: Config) -> int:
     return every if isinstance(every, int) else Run().checkpoint_every
 
 
-def _layers(config: Config, batches: list[int], dtype: tuple[str, ...], windows: int):
+def _layers(config: Config, batches: list[int], dtypes: list[ComputeType], windows: int):
     """Rows and tables of each convolution alone."""
     from anigan_jax.runtime import environment
 
@@ -107,7 +113,7 @@ def _layers(config: Config, batches: list[int], dtype: tuple[str, ...], windows:
     from anigan_jax.bench import layers
 
     environment.start()
-    rows = [row for b in batches for d in dtype for row in layers.measure(config, b, d, windows)]
+    rows = [row for b in batches for d in dtypes for row in layers.measure(config, b, d, windows)]
     return rows, layers.tables(rows)
 
 

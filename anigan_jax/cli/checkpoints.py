@@ -39,7 +39,8 @@ def replay(
         from anigan_jax.training import replay as training
 
         changed = configs.differences(recorded["identity"], configs.identity(config))
-        notes = [f"the settings of this run are not those it says: {line}" for line in changed]
+        told = "the settings in run.json differ from those recorded at its start"
+        notes = [f"{told}: {line}" for line in changed]
         if pack.manifest["sha256"] != recorded["data_sha256"]:
             notes.append("the data changed since the run")
         for entry in recorded.get("resumed", []):

@@ -158,7 +158,7 @@ def _largest(found: dict[str, Any]) -> str:
     most, usable = found["largest_batch"], f"{found['usable_memory'] / 2**30:.1f} GiB"
     held = f"{found['images']:,} images held"
     if most is None:
-        return "Whether a smaller batch would fit, --largest finds by compiling some."
+        return "--largest finds out whether a smaller batch fits, by compiling a few."
     if found["confirmed"]:
         what = f"compiled, in {usable} a device" if most else f"none was found, in {usable}"
         return f"Largest batch that fits: {most:,} ({what}, {held})."

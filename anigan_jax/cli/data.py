@@ -114,12 +114,18 @@ def check(
       html: also write a page to look at.
     """
     images = _images(settings, source, source_b, more)
+    dataset.refuse_pack_of_two(images)
     if dataset.is_pack(Path(source)):
+        if html:
+            raise UserError(
+                "a pack's own files are checked; --html is of images that are not packed"
+            )
         pack = dataset.open_pack(Path(source))
         dataset.verify(pack)
-        print(f"{source}: a pack of {pack.manifest['count']} images, every byte as written")
+        count = pack.manifest["count"]
+        told = f"{source}: a pack of {count} images, every byte as written"
+        print(jsons.dumps({"pack": source, "images": count}, indent=1) if json else told)
         return 0
-    dataset.refuse_pack_of_two(images)
     with scratch.temporary(scratch.default_cache(), "check") as temp:
         found = ingest.scan(images, temp, report=progress("checking"))
         report = data.summary(source + (f" and {source_b}" if source_b else ""), found)

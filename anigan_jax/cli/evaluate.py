@@ -33,7 +33,7 @@ from anigan_jax.report import tables
 from anigan_jax.report.table import as_text
 from anigan_jax.runtime.progress import Stages
 from anigan_jax.sampling import grids, photos
-from anigan_jax.storage import atomic, safetensors
+from anigan_jax.storage import atomic, run_dir, safetensors
 from anigan_jax.storage.run_dir import RUN, out_dir
 
 
@@ -70,8 +70,8 @@ def evaluate(
         of the pack.
       out: the report, with its pictures beside it; without: in RUN/out/evaluate; of images,
         nowhere.
-      n: generated images (10000), or so many of the images, drawn by --seed; translations are
-        of all held-out photos.
+      n: how many images to generate (10000) or, with --against, how many of the given images to
+        use, drawn by --seed. Not for translations, which use all held-out photos.
       judge: feature network; vgg16 if not given; random needs no download; RUN: a classifier's.
         Given twice, the tables show both.
       vgg16: its weights; else those in the cache.
@@ -138,7 +138,8 @@ def _check_subject(run: Path, against: str, out: Path | None, alone: bool) -> No
     """Refuses a run with the flags of images, images without real ones, and a wrong --out."""
     if out and out.suffix != ".json":
         raise UserError(f"--out {out} must end in .json")
-    recorded = (run / RUN).exists() or (run / safetensors.WEIGHTS).exists()
+    home = run_dir.found(run)
+    recorded = (home / RUN).exists() or (home / safetensors.WEIGHTS).exists() or home != run
     if against and recorded:
         raise UserError(f"{run} is a run, which knows its own data; leave out --against")
     if not against and not alone:

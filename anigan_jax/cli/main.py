@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import anigan_jax
-from anigan_jax.errors import UserError, printable
+from anigan_jax.errors import FULL, MachineError, UserError, printable
 from anigan_jax.runtime import environment, stdio
 
 # Verbs that take steps of a training.
@@ -94,10 +94,14 @@ def main(argv: list[str] | None = None) -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.code)
     except OSError as error:
-        if error.errno not in NAMED or not error.filename:
+        where = printable(str(error.filename or "a file"))
+        if error.errno in NAMED and error.filename:
+            print(f"error: {where}: {error.strerror}", file=sys.stderr)
+            sys.exit(UserError.code)
+        if error.errno not in FULL:
             raise
-        print(f"error: {printable(error.filename)}: {error.strerror}", file=sys.stderr)
-        sys.exit(UserError.code)
+        print(f"error: {where} cannot be written: {error.strerror}", file=sys.stderr)
+        sys.exit(MachineError.code)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)
@@ -193,14 +197,15 @@ def _arguments(function: Callable, words: list[str], prog: str) -> dict[str, Any
     many = {f"--{n}" for n, h in hints.items() if UseAppendAction in typing.get_args(h)[1:]}
     config_file.refuse_repeats([word for word in words if word.partition("=")[0] not in many])
     if configurable and set(HELP) & set(own):
-        own, name = ["--help"], own[0]
+        # CONFIG is the first word, or it is none.
+        own, name = ["--help"], "" if own[0].startswith("-") else own[0]
     try:
         return config_file.parse(typed(function), own, prog, config=(FlagCreatePairsOff,)) | more
     except UserError as error:
         meant = common.meant(own, flags | _flags_within(hints))
         raise UserError("\n  ".join([*meant, str(error)])) from None
     except SystemExit:
-        if configurable and name not in HELP:
+        if configurable and name:
             common.settings_help(name, f"{prog} {name}")
         raise
 

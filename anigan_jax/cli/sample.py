@@ -262,7 +262,10 @@ def history(
         rows = histories.of_prompts(model, asked, n, seed)
     else:
         rows = histories.of_latents(model, n, seed)
-    steps = histories.of_epochs(run, wanted) or histories.pick_steps(run, columns, trained.step)
+    if wanted:
+        steps = histories.of_epochs(run, wanted)
+    else:
+        steps = histories.pick_steps(run, columns, trained.step)
     shown = (grids.with_drawing(trained.at(step).model, drawing) for step in steps)
     page = histories.page(shown, rows, run)
     path = out_dir(run, "history") / f"step_{steps[-1]:09d}_{name}{model.tag}.png"

@@ -19,7 +19,7 @@ from anigan_jax.data import images
 from anigan_jax.errors import UserError
 from anigan_jax.perceptual import store
 from anigan_jax.report import files
-from anigan_jax.runtime import processes, signals
+from anigan_jax.runtime import environment, processes, signals
 from anigan_jax.storage import epochs, manifest, metrics_file, run_dir
 
 
@@ -51,6 +51,9 @@ def train(
         settings = _recorded(resume, config, workdir, overrides, trust)
         workdir = resume
     elif not config:
+        known = (w for w in overrides if (environment.config_folder() / f"{w}.py").is_file())
+        if later := next(known, ""):
+            raise UserError(f"CONFIG comes first: anigan train {later} ...")
         raise UserError(
             "say what to train: anigan train CONFIG --workdir RUN; or --resume RUN, to go on"
         )
@@ -74,7 +77,7 @@ def train(
             hint = f"`anigan train --resume {workdir}` goes on with the settings of that run"
             raise UserError(f"{error}. {hint}") from None
         raise
-    if code == 0 and processes.is_first(os.environ):
+    if code == 0 and processes.is_first(os.environ, distributed):
         _farewell(settings, workdir)
     return code
 

@@ -172,7 +172,7 @@ def unused_accelerator(root: Path = Path("/"), environ: Mapping[str, str] = os.e
             reason = f"as only JAX for CPUs is installed: pip install 'anigan_jax[{extra}]'"
         return (
             f"this machine has a {name.upper()} that JAX does not use, {reason} "
-            "(--run.platform cpu: no more of this)"
+            "(--run.platform cpu silences this)"
         )
     return ""
 

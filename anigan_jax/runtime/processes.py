@@ -117,10 +117,18 @@ def detect(environ: Mapping[str, str], forced: bool = False) -> ProcessSpec | No
     return ProcessSpec(None, None, address or None) if forced else None
 
 
-def is_first(environment: Mapping[str, str]) -> bool:
-    """Whether this process is alone, or the first of several, as the environment says."""
-    found = detect(environment)
-    return found is None or found.rank in (None, 0)
+def is_first(environment: Mapping[str, str], forced: bool = False) -> bool:
+    """Whether this process is alone, or the first of several; JAX knows what nobody says.
+
+    Args:
+      forced: as `detect` takes it.
+    """
+    found = detect(environment, forced)
+    if found is None:
+        return True
+    import jax
+
+    return (jax.process_index() if found.rank is None else found.rank) == 0
 
 
 def _explicit(names: Variables, given: list[str]) -> ProcessSpec:

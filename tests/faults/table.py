@@ -6,6 +6,7 @@ travel in its report's user_properties, so that they arrive from pytest-xdist's 
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -78,7 +79,15 @@ def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
     for row, (count, result) in rows.items():
         terminalreporter.write_line(f"{row:3}  {result:18}  {count:4}  {FAULTS[row]}")
     if path := config.getoption(OPTION):
-        Path(path).write_text(markdown(rows), encoding="utf-8")
+        write(Path(path), markdown(rows))
+
+
+def write(path: Path, table: str) -> None:
+    """Puts the table in the place of the one that a page has, or makes a page of it alone."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    head = re.escape(table.splitlines()[0])
+    page, found = re.subn(rf"{head}\n(\|.*\n)*", lambda _: table, text)
+    path.write_text(page if found else table, encoding="utf-8")
 
 
 def judged(stats: dict) -> dict[int, tuple[int, str]]:

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from faults.table import markdown, write
 
 HERE = Path(__file__).resolve().parent
 TESTS = """
@@ -67,6 +68,16 @@ def test_results_of_rows(tmp_path, args):
     assert len(found) == 42
     assert {row: found[row] for row in WANT} == WANT
     assert "faults injected" in done.stdout
+
+
+def test_a_page_keeps_what_stands_around_its_table(tmp_path):
+    page, rows = tmp_path / "faults.md", {14: (2, "passed"), 15: (1, "FAILED")}
+    before, after = "# Faults\n\nWhy.\n\n", "\n## More\n\n| a |\n"
+    page.write_text(before + markdown({14: (1, "skipped")}) + after)
+    write(page, markdown(rows))
+    assert page.read_text() == before + markdown(rows) + after
+    write(tmp_path / "new.md", markdown(rows))
+    assert (tmp_path / "new.md").read_text() == markdown(rows)
 
 
 @pytest.mark.long

@@ -44,6 +44,8 @@ def peer_of(
       ValueError: the method, or one of its settings, has no peer.
     """
     mode, method = Mode(channels_last, amp, compiled, device), config.method
+    # As a good user would: TF32 as JAX has it, and the quickest convolutions.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.benchmark = True
     if isinstance(method, R3GAN):
         raise ValueError("no peer of R3GAN")
     if isinstance(method, TextGAN):

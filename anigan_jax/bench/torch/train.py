@@ -27,6 +27,8 @@ from anigan_jax.errors import UserError
 from anigan_jax.storage import images as pictures
 
 BATCH = 100
+WAIT = 10
+"""Steps between two waits for a GPU."""
 SETTLE = 50
 """Batches from which the averaged weights' statistics are taken."""
 
@@ -38,11 +40,17 @@ def on_images(peer: Peer, images: np.ndarray) -> Peer:
 
 
 def train(peer: Peer, seconds: float) -> float:
-    """Takes steps until so many seconds are over; returns how many passed, the last step whole."""
+    """Takes steps until so many seconds are over; returns how many passed, the last step whole.
+
+    The first step, which compiles and chooses kernels, comes on top, as in a sweep by seconds.
+    """
+    gpu = peer.mode.device != "cpu"
+    peer.step()
     begun = time.monotonic()
     while (passed := time.monotonic() - begun) < seconds:
-        peer.step()
-        if peer.mode.device != "cpu":
+        for _ in range(WAIT if gpu else 1):
+            peer.step()
+        if gpu:
             # Steps would queue, and more be made than there was time for.
             torch.cuda.synchronize()
     return passed
