@@ -17,14 +17,16 @@ __all__ = [
     "Trained",
     "UserError",
     "load",
+    "load_config",
     "train",
 ]
 
 if TYPE_CHECKING:
-    from anigan_jax.api import Trained, load, train
+    from anigan_jax.api import load, load_config, train
     from anigan_jax.config import Config, Run
     from anigan_jax.errors import DivergedError, MachineError, UserError
     from anigan_jax.optimizers import Optimizer
+    from anigan_jax.trained import Trained
 
 _HOMES = {
     "Config": "config",
@@ -33,15 +35,24 @@ _HOMES = {
     "DivergedError": "errors",
     "MachineError": "errors",
     "UserError": "errors",
-    "Trained": "api",
+    "Trained": "trained",
     "load": "api",
+    "load_config": "api",
     "train": "api",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'anigan_jax' has no attribute {name!r}")
     import importlib
+    import importlib.util
 
-    return getattr(importlib.import_module(f"anigan_jax.{_HOMES[name]}"), name)
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"anigan_jax.{_HOMES[name]}"), name)
+    # Its modules too: `anigan_jax.losses` needs no import of its own.
+    if name[:1] != "_" and importlib.util.find_spec(f"anigan_jax.{name}"):
+        return importlib.import_module(f"anigan_jax.{name}")
+    raise AttributeError(f"module 'anigan_jax' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -11,157 +11,23 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Iterable, Iterator
-from numbers import Real
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 
 from anigan_jax import config as configs
-from anigan_jax import shipped
+from anigan_jax import config_file, shipped
 from anigan_jax.config import Config
-from anigan_jax.core import Method, TrainState
+from anigan_jax.core import TrainState
 from anigan_jax.data import dataset, scratch
 from anigan_jax.data.dataset import Pack
 from anigan_jax.errors import DivergedError, MachineError, UserError
-from anigan_jax.networks.resnet import check_divisible
 from anigan_jax.runtime import environment, processes, signals
-from anigan_jax.sampling import grids, photos, prompts
-from anigan_jax.sampling import seeds as by_seed
-from anigan_jax.sampling.grids import Model
-from anigan_jax.state import abstract_state
-from anigan_jax.storage import checkpoint as checkpoints
+from anigan_jax.sampling import grids
 from anigan_jax.storage import run_dir, safetensors
-
-
-class Trained(NamedTuple):
-    """A trained run, opened without its data.
-
-    Attributes:
-      path: the run directory, or the file of weights.
-      config: the settings it was trained with.
-      networks: of the checkpoint, with all weights.
-      recorded: run.json; {} where there is none.
-      weights: of G, what is drawn with: 'raw' or 'ema'; None: averaged where the run averages.
-    """
-
-    path: Path
-    config: Config
-    networks: Model
-    recorded: dict
-    weights: str | None = None
-
-    @property
-    def model(self) -> Model:
-        """The networks with the weights that are drawn with."""
-        return self._drawing(None)
-
-    @property
-    def method(self) -> Method:
-        return self.networks.method
-
-    @property
-    def state(self) -> TrainState:
-        return self.networks.state
-
-    @property
-    def params(self) -> dict[str, Any]:
-        """Player -> tree of parameters; 'ema': the averaged ones of the generator."""
-        averaged = {"ema": self.state.ema} if self.state.ema else {}
-        return {**self.state.params, **averaged}
-
-    @property
-    def step(self) -> int:
-        """Completed steps of training."""
-        return int(self.state.step)
-
-    def generate(
-        self,
-        n: int | None = None,
-        seed: int = 0,
-        prompt: str | None = None,
-        *,
-        seeds: Iterable[int] | None = None,
-        truncation: float | None = None,
-        weights: str | None = None,
-    ) -> np.ndarray:
-        """`n` new images, or one of each seed, (n, H, W, 3) uint8.
-
-        Neither the first of n nor that of a seed depends on what is made with them: that of seed
-        s is `generate(1, seed=s)`.
-
-        Args:
-          seed: of the latents, and of what a prompt leaves open.
-          prompt: 'blue hair red eyes', for a run that learned from texts; None: as often as
-            its data has each.
-          seeds: instead of `n` and `seed`; each 0 to 2**32 - 1.
-          truncation: cuts the normal distribution of the latents off at +-truncation; lower is
-            more typical and less varied; None: as trained.
-          weights: 'raw' or 'ema'; None: those that the run was loaded with.
-
-        Raises:
-          UserError: the run generates nothing, lacks these weights, does not understand the
-            prompt, or a number is out of range.
-        """
-        (seed,) = by_seed.checked([seed], "seed")
-        if not isinstance(prompt, str | None):
-            raise UserError(f"prompt is {prompt!r}; it must be one text")
-        if not isinstance(truncation, Real | None):
-            raise UserError(f"truncation is {truncation!r}; it must be a number")
-        model = grids.with_drawing(self._drawing(weights), grids.Drawing(truncation))
-        wanted = None if prompt is None else prompts.read(model, [prompt], "prompt")
-        if seeds is not None:
-            if n is not None or seed:
-                raise UserError("seeds say which images; leave out n and seed")
-            return by_seed.made(model, by_seed.checked(seeds), wanted[0] if wanted else None)
-        if n is None:
-            raise UserError("say how many images, n, or which seeds")
-        n = by_seed.whole(n, "n")
-        if n < 1:
-            raise UserError(f"n is {n}; it must be at least 1")
-        if wanted is not None:
-            images, _ = prompts.ask(model, wanted, n, seed)
-            return images[0]
-        texts = prompts.texts_of_data(model, n, seed)
-        return grids.generated(model, grids.latents(self.method, n, seed), texts)
-
-    def translate(
-        self, images: np.ndarray, direction: str = "ab", *, weights: str | None = None
-    ) -> np.ndarray:
-        """Images in the other domain, (n, S, S, 3) uint8; S need not be that of the training.
-
-        Args:
-          images: (n, S, S, 3) uint8, RGB.
-          direction: 'ab', or 'ba' where the run has learned the way back.
-          weights: as for `generate`.
-
-        Raises:
-          UserError: the run translates nothing or not in this direction, lacks these weights, or
-            `images` are not of that shape.
-        """
-        try:
-            images = np.asarray(images)
-        except ValueError:
-            raise UserError("images are of several sizes; translate those of one size") from None
-        n, height, width, channels = images.shape if images.ndim == 4 else (0, 0, 0, 0)
-        if images.dtype != np.uint8 or channels != 3 or height != width or not n * height:
-            raise UserError(
-                f"images are {images.dtype} {images.shape}; they must be uint8 (n, S, S, 3), n and "
-                "S >= 1"
-            )
-        photos.need_direction(self.method, direction)
-        method: Any = self.config.method
-        check_divisible(height, method.generator.num_downsamples, "the side of images")
-        return photos.translated(self._drawing(weights), direction, images)
-
-    def at(self, checkpoint: str | int) -> Trained:
-        """The same run at another checkpoint: 'best', 'latest' or a step."""
-        return self._replace(networks=_model_at(self.path, self.config, self.recorded, checkpoint))
-
-    def _drawing(self, weights: str | None) -> Model:
-        return grids.with_weights(self.networks, weights or self.weights)
+from anigan_jax.trained import Trained, model_at
 
 
 def load(
@@ -194,6 +60,19 @@ def load(
     return found
 
 
+def load_config(name: str, *flags: str) -> Config:
+    """A config by path or name, with settings as the command line has them.
+
+    load_config("anime_faces", "--data.path", "FACES.zip", "--size", "96")
+
+    Raises:
+      UserError: there is no such config, or a flag is unknown or has no such value.
+    """
+    config = config_file.override(config_file.load(name), [*map(str, flags)], "load_config")
+    configs.check(config)
+    return config
+
+
 def _load(path: Path, checkpoint: str | int | None, trust: bool) -> Trained:
     environment.prepare()
     path = run_dir.found(path)
@@ -207,7 +86,7 @@ def _load(path: Path, checkpoint: str | int | None, trust: bool) -> Trained:
         raise UserError(f"{path} is not a run directory (no {run_dir.RUN}); it has no checkpoints")
     if recorded and (checkpoint is not None or not file.exists()):
         config = run_dir.config_of(path, recorded, trust)
-        return Trained(path, config, _model_at(path, config, recorded, checkpoint), recorded)
+        return Trained(path, config, model_at(path, config, recorded, checkpoint), recorded)
     if not file.exists():
         raise UserError(
             f"{path} is not a run directory (no {run_dir.RUN}, no {safetensors.WEIGHTS})"
@@ -231,18 +110,6 @@ def _load(path: Path, checkpoint: str | int | None, trust: bool) -> Trained:
     constants = safetensors.flatten(trees.get("constants", {}))
     model = grids.model_of(config.method.make(), state, constants)
     return Trained(path, config, model, recorded)
-
-
-def _model_at(path: Path, config: Config, recorded: dict, checkpoint: str | int | None) -> Model:
-    """The model of a run's checkpoint; a damaged newest one is passed over."""
-    environment.start()
-    at = run_dir.checkpoint_step(path, checkpoint)
-    method, constants = config.method.make(), run_dir.constants_of(path)
-    shapes = abstract_state(config, method, constants)
-    found = checkpoints.restore(path / "checkpoints", shapes, at=at, repair=False)
-    if found is None:
-        raise UserError(f"{path} holds no checkpoint yet")
-    return grids.model_of(method, found.state, constants)
 
 
 def data_of(config: Config, report: Any = None) -> Pack:
@@ -276,7 +143,7 @@ def train(
     if not isinstance(config, Config):
         raise UserError(
             f"config is {config!r}; it must be a Config: one of your own, or "
-            "anigan_jax.config_file.load('quickstart')"
+            "anigan_jax.load_config('quickstart')"
         )
     workdir = Path(workdir)
     if init_from:
@@ -291,7 +158,9 @@ def train(
         raise KeyboardInterrupt(f"stopped by signal {stop.number} before the first step") from None
     if code:
         raise KeyboardInterrupt(f"stopped by signal {code - 128}; the same call resumes")
-    return load(workdir, "latest", trust=True)
+    # Not `load`: a class that was typed into a notebook has no file to open it from.
+    recorded = run_dir.read_run(workdir)
+    return Trained(workdir, config, model_at(workdir, config, recorded, "latest"), recorded)
 
 
 def start(
@@ -333,7 +202,7 @@ def opened(
     world = (place and place.world) or 1
     if config.run.devices % world:
         raise UserError(f"run.devices {config.run.devices} is not a multiple of {world} processes")
-    if place is None:
+    if place is None or place.world == 1:
         # The data first: a mistake in them is reported before JAX takes its seconds to start.
         pack = verified(config, report)
         prepare(config, workdir)
@@ -344,7 +213,9 @@ def opened(
     try:
         prepare(config, workdir, world)
         group = processes.initialize(place, config.run.heartbeat_timeout, config.run.stall_timeout)
-        yield verified(config, report), group
+        with processes.busy(group, "data"):
+            pack = verified(config, report)
+        yield pack, group
     except BaseException as error:
         processes.shutdown(group, error)
         raise
@@ -387,4 +258,4 @@ def refuse_name(workdir: Path) -> None:
         raise UserError(f"--workdir {str(workdir)!a} cannot be: {error}") from None
 
 
-__all__ = ["DivergedError", "MachineError", "Trained", "UserError", "load", "train"]
+__all__ = ["DivergedError", "MachineError", "Trained", "UserError", "load", "load_config", "train"]

@@ -179,11 +179,14 @@ def chosen(settings: Parent, known: Collection[str]) -> tuple[str, ...]:
     return settings.named or tuple(known)
 
 
-def refuse(settings: Parent, found: Fit, frozen: Collection[str] = ()) -> None:
+def refuse(
+    settings: Parent, found: Fit, frozen: Collection[str] = (), changed: Collection[str] = ()
+) -> None:
     """Refuses a parent whose leaves do not fit, unless what fits is asked for.
 
     Args:
       frozen: names of D's layers that must be taken.
+      changed: lines of the settings that are others than the parent's.
 
     Raises:
       UserError: naming each leaf with its shapes.
@@ -191,9 +194,12 @@ def refuse(settings: Parent, found: Fit, frozen: Collection[str] = ()) -> None:
     if found.odd and not settings.fitting:
         more = len(found.odd) - LISTED
         lines = [*found.odd[:LISTED], *([f"and {more} more"] if more > 0 else [])]
+        told = [f"{len(found.odd)} arrays of {settings.run} do not fit this run:", *lines]
+        told[1:1] = [f"setting {line}" for line in changed]
         raise UserError(
-            "\n  ".join([f"{len(found.odd)} arrays of {settings.run} do not fit this run:", *lines])
-            + "\n--init-fitting takes the layers that fit and starts the others at random"
+            "\n  ".join(told)
+            + f"\n`anigan train {place(settings.run)[0]} ...` has the settings of that run; "
+            "--init-fitting takes the layers that fit and starts the others at random"
         )
     if not found.taken:
         raise UserError(f"nothing of {settings.run} fits this run")

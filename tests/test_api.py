@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from tiny import process_env, untrained
@@ -136,6 +137,105 @@ def test_prompts_and_translations(text, cycle):
         way.generate(1, prompt="blue hair red eyes")
 
 
+def test_latents_of_ones_own(averaged, text):
+    """Those of seeds give the images of the seeds; with a prompt too."""
+    run = anigan_jax.load(averaged)
+    z = run.latents([3, 7])
+    assert (z.shape, z.dtype) == ((2, run.method.z_dim), np.float32)
+    assert (run.generate(latents=z) == run.generate(seeds=[3, 7])).all()
+    assert (run.generate(latents=z[1:]) == run.generate(seeds=[7])).all()
+    assert (run.generate(latents=z, truncation=0.1) != run.generate(latents=z)).any()
+    words = anigan_jax.load(text)
+    z = words.latents(range(3))
+    asked = words.generate(latents=z, prompt="blue hair red eyes")
+    assert (asked == words.generate(seeds=range(3), prompt="blue hair red eyes")).all()
+    assert words.generate(latents=z).shape == asked.shape
+    for wrong in (z[0], z[:, :2], z * np.nan, z[:0], "x", [[1], [1, 2]]):
+        with pytest.raises(UserError, match="latents are"):
+            words.generate(latents=wrong)
+    for more in ({"n": 2}, {"seeds": [1]}):
+        with pytest.raises(UserError, match="leave out n"):
+            words.generate(latents=z, **more)
+    with pytest.raises(UserError, match="latents are"):
+        run.generate(latents=np.zeros((2, 99)))
+
+
+@pytest.mark.parametrize("weights", [None, "ema", "raw"])
+def test_the_generator_is_a_pure_function_of_its_weights(averaged, weights):
+    """With the statistics that belong to them, jitted and differentiated."""
+    run = anigan_jax.load(averaged)
+    apply, own = run.generator(weights=weights)
+    z = run.latents(range(4))
+    images = jax.jit(apply)(own, z)
+    assert images.shape == (4, 16, 16, 3)
+    want = run.generate(latents=z, weights=weights)
+    assert np.abs(record.to_uint8(images).astype(int) - want).max() <= 1
+    slope = jax.grad(lambda z: apply(own, z).sum())(z)
+    assert slope.shape == z.shape and float(np.abs(slope).max()) > 0
+    if weights == "raw":
+        assert own[0] is not run.generator()[1][0]
+
+
+def test_the_generator_of_a_translation_has_a_direction(cycle):
+    run = anigan_jax.load(cycle)
+    images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3)).astype(np.uint8)
+    for way in ("ab", "ba"):
+        apply, own = run.generator(way)
+        made = record.to_uint8(apply(own, images / 127.5 - 1))
+        assert np.abs(made.astype(int) - run.translate(images, way)).max() <= 1
+    with pytest.raises(UserError, match="translates photos"):
+        run.generator()
+
+
+def test_a_run_is_scored_in_python_as_by_the_verb(averaged, verb):
+    run = anigan_jax.load(averaged, "latest")
+    found = run.evaluate(40, judges=("random",), seed=1)
+    code, out, err = verb(
+        "evaluate", averaged, "--judge", "random", "--n", 40, "--seed", 1, "--json"
+    )
+    assert code == 0, err
+    told = json.loads(out)
+    for key in ("step", "protocols", "averaged"):
+        assert found[key] == told[key]
+    assert found["sets"]["generated"]["scores"] == told["sets"]["generated"]["scores"]
+
+
+def test_a_config_with_flags():
+    config = anigan_jax.load_config("anime_faces", "--size", "96", "--data.path", "FACES.zip")
+    assert (config.data.size, config.method.generator.size, config.data.path) == (
+        96,
+        96,
+        "FACES.zip",
+    )
+    with pytest.raises(UserError, match="no config"):
+        anigan_jax.load_config("anime_facess")
+    with pytest.raises(UserError, match="batch_size is 0"):
+        anigan_jax.load_config("anime_faces", "--batch-size", "0")
+
+
+HANDS_ON = [
+    ("evaluate", "averaged", ("--judge", "random")),
+    ("probe", "averaged", ()),
+    ("history", "averaged", ()),
+    ("edit", "averaged", ()),
+    ("table", "text", ()),
+    ("translate", "cycle", (__file__,)),
+]
+
+
+@pytest.mark.parametrize(("name", "kind", "more"), HANDS_ON)
+def test_each_verb_hands_the_weights_on(name, kind, more, verb, request, monkeypatch):
+    asked = []
+
+    def load(path, *rest, weights=None, **options):
+        asked.append(weights)
+        raise UserError("seen")
+
+    monkeypatch.setattr(api, "load", load)
+    assert verb(name, request.getfixturevalue(kind), *more, "--weights", "raw")[0] == 2
+    assert asked == ["raw"]
+
+
 def test_what_cannot_be_opened_raises(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
         anigan_jax.load(tmp_path / "nowhere")
@@ -149,6 +249,10 @@ def test_what_cannot_be_opened_raises(tmp_path):
 def test_names_are_looked_up_when_used():
     assert anigan_jax.load is api.load
     assert all(hasattr(anigan_jax, name) for name in anigan_jax.__all__)
+    assert {*anigan_jax.__all__} <= {*dir(anigan_jax)}
+    # Its modules need no import of their own.
+    alone = "import anigan_jax as a; a.config_file.find('quickstart'); a.losses; a.parent.Parent"
+    subprocess.run([sys.executable, "-c", alone], check=True, env=process_env())
     with pytest.raises(AttributeError, match="nothing"):
         _ = anigan_jax.nothing
 
@@ -161,7 +265,14 @@ from anigan_jax.config import Run
 from anigan_jax.data.synthetic.sources import PaintedFaces
 from anigan_jax.methods.gan import GAN
 from anigan_jax.networks.dcgan import Discriminator, Generator
-method = GAN(Generator(z_dim=4, size=16, base_channels=4), Discriminator(size=16, base_channels=4))
+from dataclasses import dataclass
+print("begun")
+@dataclass(frozen=True)
+class Typed(GAN):
+    "One of this script alone."
+    more: float = 0.5
+narrow = {"size": 16, "base_channels": 4}
+method = Typed(Generator(z_dim=4, **narrow), Discriminator(**narrow))
 data = PaintedFaces(count=600, size=16)
 config = anigan_jax.Config("mine", method, data, batch_size=8, run=Run(steps=4, devices=1))
 run = anigan_jax.train(config, "run")
@@ -188,6 +299,8 @@ def test_a_training_as_a_notebook_runs_it(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "refused: batch_size is 0" in done.stdout
+    # What was trained is given back, not opened by executing the script's kept copy.
+    assert done.stdout.count("begun") == 1
     recorded = json.loads((tmp_path / "run" / "run.json").read_text())
     # It says what it ran: the settings themselves, and not a file's.
     assert recorded["config"]["method"]["generator"]["base_channels"] == 4

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from anigan_jax.evaluation import prompt_accuracy
 from anigan_jax.metrics import attributes
 from anigan_jax.metrics.retrieval import retrieval
 
@@ -43,6 +44,17 @@ def test_shuffled_prompts_fall_to_chance_for_an_obedient_generator():
     assert abs(control["hair"].value - 1 / 12) < 0.02
     assert abs(control["eyes"].value - 1 / 11) < 0.02
     assert abs(control["both"].value - 1 / 132) < 0.01
+
+
+def test_a_class_that_the_classifier_lacks_is_never_right_by_chance():
+    """12 colors asked equally often, two of which it does not know: 10 of 144."""
+    asked = np.repeat(np.arange(12), 20)[:, None]
+    asked[asked >= 10] = -1
+    both = np.hstack([asked, np.zeros_like(asked)])
+    chance = prompt_accuracy._chance(both, ("hair", "eyes"))
+    assert chance["hair"] == pytest.approx(10 / 144)
+    assert chance["both"] == pytest.approx(10 / 144)
+    assert chance["eyes"] == 1
 
 
 def test_by_class():

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from real import DATA, needs_data
 
-from anigan_jax.data import captions
+from anigan_jax.core import Texts
+from anigan_jax.data import attributes, captions
 from anigan_jax.data.attributes import (
     DEFAULT,
     EYES,
@@ -21,6 +22,7 @@ from anigan_jax.data.attributes import (
 from anigan_jax.data.captions import Prompt
 from anigan_jax.errors import UserError
 from anigan_jax.runtime.environment import config_folder
+from anigan_jax.sampling import prompts
 
 ROWS = combinations((len(HAIR), len(EYES)))
 WORN = (*DEFAULT, tag("glasses"), tag("smile"), Attribute("character", ("hatsune miku", "asuka")))
@@ -28,6 +30,17 @@ WORN = (*DEFAULT, tag("glasses"), tag("smile"), Attribute("character", ("hatsune
 
 def colors(hair=None, eyes=None):
     return label(hair=hair, eyes=eyes)
+
+
+def test_texts_are_drawn_as_often_as_the_data_has_them():
+    counts = np.zeros(len(ROWS))
+    for eyes, count in (("blue", 300), ("green", 100)):
+        wanted = attributes.row(DEFAULT, colors("red", eyes))
+        counts[(wanted == ROWS).all(1)] = count
+    texts = Texts(None, counts, np.ones(len(ROWS)), DEFAULT, ROWS)
+    found = [prompt.label["eyes"] for prompt in prompts.from_data(texts, 2000, 0)]
+    assert set(found) == {"blue", "green"}
+    assert abs(np.mean([eyes == "blue" for eyes in found]) - 0.75) < 0.04
 
 
 def test_every_wording_of_every_pair_says_what_it_is_made_from():

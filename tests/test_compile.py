@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec
 from tiny import JUDGE, anigan, write_config
 
 from anigan_jax import config_file
-from anigan_jax.bench import compiled, hlo
+from anigan_jax.bench import batches, compiled, hlo
 from anigan_jax.errors import UserError
 
 # A loop of three steps, as a GPU's compiler prints it: a convolution, a product, a fused and a
@@ -328,8 +328,8 @@ def linear(fixed: int, each: int, limit: int):
 def test_the_largest_batch_is_one_that_was_compiled(first, limit):
     usable = 100_000
     peak, tried = linear(20_000, 100, limit)
-    found = compiled.largest(peak, first, usable, 8)
-    assert len(tried) <= compiled.TRIES
+    found = batches.largest(peak, first, usable, 8)
+    assert len(tried) <= batches.TRIES
     assert found == 0 or found in tried
     assert found <= 800
     if limit == 10**9 or first == 640:
@@ -339,35 +339,35 @@ def test_the_largest_batch_is_one_that_was_compiled(first, limit):
 def test_the_largest_batch_is_no_smaller_than_one_that_has_compiled():
     """The compiler refuses what lies between: the batch that was asked for stays."""
     refusing, tried = linear(20_000, 100, 10**4)
-    assert compiled.largest(refusing, 4_000, 100_000, 8, (512, 71_200)) == 512
+    assert batches.largest(refusing, 4_000, 100_000, 8, (512, 71_200)) == 512
     assert tried
     # One that did not fit tells no more than that.
     peak, _ = linear(20_000, 100, 10**9)
-    assert compiled.largest(peak, 4_000, 100_000, 8, (2_000, 220_000)) >= 0.95 * 800
+    assert batches.largest(peak, 4_000, 100_000, 8, (2_000, 220_000)) >= 0.95 * 800
 
 
 def test_nothing_fits():
     peak, _ = linear(10**6, 1, 10**9)
-    assert compiled.largest(peak, 64, 10**5, 8) == 0
+    assert batches.largest(peak, 64, 10**5, 8) == 0
 
 
 def test_the_estimate_leaves_what_does_not_grow():
     held = {"arguments": 300, "temporaries": 400, "peak": 700}
-    assert compiled.estimate(held, 64, 1100, 8) == 128
-    assert compiled.estimate(held, 64, 200, 8) == 0
+    assert batches.estimate(held, 64, 1100, 8) == 128
+    assert batches.estimate(held, 64, 200, 8) == 0
 
 
 def test_where_few_images_fit_each_device_has_at_least_one():
     """`ref_cyclegan`, 4 images on four chips of 16 GB, half of which they fill."""
     held = {"arguments": 4_350_901_248, "temporaries": 3_487_843_328, "peak": 8_014_555_136}
-    assert compiled.estimate(held, 4, 16_911_433_728, 4) == 12
+    assert batches.estimate(held, 4, 16_911_433_728, 4) == 12
     # A batch that all but fills the device is the largest; one that is too large is none.
     full = {"arguments": 500, "temporaries": 400, "peak": 950}
-    assert compiled.estimate(full, 4, 951, 4) == 4
-    assert compiled.estimate(full, 4, 949, 4) == 0
+    assert batches.estimate(full, 4, 951, 4) == 4
+    assert batches.estimate(full, 4, 949, 4) == 0
     peak, _ = linear(600, 100, 10**9)
-    assert compiled.largest(peak, 12, 1_900, compiled.multiple_of(12, 4)) == 12
-    assert compiled.multiple_of(32, 4) == 32
+    assert batches.largest(peak, 12, 1_900, batches.multiple_of(12, 4)) == 12
+    assert batches.multiple_of(32, 4) == 32
 
 
 def installed(*modules: str) -> bool:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 import zipfile
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -14,7 +15,7 @@ from tiny import CYCLE, JUDGE, PLAIN, packed, start, thin_vgg, untrained
 import anigan_jax
 from anigan_jax import api
 from anigan_jax.errors import UserError
-from anigan_jax.evaluation import features, sample_quality
+from anigan_jax.evaluation import checkpoint_quality, features, sample_quality
 from anigan_jax.metrics import diversity
 from anigan_jax.perceptual import convert, lpips, store
 from anigan_jax.report import tables as report_tables
@@ -257,6 +258,18 @@ def test_pairs_of_colors(verb, run, tmp_path):
     assert modes["cells"] == 132
     assert 1 <= modes["hit"] <= 50
     assert 0 <= modes["tv"] <= 1
+
+
+@pytest.mark.parametrize("places", [4096, 10])
+def test_modes_are_of_the_made_images(monkeypatch, places):
+    """One combination of three that training shows; made and real are not exchanged."""
+    monkeypatch.setattr(checkpoint_quality.attributes, "PLACES", places)
+    told = lambda classifier, pixels: pixels[:, 0, 0, :2].astype(int)  # noqa: E731
+    monkeypatch.setattr(checkpoint_quality.prompt_accuracy, "classify", told)
+    made, train = np.zeros((5, 1, 1, 3), np.uint8), np.zeros((3, 1, 1, 3), np.uint8)
+    train[:, 0, 0, :2] = [[0, 0], [1, 2], [3, 4]]
+    found = checkpoint_quality._modes(SimpleNamespace(constants={}), made, train)
+    assert (found["hit"], found["held"], found["both"]) == (1, 3, 1)
 
 
 @pytest.mark.long

@@ -16,7 +16,9 @@ import anigan_jax
 from anigan_jax import api
 from anigan_jax.export import hub, onnx
 from anigan_jax.export.card import card
+from anigan_jax.sampling import grids
 from anigan_jax.storage import atomic
+from anigan_jax.storage import images as record
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +46,14 @@ def test_a_hub_folder_opens_anywhere(verb, noise, tmp_path, monkeypatch, weights
     for words in ("License of the data: CC0", "Not measured", "anigan_jax.load(", "PaintedFaces"):
         assert words in card
     assert Image.open("hub/samples.png").size[0] > 8 * 16
+    # Each file holds the weights that were asked for.
+    want = whole.generate(3, seed=1).astype(int)
+    session = onnxruntime.InferenceSession("hub/generator.onnx", providers=["CPUExecutionProvider"])
+    (made,) = session.run(None, {"z": grids.latents(whole.method, 3, 1)})
+    assert np.abs(record.to_uint8(made.transpose(0, 2, 3, 1)) - want).max() <= 1
+    words = ("--to", "weights", "--weights", weights, "--out", tmp_path / "small")
+    assert verb("export", noise, *words)[0] == 0
+    assert np.abs(anigan_jax.load(tmp_path / "small").generate(3, seed=1) - want).max() <= 3
 
 
 def test_a_card_has_the_scores_of_its_step(noise, tmp_path):

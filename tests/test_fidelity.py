@@ -1,6 +1,7 @@
 """Translations against their true partners: of stand-ins whose answer is known, and as a verb."""
 
 import json
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -47,6 +48,15 @@ def judged(pack, state, translate, vgg=None):
     made = translations(method, state, pack)
     model, data = grids.model_of(method, state, {}), input.rows(CYCLE, pack, "test")
     return translation_quality.measure(model, pack, data, made, vgg)
+
+
+def test_a_preview_is_there_and_back():
+    ways = {"ab": lambda p, s, x: 0.5 * x, "ba": lambda p, s, x: -x}
+    data = {d: {"image": np.full((9, 4, 4, 3), v, np.uint8)} for d, v in (("a", 255), ("b", 0))}
+    state = SimpleNamespace(ema={}, params={"g": {}}, stats={"g": {}})
+    found = translation.preview(ways, state, data)
+    first = {name: panel[0, :, 0, 0, 0].tolist() for name, panel in found.items()}
+    assert first == {"a_to_b": [1, 0.5, -0.5], "b_to_a": [-1, 1, 0.5]}
 
 
 def test_who_changes_nothing_is_the_identity_baseline(pack, state):

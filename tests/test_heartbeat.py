@@ -8,10 +8,14 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
+from tiny import PLAIN
 
-from anigan_jax.runtime import heartbeat
+from anigan_jax import api
+from anigan_jax.errors import UserError
+from anigan_jax.runtime import heartbeat, processes
 
 
 @pytest.fixture(autouse=True)
@@ -210,3 +214,25 @@ def test_strangers_are_sent_away():
     first.leave()
     silent.close()
     halfway.close()
+
+
+def test_work_without_steps_is_progress(monkeypatch):
+    """Packing for an hour: the others would end all after half of one."""
+    told = []
+    monkeypatch.setattr(processes, "BUSY", 0.02)
+    group = processes.ALONE._replace(heartbeat=SimpleNamespace(at=lambda *at: told.append(at)))
+    with processes.busy(group, "data"):
+        time.sleep(0.3)
+    assert told and set(told) == {(0, "data")}
+    count = len(told)
+    time.sleep(0.1)
+    assert len(told) == count
+
+
+def test_one_process_that_is_announced_is_alone(monkeypatch, tmp_path):
+    """What it raises reaches its caller; several end together."""
+    for name, value in zip(processes.OWN, ("localhost:1", "1", "0"), strict=True):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(api, "verified", lambda *rest: (_ for _ in ()).throw(UserError("seen")))
+    with pytest.raises(UserError, match="seen"), api.opened(PLAIN, tmp_path / "run"):
+        pass

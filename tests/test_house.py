@@ -30,6 +30,7 @@ ORDER = (
     ("report",),
     ("evaluation",),
     ("training",),
+    ("trained",),
     ("api",),
     ("sweep", "bench", "export"),
     ("reproduce",),

@@ -152,6 +152,21 @@ def test_another_protocol_is_refused(judged, pack):
     assert [line["step"] for line in lines(judged)] == [4, 8, 12]
 
 
+@pytest.mark.parametrize("weights", ["raw", "ema"])
+def test_the_weights_that_are_asked_for_are_judged(pack, tmp_path, monkeypatch, weights):
+    config = dataclasses.replace(JUDGED, run=dataclasses.replace(RUN, eval_weights=weights))
+    method, state = start(JUDGED)
+    seen = []
+
+    def made(model, *rest):
+        seen.append(bool(model.state.ema))
+        return pack.part("test")
+
+    monkeypatch.setattr(online_eval.sample_quality, "made", made)
+    online_eval.of_panel([features.find("random")], config, method, pack, tmp_path)(state, {})
+    assert seen == [weights == "ema"]
+
+
 def test_settings_that_cannot_be_judged_are_refused_before_anything_is_written(tmp_path):
     raw = dataclasses.replace(JUDGED, ema_half_life=0)
     with pytest.raises(UserError, match="eval_weights"):

@@ -42,6 +42,27 @@ def test_batch_norm_against_autodiff(form):
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_batch_norm_twice_differentiated(form):
+    """As in a gradient penalty at a D that trains: through the mean and the variance too."""
+    x = draw(0, 6, 5, 4, 3) * 3 + 2
+    scale, bias, near = draw(1, 3), draw(2, 3), draw(3, 3)
+
+    def penalty(norm, x, scale, bias):
+        slopes = jax.grad(lambda x: jnp.sum(jnp.tanh(norm(x, scale, bias)) ** 2))(x)
+        return jnp.sum(slopes**2)
+
+    def ours(x, scale, bias):
+        return norm_of(form, x, scale, bias, near)[0]
+
+    def plain(x, scale, bias):
+        return oracle_norm(x, scale, bias, 1e-5)
+
+    got, want = (jax.grad(penalty, argnums=(1, 2, 3))(f, x, scale, bias) for f in (ours, plain))
+    for a, b in zip(got, want, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+
+
 def test_running_means_of_zero_leave_three_digits_at_ten_deviations():
     """What accelerators start from; and no variance is below 0."""
     x = 10 + draw(0, 8, 4, 4, 2)

@@ -69,7 +69,7 @@ def test_one_that_diverges_is_left_out_and_told(tmp_path, monkeypatch, capsys):
         def poll(self):
             return 3 if self.trial is a else 0
 
-    def start(trial, log):
+    def start(trial, log, environ):
         done[trial].append(1)
         log.write_text("step 1\nerror: training diverged at step 9\n" if trial is a else "")
         return Child(trial)
@@ -84,6 +84,26 @@ def test_one_that_diverges_is_left_out_and_told(tmp_path, monkeypatch, capsys):
     about = {"config": "x", "seeds": [0], "diverged": ["Left out: a: it diverged"]}
     found = compare.compare([judged_run(tmp_path)], grid.Goal(8, 2), about)
     assert "Left out: a" in compare.tables(found)[0].notes[-1]
+
+
+@pytest.mark.parametrize(
+    ("visible", "jobs", "shares"),
+    [
+        (None, 2, ["0", "1"]),
+        ("4,5,6,7", 2, ["4,5", "6,7"]),
+        ("3", 2, ["3", "3"]),
+        ("4,5", 1, ["4,5"]),
+    ],
+)
+def test_runs_at_a_time_share_the_gpus(tmp_path, monkeypatch, visible, jobs, shares):
+    for name in ("nvidia0", "nvidia1", "nvidiactl", "nvidia-uvm"):
+        (tmp_path / name).touch()
+    monkeypatch.setattr(children, "DEVICES", tmp_path)
+    monkeypatch.delenv(children.GPUS, raising=False)
+    if visible:
+        monkeypatch.setenv(children.GPUS, visible)
+    found = [children.environment_of(place, jobs)[children.GPUS] for place in range(jobs)]
+    assert found == shares
 
 
 def test_runs_of_other_data_are_refused(tmp_path):

@@ -179,6 +179,11 @@ def test_layers_that_do_not_fit_are_named(wide, verb, tmp_path):
     assert code == 2
     assert "params/g/rgb/weight/kernel: float32[4, 4, 8, 3] there, float32[4, 4, 4, 3] here" in err
     assert "--init-fitting takes" in err
+    # What the person chose otherwise stands before the arrays.
+    assert "setting method.generator.base_channels: 8 -> 4" in err
+    assert err.index("setting method.") < err.index("params/")
+    code, out, err = verb("train", wide, *start[2:], "--init-from", wide)
+    assert code == 0, err
     code, out, err = verb(*start, "--init-from", wide, "--init-fitting")
     # All but the logit's bias and RGB's differ.
     assert code == 2

@@ -98,6 +98,9 @@ def test_terms_of_the_text_gan(loss, monkeypatch):
     same(value, text_d_by_hand(s, D64))
     parts = [aux.metrics[f"loss/d_{name}"] for name in ("real", "wrong", "fake")]
     same(parts, list(text_terms(s, D64)))
+    wrong = logits_of(D64, REAL.astype(np.float64), WRONG)
+    told = wrong if loss == "least_squares" else 1 / (1 + np.exp(-wrong))
+    same(aux.metrics["score/wrong"], told.mean())
     same(gradient, slopes(lambda d: text_d_by_hand(s, d), D64))
     (value, _), gradient = found["g"]
     same(value, text_g_by_hand(s, G64))

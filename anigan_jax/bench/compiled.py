@@ -22,7 +22,7 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from anigan_jax.bench import cases, flops, hlo
+from anigan_jax.bench import batches, cases, flops, hlo
 from anigan_jax.config import Config, resolve
 from anigan_jax.core import PyTree
 from anigan_jax.errors import UserError
@@ -35,7 +35,6 @@ from anigan_jax.training import step as train_step
 
 IMAGES = 10_000
 """Images on the device where neither the user nor the config says how many there are."""
-TRIES = 4
 
 # Bytes that a program can have on a chip: what libtpu names where one asks for more, or else the
 # published size.
@@ -309,13 +308,13 @@ def report(
     memories = [phase["memory"] for phase in found if "failed" not in phase]
     most = None
     if len(memories) == len(found):
-        most = min(estimate(m, batch, target.usable, len(devices)) for m in memories)
+        most = min(batches.estimate(m, batch, target.usable, len(devices)) for m in memories)
     if search:
         first = batch // 2 if most is None else most
         whole = len(memories) == len(found)
         held_now = max(m["peak"] for m in memories) if whole else None
-        multiple = multiple_of(first, len(devices))
-        most = largest(peak, first, target.usable, multiple, (batch, held_now))
+        multiple = batches.multiple_of(first, len(devices))
+        most = batches.largest(peak, first, target.usable, multiple, (batch, held_now))
     return {
         "config": config.name,
         "target": target.name,
@@ -339,71 +338,6 @@ def memory(stats: Any) -> dict[str, int]:
     arguments, temporaries = stats.argument_size_in_bytes, stats.temp_size_in_bytes
     peak = arguments + temporaries + results + stats.generated_code_size_in_bytes
     return {"arguments": arguments, "temporaries": temporaries, "peak": peak}
-
-
-def multiple_of(batch: int, devices: int) -> int:
-    """What batches of about this size are multiples of: 8 images a device, or one where few fit."""
-    return devices * (8 if batch >= 8 * devices else 1)
-
-
-def estimate(held: dict[str, int], batch: int, usable: int, devices: int) -> int:
-    """The batch that would fit if temporaries grew as it does; 0: none.
-
-    What does not grow, gradients of the weights, makes it too small rather than too large; a
-    batch that fits is the least.
-    """
-    free = usable - (held["peak"] - held["temporaries"])
-    most = max(0, int(batch * free / max(held["temporaries"], 1)))
-    fits = batch if held["peak"] <= usable else 0
-    return max(fits, most - most % multiple_of(most, devices))
-
-
-def largest(
-    peak: Callable[[int], int | None],
-    first: int,
-    usable: int,
-    multiple: int,
-    known: tuple[int, int | None] = (0, None),
-) -> int:
-    """The largest batch found to fit by compiling a few; 0: none was.
-
-    Args:
-      peak: batch -> bytes on a device; None where it does not compile.
-      first: where the search begins.
-      multiple: of which batches are.
-      known: a batch that was compiled before, and its bytes; None where it did not compile.
-    """
-    fits, fails = 0, 0
-    seen: list[tuple[int, int]] = []
-    if known[1] is not None:
-        seen.append((known[0], known[1]))
-        fits, fails = (known[0], 0) if known[1] <= usable else (0, known[0])
-    batch = max(first // multiple, 1) * multiple
-    for _ in range(TRIES):
-        found = peak(batch)
-        if found is not None:
-            seen.append((batch, found))
-        if found is not None and found <= usable:
-            fits = max(fits, batch)
-        else:
-            fails = min(fails or batch, batch)
-        batch = _next(seen, fits, fails, usable) // multiple * multiple
-        # What a further compilation could add must be worth one.
-        if batch < multiple or batch - fits < max(multiple, fits // 50):
-            break
-    return fits
-
-
-def _next(seen: list[tuple[int, int]], fits: int, fails: int, usable: int) -> int:
-    """The next batch to try: on the line through what was seen, or else halfway."""
-    halfway = (fits + fails) // 2 if fails else 2 * fits
-    if len(seen) < 2:
-        return halfway
-    (a, low), (b, high) = sorted(seen)[:: len(seen) - 1]
-    if high <= low:
-        return halfway
-    guess = int(a + (usable - low) * (b - a) / (high - low))
-    return guess if fits < guess and (not fails or guess < fails) else halfway
 
 
 def sentence(error: BaseException) -> str:

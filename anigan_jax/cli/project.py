@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import numpy as np
 from tyro.conf import Positional, arg
 
-from anigan_jax import api
+from anigan_jax import api, config_file
 from anigan_jax.cli import common
 from anigan_jax.cli.common import Checkpoint, RunDir, Seed, Trust, Weights, at_least
 from anigan_jax.cli.data import progress
@@ -52,20 +52,13 @@ def project(
         DIR/tuned/NAME, a folder that the verbs of pictures take instead of RUN; RUN stays.
       vgg16: weights of LPIPS; else those in the cache.
     """
-    at_least("--steps", steps, 1)
-    at_least("--restarts", restarts, 1)
-    at_least("--seed", seed, 0)
     common.need_folder(out)
-    if not photo:
-        raise UserError("say which pictures: PHOTO ...")
     cropping = photos.Cropping(crop)
-    photos.check(list(photo), cropping)
+    _check(photo, cropping, steps, restarts, seed)
     vgg = convert.load("vgg16", vgg16, heads=True)
     trained = api.load(run, checkpoint, weights=weights, trust=trust)
     model = trained.model
-    grids.need_noise(model.method)
-    if trained.config.method.channels == 4:
-        raise UserError("this run makes transparent images; opaque ones alone can be projected")
+    _fits(trained, tune)
     text = texts.one_text(model, texts.read(model, [prompt], "--prompt") if prompt else [], seed)
     cropping = cropping.of_run(trained.config.data)
     found = photos.gather(list(photo), cropping, trained.config.method.size)
@@ -94,6 +87,30 @@ def project(
         columns += [("tuned", np.stack(tuned[:n]))] if tune else []
         print(images.save_image(photos.rows(columns), folder / "sheet.png"))
     return common.told_left_out(found)
+
+
+def _check(photo, cropping: photos.Cropping, steps: int, restarts: int, seed: int) -> None:
+    at_least("--steps", steps, 1)
+    at_least("--restarts", restarts, 1)
+    at_least("--seed", seed, 0)
+    if restarts > projection.CANDIDATES:
+        most = projection.CANDIDATES
+        raise UserError(f"--restarts is {restarts}; at most {most} latents are there to begin from")
+    if not photo:
+        raise UserError("say which pictures: PHOTO ...")
+    photos.check(list(photo), cropping)
+
+
+def _fits(trained: api.Trained, tune: bool) -> None:
+    """Refuses a run whose images cannot be projected, or that weights alone could not open."""
+    grids.need_noise(trained.method)
+    if trained.config.method.channels == 4:
+        raise UserError("this run makes transparent images; opaque ones alone can be projected")
+    if tune and (files := config_file.own_code(trained.config).files):
+        raise UserError(
+            "--tune writes weights alone, and this run's settings are classes of its own "
+            f"({', '.join(files)}), without which nobody can open them"
+        )
 
 
 def _tuned(trained: api.Trained, vgg: dict, picture, z, text, home: Path) -> tuning.Tuned:

@@ -50,7 +50,7 @@ def sweep(
       seconds: equal seconds of training steps, on a machine that does nothing else; compiling,
         judging and saving come on top. 0: not by time.
       points: judged checkpoints of each run, about; 0: none, losses only.
-      jobs: runs at a time.
+      jobs: runs at a time; of several GPUs each takes its share.
     """
     if workdir is None:
         raise UserError("say where the runs go: --workdir DIR")

@@ -17,6 +17,7 @@ from anigan_jax.cli.common import AsJson, ConfigName, Overrides, Trust
 from anigan_jax.config import Config
 from anigan_jax.data import images
 from anigan_jax.errors import UserError
+from anigan_jax.parent import Parent
 from anigan_jax.perceptual import store
 from anigan_jax.report import files
 from anigan_jax.runtime import environment, processes, signals
@@ -37,7 +38,8 @@ def train(
     """Start a run, or resume it where RUN holds one.
 
     Every other flag is a setting of the config: `anigan train CONFIG --help` lists them;
-    --init-from RUN starts from another run's weights.
+    --init-from RUN starts from another run's weights. A run directory in the place of CONFIG stands
+    for its settings.
 
     Args:
       workdir: the run directory; the same command resumes what it holds.
@@ -58,7 +60,8 @@ def train(
             "say what to train: anigan train CONFIG --workdir RUN; or --resume RUN, to go on"
         )
     else:
-        settings = common.settings(config, overrides, f"anigan train {config}")
+        base = _of_run(Path(config), trust) or config_file.load(config)
+        settings = common.overridden(base, overrides, f"anigan train {config}")
     configs.check(settings)
     for _, network in config_file.networks("method", settings.method):
         network.build()  # refuses a size that cannot be before the data are packed
@@ -80,6 +83,14 @@ def train(
     if code == 0 and processes.is_first(os.environ, distributed):
         _farewell(settings, workdir)
     return code
+
+
+def _of_run(run: Path, trust: bool) -> Config | None:
+    """The settings of a run, for a new one that has them too; None where it is none."""
+    if not (run / run_dir.RUN).exists():
+        return None
+    own = run_dir.config_of(run, run_dir.read_run(run), trust)
+    return dataclasses.replace(own, parent=Parent())
 
 
 def _recorded(

@@ -116,9 +116,12 @@ def measure(model: Model, classifier: Model, n: int, seed: int) -> dict:
 
 def _chance(asked: np.ndarray, names: tuple[str, ...]) -> dict[str, float]:
     """Expected share right where prompts are shuffled and each was obeyed."""
-    counts = {name: np.unique(asked[:, i], return_counts=True)[1] for i, name in enumerate(names)}
+    columns = {name: asked[:, i : i + 1] for i, name in enumerate(names)}
     if attributes.whole(names):
-        counts[attributes.whole(names)] = np.unique(asked, axis=0, return_counts=True)[1]
+        columns[attributes.whole(names)] = asked
+    # A class that the classifier has not is never right.
+    known_ones = {name: rows[(rows >= 0).all(1)] for name, rows in columns.items()}
+    counts = {n: np.unique(rows, axis=0, return_counts=True)[1] for n, rows in known_ones.items()}
     return {name: float(((count / len(asked)) ** 2).sum()) for name, count in counts.items()}
 
 

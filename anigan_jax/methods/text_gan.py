@@ -136,7 +136,7 @@ class TextGAN(GAN):
             "loss/d_real": real_term,
             "loss/d_wrong": wrong_term,
             "loss/d_fake": fake_term,
-            "score/wrong": jnp.mean(jax.nn.sigmoid(wrong)),
+            "score/wrong": jnp.mean(self.adversarial.score(wrong)),
         }
         return loss, Aux(metrics, stats, extra_state)
 

@@ -115,7 +115,10 @@ def retain_host_memory() -> None:
         return
     mallopt = ctypes.CDLL(None).mallopt
     for parameter, value in RETAINING.values():
-        mallopt(parameter, value)
+        # Before 2.35 glibc refuses so large a threshold. What comes after it would then turn off
+        # the threshold that grows by itself, which is worse than nothing.
+        if not mallopt(parameter, value):
+            return
 
 
 def release_host_memory() -> None:

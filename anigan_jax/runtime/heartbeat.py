@@ -101,7 +101,11 @@ class Heartbeat:
         Args:
           host: this machine's name, where it is known.
         """
-        self.server = socket.create_server(("", 0), backlog=len(self.ranks))
+        both = socket.has_dualstack_ipv6()
+        family = socket.AF_INET6 if both else socket.AF_INET
+        self.server = socket.create_server(
+            ("", 0), family=family, backlog=len(self.ranks), dualstack_ipv6=both
+        )
         self.selector.register(self.server, selectors.EVENT_READ)
         self.key = secrets.token_hex(16)
         self._start()
@@ -194,7 +198,11 @@ class Heartbeat:
                 if ready.data:
                     self._receive(ready.data)
                 else:
-                    line = Line(self.server.accept()[0])
+                    try:
+                        line = Line(self.server.accept()[0])
+                    except OSError:
+                        # Closed meanwhile: all have come.
+                        continue
                     self.selector.register(line.socket, selectors.EVENT_READ, line)
             now = time.monotonic()
             if now - last < INTERVAL or self.closed.is_set():

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -80,6 +82,8 @@ class ProcessGroup(NamedTuple):
             self.heartbeat.diagnose()
 
 
+BUSY = 60
+"""Seconds between two signs of progress of what has no steps."""
 ALONE = ProcessGroup()
 
 
@@ -195,7 +199,7 @@ def initialize(
         if jax.default_backend() == "cpu":
             environment.compile_anew()
         heartbeat = Heartbeat(rank, world, heartbeat_timeout, stall_timeout)
-        host = spec.address.rpartition(":")[0] if spec.address else None
+        host = spec.address.rpartition(":")[0].strip("[]") if spec.address else None
         server = _broadcast_json(heartbeat.serve(host) if rank == 0 else None)
         if rank:
             heartbeat.join(server)
@@ -210,6 +214,24 @@ def initialize(
 def is_exchange_error(error: Exception) -> bool:
     """Whether an error comes from the exchange of data between processes."""
     return any(word in str(error) for word in EXCHANGE)
+
+
+@contextlib.contextmanager
+def busy(group: ProcessGroup, phase: str) -> Iterator[None]:
+    """Tells the others of work that has no steps of its own and may take long."""
+    over = threading.Event()
+
+    def tell() -> None:
+        while not over.wait(BUSY):
+            group.at(0, phase)
+
+    thread = threading.Thread(target=tell, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def shutdown(group: ProcessGroup, error: BaseException | None = None) -> None:

@@ -7,10 +7,14 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 STOPS = (signal.SIGTERM, signal.SIGINT)
+DOUBLED = 0.2
+"""Seconds in which the same signal again is no second one: GNU timeout sends its own to the
+process, and at once to the group that it is in."""
 
 
 class Interrupted(Exception):
@@ -110,11 +114,14 @@ def _second_ends() -> Iterator[None]:
     os.set_blocking(write, False)
 
     def watch() -> None:
-        stops = 0
+        last, when = 0, 0.0
         while data := os.read(read, 1):
-            stops += data[0] in STOPS
-            if stops > 1:
-                os._exit(128 + data[0])
+            number, now = data[0], time.monotonic()
+            if number not in STOPS or (number == last and now - when < DOUBLED):
+                continue
+            if last:
+                os._exit(128 + number)
+            last, when = number, now
         os.close(read)
 
     threading.Thread(target=watch, daemon=True).start()

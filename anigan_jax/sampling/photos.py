@@ -228,9 +228,13 @@ def translated(model: Model, direction: str, images: np.ndarray) -> np.ndarray:
       UserError: the run translates nothing, or not in this direction.
     """
     need_direction(model.method, direction)
-    change = model.method.translate[direction]
     params, stats = generator_of(model.state)
-    run = jax.jit(lambda params, stats, part: change(params, stats, signed(part)))
+    # Of the method's own function: the next call finds it compiled.
+    change = jax.jit(model.method.translate[direction])
+
+    def run(params, stats, part: np.ndarray):
+        return change(params, stats, signed(part))
+
     side = images.shape[1]
     # Of the size alone: a photo becomes the same whatever is translated beside it.
     batch = max(1, min(BATCH, BATCH_PIXELS // side**2))

@@ -108,6 +108,14 @@ def suffix(prompts: list[Prompt]) -> str:
     return f"_{words}_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
+def texts_for(model: Model, prompt: Prompt | None, n: int, seed: int) -> np.ndarray | None:
+    """(n, T) texts of a prompt, what it leaves open drawn for each; None: `texts_of_data`."""
+    if prompt is None:
+        return texts_of_data(model, n, seed)
+    texts = need_texts(model)
+    return texts.encode([completed(texts, prompt, seed, i) for i in range(n)])
+
+
 def texts_of_data(model: Model, n: int, seed: int) -> np.ndarray | None:
     """(n, T) texts as often as the training data has them; None where G takes none."""
     return model.texts.encode(from_data(model.texts, n, seed)) if model.texts else None

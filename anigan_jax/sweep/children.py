@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import fcntl
+import math
+import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,9 +15,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from anigan_jax.errors import DivergedError
+from anigan_jax.runtime.signals import DOUBLED
 from anigan_jax.sweep.grid import Leg, Trial, newest
 
 POLL = 0.2
+DEVICES, GPUS = Path("/dev"), "CUDA_VISIBLE_DEVICES"
 
 
 def train(
@@ -31,10 +36,16 @@ def train(
       what each run said that diverged.
     """
     waiting, children, signals = deque(trials), {}, []
+    places: dict[Trial, int] = {}
     failed: tuple[int, str] = (0, "")
     diverged: dict[Trial, str] = {}
 
+    heard = {"at": -math.inf}
+
     def stop(number: int, _) -> None:
+        before, heard["at"] = heard["at"], time.monotonic()
+        if signals and signals[-1] == number and heard["at"] - before < DOUBLED:
+            return
         signals.append(number)
         for process in children.values():
             process.send_signal(number)
@@ -51,14 +62,17 @@ def train(
                     continue
                 print(f"{place}: step {newest(trial.folder)} to {leg.steps}", flush=True)
                 if await_lock(trial.folder, signals):
-                    children[trial] = start(arguments(trial, leg), log_of(trial))
+                    free = next(i for i in range(jobs) if i not in places.values())
+                    places[trial] = free
+                    own = environment_of(free, jobs)
+                    children[trial] = start(arguments(trial, leg), log_of(trial), own)
                 if signals and trial in children:
                     children[trial].send_signal(signals[-1])
             for trial, process in list(children.items()):
                 code = process.poll()
                 if code is None:
                     continue
-                del children[trial]
+                del children[trial], places[trial]
                 if code == 0:
                     waiting.appendleft(trial)
                 elif code == DivergedError.code:
@@ -78,7 +92,21 @@ def train(
     return *failed, diverged
 
 
-def start(words: list[str], log: Path) -> subprocess.Popen:
+def environment_of(place: int, jobs: int) -> dict[str, str]:
+    """The environment of the run at a place among `jobs`: each sees its share of the GPUs."""
+    environ = dict(os.environ)
+    gpus = [gpu for gpu in environ.get(GPUS, "").split(",") if gpu]
+    if GPUS not in environ:
+        found = (re.fullmatch(r"nvidia(\d+)", path.name) for path in DEVICES.glob("nvidia*"))
+        gpus = sorted((match[1] for match in found if match), key=int)
+    if jobs > 1 and gpus:
+        share = max(1, len(gpus) // jobs)
+        first = place * share % len(gpus)
+        environ[GPUS] = ",".join(gpus[first : first + share])
+    return environ
+
+
+def start(words: list[str], log: Path, environ: dict[str, str]) -> subprocess.Popen:
     """`anigan` in a process of its own, its output in a file."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as file:
@@ -89,6 +117,7 @@ def start(words: list[str], log: Path) -> subprocess.Popen:
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
+            env=environ,
             start_new_session=True,
         )
 

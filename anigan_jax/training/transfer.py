@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from anigan_jax import config as configs
 from anigan_jax import parent
 from anigan_jax import state as states
 from anigan_jax.config import Config
@@ -52,7 +53,9 @@ def take(config: Config, workdir: Path, pack: Pack) -> Taken | None:
     here = states.labeled(states.abstract_state(config, method, constants))
     strange = _strange(method, constants, there.constants)
     fit = parent.fit(here, there.leaves, players, wanted.optimizers, strange)
-    parent.refuse(wanted, fit, wanted.frozen(config.method))
+    old, new = there.recorded.get("identity", {}), configs.identity(config)
+    changed = [line for line in configs.differences(old, new) if line.startswith("method.")]
+    parent.refuse(wanted, fit, wanted.frozen(config.method), changed if old else ())
     return Taken(
         {name: np.asarray(there.leaves[source]) for name, source in sorted(fit.taken.items())},
         {

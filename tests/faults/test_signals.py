@@ -3,6 +3,7 @@
 import gc
 import os
 import signal
+import subprocess
 import sys
 import time
 
@@ -81,6 +82,28 @@ def test_a_second_signal_leaves_at_once(whole, shim, tmp_path):
         assert not checkpoint.verify(run / "checkpoints" / f"step_{step:09d}", step)
     resumed(config, run)
     same_end(run, undisturbed)
+
+
+@pytest.mark.parametrize("apart", [0.0, 0.5])
+def test_a_signal_that_comes_twice_at_once_is_one(apart):
+    """As GNU timeout sends it, to the process and to its group; a person presses later."""
+    script = (
+        "import os, signal, sys, threading, time\n"
+        "from anigan_jax.runtime import signals\n"
+        "with signals.caught() as stop:\n"
+        "    stop.ready = True\n"
+        "    print('up', flush=True)\n"
+        "    for _ in range(40): time.sleep(0.05)\n"
+        "print('saved', stop.number, flush=True)\n"
+    )
+    child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert child.stdout.readline() == "up\n"
+    child.send_signal(signal.SIGTERM)
+    time.sleep(apart or 0.01)
+    child.send_signal(signal.SIGTERM)
+    said, _ = child.communicate(timeout=30)
+    assert child.returncode == (143 if apart else 0)
+    assert ("saved 15" in said) == (not apart)
 
 
 @pytest.mark.slow

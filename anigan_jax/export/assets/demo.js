@@ -189,10 +189,14 @@
       return button;
     };
     const known = new Map();
+    /* Of images that were asked for before other words. */
+    let words = 0;
     const fill = (button) => {
       const seed = Number(button.dataset.seed), canvas = button.firstChild;
       if (known.has(seed)) return paint(canvas, known.get(seed));
+      const asked = words;
       ask(`seed-${seed}`, data.models[0], inputs(latent(seed)), (made) => {
+        if (asked !== words) return;
         known.set(seed, made);
         for (const one of document.querySelectorAll(`[data-seed="${seed}"] canvas`)) paint(one, made);
       });
@@ -270,6 +274,7 @@
     byId("on").onclick = () => { first += PAGE; list(); };
     for (const input of document.querySelectorAll("[name^=attribute-], #prompt")) {
       input.onchange = () => {
+        words += 1;
         known.clear();
         draw();
         list();
@@ -352,7 +357,7 @@
       }
     };
     let examples = [];
-    const list = async () => {
+    const list = async (pick = true) => {
       examples = await Promise.all(data.examples[way()].map(picture));
       const choose = (at) => {
         [...byId("examples").children].forEach((one, i) => one.setAttribute("aria-pressed", i === at));
@@ -364,7 +369,9 @@
         image.alt = "";
         return button;
       }));
-      choose(0);
+      if (pick) choose(0);
+      else draw();
+      return examples;
     };
     const move = (dx, dy) => {
       if (!view.image) return;
@@ -385,8 +392,11 @@
     };
     source.onpointerdown = (event) => {
       source.setPointerCapture(event.pointerId);
-      source.onpointermove = ({ movementX, movementY }) => {
-        move(-movementX / source.clientWidth, -movementY / source.clientHeight);
+      /* Not movementX, which Safari before 17 has not, and others count in units of their own. */
+      let { clientX: x, clientY: y } = event;
+      source.onpointermove = ({ clientX, clientY }) => {
+        move((x - clientX) / source.clientWidth, (y - clientY) / source.clientHeight);
+        [x, y] = [clientX, clientY];
       };
     };
     source.onpointerup = source.onpointercancel = () => { source.onpointermove = null; };
@@ -413,15 +423,17 @@
     });
     for (const input of document.querySelectorAll("input[name=way]")) {
       /* The picture stays; only what becomes of it is another. */
-      input.onchange = () => (examples.includes(view.image) ? list() : draw());
+      input.onchange = () => list(examples.includes(view.image));
     }
     sample = () => {
       const canvas = make("canvas", { width: size, height: size });
       const context = reading(canvas);
-      context.drawImage(examples[0], 0, 0, size, size);
+      context.drawImage(first, 0, 0, size, size);
       return inputs(context.getImageData(0, 0, size, size).data);
     };
-    const listed = list();
+    /* Of the first direction, whose image the page has: it may be another one by then. */
+    let first;
+    const listed = list().then((found) => { first = found[0]; });
     begin = () => listed.then(draw);
   }
 })();

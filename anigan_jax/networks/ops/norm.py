@@ -81,12 +81,17 @@ def batch_norm(
     Source: Ioffe and Szegedy 2015, algorithm 1; its gradient in closed form, with two
     reductions instead of autodiff's five.
     """
+    return _normalized(x, scale, bias, near, epsilon, axis_name)
+
+
+def _normalized(x, scale, bias, near, epsilon, axis_name):
     mean, variance = moments(x, near, axis_name)
     return (x - mean) * (scale * jax.lax.rsqrt(variance + epsilon)) + bias, mean, variance
 
 
 def _batch_norm_forward(x, scale, bias, near, epsilon, axis_name):
-    out = batch_norm(x, scale, bias, near, epsilon, axis_name)
+    # Not `batch_norm`, whose mean and variance have no gradient: a second one goes through them.
+    out = _normalized(x, scale, bias, near, epsilon, axis_name)
     return out, (x, scale, *out[1:])
 
 

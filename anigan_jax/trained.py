@@ -1,0 +1,257 @@
+"""A trained run, opened: what it draws, and what its networks are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from numbers import Real
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jax import Array
+
+from anigan_jax.config import Config
+from anigan_jax.core import Method, PyTree, TrainState, generator_of
+from anigan_jax.data import dataset, scratch
+from anigan_jax.errors import UserError
+from anigan_jax.networks.resnet import check_divisible
+from anigan_jax.runtime import environment
+from anigan_jax.sampling import grids, photos, prompts
+from anigan_jax.sampling import seeds as by_seed
+from anigan_jax.sampling.grids import Model
+from anigan_jax.state import abstract_state
+from anigan_jax.storage import checkpoint as checkpoints
+from anigan_jax.storage import run_dir
+
+
+class Trained(NamedTuple):
+    """A trained run, opened without its data.
+
+    Attributes:
+      path: the run directory, or the file of weights.
+      config: the settings it was trained with.
+      networks: of the checkpoint, with all weights.
+      recorded: run.json; {} where there is none.
+      weights: of G, what is drawn with: 'raw' or 'ema'; None: averaged where the run averages.
+    """
+
+    path: Path
+    config: Config
+    networks: Model
+    recorded: dict
+    weights: str | None = None
+
+    @property
+    def model(self) -> Model:
+        """The networks with the weights that are drawn with."""
+        return self._drawing(None)
+
+    @property
+    def method(self) -> Method:
+        """The pure functions of the family, on one device: `anigan_jax.core.Method`."""
+        return self.networks.method
+
+    @property
+    def state(self) -> TrainState:
+        """Parameters, statistics and averages as arrays: `anigan_jax.core.TrainState`."""
+        return self.networks.state
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """Player -> tree of parameters; 'ema': the averaged ones of the generator.
+
+        They draw with statistics of their own: take both from `generator`.
+        """
+        averaged = {"ema": self.state.ema} if self.state.ema else {}
+        return {**self.state.params, **averaged}
+
+    @property
+    def step(self) -> int:
+        """Completed steps of training."""
+        return int(self.state.step)
+
+    def generate(
+        self,
+        n: int | None = None,
+        seed: int = 0,
+        prompt: str | None = None,
+        *,
+        seeds: Iterable[int] | None = None,
+        latents: np.ndarray | None = None,
+        truncation: float | None = None,
+        weights: str | None = None,
+    ) -> np.ndarray:
+        """`n` new images, or one of each seed, (n, H, W, 3) uint8.
+
+        Neither the first of n nor that of a seed depends on what is made with them: that of seed
+        s is `generate(1, seed=s)`.
+
+        Args:
+          seed: of the latents, and of what a prompt leaves open.
+          prompt: 'blue hair red eyes', for a run that learned from texts; None: as often as
+            its data has each.
+          seeds: instead of `n` and `seed`; each 0 to 2**32 - 1.
+          latents: (n, Z) instead of `n` and `seeds`, standard normal in training; `latents(seeds)`
+            gives those of seeds. `seed` is then of what a prompt leaves open alone.
+          truncation: cuts the normal distribution of the latents off at +-truncation; lower is
+            more typical and less varied; None: as trained.
+          weights: 'raw' or 'ema'; None: those that the run was loaded with.
+
+        Raises:
+          UserError: the run generates nothing, lacks these weights, does not understand the
+            prompt, or a number is out of range.
+        """
+        (seed,) = by_seed.checked([seed], "seed")
+        if not isinstance(prompt, str | None):
+            raise UserError(f"prompt is {prompt!r}; it must be one text")
+        if not isinstance(truncation, Real | None):
+            raise UserError(f"truncation is {truncation!r}; it must be a number")
+        model = grids.with_drawing(self._drawing(weights), grids.Drawing(truncation))
+        wanted = None if prompt is None else prompts.read(model, [prompt], "prompt")
+        if seeds is not None:
+            if n is not None or seed or latents is not None:
+                raise UserError("seeds say which images; leave out n, seed and latents")
+            return by_seed.made(model, by_seed.checked(seeds), wanted[0] if wanted else None)
+        if latents is not None:
+            if n is not None:
+                raise UserError("latents say how many images; leave out n")
+            z = self._checked(latents)
+            texts = prompts.texts_for(model, wanted[0] if wanted else None, len(z), seed)
+            return grids.generated(model, z, texts)
+        if n is None:
+            raise UserError("say how many images, n, which seeds, or which latents")
+        n = by_seed.whole(n, "n")
+        if n < 1:
+            raise UserError(f"n is {n}; it must be at least 1")
+        if wanted is not None:
+            images, _ = prompts.ask(model, wanted, n, seed)
+            return images[0]
+        texts = prompts.texts_of_data(model, n, seed)
+        return grids.generated(model, grids.latents(self.method, n, seed), texts)
+
+    def latents(self, seeds: Iterable[int]) -> np.ndarray:
+        """(n, Z) float32 latents of seeds: `generate(latents=...)` draws what `seeds` would.
+
+        Raises:
+          UserError: the run generates nothing from noise, or a seed is out of range.
+        """
+        return grids.latents_of(self.method, by_seed.checked(seeds))
+
+    def generator(
+        self, direction: str | None = None, *, weights: str | None = None
+    ) -> tuple[Callable, PyTree]:
+        """G as a pure function, for code of one's own, and the weights that it draws with.
+
+        `apply, own = run.generator()`; then `apply(own, z)` takes (n, Z) latents, `apply(own, z,
+        text)` of a run that reads texts their vectors (n, T) too, and with a direction `apply(own,
+        images)` takes (n, H, W, 3) in [-1, 1]. Each gives (n, H, W, C) in [-1, 1], float32, and
+        can be jitted, mapped and differentiated.
+
+        Args:
+          direction: 'ab' or 'ba', of a run that translates.
+          weights: as for `generate`; with their own statistics.
+
+        Raises:
+          UserError: the run has no such generator, or lacks these weights.
+        """
+        if direction is None:
+            grids.need_noise(self.method)
+            function = self.method.generate
+        else:
+            photos.need_direction(self.method, direction)
+            function = (self.method.translate or {})[direction]
+        params, stats = generator_of(self._drawing(weights).state)
+
+        def apply(weights: PyTree, *inputs: Array) -> Array:
+            return function(*weights, *inputs)
+
+        return apply, (params, stats)
+
+    def evaluate(
+        self, n: int | None = None, judges: Sequence[str] = ("vgg16",), seed: int = 0
+    ) -> dict[str, Any]:
+        """The panel of `anigan evaluate`, beside real held-out images; needs the run's data.
+
+        Args:
+          n: generated images; None: 10,000. Of a translation: leave it out.
+          judges: 'vgg16', 'inception', 'random', or runs of classifiers.
+          seed: of latents and subsets.
+
+        Returns:
+          What `anigan evaluate --json` prints: 'sets' -> 'generated' -> 'scores' -> 'kid-vgg16' ->
+          {'generated', 'like_floor', 'floor'}, and the protocol.
+
+        Raises:
+          UserError: the data or a judge's weights are not there.
+        """
+        # Here: who draws needs none of it.
+        from anigan_jax.evaluation import checkpoint_quality, features, prompt_accuracy
+        from anigan_jax.training.input import rows
+
+        pack = dataset.build(self.config.data, scratch.default_cache())
+        networks = features.on_backgrounds(features.several(judges), self.config.method.channels)
+        wanted = checkpoint_quality.Wanted(n, seed, networks, None)
+        data = rows(self.config, pack, "test") if self.method.translate else {}
+        found, _ = checkpoint_quality.measure(self.model, self.config, pack, data, wanted)
+        return prompt_accuracy.as_json(found)
+
+    def translate(
+        self, images: np.ndarray, direction: str = "ab", *, weights: str | None = None
+    ) -> np.ndarray:
+        """Images in the other domain, (n, S, S, 3) uint8; S need not be that of the training.
+
+        Args:
+          images: (n, S, S, 3) uint8, RGB.
+          direction: 'ab', or 'ba' where the run has learned the way back.
+          weights: as for `generate`.
+
+        Raises:
+          UserError: the run translates nothing or not in this direction, lacks these weights, or
+            `images` are not of that shape.
+        """
+        try:
+            images = np.asarray(images)
+        except ValueError:
+            raise UserError("images are of several sizes; translate those of one size") from None
+        n, height, width, channels = images.shape if images.ndim == 4 else (0, 0, 0, 0)
+        if images.dtype != np.uint8 or channels != 3 or height != width or not n * height:
+            raise UserError(
+                f"images are {images.dtype} {images.shape}; they must be uint8 (n, S, S, 3), n and "
+                "S >= 1"
+            )
+        photos.need_direction(self.method, direction)
+        method: Any = self.config.method
+        # A network of one's own may take any side.
+        halvings = getattr(method.generator, "num_downsamples", 0)
+        check_divisible(height, halvings, "the side of images")
+        return photos.translated(self._drawing(weights), direction, images)
+
+    def at(self, checkpoint: str | int) -> Trained:
+        """The same run at another checkpoint: 'best', 'latest' or a step."""
+        return self._replace(networks=model_at(self.path, self.config, self.recorded, checkpoint))
+
+    def _checked(self, latents: np.ndarray) -> np.ndarray:
+        grids.need_noise(self.method)
+        try:
+            z = np.asarray(latents, np.float32)
+        except (TypeError, ValueError):
+            raise UserError("latents are no array of numbers") from None
+        side = self.method.z_dim
+        if z.ndim != 2 or z.shape[1] != side or not len(z) or not np.isfinite(z).all():
+            raise UserError(f"latents are {z.shape}; they must be finite numbers (n, {side})")
+        return z
+
+    def _drawing(self, weights: str | None) -> Model:
+        return grids.with_weights(self.networks, weights or self.weights)
+
+
+def model_at(path: Path, config: Config, recorded: dict, checkpoint: str | int | None) -> Model:
+    """The model of a run's checkpoint; a damaged newest one is passed over."""
+    environment.start()
+    at = run_dir.checkpoint_step(path, checkpoint)
+    method, constants = config.method.make(), run_dir.constants_of(path)
+    shapes = abstract_state(config, method, constants)
+    found = checkpoints.restore(path / "checkpoints", shapes, at=at, repair=False)
+    if found is None:
+        raise UserError(f"{path} holds no checkpoint yet")
+    return grids.model_of(method, found.state, constants)
