@@ -178,8 +178,6 @@ def start(
     """
     configs.check(config)
     with opened(config, workdir, distributed) as (pack, group):
-        if not (workdir / run_dir.RUN).exists():
-            config.data.refuse_unread(pack)
         # Here: no reader of a run needs the training code.
         from anigan_jax.training import loop
 

@@ -178,8 +178,8 @@ class Trained(NamedTuple):
           seed: of latents and subsets.
 
         Returns:
-          What `anigan evaluate --json` prints: 'sets' -> 'generated' -> 'scores' -> 'kid-vgg16' ->
-          {'generated', 'like_floor', 'floor'}, and the protocol.
+          What `anigan evaluate --json` prints, but for LPIPS: 'sets' -> 'generated' -> 'scores' ->
+          'kid-vgg16' -> {'generated', 'like_floor', 'floor'}, and the protocol.
 
         Raises:
           UserError: the data or a judge's weights are not there.

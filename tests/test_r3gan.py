@@ -234,7 +234,7 @@ def test_accuracy_counts_pairs(family):
 @pytest.mark.parametrize("kind", ["as_printed", "as_argued"])
 def test_a_schedule_by_accuracy_refuses_pairs(family, kind):
     s = family(loss="relativistic", schedule=Schedule(kind=kind))
-    with pytest.raises(UserError, match="ranks them in pairs"):
+    with pytest.raises(UserError, match="only ranks them"):
         s.make()
 
 

@@ -54,7 +54,7 @@ def test_a_schedule_by_accuracy_refuses_pairs_with_exit_code_2(tmp_path, verb, k
     run = tmp_path / "run"
     code, _, err = verb("train", write_config(tmp_path), "--workdir", run, *words)
     assert code == 2
-    assert "ranks them in pairs" in err
+    assert "only ranks them" in err
     assert not run.exists()
 
 

@@ -252,7 +252,7 @@ def test_bad_arguments_of_the_library(noise):
     run = anigan_jax.load(noise)
     for given, said in (
         ({}, "how many"),
-        ({"n": 1, "seeds": [1]}, "leave out n and seed"),
+        ({"n": 1, "seeds": [1]}, "leave out n, seed and latents"),
         ({"seeds": []}, "one or more"),
         ({"seeds": [-1]}, "has -1"),
         ({"n": 1, "truncation": -1}, "truncation is -1"),

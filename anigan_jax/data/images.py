@@ -130,19 +130,20 @@ class Images(Source):
         settings["path_b"] = self._digest(other)
         return _known({"source": "images", "version": decode.VERSION, **settings})
 
-    def refuse_unread(self, pack: Any) -> None:
+    def unread(self, pack: Any) -> str:
         if pack.path != Path(self.path).expanduser():
-            return
+            return ""
         made = {name: pack.manifest["key"].get(name, getattr(Images, name)) for name in _FIXED}
         odd = [n for n in _FIXED if getattr(self, n) not in (getattr(Images, n), made[n])]
         odd += [name for name in ("tags", "boxes") if getattr(self, name)]
-        if odd:
-            told = ", ".join(f"data.{name} {getattr(self, name)}" for name in odd)
-            flags = " ".join(f"--{name.replace('_', '-')} {getattr(self, name)}" for name in odd)
-            raise UserError(
-                f"the pack {pack.path} was imported without {told}, and is used as it is: "
-                f"leave that out, or import again with {flags}"
-            )
+        if not odd:
+            return ""
+        told = ", ".join(f"data.{name} {getattr(self, name)}" for name in odd)
+        flags = " ".join(f"--{name.replace('_', '-')} {getattr(self, name)}" for name in odd)
+        return (
+            f"{told} changes nothing: the pack {pack.path} is used as it was imported; import "
+            f"again with {flags}"
+        )
 
     def _places(self) -> tuple[list[str], str]:
         """The sources that are joined, and that of the second domain."""

@@ -41,8 +41,9 @@ class Source:
         """(index of the item, what `make` needs) in any order; a Finding where unreadable."""
         raise NotImplementedError
 
-    def refuse_unread(self, pack: Any) -> None:
-        """Refuses settings that a pack, which is the source itself, was not made with."""
+    def unread(self, pack: Any) -> str:
+        """What of these settings a pack that is the source itself does not follow, or ''."""
+        return ""
 
     def make(self, item: Item, payload) -> Decoded:
         """Pixels of an image; raises Refusal. Runs in worker processes."""

@@ -15,7 +15,8 @@ from safetensors.numpy import load, save
 from anigan_jax.errors import UserError
 from anigan_jax.storage import atomic
 
-MAX_HEADER = 2**24
+# Of 49,000 captions, 12 wordings of 4,096 combinations, six million bytes.
+MAX_HEADER = 2**23
 MAX_BYTES = 2**32
 ABOUT = "anigan"
 SUFFIX = ".safetensors"

@@ -170,7 +170,7 @@ def _header(config, shapes: TrainState, pack: Pack, workdir: Path, at: int, tota
         yield f"warning: {unused}"
     if late := environment.late_flags():
         yield f"warning: JAX had started before these flags were set: {' '.join(late)}"
-    for warning in config.method.warnings:
+    for warning in filter(None, (*config.method.warnings, config.data.unread(pack))):
         yield f"warning: {warning}"
     second = f", domain B {len(pack.part('trainB')):,}" if pack.has("trainB") else ""
     held = ", none held out" if not held_out(pack) else f", {len(pack.first('test')):,} held out"

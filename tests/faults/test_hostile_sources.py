@@ -193,8 +193,9 @@ def test_an_oddly_named_pack_and_what_its_killed_import_left(tmp_path):
     path = write(tmp_path / "x", faces(3))
     for name in ("p [1] *\n\U0001f600", os.fsdecode(b"caf\xe9"), "x" * 240):
         out = tmp_path / "out" / name
-        stale = out.parent / f".{name}-killed"
+        stale = out.parent / f".{name}-killed_0"
         stale.mkdir(parents=True)
+        (stale / "lock").touch()
         # One that was made just now may be another import's.
         os.utime(stale, (1, 1))
         other = out.parent / ".p 1 q\n\U0001f600-other"

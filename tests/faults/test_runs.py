@@ -165,5 +165,5 @@ def test_memory_that_runs_out(whole, tmp_path):
         timeout=120,
     )
     assert done.returncode == 4, done.stderr
-    assert "batch_size" in done.stderr
+    assert "--batch-size" in done.stderr and "--run.devices" in done.stderr
     assert "Traceback" not in done.stderr

@@ -109,7 +109,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     passed = train(on_images(peer, pack.part("train")), given.seconds)
-    speed = peer.steps * config.batch_size / passed
+    # The first step was not timed.
+    speed = (peer.steps - 1) * config.batch_size / passed
     print(f"{peer.steps:,} steps of {config.batch_size} in {passed:.1f} s, {speed:.1f} images/s")
     given.out.mkdir(parents=True)
     for i, image in enumerate(samples(peer, given.n)):
