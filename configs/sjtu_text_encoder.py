@@ -5,7 +5,8 @@ anigan train sjtu_text_encoder --workdir runs/text_encoder --data.path FACES.zip
 The report gives equations 2-4 and Reed et al. 2016 for the rest.
 Chosen, where it is silent: 29 characters, texts of up to 64, convolutions of 64, 128 and
 256 channels, GRU of 256, vectors of 256; captions of the tags in 12 wordings, 2 of them
-kept from training; an image encoder of four stride-2 convolutions; batch 64, Adam 5e-4.
+kept from training; an image encoder of four stride-2 convolutions; mirrored images; batch 64,
+Adam 5e-4.
 Trains on 90 % of the images: of the report's 8,956, 125 steps an epoch (139 with
 --data.test 0).
 

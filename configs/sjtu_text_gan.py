@@ -9,8 +9,10 @@ anigan train sjtu_text_gan --workdir runs/s0 --data.path FACES.zip
 anigan sample runs/s0 --prompts sjtu_table_iv               (its tables III, IV and V)
 
 Numbers of the report: k5, G 256-128-64-3, D 64-128-256-512, text projected to 256 with
-leaky ReLU 0.2 and repeated at 4x4, the plain sum of D's three terms, beta 0.5, d : g of
-1 : 2, D's learning rate times 0.2, 40 epochs.
+leaky ReLU 0.2 and repeated at 4x4, the plain sum of D's three terms, beta 0.5, 40 epochs.
+Chosen, of what it tried: d : g of 1 : 2 together with D's learning rate times 0.2 ("after
+increasing the d:g ratio from 1:2 to 1:5 ... finally, I adjust the learning rate of the D to
+0.2").
 Chosen, where it is silent: batch 64, z 100, rate 2e-4, as Reed et al. 2016; weight 1 of the
 interpolated texts; 512 channels of the first 4x4 map and of D's 1x1 convolution; tanh at the
 end of G; leaky ReLU 0.2 also where D's text and its 1x1 convolution are "followed by

@@ -9,7 +9,7 @@ from PIL import Image
 
 from anigan_jax.data.synthetic import painted
 from anigan_jax.errors import UserError
-from anigan_jax.reproduce import numbers, plan, runner
+from anigan_jax.reproduce import figures, numbers, plan, runner
 from anigan_jax.reproduce.plan import Budget, Place
 from anigan_jax.reproduce.reports import REPORTS
 
@@ -140,3 +140,41 @@ def test_of_a_single_part_nobody_says_what_was_the_first(tmp_path, monkeypatch):
         (table,) = numbers.right_colors({"final": 4}, "color_judge", parts)(work)
         assert any("ours has the hair right" in note for note in table.notes) == told
         assert np.shape(table.rows) == (len(parts), 3)
+
+
+def test_the_loss_of_right_texts_is_without_that_of_texts_between():
+    lines = [{"step": i, "loss/g": 3.0, "loss/g_between": 1.0 + i} for i in (1, 2)]
+    lines.append({"step": 3, "loss/g": 3.0})
+    assert numbers.mean(lines, "loss/g - loss/g_between", 0, 2) == pytest.approx(0.5)
+    # A run without GAN-INT has right texts alone.
+    assert numbers.mean(lines, "loss/g - loss/g_between", 2, 3) == 3.0
+    assert numbers.mean(lines, "loss/g", 0, 3) == 3.0
+    assert numbers.mean(lines, "loss/x - loss/g", 0, 3) is None
+
+
+def test_captions_of_a_table_are_shown_with_images_that_have_them(tmp_path, monkeypatch):
+    faces = folder_of(tmp_path / "faces", 0, 24)
+    colors = [("blue", "red"), ("pink", "green"), ("blue", "green")]
+    rows = [f"{i:02}.png,{h} hair {e} eyes" for i, (h, e) in enumerate(colors * 8)]
+    (Path(faces) / "tags.csv").write_text("\n".join(rows) + "\n")
+    (tmp_path / "asked.txt").write_text("pink hair green eyes\nblue hair\nblack hair red eyes\n")
+    work = runner.opened(REPORTS["sjtu"], TINY, Place(tmp_path / "work", faces))
+    judged(work, "final", 8)
+    kept = []
+    monkeypatch.setattr(figures, "_save", lambda work, sheet, name: kept.append(name) or tmp_path)
+    monkeypatch.setattr(
+        figures.record, "table", lambda images, names: kept.append((np.array(images), names))
+    )
+    monkeypatch.setattr(plan.Work, "picture", lambda self, path, caption: caption)
+    (caption,) = figures.captioned("final", "Table III", str(tmp_path / "asked.txt"))(work)
+    (images, names), name = kept
+    assert names == ["pink hair green eyes", "blue hair"] and name == "final_table_iii_real"
+    assert "no image of 'black hair red eyes'" in caption
+    pack = runner.api.data_of(work.runs["final"].config)
+    labels, part = pack.labels("train"), pack.part("train")
+    told = [a.classes for a in pack.attributes]
+    for made, (hair, eyes) in zip(images, (("pink", "green"), ("blue", None)), strict=True):
+        for image in made:
+            (row,) = np.flatnonzero((part == image).all((1, 2, 3)))
+            assert told[0][labels[row, 0]] == hair
+            assert eyes is None or told[1][labels[row, 1]] == eyes

@@ -31,7 +31,7 @@ REPORT = Report(
             "aiub_dcgan",
             images=FACES * EPOCHS,
             parts=EPOCHS,
-            small=(480_000, 32),
+            small=(360_000, 32),
             speed=(117, 800),
             shown=PRINTED,
             judged=(EPOCHS,),
@@ -41,7 +41,7 @@ REPORT = Report(
             "aiub_dcgan",
             images=FACES * EPOCHS,
             parts=EPOCHS,
-            small=(240_000, 32),
+            small=(360_000, 32),
             speed=(150, 1000),
             flags=ALTERNATE,
             scheduled=(("method.schedule.d-steps", (1,)), ("method.schedule.g-steps", (1,))),
@@ -63,7 +63,8 @@ REPORT = Report(
             "pictures",
             "Real, first and final images",
             "figures 6 to 8",
-            "After 25 epochs the images are closer to the real ones than after the first.",
+            "After 25 epochs the images are close to the real ones. Its first figure may be of an "
+            "untrained G; ours is of epoch 1.",
             ("faces",),
             (figures.real("faces"), figures.samples("faces", PRINTED)),
         ),
@@ -80,7 +81,7 @@ REPORT = Report(
             "Some epochs of D, then some of G",
             "abstract",
             "Training D for a few epochs, then G for a few, improves both. It does not say for "
-            "how many: here one epoch each.",
+            "how many: here one epoch each, so that each learns in half of the steps.",
             ("faces", "alternating"),
             (
                 numbers.scores(

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from anigan_jax import api
-from anigan_jax.data import captions
+from anigan_jax.data import attributes, captions
 from anigan_jax.errors import UserError
 from anigan_jax.report import files
 from anigan_jax.reproduce.plan import Picture, Planned, Show, Work
@@ -103,7 +103,7 @@ def strip(work: Work, name: str, parts: Sequence[int], texts: str = "") -> Itera
     steps = {planned.at(part): f"{part:,}" for part in reversed(parts)}
     model = loaded(planned).model
     if texts:
-        asked, _ = _understood(model, texts)
+        asked, _ = _understood(prompts.need_texts(model).attributes, texts)
         rows = history.of_prompts(model, asked, 1, SEED)
     else:
         rows = history.of_latents(model, ROWS, SEED)
@@ -119,21 +119,47 @@ def strip(work: Work, name: str, parts: Sequence[int], texts: str = "") -> Itera
 def prompted(work: Work, name: str, title: str, texts: str, n: int = 4):
     """A row of images for each prompt of a file in configs/prompts, and what is passed over."""
     model = loaded(work.run(name)).model
-    asked, unknown = _understood(model, texts)
+    asked, unknown = _understood(prompts.need_texts(model).attributes, texts)
     made, _ = prompts.ask(model, asked, n, SEED)
     sheet = record.table(made, [prompt.text for prompt in asked])
     left = f"; passed over: {'; '.join(unknown)}" if unknown else ""
-    path = _save(work, sheet, f"{name}_{title.lower().replace(' ', '_')}")
+    path = _save(work, sheet, f"{name}_{_slug(title)}")
     yield work.picture(path, f"{name}: the prompts of {title}, {n} latents each{left}")
 
 
-def _understood(model: grids.Model, texts: str) -> tuple[list, list[str]]:
-    """The prompts of a file in configs/prompts, and what of them the run does not understand.
+@show
+def captioned(work: Work, name: str, title: str, texts: str, n: int = 4):
+    """A row of training images for each caption of a file in configs/prompts that they have."""
+    pack = api.data_of(work.run(name).config)
+    asked, unknown = _understood(pack.attributes, texts)
+    labels, images = pack.labels("train"), pack.part("train")
+    rows, names = [], []
+    for prompt in asked:
+        wanted = np.array(attributes.row(pack.attributes, prompt.label))
+        hits = np.flatnonzero(((labels == wanted) | (wanted < 0)).all(1))[:n]
+        if not len(hits):
+            unknown.append(f"no image of {prompt.text!r}")
+            continue
+        names.append(prompt.text)
+        rows.append(np.full((n, *images.shape[1:]), 255, np.uint8))
+        rows[-1][: len(hits)] = images[hits]
+    if not rows:
+        raise UserError(f"{title}: {'; '.join(unknown)}")
+    left = f"; passed over: {'; '.join(unknown)}" if unknown else ""
+    path = _save(work, record.table(np.stack(rows), names), f"{name}_{_slug(title)}_real")
+    yield work.picture(path, f"{name}: training images of the captions of {title}{left}")
+
+
+def _slug(title: str) -> str:
+    return title.lower().replace(" ", "_")
+
+
+def _understood(known: attributes.Attributes, texts: str) -> tuple[list, list[str]]:
+    """The prompts of a file in configs/prompts, and what of them the attributes do not have.
 
     Raises:
-      UserError: it understands none, or reads no text.
+      UserError: they have none.
     """
-    known = prompts.need_texts(model).attributes
     asked, unknown = [], []
     for text in filter(None, map(captions.text_of, prompts.lines_of(Path(texts)))):
         try:

@@ -35,9 +35,14 @@ def lines_of(planned: Planned, name: str = "metrics") -> list[dict]:
 
 
 def mean(lines: list[dict], key: str, low: float, high: float) -> float | None:
-    """Mean of a metric over the steps in (low, high]; None where it is not there."""
-    found = [x[key] for x in lines if low < x["step"] <= high and x.get(key) is not None]
-    return float(np.mean(found)) if found else None
+    """Mean of a metric over the steps in (low, high]; None where it is not there.
+
+    Args:
+      key: its name; or 'loss/g - loss/g_between', where the second may not be there.
+    """
+    name, _, less = key.partition(" - ")
+    rows = [x for x in lines if low < x["step"] <= high and x.get(name) is not None]
+    return float(np.mean([x[name] - (x.get(less) or 0.0) for x in rows])) if rows else None
 
 
 def _budgets(work: Work, names: Sequence[str]) -> list[str]:
@@ -70,7 +75,7 @@ def by_part(
         for key, value in zip(keys, values, strict=True):
             row += [value, mean(lines, key, low, high)]
         rows.append(row)
-    note = f"Ours is the mean over the {unit}; the report prints the last batch of it."
+    note = f"Ours is the mean over the {unit}; how the report took its values it does not say."
     yield Table(f"By {unit}, beside the report", columns, rows, [note, *_budgets(work, [name])])
 
 

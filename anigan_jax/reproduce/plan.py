@@ -34,7 +34,8 @@ class Training:
 
     Attributes:
       name: of its folder.
-      images: real images that the report's training sees, repeats counted.
+      images: real images in the batches of the report's training, a batch for each step: what a
+        schedule repeats or leaves out is not counted.
       parts: into how many epochs or iterations (`unit`) the report divides it.
       small: (images, batch) at budget 'small'.
       speed: images a second on 2 CPU cores (at full width, at a quarter of it): estimates, by
@@ -182,9 +183,11 @@ class Planned(NamedTuple):
         """'48,000 images seen, 4.0 % of the report's 1,200,000; 16 of 64 channels; ...'."""
         wide, here = (next(iter(widths(c).values()), 0) for c in (self.full, self.config))
         share = percent(self.images / self.training.images)
+        kind = getattr(getattr(self.config.method, "schedule", None), "kind", "fixed")
+        more = "" if kind == "fixed" else "; a batch a step, whatever its schedule repeats"
         return (
             f"{self.images:,} images seen, {share} of the report's {self.training.images:,}; "
-            f"{here} of {wide} channels; batch {self.config.batch_size}"
+            f"{here} of {wide} channels; batch {self.config.batch_size}{more}"
         )
 
 

@@ -147,8 +147,9 @@ REPORT = Report(
             "extra-losses",
             "The CartoonGAN with landmark, grayscale and color loss",
             "section 3.4",
-            "The landmark loss preserves important features of the face; grayscale and color "
-            "loss were tried and abandoned. It gives no weights: here 1 each.",
+            "The landmark loss was tried so that important features of the face are kept; "
+            "grayscale and color loss were abandoned. It gives no result and no weights: here 1 "
+            "each.",
             ("cartoongan", *(f"cartoongan_{loss}" for loss in EXTRA)),
             (
                 numbers.scores(
@@ -157,7 +158,7 @@ REPORT = Report(
                         **{f"with {loss}": (f"cartoongan_{loss}",) for loss in EXTRA},
                     },
                     CARTOON_EPOCHS,
-                    "landmark helps, the others do not; no numbers",
+                    "landmark was tried to keep features, the others abandoned; no result",
                 ),
                 figures.compared("cartoongan", *(f"cartoongan_{loss}" for loss in EXTRA)),
             ),

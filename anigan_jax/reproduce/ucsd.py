@@ -53,7 +53,7 @@ REPORT = Report(
             "ucsd_sn_dcgan",
             images=FACES * SPECTRAL_EPOCHS,
             parts=SPECTRAL_EPOCHS,
-            small=(99_840, 32),
+            small=(61_440, 32),
             speed=(110, 750),
             shown=(11, 24),
             judged=(SPECTRAL_EPOCHS,),
