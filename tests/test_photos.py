@@ -382,6 +382,23 @@ def test_two_runs_of_other_sizes_side_by_side(runs, album, verb):
     np.testing.assert_array_equal(cells(pixels(path), 3, 3, 64), larger(want, 2))
 
 
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_photo_too_small_for_one_run_shifts_no_column(runs, album, tmp_path, verb, swapped):
+    """Each row shows one photo, and what both runs make of it."""
+    pair = (runs.cartoon, runs.cycle) if swapped else (runs.cycle, runs.cartoon)
+    assert verb("compare", *pair, album, "--out", tmp_path / "before.png")[0] == 0
+    Image.new("RGB", (12, 12), "red").save(album / "0.png")
+    code, _, err = verb("compare", *pair, album, "--out", tmp_path / "after.png")
+    assert code == 1 and "0.png: too small" in err
+    assert (tmp_path / "before.png").read_bytes() == (tmp_path / "after.png").read_bytes()
+
+
+def test_history_of_photos_takes_no_flags_of_latents(runs, album, verb):
+    for flags in (("--scale", 2), ("--truncation", 0.5)):
+        code, _, err = verb("history", runs.cycle, album, *flags)
+        assert code == 2 and "images that seeds make" in err
+
+
 def test_many_photos_stand_in_groups():
     images = np.stack([np.full((16, 16, 3), i, np.uint8) for i in range(30)])
     page = np.asarray(photos.rows([("A", images), ("A to B", 255 - images)]))

@@ -341,20 +341,28 @@ def test_the_newest_pictures_of_each_verb(tmp_path):
     for step in (5, 20):
         (out / f"translate/step_{step:09d}_ab").mkdir(parents=True)
         _saved(out / f"translate/step_{step:09d}_ab/rows.png", (4, 4))
+    (out / "edit/blue_hair").mkdir(parents=True)
+    for name in ("sheet", "directions", "0007"):
+        _saved(out / f"edit/blue_hair/{name}.png", (4, 4))
     (out / "mine").mkdir()
     for end in ("ba", "closest", "ba_closest"):
         _saved(out / f"mine/step_000000020_{end}.png", (4, 4))
     (out / "mine/step_000000020.json").write_text('{"step": 20, "score": 0.5}')
-    assert files.verbs(tmp_path) == ["interpolate", "mine", "translate"]
+    assert files.verbs(tmp_path) == ["edit", "interpolate", "mine", "translate"]
     found = {verb: files.pictures(tmp_path, verb) for verb in files.verbs(tmp_path)}
     assert {verb: [one["caption"] for one in each] for verb, each in found.items()} == {
+        # Of a folder of many pictures, those that show them together.
+        "edit": ["blue_hair", "blue_hair"],
         "interpolate": ["step 10, seed 3"],
         "mine": ["step 20, B to A", "step 20, B to A, closest", "step 20, closest"],
         "translate": ["step 20, A to B"],
     }
-    assert [one["moving"] is None for each in found.values() for one in each] == [
-        False,
-        *4 * [True],
-    ]
+    still = {verb: [one["moving"] is None for one in each] for verb, each in found.items()}
+    assert still == {
+        "edit": [True] * 2,
+        "interpolate": [False],
+        "mine": [True] * 3,
+        "translate": [True],
+    }
     (table,) = report_tables.newest(tmp_path, "mine")
     assert table.rows == (("step", "20"), ("score", "0.5"))

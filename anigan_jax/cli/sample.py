@@ -255,6 +255,8 @@ def history(
     name = f"seed_{seed}{texts.suffix(asked)}"
     if photo or (model.method.translate and not asked):
         photos.need_direction(model.method, direction)
+        if drawing != AS_TRAINED:
+            raise UserError("--truncation, --scale and --filter are of images that seeds make")
         before, code = _photos(trained, photo, direction, n)
         rows = histories.of_photos(model, before, direction)
         name = direction

@@ -125,6 +125,12 @@ def compare(
     seen = [
         photos.gather(given, cropping.of_run(r.config.data), r.config.method.size) for r in runs
     ]
+    # A photo may be too small for the larger run alone.
+    both = sorted(set.intersection(*(set(one.places) for one in seen)))
+    if not both:
+        raise UserError("no photo can be used by both runs")
+    left_out = {finding.file: finding for one in seen for finding in one.left_out}
+    seen = [one.at(both)._replace(left_out=[*left_out.values()]) for one in seen]
     found = seen[sizes.index(side)]
     n = photos.shown(len(found.names), side)
     columns = [(direction[0].upper(), found.images[side][:n])]

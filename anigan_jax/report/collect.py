@@ -147,9 +147,11 @@ def checked(lines: list[dict], path: Path, first: int = 1) -> list[dict]:
 
 def commands(run: Path) -> dict[str, list[str]]:
     """What resumes the run, and what proves that it repeats, as quoted words."""
+    # Code of the run's own runs by the word of whoever opens it.
+    own = ["--trust"] if recorded(run).get("code") else []
     both = {
-        "train": ["anigan", "train", "--resume", str(run)],
-        "replay": ["anigan", "replay", str(run)],
+        "train": ["anigan", "train", "--resume", str(run), *own],
+        "replay": ["anigan", "replay", str(run), *own],
     }
     return {name: [shlex.quote(word) for word in each] for name, each in both.items()}
 

@@ -104,9 +104,10 @@ def pictures(run: Path, verb: str) -> list[dict]:
     """The newest pictures of a verb: 'step', 'caption', 'path', and 'moving', the path of a GIF
     of the same, or None."""
     folder = out_dir(run, verb)
-    # A translation of many photos has a folder for each step, with all of them in rows.png.
+    # What has many pictures has a folder for them, with all of them in one of these.
     named = {path: path.stem for path in folder.glob("*.png")}
-    named |= {path: path.parent.name for path in folder.glob("step_*/rows.png")}
+    for sheet in ("rows", "sheet", "directions"):
+        named |= {path: path.parent.name for path in folder.glob(f"*/{sheet}.png")}
     steps = {path: _step(name) for path, name in named.items()}
     last = max(steps.values(), default=-1)
     found = []

@@ -62,12 +62,21 @@ class Gathered(NamedTuple):
       images: size -> (n, size, size, 3) uint8; RGBA where transparency is kept.
       left_out: why each other photo cannot be used.
       centered: photos without a face box, where boxes were expected.
+      places: of each among all that were given, usable at these sizes or not.
     """
 
     names: list[str]
     images: dict[int, np.ndarray]
     left_out: list[Finding]
     centered: int
+    places: list[int]
+
+    def at(self, places: list[int]) -> Gathered:
+        """Those of the photos that stand at these places alone."""
+        kept = [self.places.index(place) for place in places]
+        images = {size: pixels[kept] for size, pixels in self.images.items()}
+        names = [self.names[i] for i in kept]
+        return self._replace(names=names, images=images, places=places)
 
 
 def check(given: list[Path], cropping: Cropping) -> None:
@@ -122,7 +131,8 @@ def gather(given: list[Path], cropping: Cropping, *sizes: int) -> Gathered:
     images = {s: np.stack([made[i][s] for i in order]) for s in settings}
     items = [found.items[i] for i in order]
     left_out.sort(key=lambda finding: archives.in_bytes(finding.file))
-    return Gathered([i.name for i in items], images, left_out, _centered(items, cropping.crop))
+    names, centered = [i.name for i in items], _centered(items, cropping.crop)
+    return Gathered(names, images, left_out, centered, order)
 
 
 def side_of(given: list[Path]) -> int | None:

@@ -228,6 +228,9 @@
       whole.max += room;
     }
 
+    /* A value without neighbors has no line: the first one, or those of players that take turns. */
+    const alone = (u, i) => u.data[i].flatMap((y, k, all) => (y != null && all[k - 1] == null && all[k + 1] == null ? [k] : []));
+
     function options() {
       const axis = {
         stroke: () => css("--soft"),
@@ -242,7 +245,8 @@
         const shown = { show: state.shown[i], spanGaps: false };
         /* There are eight colors. */
         const dash = data.runs.length > 1 && spec.series[i].run >= 8 ? [7, 4] : undefined;
-        series.push({ ...shown, stroke: color, dash, width: 2, points: { show: points, size: 6, fill: color } });
+        const marks = points ? { show: true, size: 6, fill: color } : { show: true, size: 4, fill: color, filter: alone };
+        series.push({ ...shown, stroke: color, dash, width: 2, points: marks });
         if (each === 1) return;
         const edge = { ...shown, stroke: () => faint(color(), 0.28), width: 0.7, points: { show: false } };
         series.push(edge, edge);
