@@ -40,7 +40,7 @@ def test_as_many_images_in_batches_of_another_size():
     assert other.steps == 4 * own.steps
     assert other.flags.count("--batch-size") == 1
     small = planned("aiub", "batch_size=16", budget=plan.SMALL).runs["faces"]
-    assert (small.config.batch_size, small.steps) == (16, 480_000 // 16)
+    assert (small.config.batch_size, small.steps) == (16, 360_000 // 16)
 
 
 def test_the_reports_own_studies_stay():
