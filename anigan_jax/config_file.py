@@ -59,6 +59,11 @@ def find(name: str) -> Path:
     raise UserError(f"no config {name!r}.{hint} There are: {', '.join(known)}")
 
 
+def is_shipped(name: str) -> bool:
+    """Whether a config of this name comes with the package."""
+    return (config_folder() / f"{name}.py").is_file()
+
+
 def load(name: str) -> Config:
     """Executes a config file (the user's own, trusted code) and returns its CONFIG.
 

@@ -311,10 +311,9 @@ def report(
         most = min(batches.estimate(m, batch, target.usable, len(devices)) for m in memories)
     if search:
         first = batch // 2 if most is None else most
-        whole = len(memories) == len(found)
-        held_now = max(m["peak"] for m in memories) if whole else None
+        known = batch, None if most is None else max(m["peak"] for m in memories)
         multiple = batches.multiple_of(first, len(devices))
-        most = batches.largest(peak, first, target.usable, multiple, (batch, held_now))
+        most = batches.largest(peak, first, target.usable, multiple, known)
     return {
         "config": config.name,
         "target": target.name,

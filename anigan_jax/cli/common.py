@@ -190,7 +190,7 @@ def _hint(config: Config, word: str) -> str:
 
 def _with_images(config: Config) -> str:
     """Which configs train the same kind of model on images of one's own."""
-    if not (environment.config_folder() / f"{config.name}.py").is_file():
+    if not config_file.is_shipped(config.name):
         return (
             'for your own write data=Images(path="FACES.zip") in its file, with `from '
             "anigan_jax.data.images import Images`"

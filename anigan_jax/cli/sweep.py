@@ -94,18 +94,19 @@ def _refuse(words: Sequence[str], lengths: dict[str, int]) -> None:
 def _sweep(
     name: str, workdir: Path, vary: Sequence[str], trials: list, goal: grid.Goal, jobs: int
 ) -> int:
-    images, paces = {}, {}
+    packs, paces = {}, {}
     for trial in trials:
-        if trial.variant not in paces:
-            pack = api.data_of(trial.config, data.progress("packing"))
-            count = images[trial.variant] = len(pack.images)
-            paces[trial.variant] = grid.pace(trial.config, trial.config.method.make(), count)
-            for other in trials:
-                if other.variant == trial.variant:
-                    grid.refuse_other_data(other.folder, pack)
+        variant = trial.variant
+        if variant not in packs:
+            packs[variant] = api.data_of(trial.config, data.progress("packing"))
+            count = len(packs[variant].images)
+            paces[variant] = grid.pace(trial.config, trial.config.method.make(), count)
+        grid.refuse_other_data(trial.folder, packs[variant])
     code, message, diverged = children.train(
         trials,
-        lambda trial: grid.next_leg(trial, goal, paces[trial.variant], images[trial.variant]),
+        lambda trial: grid.next_leg(
+            trial, goal, paces[trial.variant], len(packs[trial.variant].images)
+        ),
         lambda trial, leg: grid.command(name, trial, leg, judged=goal.points > 0),
         jobs,
     )

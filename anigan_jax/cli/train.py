@@ -20,7 +20,7 @@ from anigan_jax.errors import UserError
 from anigan_jax.parent import Parent
 from anigan_jax.perceptual import store
 from anigan_jax.report import files
-from anigan_jax.runtime import environment, processes, signals
+from anigan_jax.runtime import processes, signals
 from anigan_jax.storage import epochs, manifest, metrics_file, run_dir
 
 
@@ -53,8 +53,7 @@ def train(
         settings = _recorded(resume, config, workdir, overrides, trust)
         workdir = resume
     elif not config:
-        known = (w for w in overrides if (environment.config_folder() / f"{w}.py").is_file())
-        if later := next(known, ""):
+        if later := next(filter(config_file.is_shipped, overrides), ""):
             raise UserError(f"CONFIG comes first: anigan train {later} ...")
         raise UserError(
             "say what to train: anigan train CONFIG --workdir RUN; or --resume RUN, to go on"

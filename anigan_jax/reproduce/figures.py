@@ -122,9 +122,8 @@ def prompted(work: Work, name: str, title: str, texts: str, n: int = 4):
     asked, unknown = _understood(prompts.need_texts(model).attributes, texts)
     made, _ = prompts.ask(model, asked, n, SEED)
     sheet = record.table(made, [prompt.text for prompt in asked])
-    left = f"; passed over: {'; '.join(unknown)}" if unknown else ""
     path = _save(work, sheet, f"{name}_{_slug(title)}")
-    yield work.picture(path, f"{name}: the prompts of {title}, {n} latents each{left}")
+    yield work.picture(path, f"{name}: the prompts of {title}, {n} latents each{_left(unknown)}")
 
 
 @show
@@ -145,9 +144,12 @@ def captioned(work: Work, name: str, title: str, texts: str, n: int = 4):
         rows[-1][: len(hits)] = images[hits]
     if not rows:
         raise UserError(f"{title}: {'; '.join(unknown)}")
-    left = f"; passed over: {'; '.join(unknown)}" if unknown else ""
     path = _save(work, record.table(np.stack(rows), names), f"{name}_{_slug(title)}_real")
-    yield work.picture(path, f"{name}: training images of the captions of {title}{left}")
+    yield work.picture(path, f"{name}: training images of the captions of {title}{_left(unknown)}")
+
+
+def _left(unknown: list[str]) -> str:
+    return f"; passed over: {'; '.join(unknown)}" if unknown else ""
 
 
 def _slug(title: str) -> str:

@@ -163,11 +163,10 @@ def _average(config: Config, state: TrainState) -> PyTree:
     """
     half_life = jnp.float32(config.ema_half_life)
     seen = state.step.astype(jnp.float32) * config.batch_size
-    if config.parent.takes("g"):
-        pass
-    elif config.ema_cosine:
+    begins = not config.parent.takes("g")
+    if begins and config.ema_cosine:
         half_life = jnp.maximum(half_life * cosine(seen / config.ema_cosine), 1e-8)
-    elif config.ema_ramp:
+    elif begins and config.ema_ramp:
         half_life = jnp.minimum(half_life, jnp.maximum(config.ema_ramp * seen, 1e-8))
     keep = 0.5 ** (config.batch_size / half_life)
     return jax.tree.map(
