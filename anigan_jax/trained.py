@@ -14,7 +14,7 @@ from anigan_jax.config import Config
 from anigan_jax.core import Method, PyTree, TrainState, generator_of
 from anigan_jax.data import dataset, scratch
 from anigan_jax.errors import UserError
-from anigan_jax.networks.resnet import check_divisible
+from anigan_jax.networks.resnet import check_side
 from anigan_jax.runtime import environment
 from anigan_jax.sampling import grids, photos, prompts
 from anigan_jax.sampling import seeds as by_seed
@@ -221,9 +221,7 @@ class Trained(NamedTuple):
             )
         photos.need_direction(self.method, direction)
         method: Any = self.config.method
-        # A network of one's own may take any side.
-        halvings = getattr(method.generator, "num_downsamples", 0)
-        check_divisible(height, halvings, "the side of images")
+        check_side(height, method.generator.multiple_of, "the side of images")
         return photos.translated(self._drawing(weights), direction, images)
 
     def at(self, checkpoint: str | int) -> Trained:

@@ -137,6 +137,41 @@ def test_a_generator_of_other_images_is_refused_before_the_run_is(verb, tmp_path
     assert not (tmp_path / "run" / run_dir.RUN).exists()
 
 
+UNET = (EXAMPLES / "unet.py").read_text()
+TRANSLATES = "--method.generator.size 16 --method.discriminator.size 16 --data.size 16 "
+TRANSLATES += "--method.generator.width 4 --method.generator.depth 2 --data.count 32 "
+TRANSLATES += "--method.discriminator.base-channels 4 --method.discriminator.num-downsamples 1 "
+TRANSLATES += "--data.pairs 4 --run.devices 1 --run.steps 2"
+
+
+@pytest.mark.long
+def test_a_network_that_translates_trains_and_changes_photos(verb, tmp_path):
+    run, photos = tmp_path / "run", np.zeros((2, 24, 24, 3), np.uint8)
+    (tmp_path / "unet.py").write_text(UNET)
+    words = ("train", tmp_path / "unet.py", "--workdir", run, *TRANSLATES.split())
+    code, out, err = verb(*words)
+    assert code == 0, out + err
+    anigan = opened(run, trust=True)
+    assert anigan.config.method.generator.depth == 2
+    # Two ways, each with weights of its own; at any side that halves twice.
+    there, back = (anigan.translate(photos, direction) for direction in ("ab", "ba"))
+    assert there.shape == back.shape == photos.shape
+    assert not np.array_equal(there, back)
+    with pytest.raises(UserError, match="multiple of 4"):
+        anigan.translate(photos[:, :22, :22])
+
+
+def test_a_network_that_translates_to_another_size_is_refused_before_the_run_is(verb, tmp_path):
+    small = UNET.replace("nn.tanh(nn.Conv(3, (3, 3))", "nn.tanh(nn.Conv(3, (3, 3), strides=2)")
+    assert small != UNET
+    (tmp_path / "unet.py").write_text(small)
+    words = ("train", tmp_path / "unet.py", "--workdir", tmp_path / "run", *TRANSLATES.split())
+    code, _, err = verb(*words)
+    assert code == 2
+    assert "(2, 8, 8, 3)" in err and "(2, 16, 16, 3)" in err
+    assert not (tmp_path / "run" / run_dir.RUN).exists()
+
+
 def test_a_mistake_in_ones_own_code_is_told_by_its_line(verb, tmp_path, monkeypatch):
     monkeypatch.delenv("JAX_TRACEBACK_FILTERING", raising=False)
     lines = GENERATOR.splitlines()

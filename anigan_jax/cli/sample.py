@@ -259,7 +259,7 @@ def history(
             raise UserError("--truncation, --scale and --filter are of images that seeds make")
         before, code = _photos(trained, photo, direction, n)
         rows = histories.of_photos(model, before, direction)
-        name = direction
+        name = direction + (photos.suffix(list(photo)) if photo else "")
     elif asked:
         rows = histories.of_prompts(model, asked, n, seed)
     else:

@@ -12,7 +12,7 @@ from tyro.conf import Positional, arg
 from anigan_jax import api
 from anigan_jax.cli.common import Checkpoint, RunDir, Trust, Weights, told_left_out, writing
 from anigan_jax.errors import UserError
-from anigan_jax.networks.resnet import check_divisible
+from anigan_jax.networks.resnet import check_side
 from anigan_jax.report import collect
 from anigan_jax.sampling import photos
 from anigan_jax.sampling.photos import Cropping
@@ -61,7 +61,7 @@ def translate(
     """Photos in the other domain, and back; exit code 1 where one of them cannot be used.
 
     Args:
-      out: folder of the pictures; without: RUN/out/translate/step_NNN_ab.
+      out: folder of the pictures; without: in RUN/out/translate, by step and photos.
       size: side in pixels; without: that of the training.
     """
     given, cropping = _cropping(photo, crop, box, boxes, box_scale)
@@ -69,13 +69,12 @@ def translate(
     method = trained.config.method
     photos.need_direction(trained.method, direction)
     size = method.size if size is None else size
-    check_divisible(size, method.generator.num_downsamples, "--size")
+    check_side(size, method.generator.multiple_of, "--size")
     found = photos.gather(given, cropping.of_run(trained.config.data), size)
     before = found.images[size]
     after = photos.translated(trained.model, direction, before)
-    out = (
-        out or out_dir(run, "translate") / f"step_{trained.step:09d}_{direction}{trained.model.tag}"
-    )
+    name = f"step_{trained.step:09d}_{direction}{photos.suffix(given)}{trained.model.tag}"
+    out = out or out_dir(run, "translate") / name
     with writing(out):
         for name, image in zip(photos.files(found.names), after, strict=True):
             images.save_image(Image.fromarray(image), out / "images" / name)
@@ -138,7 +137,7 @@ def compare(
         made = photos.translated(one.model, direction, own.images[size][:n])
         columns.append((label, photos.enlarged(made, side)))
     steps = "_".join(f"{one.step:09d}{one.model.tag}" for one in runs)
-    name = f"{run2.resolve().name}_step_{steps}_{direction}.png"
+    name = f"{run2.resolve().name}_step_{steps}_{direction}{photos.suffix(given)}.png"
     out = out or out_dir(run, "compare") / name
     with writing(out):
         images.save_image(_sheet(columns, side), out)

@@ -17,6 +17,7 @@ from anigan_jax.errors import UserError
 from anigan_jax.losses import AdversarialName
 from anigan_jax.methods import translation
 from anigan_jax.methods.translation import Network, Translation, domain_b
+from anigan_jax.networks.blocks import NetworkSettings
 from anigan_jax.networks.cartoon import CartoonDiscriminator, CartoonGenerator
 from anigan_jax.networks.layers import to_compute, to_float32
 from anigan_jax.perceptual import convert
@@ -42,8 +43,8 @@ class Features:
 class CartoonGAN(Translation):
     """One generator, content of the photo, edges of the cartoon (Chen et al. 2018; Tsinghua)."""
 
-    generator: CartoonGenerator = field(default_factory=CartoonGenerator)
-    discriminator: CartoonDiscriminator = field(default_factory=CartoonDiscriminator)
+    generator: NetworkSettings = field(default_factory=CartoonGenerator)
+    discriminator: NetworkSettings = field(default_factory=CartoonDiscriminator)
     features: Features = Features()
     loss: AdversarialName = "non_saturating"
     """non_saturating: BCE (the paper, Tsinghua); least_squares: the authors' code."""

@@ -18,6 +18,7 @@ from anigan_jax.errors import UserError
 from anigan_jax.losses import AdversarialName
 from anigan_jax.methods import image_pool, translation
 from anigan_jax.methods.translation import Network, Translation
+from anigan_jax.networks.blocks import NetworkSettings
 from anigan_jax.networks.resnet import PatchDiscriminator, ResnetGenerator
 
 
@@ -25,8 +26,8 @@ from anigan_jax.networks.resnet import PatchDiscriminator, ResnetGenerator
 class CycleGAN(Translation):
     """Two generators and two discriminators (Zhu et al. 2017), weighted as Tsinghua."""
 
-    generator: ResnetGenerator = field(default_factory=ResnetGenerator)
-    discriminator: PatchDiscriminator = field(default_factory=PatchDiscriminator)
+    generator: NetworkSettings = field(default_factory=ResnetGenerator)
+    discriminator: NetworkSettings = field(default_factory=PatchDiscriminator)
     loss: AdversarialName = "least_squares"
     """least_squares: MSE of D's map to its labels; non_saturating: BCE."""
     identity: float = 5.0

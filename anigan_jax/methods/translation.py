@@ -16,7 +16,7 @@ from anigan_jax.config import ComputeType, MethodSettings
 from anigan_jax.core import Array, Method, Phase, TrainState, generator_of
 from anigan_jax.errors import UserError
 from anigan_jax.methods.augment import signed
-from anigan_jax.methods.players import split_variables
+from anigan_jax.methods.players import call, split_variables
 from anigan_jax.networks.stack import RESIDUAL
 from anigan_jax.runtime.batching import in_batches
 
@@ -94,7 +94,8 @@ class Network:
 
         def apply(params, stats, images):
             variables = {"params": params, **stats}
-            return self.module.apply(variables, images, train=train, mutable=list(stats))
+            rest = {"train": train, "mutable": list(stats)}
+            return call(self.module, "apply", variables, images, **rest)
 
         if self.remat:
             keep = jax.checkpoint_policies.save_only_these_names(RESIDUAL)
@@ -109,7 +110,7 @@ def init_all(networks: dict[str, Network], key: Array) -> tuple[dict, dict]:
         images = jnp.zeros((1, network.side, network.side, 3))
         # Evaluation mode: training mode would need the mapped axis.
         own = jax.random.fold_in(key, i)
-        variables[name] = network.module.init(own, images, train=False)
+        variables[name] = call(network.module, "init", own, images, train=False)
     return split_variables(variables)
 
 

@@ -59,6 +59,14 @@ class NetworkSettings:
     size: int = 64
     """Image side in pixels."""
 
+    @property
+    def multiple_of(self) -> int:
+        """Of this many pixels are the sides of images that it can take."""
+        return 1
+
+    def check(self, field: str) -> None:
+        """Refuses settings that make no network; `field` names them in the message."""
+
     def build(self, axis_name: str | None = None, dtype: str = "float32") -> Any:
         """The Flax module.
 

@@ -43,7 +43,7 @@ class CartoonDiscriminator(NetworkSettings):
         """Refuses sides that two halvings do not divide."""
         if self.base_channels < 1:
             raise UserError(f"{field}.base_channels is {self.base_channels}; it must be at least 1")
-        resnet.check_divisible(self.size, 2, f"{field}.size")
+        resnet.check_side(self.size, 4, f"{field}.size")
 
     def build(self, axis_name: str | None = None, dtype: str = "float32") -> Stack:
         """The module: images (b, S, S, 3) -> logits (b, S/4, S/4, 1)."""

@@ -45,7 +45,11 @@ class ResnetGenerator(NetworkSettings):
                 f"{field} needs num_downsamples and base_channels of at least 1, and "
                 "blocks of 0 or more"
             )
-        check_divisible(self.size, self.num_downsamples, f"{field}.size")
+        check_side(self.size, self.multiple_of, f"{field}.size")
+
+    @property
+    def multiple_of(self) -> int:
+        return 2**self.num_downsamples
 
     @property
     def negative_slope(self) -> float:
@@ -90,7 +94,7 @@ class PatchDiscriminator(NetworkSettings):
                 f"{field} needs num_downsamples and base_channels of at least 1, and "
                 "num_flat_convs of 0 or more"
             )
-        check_divisible(self.size, self.num_downsamples, f"{field}.size")
+        check_side(self.size, 2**self.num_downsamples, f"{field}.size")
         side = (self.size >> self.num_downsamples) - self.num_flat_convs
         if side - (self.head_kernel == 4) < 1 or (self.norm == "instance" and side < 2):
             raise UserError(
@@ -105,9 +109,8 @@ class PatchDiscriminator(NetworkSettings):
         return stack(self, discriminator_plan(self), axis_name, dtype)
 
 
-def check_divisible(size: int, downs: int, field: str) -> None:
-    """Refuses a side that `downs` halvings and doublings would change."""
-    step = 2**downs
+def check_side(size: int, step: int, field: str) -> None:
+    """Refuses a side in pixels that is no multiple of `step`, or no larger than it."""
     if size < 2 * step or size % step:
         near = max(2, round(size / step)) * step
         raise UserError(f"{field} is {size}; it must be a multiple of {step}, such as {near}")

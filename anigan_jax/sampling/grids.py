@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,6 +181,14 @@ def _normal(rows, z_dim: int):
 def stem(model: Model, seed: int) -> str:
     """Name of a picture of a model and a seed."""
     return f"step_{int(model.state.step):09d}_seed_{seed}{model.tag}"
+
+
+def suffix_of(first: str, every: Sequence[str]) -> str:
+    """What tells pictures of other texts or photos apart in their names."""
+    words = re.sub(r"[^a-z0-9]+", "_", first.lower()).strip("_")[:40]
+    # The hash tells lists apart that begin alike.
+    told = hashlib.sha256("\n".join(every).encode(errors="surrogateescape")).hexdigest()[:8]
+    return "".join(f"_{part}" for part in (words, told) if part)
 
 
 def slerp(a: np.ndarray, b: np.ndarray, t: float) -> np.ndarray:

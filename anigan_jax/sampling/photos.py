@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
-from PIL import Image, ImageFont
+from PIL import Image
 
 from anigan_jax.core import generator_of
 from anigan_jax.data import archives, boxes, discover
@@ -21,7 +21,8 @@ from anigan_jax.data.images import Images
 from anigan_jax.errors import UserError, printable
 from anigan_jax.methods.augment import signed
 from anigan_jax.runtime.batching import in_batches
-from anigan_jax.sampling.grids import Model
+from anigan_jax.sampling.grids import Model, suffix_of
+from anigan_jax.storage import fonts
 from anigan_jax.storage import images as record
 
 # A sheet has at most so many rows in a group of columns, and so many photos.
@@ -152,6 +153,11 @@ def _centered(items: list[Item], crop: str) -> int:
     return without if expected else 0
 
 
+def suffix(given: list[Path]) -> str:
+    """What tells pictures of other photos apart in their names."""
+    return suffix_of(given[0].stem, [str(path.resolve()) for path in given])
+
+
 def _is_photo(path: Path) -> bool:
     return path.is_file() and not archives.is_archive(path)
 
@@ -278,7 +284,7 @@ def rows(columns: list[tuple[str, np.ndarray]]) -> Image.Image:
 
 def _breakable(label: str, width: int) -> str:
     """The label with spaces where `record.table` may break it: after marks, else anywhere."""
-    font = ImageFont.load_default(size=max(9, min(14, width // 4)))
+    font = fonts.font(max(9, min(14, width // 4)), [label])
     lines = [""]
     for piece in re.findall(r"[^\s_./-]*[\s_./-]?", label):
         if lines[-1] and font.getlength(lines[-1] + piece.rstrip()) > width:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 import sys
 from pathlib import Path
 
@@ -16,7 +14,7 @@ from anigan_jax.data.attributes import Label
 from anigan_jax.data.captions import Prompt
 from anigan_jax.errors import UserError
 from anigan_jax.runtime import environment
-from anigan_jax.sampling.grids import Model, Walk, generated, latents, stem
+from anigan_jax.sampling.grids import Model, Walk, generated, latents, stem, suffix_of
 from anigan_jax.storage import images as record
 from anigan_jax.storage.run_dir import out_dir
 
@@ -100,12 +98,8 @@ def ask(model: Model, prompts: list[Prompt], n: int, seed: int, *, same=True):
 
 def suffix(prompts: list[Prompt]) -> str:
     """What tells pictures of other prompts apart; '' for none."""
-    if not prompts:
-        return ""
-    text = "\n".join(prompt.text for prompt in prompts)
-    words = re.sub(r"[^a-z0-9]+", "_", prompts[0].text.lower()).strip("_")[:40]
-    # The hash tells lists of prompts apart that begin alike.
-    return f"_{words}_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    texts = [prompt.text for prompt in prompts]
+    return suffix_of(texts[0], texts) if texts else ""
 
 
 def texts_for(model: Model, prompt: Prompt | None, n: int, seed: int) -> np.ndarray | None:

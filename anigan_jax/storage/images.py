@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from anigan_jax.data.alpha import over_squares
-from anigan_jax.storage import atomic
+from anigan_jax.storage import atomic, fonts
 
 Filter = Literal["lanczos", "nearest"]
 
@@ -60,7 +60,7 @@ def table(images, rows: list[str], columns: list[str] = (), pad: int = 2) -> Ima
     images = np.asarray(images)
     _, across, height, width, _ = images.shape
     sheet = grid(images.reshape(-1, *images.shape[2:]), columns=across, pad=pad)
-    font = ImageFont.load_default(size=max(9, min(14, height // 4)))
+    font = fonts.font(max(9, min(14, height // 4)), [*rows, *columns])
     left = 12 + math.ceil(max(font.getlength(text) for text in rows))
     # A column's words stand below each other where they are wider than an image.
     columns = [

@@ -78,14 +78,22 @@ def checked(
 
 def _check_own(config: Config, method: Method, pack: Pack) -> None:
     """Refuses a generator of the user's own whose images are not those that D is to judge."""
-    if method.generate is None or method.texts or not config_file.own_code(config).files:
+    if method.texts or not config_file.own_code(config).files:
+        return
+    want = (2, *pack.images.shape[1:])
+    makers = [(change, "photos", want) for change in (method.translate or {}).values()]
+    if method.generate:
+        makers.append((method.generate, "latents", (2, method.z_dim)))
+    if not makers:
         return
     shapes = abstract_state(config, method, config.method.constants(pack))
-    z = jax.ShapeDtypeStruct((2, method.z_dim), np.float32)
-    made = jax.eval_shape(method.generate, shapes.params["g"], shapes.stats["g"], z).shape
-    want = (2, *pack.images.shape[1:])
-    if made != want:
-        raise UserError(f"G makes images {made} of 2 latents; they must be {want} as the data are")
+    for make, what, given in makers:
+        seen = jax.ShapeDtypeStruct(given, np.float32)
+        made = jax.eval_shape(make, shapes.params["g"], shapes.stats["g"], seen).shape
+        if made != want:
+            raise UserError(
+                f"G makes images {made} of 2 {what}; they must be {want} as the data are"
+            )
 
 
 @contextlib.contextmanager
