@@ -48,13 +48,18 @@ def logged(tmp_path):
 def test_steps_as_epochs(logged, tmp_path):
     found = epochs.of_run(logged())
     assert found == Epochs(9, 2)
-    assert (found.steps, found.at(9)) == (4, 2.0)
+    assert (found.steps, found.at(9)) == (4, 2.25)
     assert [found.label(step) for step in (0, 1, 4, 8)] == [
         "epoch 0",
-        "epoch 0.22",
+        "epoch 0.25",
         "epoch 1",
         "epoch 2",
     ]
+    # 15 whole batches of 1,000 images leave 40 out: epochs never run backwards for that.
+    few = Epochs(1000, 64)
+    shown = [float(few.label(step).removeprefix("epoch ")) for step in range(400)]
+    assert shown == sorted(shown)
+    assert shown == [round(few.at(step), 2) for step in range(400)]
     assert epochs.named(1004, found) == "step 1,004 (epoch 251)"
     assert epochs.named(1004, None) == "step 1,004"
     for damaged in ("{}", "[]", "x"):
@@ -64,7 +69,7 @@ def test_steps_as_epochs(logged, tmp_path):
 
 def test_each_metrics_line_has_its_epoch(run):
     lines = metrics_file.read_metrics(run / "metrics.jsonl")[1:]
-    assert [line["epoch"] for line in lines] == [8 * step / 44 for step in range(1, 9)]
+    assert [line["epoch"] for line in lines] == [step / 5 for step in range(1, 9)]
 
 
 def test_means_by_epoch(logged):
@@ -98,7 +103,7 @@ def test_the_verb_and_the_page_have_the_table(run, verb):
     assert verb("report", run, "--no-draw")[0] == 0
     page = Page(run / "report.html")
     assert "Means over each epoch" in page.text
-    assert "step 8 (epoch 1.45)" in page.text
+    assert "step 8 (epoch 1.60)" in page.text
     assert page.data["runs"][0]["epochs"] == {"images": 44, "batch_size": 8}
     assert "epoch" not in page.data["runs"][0]["curves"]["series"]
     # A run that does not say what it learned from is shown without.
@@ -109,9 +114,9 @@ def test_the_verb_and_the_page_have_the_table(run, verb):
 
 def test_checkpoints_are_listed_with_their_epochs(run, verb):
     out = verb("checkpoints", run)[1]
-    assert "epoch 0.73" in out and "epoch 1.45" in out
+    assert "epoch 0.80" in out and "epoch 1.60" in out
     found = json.loads(verb("checkpoints", run, "--json")[1])
-    assert [one["epoch"] for one in found["checkpoints"]] == [32 / 44, 64 / 44]
+    assert [one["epoch"] for one in found["checkpoints"]] == [0.8, 1.6]
 
 
 def test_pruning_keeps_epochs(run, verb):
@@ -152,7 +157,7 @@ def test_the_same_latents_at_each_checkpoint(run, verb):
     assert history.pick_steps(run, 10, 7) == [4]
     assert verb("history", run, "--checkpoint", 4)[1].strip().endswith("step_000000004_seed_0.png")
     for words, told in (
-        (["--epochs", "1"], "no checkpoint of epoch 1; it has epoch 0.73, epoch 1.45"),
+        (["--epochs", "1"], "no checkpoint of epoch 1; it has epoch 0.80, epoch 1.60"),
         (["--epochs", "one"], "not a list of epochs"),
         (["--prompt", "red hair"], "without texts"),
         ([run / "real.png"], "translates nothing"),

@@ -344,3 +344,25 @@ def test_what_a_client_refuses_is_one_sentence(run, kept, verb, monkeypatch):
     kept.module(monkeypatch, "wandb", init=init, Settings=dict)
     code, _, error = verb("log", run, "--to", "wandb", "--out", run / "x")
     assert (code, error) == (2, "error: --to wandb: no such entity\n")
+
+
+@pytest.mark.parametrize("at", ["log", "finish"])
+def test_so_is_what_it_refuses_later(run, kept, verb, monkeypatch, at):
+    class Client:
+        url, dir = "", str(run / "x/wandb/files")
+
+        def define_metric(self, *words, **more):
+            pass
+
+        def log(self, values):
+            if at == "log":
+                raise RuntimeError("over the quota\nat line 3")
+
+        def finish(self):
+            if at == "finish":
+                raise RuntimeError("over the quota")
+
+    images = {"Image": str, "Settings": lambda **_: None}
+    kept.module(monkeypatch, "wandb", init=lambda **_: Client(), **images)
+    code, _, error = verb("log", run, "--to", "wandb", "--out", run / "x")
+    assert (code, error) == (2, "error: --to wandb: over the quota; the same command goes on\n")

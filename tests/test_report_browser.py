@@ -107,7 +107,7 @@ def test_charts_are_drawn_and_can_be_worked(pages, driver):
     third = over.size["width"] // 3
     ActionChains(driver).move_to_element_with_offset(over, -third, 0).perform()
     place = chart.find_element(By.CSS_SELECTOR, ".at")
-    soon(lambda: place.text in ("step 2 (epoch 0.36)", "step 3 (epoch 0.55)"))
+    soon(lambda: place.text in ("step 2 (epoch 0.40)", "step 3 (epoch 0.60)"))
     ActionChains(driver).click_and_hold().move_by_offset(third, 0).release().perform()
     reset = chart.find_element(By.CSS_SELECTOR, ".tools button")
     soon(lambda: reset.text == "Reset zoom")
@@ -135,22 +135,22 @@ def test_the_slider_shows_the_training(pages, driver):
 
     slider, last = driver.find_element(By.ID, "step"), state()
     slider.send_keys(Keys.ARROW_LEFT)
-    assert driver.find_element(By.ID, "step-told").text == "step 4 (epoch 0.73)"
+    assert driver.find_element(By.ID, "step-told").text == "step 4 (epoch 0.80)"
     assert slider.get_attribute("aria-valuetext") == "step 4 of 8"
     first = state()
     assert first[0][0] != last[0][0]
-    assert first[0][1] == "Averaged weights, step 4 (epoch 0.73)"
+    assert first[0][1] == "Averaged weights, step 4 (epoch 0.80)"
     # The second run has no average of step 4; its nearest is shown.
     assert first[1] == last[1]
     driver.find_element(By.CSS_SELECTOR, "#panels input[value=samples]").click()
-    assert [text for _, text in state()] == ["Current weights, step 4 (epoch 0.73)"] * 2
+    assert [text for _, text in state()] == ["Current weights, step 4 (epoch 0.80)"] * 2
     loaded = "return [...document.images].every(i => i.naturalWidth > 0)"
     soon(lambda: driver.execute_script(loaded))
     play = driver.find_element(By.ID, "play")
     play.click()
     assert play.text == "Pause"
     soon(lambda: play.text == "Play")
-    assert [text for _, text in state()] == ["Current weights, step 8 (epoch 1.45)"] * 2
+    assert [text for _, text in state()] == ["Current weights, step 8 (epoch 1.60)"] * 2
     assert said(driver) == []
 
 

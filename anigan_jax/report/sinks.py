@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -67,14 +67,29 @@ def open_sink(target: Target, place: Place) -> Sink:
     Raises:
       UserError: the target refuses.
     """
+    with _refusals(target):
+        sink = SINKS[target](place)
+
+    def told(call: Callable) -> Callable:
+        def called(*args):
+            with _refusals(target, "; the same command goes on"):
+                return call(*args)
+
+        return called
+
+    return sink._replace(write=told(sink.write), flush=told(sink.flush), close=told(sink.close))
+
+
+@contextlib.contextmanager
+def _refusals(target: Target, then: str = "") -> Iterator[None]:
+    """What another record's client raises, as a UserError: each has exceptions of its own."""
     try:
-        return SINKS[target](place)
+        yield
     except (UserError, OSError):
         raise
     except Exception as error:
-        # Each has exceptions of its own.
         said = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(f"--to {target}: {said[0]}") from error
+        raise UserError(f"--to {target}: {said[0]}{then}") from error
 
 
 def _tensorboard(place: Place) -> Sink:

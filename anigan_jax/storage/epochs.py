@@ -24,11 +24,11 @@ class Epochs(NamedTuple):
         return self.images // self.batch_size
 
     def at(self, step: int) -> float:
-        """Images seen / training images: after whole batches a little less than whole."""
-        return step * self.batch_size / self.images
+        """Epochs of whole batches, as settings count them, after some steps."""
+        return step / self.steps
 
     def label(self, step: int) -> str:
-        """'epoch 5' where settings call a step so, else as near as two digits, 'epoch 0.13'."""
+        """'epoch 5' after whole epochs, else 'epoch 0.13'."""
         whole, rest = divmod(step, self.steps)
         return f"epoch {self.at(step):.2f}" if rest else f"epoch {whole}"
 

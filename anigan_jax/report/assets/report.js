@@ -23,7 +23,7 @@
   const common = data.runs.every((run) => alike(run.epochs)) ? shared : null;
   const epoch = (step, of) => {
     const whole = Math.floor(of.images / of.batch_size);
-    return `epoch ${step % whole ? ((step * of.batch_size) / of.images).toFixed(2) : step / whole}`;
+    return `epoch ${step % whole ? (step / whole).toFixed(2) : step / whole}`;
   };
   const below = (step) => (common ? `${number.format(step)}\n${epoch(step, common)}` : number.format(step));
   const named = (step, of) => `step ${number.format(step)}${of ? ` (${epoch(step, of)})` : ""}`;
