@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
 import lzma
 import os
@@ -17,9 +18,12 @@ from typing import NamedTuple
 from anigan_jax.data.decode import MAX_BYTES, Finding
 from anigan_jax.data.kinds import CONVERT, kind_of
 from anigan_jax.data.kinds import SUFFIXES as IMAGES
+from anigan_jax.data.label_text import encoding
 from anigan_jax.errors import UserError
 
 MAX_ENTRIES = 2_000_000
+UTF8 = 0x800
+"""The flag of an entry whose name is marked as UTF-8."""
 # Bytes that tell a file's kind.
 HEAD = 32
 # A member is held in memory one at a time, so that only MAX_BYTES bounds it: flat drawings
@@ -208,7 +212,8 @@ def _zip_entries(path: Path) -> Iterator[_Entry]:
                     kind = "special"
                 if not info.is_dir() or kind != "file":
                     # orig_filename keeps what ZipFile cleans: backslashes and NULs.
-                    yield _Entry(info.orig_filename, info.file_size, kind)
+                    name = info.orig_filename if "\0" in info.orig_filename else info.filename
+                    yield _Entry(_slashes(name), info.file_size, kind)
     except UserError:
         raise
     except Exception as error:
@@ -217,11 +222,26 @@ def _zip_entries(path: Path) -> Iterator[_Entry]:
 
 
 def _opened(path: Path) -> zipfile.ZipFile:
-    """A zip; names that it does not mark as UTF-8 are that all the same where they can be."""
+    """A zip; names that it does not mark as UTF-8 are that all the same where they can be.
+
+    Else they are as Windows wrote them in Japan, China or Russia. Backslashes divide folders.
+    """
     try:
-        return zipfile.ZipFile(path, metadata_encoding="utf-8")
+        archive = zipfile.ZipFile(path, metadata_encoding="utf-8")
     except UnicodeDecodeError:
-        return zipfile.ZipFile(path)
+        archive = zipfile.ZipFile(path)
+        unmarked = (info for info in archive.infolist() if not info.flag_bits & UTF8)
+        names = [info.orig_filename.encode("cp437", "replace") for info in unmarked]
+        with contextlib.suppress(UserError, UnicodeDecodeError):
+            archive = zipfile.ZipFile(path, metadata_encoding=encoding(names))
+    for info in archive.infolist():
+        if "\\" in info.filename:
+            archive.NameToInfo.setdefault(_slashes(info.filename), info)
+    return archive
+
+
+def _slashes(name: str) -> str:
+    return name.replace("\\", "/")
 
 
 def _unreadable(path: Path, what: str, error: object) -> str:

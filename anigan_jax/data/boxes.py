@@ -20,11 +20,18 @@ CELEBA = {"x_1": "x", "y_1": "y", "width": "w", "height": "h"}
 Box = tuple[float, float, float, float]
 
 
-def read(root: Path, parts: list[Part], beside: Path | None, given: str = "") -> dict | None:
+def read(
+    root: Path,
+    parts: list[Part],
+    beside: Path | None,
+    given: str = "",
+    findings: list[Finding] | None = None,
+) -> dict | None:
     """Face boxes x, y, w, h by file of the table in, beside or named for a source; or None.
 
     Args:
       beside: a folder that may hold the table.
+      findings: where files with several boxes are noted; the largest is used.
 
     Raises:
       UserError: no such table, several, or one that is no table of boxes.
@@ -34,23 +41,23 @@ def read(root: Path, parts: list[Part], beside: Path | None, given: str = "") ->
         where, data = tables.given_file(root, parts, given)
     else:
         inside = tables.named(parts, BOX_FILES)
-        near = [n for n in BOX_FILES if beside and (beside / n).is_file()]
-        hits = [*near, *(f"{part.prefix}{name}" for part, name in inside)]
+        near = tables.near(beside, BOX_FILES)
+        hits = [*(path.name for path in near), *(f"{p.prefix}{name}" for p, name in inside)]
         if not hits:
             return None
         if len(hits) > 1:
             raise UserError(f"{root} holds several tables: {', '.join(hits)}; name one (--boxes)")
         where = hits[0]
         folder = "" if near else tables.folder_of(where)
-        data = (beside / near[0]).read_bytes() if near else tables.content(root, *inside[0])
+        data = near[0].read_bytes() if near else tables.content(root, *inside[0])
     try:
-        found = _of_table(of_bytes(data, where), where)
+        found = _of_table(of_bytes(data, where), where, [] if findings is None else findings)
         return {tables.placed(folder, key): box for key, box in found.items()}
     except csv.Error as error:
         raise UserError(f"{where} is not a CSV file: {error}") from None
 
 
-def _of_table(text: str, where: str) -> dict[str, Box]:
+def _of_table(text: str, where: str, findings: list[Finding]) -> dict[str, Box]:
     text = re.sub(r"\A\ufeff?(\s*\d+\s*[\r\n]+)?", "", text)
     blank = not any(mark in next(lines(text), "") for mark in ",;\t|")
     rows = (line.split() for line in lines(text)) if blank else label_files.cells(text)
@@ -60,15 +67,27 @@ def _of_table(text: str, where: str) -> dict[str, Box]:
     key = next((name for name in NAMES if name in place), "")
     if not key or not place.keys() >= {*SIDES}:
         raise UserError(f"{where}: its first line must name the columns file,x,y,w,h")
-    boxes = {}
+    boxes: dict[str, Box] = {}
+    several = set()
     for number, row in enumerate(rows, start=2):
+        if not any(row[place[side]].strip() for side in SIDES if place[side] < len(row)):
+            # No face was found there.
+            continue
         try:
             # Beside semicolons, a spreadsheet of many countries writes 0,5.
             x, y, w, h = (float(row[place[side]].replace(",", ".")) for side in SIDES)
-            boxes[row[place[key]]] = x, y, w, h
+            name = row[place[key]]
+            if name in boxes:
+                several.add(name)
+            boxes[name] = max((boxes.get(name, (x, y, w, h)), (x, y, w, h)), key=_area)
         except (IndexError, ValueError):
             raise UserError(f"{where}, line {number}: x, y, w and h must be numbers") from None
+    findings += [Finding(n, "conflict", "several boxes; the largest is used") for n in several]
     return boxes
+
+
+def _area(box: Box) -> float:
+    return box[2] * box[3]
 
 
 def attach(items: list, boxes: dict | None, findings: list[Finding]) -> list:

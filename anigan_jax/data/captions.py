@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -11,7 +12,7 @@ import numpy as np
 
 from anigan_jax.data import attributes as known
 from anigan_jax.data.attributes import DEFAULT, PARTS, Attributes, Label
-from anigan_jax.data.labels import SYNONYMS, plain
+from anigan_jax.data.labels import DIVIDERS, SYNONYMS, plain
 from anigan_jax.errors import UserError
 
 
@@ -42,6 +43,7 @@ ALPHABET = "abcdefghijklmnopqrstuvwxyz ,-"
 LENGTH = 64
 """Characters of an encoded text; longer ones are cut."""
 
+DENIED = ("no", "without", "neither", "nor", "except")
 _FILLERS = {"a", "an", "and", "anime", "face", "girl", "has", "her", "she", "the", "with"}
 # Shown for a color that the data has not, with a word of it.
 _NEAREST = {
@@ -117,11 +119,12 @@ def parse_prompt(text: str, attributes: Attributes = DEFAULT) -> Prompt:
     words = re.sub(r"([a-z]+)[- ](hair|eye)(?:ed|d)\b", r"\1 \2", words)
     words = re.sub(r"([a-z]+)-(hair|eyes?)\b", r"\1 \2", words)
     words = re.sub(r"\bnot (?:an? )?", "not-", words)
+    words = re.sub(r"\b(?:but |and )?(no|without|neither|nor|except) (?:an? )?", r", \1 ", words)
     words = re.sub(r"\b(hair|eyes) (?:is|are) ([a-z]+)", r"\2 \1", words)
     words = re.sub(r"\beye\b", "eyes", words)
     found, label, lost = phrases(attributes), {}, []
-    for piece in re.split(r"[,;|]|\.(?:\s|$)|(?<=\w)[!?]+(?:\s|$)", words):
-        for name, chosen in _scan(_bare(piece).split(), found):
+    for piece in re.split(DIVIDERS + r"|\.(?:\s|$)|(?<=\w)[!?]+(?:\s|$)", words):
+        for name, chosen in _scan(_in_order(_bare(piece).split(), found), found):
             if not name:
                 nearest, hint = _near(chosen, attributes)
                 lost.append(hint)
@@ -142,12 +145,31 @@ def _bare(piece: str) -> str:
     return re.sub(r":{1,2}[\d.]+$", "", piece)
 
 
+def _in_order(words: list[str], found: dict) -> list[str]:
+    """'hair blue eyes red' as 'blue hair red eyes': pairs that begin with a part."""
+    pairs = [*zip(words[::2], words[1::2], strict=False)]
+    turned = [(color, part) for part, color in pairs]
+    if len(words) % 2 == 0 and all(part in PARTS for part, _ in pairs) and {*turned} <= {*found}:
+        return [*itertools.chain(*turned)]
+    return words
+
+
 def _scan(words: list[str], found: dict) -> Iterator[tuple[str, str]]:
     """The longest phrases in words: (attribute, class); ('', words) of what names nothing."""
     longest = max(map(len, found))
     lost: list[str] = []
+
+    def named(words: list[str]) -> int:
+        return next((n for n in range(longest, 0, -1) if tuple(words[:n]) in found), 0)
+
     while words:
-        length = next((n for n in range(longest, 0, -1) if tuple(words[:n]) in found), 0)
+        length = named(words)
+        denied = named(words[1:]) if not length and words[0] in DENIED else 0
+        if denied:
+            # What is not wanted is not to be drawn: 'no blue hair'.
+            yield "", " ".join(words[: 1 + denied])
+            words = words[1 + denied :]
+            continue
         if not length and words[0] not in _FILLERS:
             lost.append(words[0])
         if lost and (length or words[0] in (*PARTS, *_FILLERS) or len(words) == 1):
@@ -161,6 +183,8 @@ def _scan(words: list[str], found: dict) -> Iterator[tuple[str, str]]:
 def _near(lost: str, attributes: Attributes) -> tuple[tuple[str, str] | None, str]:
     """(the class that stands for it, where one does; what is said of words that name nothing)."""
     word, _, part = lost.rpartition(" ")
+    if lost.split()[0] in DENIED and word:
+        return None, f"{lost!r} is passed over: say what there is instead"
     classes = dict(attributes).get(part, ())
     instead = _NEAREST.get((part, word))
     if instead in classes:

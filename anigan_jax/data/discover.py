@@ -92,7 +92,6 @@ CONVERT = {
     ".gif": "Write the frames as PNG files",
     ".mp4": "Write the frames as PNG files: ffmpeg -i FILE %05d.png",
 }
-HELD = {"train": False, "test": True, "val": True, "valid": True, "validation": True}
 
 
 class Item(NamedTuple):
@@ -146,7 +145,7 @@ def survey(root: Path, options: Options, domain: str = "") -> Catalogue:
     told = tables.find(root, parts, beside, options)
     if told is None and set(options.attributes) - {labels.CLASS}:
         raise UserError(f"{root} has no labels; data.attributes can be 'class', of its folders")
-    face_boxes = boxes.read(root, parts, beside, options.boxes)
+    face_boxes = boxes.read(root, parts, beside, options.boxes, findings)
     domains, held = _folders(names)
     items, aside, whole = [], 0, iter(names)
     for number, part in enumerate(parts):
@@ -250,7 +249,7 @@ def _part(store: Path, prefix: str, found: list[archives.Member]) -> Part:
 
 
 def _has_table(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in (*tables.LABEL_FILES, *tables.BOX_FILES))
+    return bool(tables.near(folder, (*tables.LABEL_FILES, *tables.BOX_FILES)))
 
 
 def _suffix(name: str) -> str:
@@ -287,14 +286,18 @@ def _folders(images: list[str]):
         for part in (part.lower() for part in name.split("/")[:-1]):
             if (side := re.sub("[-_ ]", "", part)) in DOMAINS:
                 domains[name] = DOMAINS[side]
-            # Shards have their split in their name: train-00000-of-00004.
-            split = part if part in HELD else re.sub(r"-\d+(-of-\d+)?$", "", part)
-            if split in HELD:
-                held[name] = HELD[split]
+            # Shards have their split in their name, train-00000-of-00004; COCO's sets their year.
+            split = re.sub(r"-\d+(-of-\d+)?$|(?<=[a-z])\d{4}$", "", part)
+            if split in tables.HELD:
+                held[name] = tables.HELD[split]
     sides = {side for side, test in domains.values() if not test}
     if domains and sides != {"A", "B"}:
         there = f"domain {sides.pop()} is there alone" if sides else "testA and testB hold all"
         raise UserError(f"{there}; unpaired data needs trainA and trainB")
+    rest = [name for name in images if name not in held]
+    if set(held.values()) == {True} and all("/" not in name for name in rest):
+        # A folder of its own for the test, beside the rest.
+        held |= dict.fromkeys(rest, False)
     if set(held.values()) != {True, False}:
         held = {}
     return domains, held

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import glob
+import hashlib
 import itertools
 from collections import Counter
 from collections.abc import Iterator
@@ -267,6 +268,11 @@ def _survey(path: str, options: discover.Options, domain: str = "") -> Catalogue
     return discover.survey(Path(path), options, domain)
 
 
+def _tables(folder: Path) -> list[Path]:
+    """Files of labels and boxes that lie in a folder."""
+    return tables.near(folder, (*tables.LABEL_FILES, *tables.BOX_FILES))
+
+
 def digest(path: str, within: str = "") -> str:
     """SHA-256 of a file, or of the names and contents of a folder.
 
@@ -283,9 +289,14 @@ def digest(path: str, within: str = "") -> str:
         return tfds_source.digest(path.removeprefix("tfds:"))
     root = Path(path)
     if root.is_file():
-        beside = [n for n in (*tables.LABEL_FILES, *tables.BOX_FILES) if n != root.name]
-        names = [n for n in (root.name, *beside) if (root.parent / n).is_file()]
+        names = [root.name, *(path.name for path in _tables(root.parent) if path != root)]
         return remembered.sha256(root, [archives.Member(n, 0) for n in names], root.parent)
     if root.is_dir():
-        return remembered.sha256(root, archives.members(root, within)[0], root)
+        own = remembered.sha256(root, archives.members(root, within)[0], root)
+        aside = [archives.Member(path.name, 0) for path in _tables(root.parent)]
+        if not aside:
+            return own
+        # A table beside the folder may be of it.
+        told = remembered.sha256(root.parent / aside[0].name, aside, root.parent)
+        return hashlib.sha256(f"{own}{told}".encode()).hexdigest()
     raise UserError(f"{discover.absent(path)} (to train: --data.path)")

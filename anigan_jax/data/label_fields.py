@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from typing import Any, NamedTuple, TypeVar
 
 from anigan_jax.data.kinds import SUFFIXES
-from anigan_jax.data.labels import CLASS, plain
+from anigan_jax.data.labels import CLASS, DIVIDERS, plain
 from anigan_jax.data.matching import folded
 from anigan_jax.data.rows import Row, Rows, Tag
 
@@ -24,10 +24,13 @@ TAGS = ("tags", "tag_string", "tag_string_general", "tag", "tag_list", "keywords
 INDEX = ("", "unnamed: 0", "index")
 FIRST = 1000
 """Rows by which a header, and the column that names images, are recognized."""
+ENOUGH = 50
+"""Images that the usual column names, after which no other is looked at."""
 LONGEST = 100
 """Characters of a class; a longer cell is no class."""
-# Cells that hold nothing, as pandas and spreadsheets write them.
+# Cells that hold nothing, as pandas, spreadsheets and R write them.
 MISSING = ("nan", "<na>", "n/a", "#n/a", "null")
+MISSING_AS_IS = ("NA",)
 TAG_WORDS = 5
 """Words of a line, under which lines are a list of tags."""
 Key = TypeVar("Key")
@@ -65,12 +68,19 @@ def of_fields(fields: Mapping[str, Any], key: str | None = None) -> tuple[str, R
     tags: list[Tag] = []
     texts = [cell(known.pop(column)) for column in TEXTS if column in known]
     for column in TAGS:
-        if not isinstance(value := known.get(column), str | list | tuple):
+        if isinstance(value := known.get(column), dict):
+            # By their kinds: {"general": [...], "character": [...]}.
+            value = [tag for kind in value.values() if isinstance(kind, list) for tag in kind]
+        if not isinstance(value, str | list | tuple):
             # A number is a class.
             continue
         del known[column]
-        if isinstance(value, str) and not set(",_") & set(value):
-            # Blanks alone tell no tags: 'blue hair red eyes'.
+        if isinstance(value, str) and column.startswith("tag_string"):
+            # Danbooru's, whose tags may be ';d'.
+            value = value.split()
+        divided = f"_|{DIVIDERS}" if any(texts) else _marks(value)
+        if isinstance(value, str) and not re.search(divided, value):
+            # Blanks alone tell no tags, 'blue hair red eyes': all rows together do.
             texts.append(value.strip())
         else:
             tags += split_tags(value)
@@ -106,9 +116,9 @@ def naming(columns: Mapping[Key, Iterable[Any]], first: Key, images: Iterable[st
     hits: Counter[Key] = Counter()
     for name in images:
         hits.update(places.get(folded(name), ()))
-        if hits[first]:
+        if hits[first] == ENOUGH:
             return first
-    return max(columns, key=lambda column: hits[column]) if hits.total() else first
+    return max((first, *columns), key=lambda column: hits[column])
 
 
 def names(column: str) -> bool:
@@ -117,7 +127,7 @@ def names(column: str) -> bool:
 
 def cell(value: Any) -> str:
     text = "" if value is None else str(value).strip()
-    return "" if len(text) < 5 and text.lower() in MISSING else text
+    return "" if len(text) < 5 and (text.lower() in MISSING or text in MISSING_AS_IS) else text
 
 
 def class_row(value: Any) -> Row:
@@ -128,10 +138,16 @@ def class_row(value: Any) -> Row:
 def split_tags(value: Any) -> list[Tag]:
     """Tags of a list, of 'blue hair, smile' or of 'blue_hair smile'; `_` is a blank."""
     if isinstance(value, str):
-        value = value.split("," if "," in value else None)
+        marks = _marks(value)
+        value = re.split(marks, value) if re.search(marks, value) else value.split()
     value = (word.get("name", "") if isinstance(word, dict) else word for word in value or ())
     words = (plain(cell(word)) for word in value if not isinstance(word, dict | list))
     return [Tag(word) for word in words if word]
+
+
+def _marks(value: Any) -> str:
+    """What may divide tags: between blanks, ';d' is a face."""
+    return "[,\uff0c]" if isinstance(value, str) and {" ", "_"} <= set(value) else DIVIDERS
 
 
 def of_records(layout: str, records: Iterable[Mapping], images: Collection[str]) -> Labels:

@@ -24,7 +24,7 @@ from anigan_jax.data.label_fields import (
     usual,
 )
 from anigan_jax.data.label_json import UNLABELED
-from anigan_jax.data.labels import plain
+from anigan_jax.data.labels import names_color, plain
 from anigan_jax.data.matching import folded
 from anigan_jax.data.rows import Row, Rows, Tag
 from anigan_jax.errors import UserError
@@ -143,7 +143,9 @@ def _raw(text: str, _: Collection[str]) -> Labels | None:
         except ValueError:
             return False
 
-    if not any(fits(line.partition(",")[2]) for line in _head(text)):
+    # Most of what is no blank: ':3' and '16:9' end texts of another layout.
+    said = [rest for line in _head(text) if (rest := line.partition(",")[2]).strip()]
+    if 2 * sum(map(fits, said)) <= len(said):
         return None
     found = Labels("raw tags", Rows(), [])
     for line in lines(text):
@@ -185,10 +187,13 @@ def cells(text: str, images: Collection[str] = ()) -> Iterator[list[str]] | None
 def _of_cells(rows: Iterator[list[str]], images: Collection[str]) -> Labels:
     first = list(itertools.islice(rows, FIRST))
     rows = itertools.chain(first, rows)
-    if len(first) > 1 and _is_header(first):
+    if len(first) > 1 and _is_header(first, images):
         return _with_header(first, next(rows), rows, images)
     found = Labels("CSV", Rows(), [])
     at = naming(_columns(first), 0, images)
+    words = {"".join(row[:at] + row[at + 1 :]) for row in first}
+    single = all(len(row) == 2 for row in first) and 2 * len(words) <= len(first)
+    single = single and not any(" " in w or "_" in w or names_color(w) for w in words)
     for row in rows:
         # An index before the file name is no name.
         named = at == 0 and len(row) > 2 and not is_image(row[0]) and is_image(row[1])
@@ -200,8 +205,10 @@ def _of_cells(rows: Iterator[list[str]], images: Collection[str]) -> Labels:
         if _never_closed(row):
             found.faults.append((key, "bad row", "a quote is opened in it and not closed"))
             continue
-        if len(rest) == 1 and rest[0].lstrip("-").isdecimal():
-            found.rows.append((key, class_row(rest[0])))
+        number = rest[0].removesuffix(".0").lstrip("-") if len(rest) == 1 else ""
+        if number.isdecimal() or (single and number):
+            # A class of its own: a number, or one of few words.
+            found.rows.append((key, class_row(rest[0].removesuffix(".0"))))
         elif any(map(str.isalpha, words)):
             found.rows.append((key, Row(text=words)))
         else:
@@ -242,19 +249,32 @@ def _shown(cell: str) -> str:
     return kept[1] or kept[2] or "" if kept else cell
 
 
-def _is_header(cells: list[list[str]]) -> bool:
+def _is_header(cells: list[list[str]], images: Collection[str]) -> bool:
     """Whether the first row names columns: by known names, or as no key is like its first."""
     head = [cell.lower() for cell in cells[0]]
     if {*NAMES, *TEXTS, *TAGS} & set(head):
         return True
-    if any(cell and not re.search("[a-z]", cell) for cell in head) or len(set(head)) < len(head):
+    if len(set(head)) < len(head) or _numbered(head[0]):
         return False
-
-    def numbered(key: str) -> bool:
-        return any(map(str.isdigit, key)) or is_image(key)
-
+    if all(head) and _names_none(cells, images):
+        return True
+    if any(cell and not re.search("[a-z]", cell) for cell in head):
+        return False
     keys = [row[0] for row in cells[1:]]
-    return not numbered(head[0]) and sum(map(numbered, keys)) >= 0.9 * len(keys)
+    return sum(map(_numbered, keys)) >= 0.9 * len(keys)
+
+
+def _numbered(key: str) -> bool:
+    return any(map(str.isdigit, key)) or is_image(key)
+
+
+def _names_none(cells: list[list[str]], images: Collection[str]) -> bool:
+    """Whether the first row names no image and nothing that others hold; nearly all those do."""
+    keys, known = {folded(row[0]) for row in cells[1:]}, set(map(folded, images))
+    below = zip(*(row[: len(cells[0])] for row in cells[1:]), strict=False)
+    repeats = any(cell in column for cell, column in zip(cells[0], below, strict=False))
+    own = folded(cells[0][0]) in known
+    return len(keys & known) >= 0.9 * len(keys) and not repeats and not own
 
 
 def _with_header(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 
 from anigan_jax.data.kinds import kind_of
 from anigan_jax.data.matching import folded
@@ -11,8 +12,10 @@ from anigan_jax.errors import UserError
 
 HEAD = 512
 """Bytes by which a text of two bytes a letter is known."""
-# Of spreadsheets that do not write Unicode: Western Europe, Japan, China.
-CODES = ("cp1252", "cp932", "gb18030")
+# Of spreadsheets that do not write Unicode: Western Europe, Russia, Japan, China, Taiwan, Korea.
+CODES = ("cp1252", "cp1251", "cp932", "gb18030", "big5", "cp949")
+GUESSED = 2**20
+"""Bytes by which an encoding is guessed."""
 # What is no text, and how it becomes one.
 OTHER = {
     "ZIP archive": "it is a spreadsheet or an archive; save it as 'CSV UTF-8'",
@@ -28,9 +31,17 @@ def decoded(table: bytes, images: Iterable[str] = ()) -> str:
     """Text of a table, whatever the locale; spreadsheets begin one with a byte order mark.
 
     Args:
-      images: names, of which the most are found in a text that is read as it was written: where
-        it is not Unicode.
+      images: names, as `encoding` takes them.
+
+    Raises:
+      UserError: it is in no encoding that is known.
     """
+    text = of_unicode(table)
+    return table.decode(encoding([table], images), "replace") if text is None else text
+
+
+def of_unicode(table: bytes) -> str | None:
+    """The text of bytes that are Unicode; None of others."""
     if table.startswith((b"\xff\xfe", b"\xfe\xff")):
         return table.decode("utf-16", "replace")
     even, odd = (table[start:HEAD:2].count(0) for start in (0, 1))
@@ -39,14 +50,48 @@ def decoded(table: bytes, images: Iterable[str] = ()) -> str:
     try:
         return table.decode("utf-8-sig")
     except UnicodeDecodeError:
-        stems = {name for name in map(folded, images) if not name.isascii()}
-        usual = table.decode("utf-8-sig", "replace")
-        texts = [table.decode(code, "replace") for code in CODES] if stems else []
-        return max((usual, *texts), key=lambda text: _named(text.casefold(), stems))
+        return None
 
 
-def _named(text: str, stems: set[str]) -> int:
-    return sum(stem in text for stem in itertools.islice(stems, MOST))
+def encoding(texts: Sequence[bytes], images: Iterable[str] = ()) -> str:
+    """Of texts of one hand that are not Unicode: by the images that they name, else by a guess.
+
+    Args:
+      images: names, of which the most are found in a text that is read as it was written.
+
+    Raises:
+      UserError: it is none that is known.
+    """
+    stems = {name for name in map(folded, images) if not name.isascii()}
+    stems = {*itertools.islice(stems, MOST)}
+    whole = b"\n".join(texts)
+
+    def named(code: str) -> int:
+        text = whole.decode(code, "replace").casefold()
+        return sum(stem in text for stem in stems)
+
+    hits = {code: named(code) for code in ("utf-8", *CODES)} if stems else {}
+    if any(hits.values()):
+        return max(hits, key=lambda code: hits[code])
+    text = whole.decode("utf-8", "replace")
+    if 10 * text.count("\ufffd") < len(text) - sum(map(str.isascii, text)):
+        # Unicode with a damaged byte.
+        return "utf-8"
+    # Imported here: few tables need it.
+    import charset_normalizer
+
+    # Of what is not ASCII alone, so that a few words among many file names count.
+    odd = b"\n".join(line for line in whole.splitlines() if not line.isascii())[:GUESSED]
+    # Without ASCII where that tells nothing: digits within words look like damage.
+    for part in (odd, re.sub(rb"[\x00-\x7f]+", b" ", odd)):
+        if found := charset_normalizer.from_bytes(part, cp_isolation=[*CODES]).best():
+            break
+    else:
+        raise UserError(
+            "its text is neither Unicode nor in an encoding that is known "
+            f"({', '.join(CODES)}); save it as UTF-8 (in a spreadsheet: 'CSV UTF-8')"
+        )
+    return found.encoding
 
 
 def of_bytes(table: bytes, where: str, images: Iterable[str] = ()) -> str:
@@ -57,4 +102,7 @@ def of_bytes(table: bytes, where: str, images: Iterable[str] = ()) -> str:
     """
     if hint := OTHER.get(kind_of(table[:32])):
         raise UserError(f"{where} is no label file: {hint}")
-    return decoded(table, images)
+    try:
+        return decoded(table, images)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None

@@ -26,7 +26,7 @@ from anigan_jax.data.attributes import (
     Places,
     tag,
 )
-from anigan_jax.data.rows import Row, Tag
+from anigan_jax.data.rows import Row, Rows, Tag
 from anigan_jax.errors import UserError
 
 # Colors are classes however rare; other words only where they are no slip.
@@ -58,8 +58,13 @@ MEASURE = 20
 """Numbers that a column has at most, unless it measures something."""
 NO, YES = ("0", "-1", "0.0", "-1.0", "false", "no"), ("1", "1.0", "true", "yes")
 
+MARKS = (*YES, "x", "\u2713", "\u2714", "\u25cb")
+"""What a cell holds where the others of its column are empty: the image has it."""
+SEVERAL = 1.5
+"""Rows of an image, on average, from which on they are taken together."""
+
 Rule = Literal["max-count", "unique", "last"]
-Kind = Literal["class", "flag", "text", "measure"]
+Kind = Literal["class", "flag", "mark", "text", "measure"]
 
 
 class Said(NamedTuple):
@@ -145,8 +150,9 @@ def table(rows: Pairs, where: str, rule: Rule = "max-count", wanted: tuple[str, 
       UserError: the rows have not what is wanted.
     """
     wanted = tuple(map(plain, wanted))
-    kinds = _kinds(rows, wanted)
-    tally = _tally(rows, kinds)
+    rows = together(rows)
+    kinds, spaced = _kinds(rows, wanted), _spaced(rows)
+    tally = _tally(rows, kinds, spaced)
     found = _found(tally)
     places = Places(select(tally, found, wanted, where))
     made = Table(places.attributes, {}, [], Counter())
@@ -157,7 +163,7 @@ def table(rows: Pairs, where: str, rule: Rule = "max-count", wanted: tuple[str, 
     lost: Counter[tuple[str, str]] = Counter()
     same: dict[Coded, Coded] = {}
     for key, row in rows:
-        said, codes = read(row, kinds), list(empty)
+        said, codes = read(row, kinds, spaced), list(empty)
         for word in dict.fromkeys(said.tags):
             if word in tags:
                 codes[tags[word]] = 2
@@ -186,11 +192,56 @@ def table(rows: Pairs, where: str, rule: Rule = "max-count", wanted: tuple[str, 
     return made
 
 
-def _tally(rows: Pairs, kinds: Mapping[str, Kind]) -> _Tally:
+def together(rows: Pairs) -> Pairs:
+    """A row of each image, where files give a row for each of its tags (or captions).
+
+    Words that differ from row to row are its tags.
+    """
+    count = len({key for key, _ in rows})
+    if len(rows) < max(SEVERAL * count, count + 1):
+        return rows
+    found: dict[str, list[Row]] = {}
+    for key, row in rows:
+        found.setdefault(key, []).append(row)
+    cells = [
+        (name, len({row.classes.get(name) for row in each}) > 1)
+        for each in found.values()
+        for name in dict.fromkeys(name for row in each for name in row.classes)
+    ]
+    changing = {name for name, changes in cells if changes}
+
+    def of(each: list[Row]) -> Row:
+        tags = [tag for row in each for tag in row.tags]
+        tags += [
+            Tag(plain(value))
+            for row in each
+            for name, value in row.classes.items()
+            if name in changing
+        ]
+        fixed = {n: v for n, v in each[0].classes.items() if n not in changing}
+        texts = dict.fromkeys(row.text for row in each if row.text)
+        return Row(", ".join(texts), tuple(dict.fromkeys(tags)), fixed)
+
+    return Rows((key, of(each)) for key, each in found.items())
+
+
+def _spaced(rows: Pairs) -> bool:
+    """Whether texts are tags with blanks between: most have `_`, none a comma."""
+    count = marked = 0
+    for _, row in rows:
+        if row.text:
+            if re.search("[,\uff0c]", row.text):
+                return False
+            count += 1
+            marked += "_" in row.text
+    return 2 * marked > count
+
+
+def _tally(rows: Pairs, kinds: Mapping[str, Kind], spaced: bool) -> _Tally:
     given: dict[str, Counter[str]] = {}
     tags: Counter[str] = Counter()
     for _, row in rows:
-        said = read(row, kinds)
+        said = read(row, kinds, spaced)
         for name, candidates in said.given.items():
             given.setdefault(name, Counter()).update({t.text for t in candidates})
         tags.update(set(said.tags))
@@ -206,11 +257,21 @@ def _no_class(word: str, name: str, classes: Iterable[str]) -> str:
 # --- rows as attributes and tags
 
 
-def read(row: Row, kinds: Mapping[str, Kind] | None = None) -> Said:
-    """What a row says; `kinds` are those of its columns, classes where not known."""
+def read(row: Row, kinds: Mapping[str, Kind] | None = None, spaced: bool = False) -> Said:
+    """What a row says.
+
+    Args:
+      kinds: of the columns; classes where not known.
+      spaced: its text is tags with blanks between.
+    """
     given: dict[str, list[Tag]] = {}
     tags: list[str] = []
-    spoken = [*row.tags, *map(Tag, _pieces(row.text))]
+    words = map(plain, row.text.split()) if spaced else _pieces(row.text)
+    spoken = [*row.tags, *map(Tag, words)]
+    for name, kind in (kinds or {}).items():
+        if kind == "mark":
+            has = bool(row.classes.get(name))
+            given[plain(name)] = [Tag(plain(name) if has else f"no {plain(name)}")]
     for column, value in row.classes.items():
         name, word, kind = plain(column), plain(value), (kinds or {}).get(column, "class")
         if part := _part(name):
@@ -305,7 +366,9 @@ def _kinds(rows: Pairs, wanted: tuple[str, ...]) -> dict[str, Kind]:
     found: dict[str, Kind] = {}
     for name, words in values.items():
         asked, classes = plain(name) in wanted, name in CLASSES
-        if words <= {*NO, *YES, ""} and not classes:
+        if len(words) == 1 and words <= {*MARKS} and not classes and not names_color(name):
+            found[name] = "mark"
+        elif words <= {*NO, *YES, ""} and not classes:
             found[name] = "flag"
         elif 2 * sum(names_color(w) or "," in w for w in words) >= len(words) and not asked:
             found[name] = "text"

@@ -11,6 +11,9 @@ from urllib.parse import unquote
 
 from anigan_jax.data.kinds import SUFFIXES
 
+FOLDERS = 6
+"""Folders, the name among them, by which a row and an image are compared."""
+
 
 def forms(name: str) -> Iterator[str]:
     """Spellings under which an image and its row are compared, the strictest first.
@@ -18,7 +21,7 @@ def forms(name: str) -> Iterator[str]:
     As it is, without its ending, without its folder, without both, as a number without leading
     zeros (a spreadsheet's '12.0' too), and whatever its letter case and escapes ('my%20face').
     """
-    whole = unicodedata.normalize("NFC", name).replace("\\", "/").removeprefix("./")
+    whole = plain_path(name)
     stem, dot, ending = whole.rpartition(".")
     bare = stem if f"{dot}{ending.lower()}" in SUFFIXES else whole
     last = bare.rpartition("/")[2]
@@ -26,6 +29,21 @@ def forms(name: str) -> Iterator[str]:
     yield from (whole, bare, last + whole.removeprefix(bare), last)
     yield number.lstrip("0") or "0" if number.isascii() and number.isdecimal() else ""
     yield folded(last)
+
+
+def plain_path(name: str) -> str:
+    """A name as archives write it: '/' between folders, none for here; 'a.jpg#2' is a.jpg."""
+    name = unicodedata.normalize("NFC", name).replace("\\", "/").removeprefix("./")
+    if "#" in name:
+        # Several captions of an image, as Flickr's sets number them.
+        file, _, number = name.rpartition("#")
+        name = file if number.isdecimal() and _ending(file) else name
+    return name
+
+
+def _ending(name: str) -> bool:
+    """Whether a name ends as an image's."""
+    return f".{name.rpartition('.')[2].lower()}" in SUFFIXES
 
 
 def folded(name: str) -> str:
@@ -40,11 +58,17 @@ def match(names: list[str], keys: Collection[str]) -> dict[str, str]:
     """Name of an image -> its key, where one alone fits.
 
     Keys with a folder, numbers without their leading zeros and other letter cases are taken where
-    they fit one image alone; a plain key fits every image of its name, in whatever folder.
+    they fit one image alone; a plain key fits every image of its name, in whatever folder. A key
+    with an image's ending that fits one so fits none of another ending.
     """
     found: dict[str, str] = {}
     left = names
     for number in range(6):
+        if number == 2 and left:
+            found |= _by_end(left, keys)
+            left = [name for name in left if name not in found]
+        # 'a.png' is not of a.jpg where a.png is there.
+        used = set(found.values()) if number in (1, 3) else set()
         # One level at a time: of millions of names, all are gigabytes.
         form = functools.partial(_form, number)
         hits: dict[str, str | None] = {}
@@ -56,12 +80,38 @@ def match(names: list[str], keys: Collection[str]) -> dict[str, str]:
         later = []
         for name in left:
             each = form(name)
-            if each not in hits:
+            key = hits.get(each)
+            if each not in hits or (key in used and _ending(key)):
                 later.append(name)
-            elif key := hits[each]:
-                loose = number > 3 or (number > 1 and "/" in key)
+            elif key:
+                loose = number > 3 or (number > 1 and "/" in plain_path(key))
                 found |= {} if loose and counts[each] > 1 else {name: key}
         left = later
+    return found
+
+
+def _by_end(names: list[str], keys: Collection[str]) -> dict[str, str]:
+    """Matches by the last folders and the name: '/data/a/1.png' is a/1.png, that is not b/1.png.
+
+    By as many folders as both have, where one name and one key alone have them.
+    """
+    found: dict[str, str] = {}
+    deep = {key: path.split("/") for key in keys if "/" in (path := _form(1, key))}
+    sought = {}
+    if deep:
+        sought = {name: path.split("/") for name in names if "/" in (path := _form(1, name))}
+    for depth in range(FOLDERS, 1, -1) if sought else ():
+        tails: dict[tuple[str, ...], str | None] = {}
+        for key, parts in deep.items():
+            if len(parts) >= depth:
+                tail = tuple(parts[-depth:])
+                tails[tail] = None if tail in tails else key
+        counts = Counter(tuple(parts[-depth:]) for parts in sought.values())
+        for name, parts in list(sought.items()):
+            tail = tuple(parts[-depth:])
+            if len(parts) >= depth and counts[tail] == 1 and (key := tails.get(tail)):
+                found[name] = key
+                del sought[name]
     return found
 
 

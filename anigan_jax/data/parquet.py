@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import functools
 import itertools
+import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -59,7 +61,7 @@ def opened(path: Path) -> tuple[Store, list[Member], Rows]:
     Raises:
       UserError: pyarrow is missing, or the file has no column of images.
     """
-    kinds, count = _asked(path, _schema, str(path))
+    kinds, count, classes = _asked(path, _schema, str(path))
     images = [name for name, kind in kinds.items() if _holds_bytes(kind)]
     if not images:
         raise UserError(
@@ -70,13 +72,26 @@ def opened(path: Path) -> tuple[Store, list[Member], Rows]:
         raise UserError(f"{path} holds {count:,} rows; at most {MAX_ENTRIES:,} are read")
     store = Store(path, next((n for n in images if n.lower() in ("image", "img")), images[0]))
     others = [name for name, kind in kinds.items() if not _holds_bytes(kind)]
-    said = ((_member(n), of_fields(each)[1]) for n, each in enumerate(_records(path, others)))
+    records = (_with_names(each, classes) for each in _records(path, others))
+    said = ((_member(n), of_fields(each)[1]) for n, each in enumerate(records))
     rows = Rows(pair for pair in said if pair[1])
     return store, [Member(_member(n), 0) for n in range(count)], rows
 
 
 def _holds_bytes(kind: str) -> bool:
-    return kind in ("binary", "large_binary") or kind.startswith("struct<bytes: binary")
+    packed = kind.startswith("struct<") and re.search(r"\bbytes: (large_)?binary", kind)
+    return kind in ("binary", "large_binary") or bool(packed)
+
+
+def _with_names(record: dict, classes: dict[str, list[str]]) -> dict:
+    """The record with the names of classes in place of their numbers, where the file has them."""
+
+    def named(column: str, value: Any) -> Any:
+        names = classes.get(column, [])
+        known = isinstance(value, int) and 0 <= value < len(names)
+        return names[value] if known else value
+
+    return {column: named(column, value) for column, value in record.items()}
 
 
 def _records(path: Path, columns: list[str]) -> Iterator[dict]:
@@ -132,13 +147,24 @@ def _refusing(function: Callable) -> Callable:
 
 
 @_refusing
-def _schema(path: str) -> tuple[dict[str, str], int]:
-    """(column -> its type, number of rows)."""
+def _schema(path: str) -> tuple[dict[str, str], int, dict[str, list[str]]]:
+    """(column -> its type, number of rows, column -> names of its classes)."""
     from pyarrow import parquet
 
     with parquet.ParquetFile(path) as file:
         kinds = {field.name: str(field.type) for field in file.schema_arrow}
-        return kinds, file.metadata.num_rows
+        about = (file.schema_arrow.metadata or {}).get(b"huggingface", b"{}")
+        return kinds, file.metadata.num_rows, _class_names(about)
+
+
+def _class_names(about: bytes) -> dict[str, list[str]]:
+    """Column -> names of its classes, of what Hugging Face's `datasets` keeps in a schema."""
+    try:
+        features = json.loads(about)["info"]["features"]
+        each = {name: feature.get("names") for name, feature in features.items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {}
+    return {n: [*map(str, names)] for n, names in each.items() if isinstance(names, list)}
 
 
 @_refusing

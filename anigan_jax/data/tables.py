@@ -14,9 +14,9 @@ from anigan_jax.data import archives, label_files, labels
 from anigan_jax.data.attributes import Attribute, Attributes
 from anigan_jax.data.decode import Finding
 from anigan_jax.data.label_fields import of_fields, of_text
-from anigan_jax.data.label_text import decoded, of_bytes
+from anigan_jax.data.label_text import encoding, of_bytes, of_unicode
 from anigan_jax.data.labels import CLASS
-from anigan_jax.data.matching import forms, match
+from anigan_jax.data.matching import forms, match, plain_path
 from anigan_jax.data.rows import Row, Rows
 from anigan_jax.errors import UserError
 
@@ -39,7 +39,14 @@ POSSIBLE = re.compile(
     r"\.(csv|tsv|jsonl|xlsx?|ods)$|(label|tag|caption|annot|attr|metadata)[^/]*\.(txt|json|parquet)$",
     re.IGNORECASE,
 )
-SPLITS = ("train", "test", "val", "valid", "validation", "traina", "trainb", "testa", "testb")
+# Names of splits, and whether they are held out.
+HELD = {
+    **dict.fromkeys(("train", "training"), False),
+    **dict.fromkeys(("test", "testing", "val", "valid", "validation", "dev", "eval"), True),
+}
+SPLITS = (*HELD, "traina", "trainb", "testa", "testb")
+# Columns that may say a split.
+SPLIT_COLUMNS = ("split", "subset", "partition", "fold", "set")
 FEWEST = 0.1
 """Share of the images that must find a label: with fewer, the file is of other images."""
 MOST_BYTES = 2**30
@@ -108,7 +115,28 @@ def find(root: Path, parts: list[Part], beside: Path | None, options: Options) -
     inner = Rows((part.prefix + key, row) for part in parts for key, row in part.rows)
     if inner:
         return Told("the columns of the Parquet file", inner, set(), [], True)
-    return _sidecars(parts) or _folders(parts)
+    return _sidecars(parts) or _of_parent(root, parts) or _folders(parts)
+
+
+def _of_parent(root: Path, parts: list[Part]) -> Told | None:
+    """The table beside a folder of images, where it is of them."""
+    if not root.is_dir() or not (files := _files(root, [], root.parent, "")):
+        return None
+    names = [part.prefix + name for part in parts for name in part.images]
+    told = _read(files, _images(parts))
+    fits = match(names, dict.fromkeys(told.rows.names()))
+    return told if fits and len(fits) >= FEWEST * len(names) else None
+
+
+def near(folder: Path | None, names: Iterable[str]) -> list[Path]:
+    """The files of a folder that have one of these names, in whatever letter case."""
+    if folder is None:
+        return []
+    try:
+        there = {path.name.lower(): path for path in folder.iterdir()}
+        return [there[name] for name in names if name in there and there[name].is_file()]
+    except OSError:
+        return []
 
 
 def _read(files: list[tuple[str, str, bytes]], images: list[str]) -> Told:
@@ -142,16 +170,16 @@ def _files(root, parts, beside, given: str) -> list[tuple[str, str, bytes]]:
         return [(where, "", data)]
     for group in (TAG_FILES, METADATA, *((name,) for name in OTHERS)):
         inside = named(parts, group)
-        near = [n for n in group if beside and (beside / n).is_file()]
-        hits = [*near, *(f"{part.prefix}{name}" for part, name in inside)]
+        aside = near(beside, group)
+        hits = [*(path.name for path in aside), *(f"{p.prefix}{name}" for p, name in inside)]
         folders = Counter(PurePosixPath(hit).parent for hit in hits)
         one_each = max(folders.values(), default=0) < 2 and (group != TAG_FILES or _apart(hits))
         if len(hits) > 1 and not one_each:
             raise UserError(
                 f"{root} holds several tables: {', '.join(hits)}; name one (--tags, --boxes)"
             )
-        if near:
-            return [(str(beside / near[0]), "", (beside / near[0]).read_bytes())]
+        if aside:
+            return [(str(aside[0]), "", aside[0].read_bytes())]
         if inside:
             found = []
             for part, name in inside:
@@ -177,6 +205,7 @@ def folder_of(table: str, own: bool = False) -> str:
 
 def placed(folder: str, key: str) -> str:
     """A row's name in the source, of a table that is of a folder."""
+    key = plain_path(key) if folder else key
     return key if key.startswith(folder) else f"{folder}{key}"
 
 
@@ -236,15 +265,44 @@ def _sidecars(parts: list[Part]) -> Told | None:
             # '1.txt' and '1.png.txt'; later ones count.
             texts = (name for name in part.others if name.lower().endswith(end))
             beside |= {name[: -len(end)]: name for name in texts}
-        stems = {beside[key]: name for name, key in match(part.images, beside).items()}
-        if len(stems) < max(1, FEWEST * len(part.images)):
+        owners = _owners(part.images, beside)
+        if len(owners) < max(1, FEWEST * len(part.images)):
             continue
-        for name, data in archives.read(part.store, sorted(stems)):
+        legacy: dict[str, bytes] = {}
+        for name, data in archives.read(part.store, sorted(owners)):
             read.add(part.prefix + name)
-            if not isinstance(data, Finding):
-                row = _of_sidecar(PurePosixPath(name).suffix.lower(), decoded(data))
-                rows.extend([(part.prefix + stems[name], row)] if row else [])
+            if isinstance(data, Finding):
+                continue
+            if (text := of_unicode(data)) is None:
+                legacy[name] = data
+            else:
+                rows.extend(_told_by(part, name, owners[name], text))
+        # Of one hand: a few letters alone do not tell an encoding.
+        code = encoding([*legacy.values()]) if legacy else ""
+        for name, data in legacy.items():
+            rows.extend(_told_by(part, name, owners[name], data.decode(code, "replace")))
     return Told("the texts beside the images", rows, read, [], True) if rows else None
+
+
+def _owners(images: list[str], beside: dict[str, str]) -> dict[str, list[str]]:
+    """Text -> the images that it is of: those that lie beside it, else those that alone fit.
+
+    Args:
+      beside: name of a text without its ending -> the text.
+    """
+    found: dict[str, list[str]] = {}
+    for name, key in match(images, beside).items():
+        found.setdefault(beside[key], []).append(name)
+    own: dict[str, list[str]] = {}
+    for name in images:
+        for key in {name, str(PurePosixPath(name).with_suffix(""))} & beside.keys():
+            own.setdefault(beside[key], []).append(name)
+    return {**found, **own}
+
+
+def _told_by(part: Part, text: str, images: list[str], said: str) -> list[tuple[str, Row]]:
+    row = _of_sidecar(PurePosixPath(text).suffix.lower(), said)
+    return [(part.prefix + image, row) for image in images] if row else []
 
 
 def _of_sidecar(ending: str, text: str) -> Row:
@@ -271,6 +329,16 @@ def _folders(parts: list[Part]) -> Told | None:
 def _folder(name: str) -> str:
     """The folder that an image lies in, beside those of a split; '' where there is none."""
     return next((f for f in reversed(name.split("/")[:-1]) if f.lower() not in SPLITS), "")
+
+
+def _class_folders(names: list[str]) -> dict[str, str]:
+    """Name -> the folder that is its class: the innermost that is not the same for all."""
+    outer = {name: name for name in names}
+    while True:
+        found = {name: _folder(path) for name, path in outer.items()}
+        if len(set(found.values())) != 1 or not all(found.values()):
+            return found
+        outer = {name: path.rpartition("/")[0] for name, path in outer.items()}
 
 
 def attach(
@@ -313,9 +381,9 @@ def _unasked(items: list) -> list[Finding]:
 
 def _with_folders(items: list, attributes: Attributes, wanted: tuple[str, ...]):
     """The items with the folder that each lies in as its 'class', in its place among `wanted`."""
-    named = []
+    named, folders = [], _class_folders([_whole(item) for item in items])
     for item in items:
-        folder = labels.plain(_folder(_whole(item)))
+        folder = labels.plain(folders[_whole(item)])
         named.append(item._replace(label={**item.label, CLASS: folder}) if folder else item)
     classes = {item.label[CLASS] for item in named if CLASS in item.label}
     if len(classes) < 2:
@@ -346,7 +414,9 @@ def _of_others(told: Told, names: list[str], fits: dict) -> str:
 def _labeled(items: list, told: Told, fits: dict, options: Options, findings: list[Finding]):
     used, where = set(fits.values()), Path(told.where).name
     # Of the images that are there: a table of millions has classes that none of them shows.
-    rows = told.rows.of(used)
+    rows, held = _splits(told.rows.of(used))
+    if held:
+        items = [item._replace(held=held.get(fits.get(_whole(item)))) for item in items]
     table = labels.table(rows, where or "what folders say", options.tag_rule, options.attributes)
     if not any(table.labels.values()):
         if told.where:
@@ -373,6 +443,24 @@ def _labeled(items: list, told: Told, fits: dict, options: Options, findings: li
     unused = dict.fromkeys(key for key in told.rows.names() if key not in used)
     findings += [Finding(key, "no image", "a label") for key in unused]
     return named, table.attributes
+
+
+def _splits(rows: Rows) -> tuple[Rows, dict[str | None, bool]]:
+    """The rows without a column that says a split, and what it says: key -> whether held out."""
+
+    def of(row: Row) -> tuple[str, str]:
+        each = ((n, v.lower()) for n, v in row.classes.items() if n.lower() in SPLIT_COLUMNS)
+        return next(each, ("", ""))
+
+    said = {key: of(row) for key, row in rows}
+    words = {value for _, value in said.values()}
+    if not words <= HELD.keys() or len({HELD[word] for word in words}) < 2:
+        return rows, {}
+    without = (
+        (k, row._replace(classes={n: v for n, v in row.classes.items() if n != said[k][0]}))
+        for k, row in rows
+    )
+    return Rows(without), {key: HELD[value] for key, (_, value) in said.items()}
 
 
 def _words(passed_over: Counter[str]) -> str:

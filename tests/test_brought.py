@@ -1,0 +1,407 @@
+"""Labels, boxes and archives as people bring them: each was read wrongly, or not at all, before."""
+
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from anigan_jax.data import archives, boxes, captions, discover, label_text, matching
+from anigan_jax.data.discover import Options
+from anigan_jax.errors import UserError
+
+
+def png(number: int = 0) -> bytes:
+    out = io.BytesIO()
+    pixels = np.random.default_rng(number).integers(0, 255, (8, 8, 3), np.uint8)
+    Image.fromarray(pixels).save(out, "PNG")
+    return out.getvalue()
+
+
+def folder(root: Path, files: dict[str, str | bytes], images=12) -> Path:
+    """Images 000.png, ..., or those of the names that are given, and files of text beside."""
+    names = [f"{i:03d}.png" for i in range(images)] if isinstance(images, int) else images
+    for i, name in enumerate(names):
+        files = {**files, name: png(i)}
+    for name, said in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(said.encode() if isinstance(said, str) else said)
+    return root
+
+
+def labels(path: Path, *attributes: str, **options) -> dict[str, dict]:
+    found = discover.survey(path, Options(attributes=attributes, **options))
+    return {item.name: dict(item.label) for item in found.items}
+
+
+def codes(path: Path, *attributes: str) -> set[str]:
+    return {f.code for f in discover.survey(path, Options(attributes=attributes)).findings}
+
+
+def table(*values: str, head: str = "file,hair", end: str = ".png", images: int = 12) -> str:
+    rows = (f"{i:03d}{end},{values[i % len(values)]}" for i in range(images))
+    return "\n".join([*([head] if head else []), *rows, ""])
+
+
+WORDS = {
+    "cp932": ("初音ミク", "鏡音リン", "巡音ルカ"),
+    "gb18030": ("蓝色", "红色", "金发"),
+    "big5": ("藍色", "紅色", "金髮"),
+    "cp949": ("파랑", "빨강", "금발"),
+    "cp1251": ("голубые", "красные", "зелёные", "светлые"),
+    "cp1252": ("bleu clair", "doré", "noirâtre"),
+    "utf-16": ("初音ミク", "голубые", "doré"),
+}
+
+
+@pytest.mark.parametrize("code", WORDS)
+@pytest.mark.parametrize("how", ["table", "sidecars"])
+def test_labels_of_any_encoding_keep_their_words(tmp_path, code, how):
+    words = WORDS[code]
+    if how == "table":
+        files = {"labels.csv": table(*words, head="file,style").encode(code)}
+    else:
+        said = {f"{i:03d}": words[i % len(words)] for i in range(12)}
+        files = {f"{key}.txt": f"{text}, smile".encode(code) for key, text in said.items()}
+    path = folder(tmp_path, files)
+    if how == "table":
+        found = {label["style"] for label in labels(path).values()}
+        assert found == {word.lower() for word in words}
+        return
+    for i, label in enumerate(labels(path, *words).values()):
+        assert [word for word in label.values() if not word.startswith("no ")] == [
+            words[i % len(words)].lower()
+        ]
+
+
+def test_a_damaged_byte_does_not_make_unicode_something_else():
+    text = "初音ミク,青い髪\n" * 20
+    damaged = text.encode().replace("青".encode(), b"\xff", 1)
+    read = label_text.decoded(damaged)
+    assert read.count("\ufffd") < 4
+    assert read.count("初音ミク") == 20
+
+
+def test_what_is_no_text_is_refused_with_what_to_do(tmp_path):
+    noise = bytes(np.random.default_rng(0).integers(128, 255, 4096, np.uint8))
+    try:
+        said = label_text.of_bytes(noise, "labels.csv")
+    except UserError as error:
+        assert "labels.csv" in str(error) and "UTF-8" in str(error)
+    else:
+        assert "\ufffd" not in said
+
+
+def test_a_text_is_of_the_image_beside_it(tmp_path):
+    names = ["000.png", "000.jpg", "rejected/000.png", "001.png", "a/002.png"]
+    files = {"000.txt": "blue hair", "001.txt": "red hair", "b/002.txt": "green hair"}
+    found = labels(folder(tmp_path, files, names))
+    hair = {name: label.get("hair") for name, label in found.items()}
+    assert hair == {
+        "000.png": "blue",
+        "000.jpg": "blue",
+        "rejected/000.png": None,
+        "001.png": "red",
+        # Its text is in another folder, and of no other image.
+        "a/002.png": "green",
+    }
+
+
+def matched(names, keys) -> dict[str, str]:
+    return matching.match(names, dict.fromkeys(keys))
+
+
+@pytest.mark.parametrize(
+    ("names", "keys", "want"),
+    [
+        # A backslash is a folder as '/' is.
+        (["a/0.png", "b/0.png"], ["a\\0.png"], {"a/0.png": "a\\0.png"}),
+        # The row of a.png is not of a.jpg beside it, but of a.jpg alone.
+        (["0.png", "0.jpg"], ["0.png"], {"0.png": "0.png"}),
+        (["0.jpg", "1.jpg"], ["0.png", "1.png"], {"0.jpg": "0.png", "1.jpg": "1.png"}),
+        # Addresses of another machine: by as many folders as tell them apart.
+        (
+            ["a/0.png", "b/0.png"],
+            ["/kaggle/input/a/0.png", "/kaggle/input/b/0.png"],
+            {"a/0.png": "/kaggle/input/a/0.png", "b/0.png": "/kaggle/input/b/0.png"},
+        ),
+        (["a/0.png", "b/0.png"], ["/x/a/0.png"], {"a/0.png": "/x/a/0.png"}),
+        (["s/a/0.png", "s/b/0.png"], ["a/0.png"], {"s/a/0.png": "a/0.png"}),
+        (["a/0.png", "b/0.png"], ["/x/a/0.png", "/y/a/0.png"], {}),
+        # A plain name is of all.
+        (["a/0.png", "b/0.png"], ["0.png"], {"a/0.png": "0.png", "b/0.png": "0.png"}),
+        # Captions of Flickr are numbered; a name may hold a mark all the same.
+        (["0.jpg"], ["0.jpg#0"], {"0.jpg": "0.jpg#0"}),
+        (["a#1.png", "a.png"], ["a#1.png"], {"a#1.png": "a#1.png"}),
+    ],
+)
+def test_rows_and_images(names, keys, want):
+    assert matched(names, keys) == want
+
+
+def test_tables_of_splits_may_say_here(tmp_path):
+    lines = '{"file_name": "./000.png", "hair": "%s"}\n{"file_name": ".\\\\001.png", "hair": "%s"}'
+    said = {"train": ("red", "blue"), "test": ("green", "pink")}
+    files = {f"{split}/metadata.jsonl": lines % words for split, words in said.items()}
+    names = {f"{split}/{i:03d}.png": words[i] for split, words in said.items() for i in (0, 1)}
+    found = labels(folder(tmp_path, files, [*names]))
+    assert {name: label["hair"] for name, label in found.items()} == names
+
+
+@pytest.mark.parametrize("head", ["id,tags", ""])
+def test_tags_with_blanks_between_need_not_all_have_a_line(tmp_path, head):
+    said = ("1girl blue_hair smile solo", "1girl smile solo", "1girl red_hair ;d solo")
+    found = labels(folder(tmp_path, {"tags.csv": table(*said, head=head, end="")}), "smile", "hair")
+    assert [label["smile"] for label in found.values()] == ["smile", "smile", "no smile"] * 4
+    assert [label.get("hair") for label in found.values()] == ["blue", None, "red"] * 4
+
+
+def test_a_caption_with_one_underscore_makes_the_others_no_list_of_tags(tmp_path):
+    said = ("the girl smiles at us", "she looks away", "a view of set_1")
+    path = folder(tmp_path, {"captions.csv": table(*said, head="file,caption")})
+    with pytest.raises(UserError, match="no attribute or tag 'girl'"):
+        labels(path, "girl")
+
+
+@pytest.mark.parametrize("name", ["labels.csv", "Labels.CSV"])
+@pytest.mark.parametrize("row", ["images/{:03d}.png", "{:03d}.png"])
+def test_a_table_beside_the_folder_of_its_images(tmp_path, name, row):
+    rows = "\n".join(f"{row.format(i)},{('blue', 'red')[i % 2]}" for i in range(12))
+    folder(
+        tmp_path / "set", {name: f"file,hair\n{rows}"}, [f"images/{i:03d}.png" for i in range(12)]
+    )
+    found = labels(tmp_path / "set" / "images")
+    assert [label["hair"] for label in found.values()] == ["blue", "red"] * 6
+
+
+def test_a_table_beside_that_is_of_others_is_passed_over(tmp_path):
+    folder(tmp_path / "images", {})
+    (tmp_path / "labels.csv").write_text("file,hair\nx.png,blue\ny.png,red\n")
+    assert set(map(str, labels(tmp_path / "images").values())) == {"{}"}
+    # A source's key knows of it.
+    from anigan_jax.data.images import digest
+
+    before = digest(str(tmp_path / "images"))
+    (tmp_path / "labels.csv").write_text("file,hair\nx.png,blue\ny.png,green\n")
+    assert digest(str(tmp_path / "images")) != before
+
+
+def test_of_several_boxes_the_largest_counts(tmp_path):
+    rows = "file,x,y,w,h\n000.png,0,0,4,4\n000.png,1,1,2,2\n001.png,,,,\n002.png,1,1,1,1\n"
+    path = folder(tmp_path, {"boxes.csv": rows}, 3)
+    found = discover.survey(path, Options())
+    assert [item.box for item in found.items] == [(0, 0, 4, 4), None, (1, 1, 1, 1)]
+    assert {(f.file, f.code) for f in found.findings} == {
+        ("000.png", "conflict"),
+        ("001.png", "no box"),
+    }
+    assert boxes.read(path, [], path)["000.png"] == (0, 0, 4, 4)
+
+
+def test_cells_that_hold_nothing_as_r_writes_them(tmp_path):
+    found = labels(
+        folder(tmp_path, {"labels.csv": table("anime", "chibi", "NA", head="file,style")})
+    )
+    assert [label.get("style") for label in found.values()] == ["anime", "chibi", None] * 4
+
+
+def test_names_of_classes_in_parquet(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    kinds = {"label": {"names": ["miku", "rin", "luka"], "_type": "ClassLabel"}}
+    rows = pa.table(
+        {
+            "image": [{"path": f"{i}.png", "bytes": png(i)} for i in range(12)],
+            "label": [i % 3 for i in range(12)],
+        },
+        schema=pa.schema(
+            [
+                ("image", pa.struct([("path", pa.string()), ("bytes", pa.large_binary())])),
+                ("label", pa.int64()),
+            ],
+            metadata={"huggingface": json.dumps({"info": {"features": kinds}})},
+        ),
+    )
+    parquet.write_table(rows, tmp_path / "a.parquet")
+    found = labels(tmp_path / "a.parquet")
+    assert [label["label"] for label in found.values()] == ["miku", "rin", "luka"] * 4
+
+
+def test_tags_by_their_kinds(tmp_path):
+    said = [{"general": ["smile"], "artist": ["x"]}, {"general": ["blue_hair"], "artist": ["y"]}]
+    lines = [{"file_name": f"{i:03d}.png", "tags": said[i % 2]} for i in range(12)]
+    text = "\n".join(map(json.dumps, lines))
+    found = labels(folder(tmp_path, {"metadata.jsonl": text}), "smile")
+    assert [label["smile"] for label in found.values()] == ["smile", "no smile"] * 6
+
+
+def test_a_column_of_splits_holds_images_out(tmp_path):
+    rows = table("blue,train", "red,train", "blue,test", head="file,hair,split")
+    found = discover.survey(folder(tmp_path, {"labels.csv": rows}), Options())
+    assert [item.held for item in found.items] == [False, False, True] * 4
+    assert [name for name, _ in found.attributes] == ["hair"]
+    # Of other words it is a class as any.
+    rows = table("blue,north", "red,south", "blue,east", head="file,hair,split")
+    found = discover.survey(folder(tmp_path, {"labels.csv": rows}), Options())
+    assert {item.held for item in found.items} == {None}
+    assert "split" in dict(found.attributes)
+
+
+@pytest.mark.parametrize(
+    ("names", "held"),
+    [
+        (["training/0.png", "testing/1.png"], [True, False]),
+        (["train2017/0.png", "val2017/1.png"], [False, True]),
+        (["train/0.png", "dev/1.png"], [True, False]),
+        # A folder of its own, beside images in none.
+        (["0.png", "test/1.png"], [False, True]),
+        # Val is a girl.
+        (["miku/0.png", "val/1.png"], [None, None]),
+    ],
+)
+def test_folders_of_splits(tmp_path, names, held):
+    found = discover.survey(folder(tmp_path, {}, names), Options())
+    assert {item.name: item.held for item in found.items} == dict(
+        zip(sorted(names), held, strict=True)
+    )
+
+
+@pytest.mark.parametrize("text", ["{} :3", "{} in 16:9"])
+def test_a_text_that_ends_as_a_count_is_a_text(tmp_path, text):
+    said = (text.format("blue hair"), "red hair", "blue hair", "red hair")
+    found = labels(folder(tmp_path, {"tags.csv": table(*said, head="id,tags", end="")}))
+    assert [label["hair"] for label in found.values()] == ["blue", "red"] * 6
+
+
+@pytest.mark.parametrize("head", ["ファイル名,キャラ", "файл,персонаж", "photo,who"])
+def test_headers_of_other_words(tmp_path, head):
+    names = [f"{name}{i}.png" for i in range(4) for name in ("alice", "bob", "carol")]
+    rows = "\n".join(f"{name},{('miku', 'rin')[i % 2]}" for i, name in enumerate(names))
+    found = labels(folder(tmp_path, {"labels.csv": f"{head}\n{rows}\n"}, names))
+    column = head.split(",")[1]
+    assert [found[name][column] for name in names] == ["miku", "rin"] * 6
+
+
+def test_a_first_row_of_an_absent_image_is_no_header(tmp_path):
+    for absent in ("999", "alice"):
+        names = [f"{name}{i}.png" for i in range(4) for name in ("ann", "bob", "carol")]
+        rows = "\n".join(
+            f"{name[:-4]},{('blue', 'red')[i % 2]} hair" for i, name in enumerate(names)
+        )
+        found = labels(
+            folder(tmp_path / absent, {"labels.csv": f"{absent},red hair\n{rows}\n"}, names)
+        )
+        assert [found[name]["hair"] for name in names] == ["blue", "red"] * 6
+
+
+def test_the_column_that_names_images_is_that_of_most(tmp_path):
+    rows = "\n".join(
+        f"{i},{'18' if i == 3 else ('miku', 'rin')[i % 2]},{('blue', 'red')[i % 2]}"
+        for i in range(24)
+    )
+    path = folder(
+        tmp_path, {"labels.csv": f"id,name,hair\n{rows}\n"}, [f"{i}.png" for i in range(24)]
+    )
+    found = labels(path)
+    assert [found[f"{i}.png"]["hair"] for i in range(24)] == ["blue", "red"] * 12
+
+
+@pytest.mark.parametrize("mark", [";", "|", "、"])
+def test_tags_between_other_marks(tmp_path, mark):
+    said = (f"1girl{mark}blue_hair{mark}smile", f"1girl{mark}red_hair")
+    found = labels(folder(tmp_path, {"tags.csv": table(*said, head="file,tags")}), "smile", "hair")
+    assert [(label["smile"], label["hair"]) for label in found.values()] == [
+        *(("smile", "blue"), ("no smile", "red"))
+    ] * 6
+
+
+def test_a_row_for_each_tag(tmp_path):
+    said = {0: ("smile", "hat"), 1: ("hat", "solo"), 2: ("smile", "solo", "hat")}
+    rows = [f"{i:03d}.png,{word}" for i in range(12) for word in said[i % 3]]
+    path = folder(tmp_path, {"labels.csv": "ImageID,LabelName\n" + "\n".join(rows)})
+    found = labels(path, "smile", "solo")
+    assert [(label["smile"], label["solo"]) for label in found.values()] == [
+        *(("smile", "no solo"), ("no smile", "solo"), ("smile", "solo"))
+    ] * 4
+
+
+def test_single_words_and_numbers_are_classes(tmp_path):
+    for number, (words, want) in enumerate(
+        ((("cat", "dog", "fox"), ("cat", "dog", "fox")), (("0.0", "1.0", "2.0"), ("0", "1", "2")))
+    ):
+        path = folder(tmp_path / str(number), {"labels.csv": table(*words, head="")})
+        assert [label["class"] for label in labels(path).values()] == [*want] * 4
+
+
+@pytest.mark.parametrize("mark", ["x", "1", "✓"])
+def test_an_empty_cell_beside_marks_is_no(tmp_path, mark):
+    rows = table(f"{mark},", f",{mark}", ",", head="file,hat,glasses")
+    found = labels(folder(tmp_path, {"labels.csv": rows}))
+    assert [(label["hat"], label["glasses"]) for label in found.values()] == [
+        *(("hat", "no glasses"), ("no hat", "glasses"), ("no hat", "no glasses"))
+    ] * 4
+
+
+def test_classes_are_not_the_folder_that_all_have(tmp_path):
+    names = [f"{who}/images/{i}.png" for who in ("miku", "rin") for i in range(3)]
+    found = labels(folder(tmp_path, {}, names), "class")
+    assert [found[name]["class"] for name in names] == ["miku"] * 3 + ["rin"] * 3
+
+
+def test_zips_of_windows(tmp_path):
+    """Backslashes, and names in the code page of the place."""
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for i in range(4):
+            info = zipfile.ZipInfo("x")
+            info.filename = f"faces\\{i}.png"
+            archive.writestr(info, png(i))
+        info = zipfile.ZipInfo("y")
+        info.filename = "..\\out.png"
+        archive.writestr(info, png(9))
+    found = discover.survey(path, Options())
+    assert [item.name for item in found.items] == [f"faces/{i}.png" for i in range(4)]
+    assert [f.code for f in found.findings] == ["path"]
+    read = dict(archives.read(path, ["faces/2.png"]))
+    assert read == {"faces/2.png": png(2)}
+
+
+@pytest.mark.parametrize("code", ["cp932", "gb18030", "cp1251"])
+def test_names_in_zips_in_the_code_page_of_a_place(tmp_path, code):
+    names = [f"{WORDS[code][i % 3]}{i}.png" for i in range(6)]
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for i, name in enumerate(names):
+            # zipfile writes UTF-8 and says so: a name of as many bytes is put in its place.
+            archive.writestr("n" * (len(name.encode(code)) - 2) + f"{i:02d}", png(i))
+    data = out.getvalue()
+    for i, name in enumerate(names):
+        raw = name.encode(code)
+        data = data.replace(("n" * (len(raw) - 2) + f"{i:02d}").encode(), raw)
+    (tmp_path / "a.zip").write_bytes(data)
+    found = discover.survey(tmp_path / "a.zip", Options())
+    assert sorted(item.name for item in found.items) == sorted(names)
+    assert dict(archives.read(tmp_path / "a.zip", [names[1]])) == {names[1]: png(1)}
+
+
+def test_prompts_between_other_marks_and_what_they_do_not_want():
+    assert captions.parse_prompt("blue hair、red eyes").label == {"hair": "blue", "eyes": "red"}
+    assert captions.parse_prompt("blue hair\uff0cred eyes").label == {"hair": "blue", "eyes": "red"}
+    for words in (
+        "red eyes, no blue hair",
+        "red eyes without blue hair",
+        "red eyes but no blue hair",
+    ):
+        found = captions.parse_prompt(words)
+        assert found.label == {"eyes": "red"}, words
+        assert "blue hair" in "".join(found.passed_over)
+    with pytest.raises(ValueError, match="blue hair"):
+        captions.parse_prompt("no blue hair")
+    for words in ("hair blue eyes red", "hair blue, eyes red", "eyes red, hair blue"):
+        assert captions.parse_prompt(words).label == {"hair": "blue", "eyes": "red"}, words
+    assert captions.parse_prompt("long hair blue eyes").label == {"eyes": "blue"}
