@@ -330,6 +330,14 @@ def test_a_row_for_each_tag(tmp_path):
     ] * 4
 
 
+def test_of_several_rows_the_colors_are_of_one_choice(tmp_path):
+    rows = [f"{i:03d}.png,{color}" for i in range(12) for color in ("blue", ("blue", "red")[i % 2])]
+    path = folder(tmp_path, {"labels.csv": "file,hair\n" + "\n".join(rows)})
+    assert {label["hair"] for label in labels(path, tag_rule="max-count").values()} == {"blue"}
+    one = labels(path, tag_rule="unique").values()
+    assert [label.get("hair") for label in one] == ["blue", None] * 6
+
+
 def test_single_words_and_numbers_are_classes(tmp_path):
     for number, (words, want) in enumerate(
         ((("cat", "dog", "fox"), ("cat", "dog", "fox")), (("0.0", "1.0", "2.0"), ("0", "1", "2")))

@@ -11,7 +11,7 @@ from archive_files import tar_entry, tar_of, zip_of
 from PIL import Image
 from sources import faces, scanned, write
 
-from anigan_jax.data import dataset, labels, scratch
+from anigan_jax.data import dataset, labels, scratch, words
 from anigan_jax.data.attributes import label
 from anigan_jax.data.decode import Crop, decode
 from anigan_jax.data.images import Images
@@ -117,7 +117,7 @@ def test_a_table_beside_an_archive_is_found_and_known_by_its_content(tmp_path):
 
 
 def test_a_column_is_asked_for_by_its_own_name():
-    years = range(1990, 1990 + labels.MEASURE + 2)
+    years = range(1990, 1990 + words.MEASURE + 2)
     rows = [
         (f"{year}-{i}.png", Row(classes={"birth_year": str(year)}))
         for year in years

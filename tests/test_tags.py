@@ -2,7 +2,7 @@
 
 import pytest
 
-from anigan_jax.data import captions, label_files, labels
+from anigan_jax.data import captions, label_files, labels, words
 from anigan_jax.data.attributes import DEFAULT, EYES, HAIR, label, tag
 from anigan_jax.data.rows import Row, Tag
 from anigan_jax.data.synthetic import painted
@@ -79,15 +79,15 @@ def test_rules_differ_where_a_part_has_several_colors():
 
 @pytest.mark.parametrize("text", ["long hair", "bicolored eyes", "hair", "aqua", "aqua hair bow"])
 def test_what_is_no_color(text):
-    assert labels.color(text, "hair") is None
-    assert labels.color(text, "eyes") is None
+    assert words.color(text, "hair") is None
+    assert words.color(text, "eyes") is None
 
 
 def test_spellings():
-    assert labels.color("grey hair", "hair") == "gray"
-    assert labels.color("Blond hair", "hair") == "blonde"
-    assert labels.color("yellow_hair", "hair") == "yellow"
-    assert labels.color("yellow eyes", "eyes") == "yellow"
+    assert words.color("grey hair", "hair") == "gray"
+    assert words.color("Blond hair", "hair") == "blonde"
+    assert words.color("yellow_hair", "hair") == "yellow"
+    assert words.color("yellow eyes", "eyes") == "yellow"
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_spellings():
     ],
 )
 def test_what_a_row_of_any_layout_says(row, want, tags):
-    said = labels.read(row)
+    said = words.read(row)
     assert {name: words[0].text for name, words in said.given.items() if words} == want
     assert tags is None or list(said.tags) == tags
 
@@ -177,12 +177,14 @@ HEADED = ["file_name,Hair,glasses,character,hat"] + [
 def test_columns_of_a_table_with_a_header_are_attributes(divider):
     rows = [row.replace(",", divider) for row in [*HEADED, "12.png,red,1,mikku,yes"]]
     table = table_of(*rows)
-    # A column with one class tells nothing apart.
-    assert table.attributes == (("hair", HAIR), tag("glasses"), ("character", ("miku", "rin")))
-    want = {"hair": "blue", "glasses": "glasses", "character": "rin"}
+    # An empty cell beside marks is a no.
+    kinds = (("hair", HAIR), tag("glasses"), ("character", ("miku", "rin")), tag("hat"))
+    assert set(table.attributes) == set(kinds)
+    want = {"hair": "blue", "glasses": "glasses", "character": "rin", "hat": "hat"}
     assert table.labels["9.png"] == want
     assert table.labels["1.png"] == {**want, "glasses": "no glasses"}
-    assert table.labels["12.png"] == {"hair": "red", "glasses": "glasses"}
+    assert table.labels["12.png"] == {"hair": "red", "glasses": "glasses", "hat": "hat"}
+    assert table.labels["4.png"]["hat"] == "no hat"
     assert table.passed_over == {"character 'mikku' (did you mean 'miku'?)": 1}
     only = table_of(*rows, wanted=("character", "hair"))
     assert [a.name for a in only.attributes] == ["character", "hair"]

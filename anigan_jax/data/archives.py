@@ -213,7 +213,7 @@ def _zip_entries(path: Path) -> Iterator[_Entry]:
                 if not info.is_dir() or kind != "file":
                     # orig_filename keeps what ZipFile cleans: backslashes and NULs.
                     name = info.orig_filename if "\0" in info.orig_filename else info.filename
-                    yield _Entry(_slashes(name), info.file_size, kind)
+                    yield _Entry(name.replace("\\", "/"), info.file_size, kind)
     except UserError:
         raise
     except Exception as error:
@@ -236,12 +236,8 @@ def _opened(path: Path) -> zipfile.ZipFile:
             archive = zipfile.ZipFile(path, metadata_encoding=encoding(names))
     for info in archive.infolist():
         if "\\" in info.filename:
-            archive.NameToInfo.setdefault(_slashes(info.filename), info)
+            archive.NameToInfo.setdefault(info.filename.replace("\\", "/"), info)
     return archive
-
-
-def _slashes(name: str) -> str:
-    return name.replace("\\", "/")
 
 
 def _unreadable(path: Path, what: str, error: object) -> str:

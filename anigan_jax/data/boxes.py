@@ -6,12 +6,12 @@ import csv
 import re
 from pathlib import Path
 
-from anigan_jax.data import label_files, tables
+from anigan_jax.data import label_files, table_files
 from anigan_jax.data.decode import Finding
 from anigan_jax.data.label_fields import NAMES, lines
 from anigan_jax.data.label_text import of_bytes
 from anigan_jax.data.matching import match
-from anigan_jax.data.tables import BOX_FILES, Part
+from anigan_jax.data.table_files import BOX_FILES, Part
 from anigan_jax.errors import UserError
 
 SIDES = ("x", "y", "w", "h")
@@ -38,21 +38,21 @@ def read(
     """
     folder = ""
     if given:
-        where, data = tables.given_file(root, parts, given)
+        where, data = table_files.given_file(root, parts, given)
     else:
-        inside = tables.named(parts, BOX_FILES)
-        near = tables.near(beside, BOX_FILES)
+        inside = table_files.named(parts, BOX_FILES)
+        near = table_files.near(beside, BOX_FILES)
         hits = [*(path.name for path in near), *(f"{p.prefix}{name}" for p, name in inside)]
         if not hits:
             return None
         if len(hits) > 1:
             raise UserError(f"{root} holds several tables: {', '.join(hits)}; name one (--boxes)")
         where = hits[0]
-        folder = "" if near else tables.folder_of(where)
-        data = near[0].read_bytes() if near else tables.content(root, *inside[0])
+        folder = "" if near else table_files.folder_of(where)
+        data = near[0].read_bytes() if near else table_files.content(root, *inside[0])
     try:
         found = _of_table(of_bytes(data, where), where, [] if findings is None else findings)
-        return {tables.placed(folder, key): box for key, box in found.items()}
+        return {table_files.placed(folder, key): box for key, box in found.items()}
     except csv.Error as error:
         raise UserError(f"{where} is not a CSV file: {error}") from None
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from anigan_jax.data import attributes as known
 from anigan_jax.data.attributes import DEFAULT, PARTS, Attributes, Label
-from anigan_jax.data.labels import DIVIDERS, SYNONYMS, plain
+from anigan_jax.data.words import DIVIDERS, SYNONYMS, plain
 from anigan_jax.errors import UserError
 
 

@@ -9,11 +9,12 @@ from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import NamedTuple
 
-from anigan_jax.data import archives, boxes, labels, parquet, tables
+from anigan_jax.data import archives, boxes, parquet, table_files, tables, words
 from anigan_jax.data.attributes import Attributes, Label
 from anigan_jax.data.decode import Finding
 from anigan_jax.data.kinds import ARCHIVES, FORMATS, PICTURES, SUFFIXES, kind_of
-from anigan_jax.data.tables import Options, Part
+from anigan_jax.data.table_files import Part
+from anigan_jax.data.tables import Options
 from anigan_jax.errors import UserError
 
 # Files that lie beside images and are none.
@@ -143,7 +144,7 @@ def survey(root: Path, options: Options, domain: str = "") -> Catalogue:
     if not names and not findings:
         raise UserError(_no_images(root, parts))
     told = tables.find(root, parts, beside, options)
-    if told is None and set(options.attributes) - {labels.CLASS}:
+    if told is None and set(options.attributes) - {words.CLASS}:
         raise UserError(f"{root} has no labels; data.attributes can be 'class', of its folders")
     face_boxes = boxes.read(root, parts, beside, options.boxes, findings)
     domains, held = _folders(names)
@@ -162,7 +163,10 @@ def survey(root: Path, options: Options, domain: str = "") -> Catalogue:
     items = boxes.attach(items, face_boxes, findings)
     if told is None and not options.tags and items:
         findings += tables.unread(parts)
-    read = {*(told.read if told else ()), *(tables.BOX_FILES if face_boxes is not None else ())}
+    read = {
+        *(told.read if told else ()),
+        *(table_files.BOX_FILES if face_boxes is not None else ()),
+    }
     ignored = Counter(
         _ending(name)
         for part in parts
@@ -203,7 +207,7 @@ def _open(root: Path, options: Options) -> tuple[list[Part], list[Finding], Path
         packed, more = archives.members(root / name)
         findings += [finding._replace(file=prefix + finding.file) for finding in more]
         parts.append(_part(root / name, prefix, packed))
-    aside = {*shards, *tables.LABEL_FILES, *tables.BOX_FILES}
+    aside = {*shards, *table_files.LABEL_FILES, *table_files.BOX_FILES}
     parts.append(Part(root, "", [], [m.name for m in found if m.name not in aside], []))
     return parts, findings, root
 
@@ -249,7 +253,7 @@ def _part(store: Path, prefix: str, found: list[archives.Member]) -> Part:
 
 
 def _has_table(folder: Path) -> bool:
-    return bool(tables.near(folder, (*tables.LABEL_FILES, *tables.BOX_FILES)))
+    return bool(table_files.near(folder, (*table_files.LABEL_FILES, *table_files.BOX_FILES)))
 
 
 def _suffix(name: str) -> str:
@@ -288,8 +292,8 @@ def _folders(images: list[str]):
                 domains[name] = DOMAINS[side]
             # Shards have their split in their name, train-00000-of-00004; COCO's sets their year.
             split = re.sub(r"-\d+(-of-\d+)?$|(?<=[a-z])\d{4}$", "", part)
-            if split in tables.HELD:
-                held[name] = tables.HELD[split]
+            if split in table_files.HELD:
+                held[name] = table_files.HELD[split]
     sides = {side for side, test in domains.values() if not test}
     if domains and sides != {"A", "B"}:
         there = f"domain {sides.pop()} is there alone" if sides else "testA and testB hold all"

@@ -22,7 +22,8 @@ from anigan_jax.data import (
     labels,
     parquet,
     remembered,
-    tables,
+    table_files,
+    words,
 )
 from anigan_jax.data.decode import Crop, Decoded, Finding
 from anigan_jax.data.discover import Catalogue, Item
@@ -161,13 +162,13 @@ class Images(Source):
         """What a table is known by: its content; its name, where it lies in the source."""
         if given in ("", "none"):
             return given
-        found = dict.fromkeys(tables.outside(Path(root), given) for root in roots if root)
+        found = dict.fromkeys(table_files.outside(Path(root), given) for root in roots if root)
         told = (digest(str(path)) if path else given for path in found)
         return " ".join(dict.fromkeys(told))
 
     def catalogue(self) -> Catalogue:
         self.check()
-        wanted = tuple(map(labels.plain, self.attributes))
+        wanted = tuple(map(words.plain, self.attributes))
         options = discover.Options(self.tags, self.tag_rule, self.boxes, self.follow_links, wanted)
         joined, other = self._places()
         names = _distinct(joined) if len(joined) > 1 else [""]
@@ -270,7 +271,7 @@ def _survey(path: str, options: discover.Options, domain: str = "") -> Catalogue
 
 def _tables(folder: Path) -> list[Path]:
     """Files of labels and boxes that lie in a folder."""
-    return tables.near(folder, (*tables.LABEL_FILES, *tables.BOX_FILES))
+    return table_files.near(folder, (*table_files.LABEL_FILES, *table_files.BOX_FILES))
 
 
 def digest(path: str, within: str = "") -> str:

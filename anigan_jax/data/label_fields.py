@@ -10,9 +10,9 @@ from pathlib import PurePosixPath
 from typing import Any, NamedTuple, TypeVar
 
 from anigan_jax.data.kinds import SUFFIXES
-from anigan_jax.data.labels import CLASS, DIVIDERS, plain
 from anigan_jax.data.matching import folded
 from anigan_jax.data.rows import Row, Rows, Tag
+from anigan_jax.data.words import CLASS, DIVIDERS, plain
 
 # Columns by their header, the likeliest first.
 NAMES = (

@@ -24,9 +24,9 @@ from anigan_jax.data.label_fields import (
     usual,
 )
 from anigan_jax.data.label_json import UNLABELED
-from anigan_jax.data.labels import names_color, plain
 from anigan_jax.data.matching import folded
 from anigan_jax.data.rows import Row, Rows, Tag
+from anigan_jax.data.words import names_color, plain
 from anigan_jax.errors import UserError
 
 # Rows by which a layout is recognized.

@@ -18,8 +18,8 @@ from anigan_jax.data.label_fields import (
     split_tags,
     usual,
 )
-from anigan_jax.data.labels import plain
 from anigan_jax.data.rows import Row, Rows, Tag
+from anigan_jax.data.words import plain
 
 UNLABELED = Labels("no labels", Rows(), [])
 """Of a dataset.json that says itself that it has none."""

@@ -6,32 +6,20 @@ import itertools
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from anigan_jax.data import archives, label_files, labels
+from anigan_jax.data import archives, label_files, labels, table_files
 from anigan_jax.data.attributes import Attribute, Attributes
 from anigan_jax.data.decode import Finding
 from anigan_jax.data.label_fields import of_fields, of_text
 from anigan_jax.data.label_text import encoding, of_bytes, of_unicode
-from anigan_jax.data.labels import CLASS
-from anigan_jax.data.matching import forms, match, plain_path
+from anigan_jax.data.matching import forms, match
 from anigan_jax.data.rows import Row, Rows
+from anigan_jax.data.table_files import BOX_FILES, HELD, SPLITS, WORDS, Part, placed
+from anigan_jax.data.words import CLASS, names_color, plain
 from anigan_jax.errors import UserError
 
-# Groups of label files by name; the first group of which there is one is read.
-TAG_FILES = (
-    *("tags.csv", "tags_clean.csv", "label.csv", "labels.csv"),
-    *("tags.tsv", "labels.tsv", "captions.csv", "captions.tsv"),
-)
-METADATA = ("metadata.jsonl", "metadata.csv")
-OTHERS = (
-    *("dataset.json", "list_attr_celeba.txt", "list_attr_celeba.csv"),
-    *("captions.txt", "captions.json", "captions.jsonl", "metadata.tsv"),
-)
-LABEL_FILES = (*TAG_FILES, *METADATA, *OTHERS)
-BOX_FILES = ("boxes.csv",)
 # Texts of one image each, by ending; the first that there is.
 SIDECARS = (".txt", ".caption", ".json", ".cls")
 # Files that may be tables of labels.
@@ -39,37 +27,16 @@ POSSIBLE = re.compile(
     r"\.(csv|tsv|jsonl|xlsx?|ods)$|(label|tag|caption|annot|attr|metadata)[^/]*\.(txt|json|parquet)$",
     re.IGNORECASE,
 )
-# Names of splits, and whether they are held out.
-HELD = {
-    **dict.fromkeys(("train", "training"), False),
-    **dict.fromkeys(("test", "testing", "val", "valid", "validation", "dev", "eval"), True),
-}
-SPLITS = (*HELD, "traina", "trainb", "testa", "testb")
 # Columns that may say a split.
 SPLIT_COLUMNS = ("split", "subset", "partition", "fold", "set")
 FEWEST = 0.1
 """Share of the images that must find a label: with fewer, the file is of other images."""
-MOST_BYTES = 2**30
-"""Of a label file."""
-WORDS = 8
-"""Unknown words that a message lists."""
 
 
 class OtherLabels(UserError):
     """A label file that is of other images: a check that fails."""
 
     code = 1
-
-
-class Part(NamedTuple):
-    """Members of one store; `prefix` makes their names unique in a source of several."""
-
-    store: Any
-    prefix: str
-    images: list[str]
-    others: list[str]
-    rows: Iterable[tuple[str, Row]]
-    """What the store itself says of its images."""
 
 
 class Options(NamedTuple):
@@ -109,7 +76,7 @@ def find(root: Path, parts: list[Part], beside: Path | None, options: Options) -
     """
     if options.tags == "none":
         return None
-    files = _files(root, parts, beside, options.tags)
+    files = table_files.files(root, parts, beside, options.tags)
     if files and (told := _read(files, _images(parts))).rows:
         return told._replace(read={*told.read, *(_inside(root, name) for name in told.read)})
     inner = Rows((part.prefix + key, row) for part in parts for key, row in part.rows)
@@ -120,23 +87,12 @@ def find(root: Path, parts: list[Part], beside: Path | None, options: Options) -
 
 def _of_parent(root: Path, parts: list[Part]) -> Told | None:
     """The table beside a folder of images, where it is of them."""
-    if not root.is_dir() or not (files := _files(root, [], root.parent, "")):
+    if not root.is_dir() or not (files := table_files.files(root, [], root.parent, "")):
         return None
     names = [part.prefix + name for part in parts for name in part.images]
     told = _read(files, _images(parts))
     fits = match(names, dict.fromkeys(told.rows.names()))
     return told if fits and len(fits) >= FEWEST * len(names) else None
-
-
-def near(folder: Path | None, names: Iterable[str]) -> list[Path]:
-    """The files of a folder that have one of these names, in whatever letter case."""
-    if folder is None:
-        return []
-    try:
-        there = {path.name.lower(): path for path in folder.iterdir()}
-        return [there[name] for name in names if name in there and there[name].is_file()]
-    except OSError:
-        return []
 
 
 def _read(files: list[tuple[str, str, bytes]], images: list[str]) -> Told:
@@ -161,99 +117,6 @@ def _inside(root: Path, name: str) -> str:
 
 def _images(parts: list[Part]) -> list[str]:
     return [*itertools.chain.from_iterable(part.images for part in parts)]
-
-
-def _files(root, parts, beside, given: str) -> list[tuple[str, str, bytes]]:
-    """(name, folder that its file names are in, bytes) of the label files to be read."""
-    if given:
-        where, data = given_file(root, parts, given)
-        return [(where, "", data)]
-    for group in (TAG_FILES, METADATA, *((name,) for name in OTHERS)):
-        inside = named(parts, group)
-        aside = near(beside, group)
-        hits = [*(path.name for path in aside), *(f"{p.prefix}{name}" for p, name in inside)]
-        folders = Counter(PurePosixPath(hit).parent for hit in hits)
-        one_each = max(folders.values(), default=0) < 2 and (group != TAG_FILES or _apart(hits))
-        if len(hits) > 1 and not one_each:
-            raise UserError(
-                f"{root} holds several tables: {', '.join(hits)}; name one (--tags, --boxes)"
-            )
-        if aside:
-            return [(str(aside[0]), "", aside[0].read_bytes())]
-        if inside:
-            found = []
-            for part, name in inside:
-                where = part.prefix + name
-                folder = folder_of(where, group == METADATA or len(hits) > 1)
-                found.append((where, folder, content(root, part, name)))
-            return found
-    return []
-
-
-def folder_of(table: str, own: bool = False) -> str:
-    """'train/', the folder that a table of 'train/labels.csv' is of; '' where it is of all images.
-
-    A single table is of all of them, unless it lies in the folder of a split or domain.
-
-    Args:
-      own: whether it is of its own folder, whatever that is called.
-    """
-    folder = PurePosixPath(table).parent
-    own = own or any(part.lower() in SPLITS for part in folder.parts)
-    return f"{folder.as_posix()}/" if own and folder.parts else ""
-
-
-def placed(folder: str, key: str) -> str:
-    """A row's name in the source, of a table that is of a folder."""
-    key = plain_path(key) if folder else key
-    return key if key.startswith(folder) else f"{folder}{key}"
-
-
-def _apart(hits: list[str]) -> bool:
-    """Whether tables have one name and lie side by side: train/labels.csv, test/labels.csv."""
-    folders = {PurePosixPath(hit).parent for hit in hits}
-    nested = any(a != b and b.is_relative_to(a) for a in folders for b in folders)
-    return len({PurePosixPath(hit).name for hit in hits}) == 1 and not nested
-
-
-def named(parts: Iterable[Part], names) -> list[tuple[Part, str]]:
-    """Members that have one of these names, in whatever folder and letter case."""
-    return [
-        (part, name)
-        for part in parts
-        for name in part.others
-        if PurePosixPath(name).name.lower() in names
-    ]
-
-
-def content(root: Path, part: Part, name: str) -> bytes:
-    """The bytes of a label file that lies in a source."""
-    ((_, data),) = archives.read(part.store, [name], MOST_BYTES + 1)
-    if isinstance(data, Finding):
-        raise UserError(f"{root}: {data}")
-    if len(data) > MOST_BYTES:
-        raise UserError(f"{root}: {name} is over {MOST_BYTES >> 20:,} MiB; label files are smaller")
-    return data
-
-
-def given_file(root, parts, given: str) -> tuple[str, bytes]:
-    """(name, bytes) of a file that the user named: a path, or a name in or beside the source."""
-    if path := outside(root, given):
-        return str(path), path.read_bytes()
-    inside = [(part, name) for part in parts for name in part.others if name == given]
-    inside = inside or named(parts, (given.lower(),))
-    if len(inside) == 1:
-        return inside[0][1], content(root, *inside[0])
-    there = ", ".join(part.prefix + name for part, name in inside[:WORDS])
-    raise UserError(
-        f"the file {given!r} " + (f"is there as {there}" if there else "does not exist")
-    )
-
-
-def outside(root: Path, given: str) -> Path | None:
-    """The file that a user's word names: a path, or a name in a folder or beside an archive."""
-    tried = [Path(given).expanduser(), (root if root.is_dir() else root.parent) / given]
-    return next((path for path in tried if path.is_file()), None)
 
 
 def _sidecars(parts: list[Part]) -> Told | None:
@@ -322,7 +185,7 @@ def _folders(parts: list[Part]) -> Told | None:
     """What the names of folders say of colors, 'blue_hair', where they say any."""
     names = [part.prefix + name for part in parts for name in part.images]
     rows = Rows((name, Row(folder)) for name in names if (folder := _folder(name)))
-    colored = any(map(labels.names_color, {row.text for _, row in rows}))
+    colored = any(map(names_color, {row.text for _, row in rows}))
     return Told("", rows, set(), [], True) if colored else None
 
 
@@ -383,7 +246,7 @@ def _with_folders(items: list, attributes: Attributes, wanted: tuple[str, ...]):
     """The items with the folder that each lies in as its 'class', in its place among `wanted`."""
     named, folders = [], _class_folders([_whole(item) for item in items])
     for item in items:
-        folder = labels.plain(folders[_whole(item)])
+        folder = plain(folders[_whole(item)])
         named.append(item._replace(label={**item.label, CLASS: folder}) if folder else item)
     classes = {item.label[CLASS] for item in named if CLASS in item.label}
     if len(classes) < 2:
@@ -448,19 +311,19 @@ def _labeled(items: list, told: Told, fits: dict, options: Options, findings: li
 def _splits(rows: Rows) -> tuple[Rows, dict[str | None, bool]]:
     """The rows without a column that says a split, and what it says: key -> whether held out."""
 
-    def of(row: Row) -> tuple[str, str]:
-        each = ((n, v.lower()) for n, v in row.classes.items() if n.lower() in SPLIT_COLUMNS)
-        return next(each, ("", ""))
-
-    said = {key: of(row) for key, row in rows}
-    words = {value for _, value in said.values()}
+    _, first = next(iter(rows), ("", Row()))
+    column = next((name for name in first.classes if name.lower() in SPLIT_COLUMNS), None)
+    if column is None:
+        return rows, {}
+    said = {key: row.classes.get(column, "").lower() for key, row in rows}
+    words = {*said.values()}
     if not words <= HELD.keys() or len({HELD[word] for word in words}) < 2:
         return rows, {}
     without = (
-        (k, row._replace(classes={n: v for n, v in row.classes.items() if n != said[k][0]}))
-        for k, row in rows
+        (key, row._replace(classes={n: v for n, v in row.classes.items() if n != column}))
+        for key, row in rows
     )
-    return Rows(without), {key: HELD[value] for key, (_, value) in said.items()}
+    return Rows(without), {key: HELD[value] for key, value in said.items()}
 
 
 def _words(passed_over: Counter[str]) -> str:

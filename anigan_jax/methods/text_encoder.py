@@ -55,7 +55,14 @@ class TextEncoder(MethodSettings):
         told = text_conditioning.about(attributes, text_conditioning.labels(pack, "train"))
         rows = text_conditioning.combinations(told)
         codes = captions.codes(text_conditioning.lines_of(attributes, rows))
-        return {"codes": codes.reshape(len(rows), -1, codes.shape[1]), **told}
+        codes = codes.reshape(len(rows), -1, codes.shape[1])
+        if len(np.unique(codes[:, 0], axis=0)) < len(rows):
+            raise UserError(
+                f"its letters ({captions.ALPHABET!r}) cannot tell apart the data's classes, as "
+                f"are digits or other scripts, in {captions.LENGTH} letters; name them "
+                "otherwise, or train the text GAN with --method.encoder.kind tags"
+            )
+        return {"codes": codes, **told}
 
     def networks(self):
         """Name -> (module, shapes of its inputs for one image)."""

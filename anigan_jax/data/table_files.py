@@ -1,0 +1,152 @@
+"""Which files hold labels and boxes of a source: found by name, in or beside it, or named."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+from anigan_jax.data import archives
+from anigan_jax.data.decode import Finding
+from anigan_jax.data.matching import plain_path
+from anigan_jax.data.rows import Row
+from anigan_jax.errors import UserError
+
+# Groups of label files by name; the first group of which there is one is read.
+TAG_FILES = (
+    *("tags.csv", "tags_clean.csv", "label.csv", "labels.csv"),
+    *("tags.tsv", "labels.tsv", "captions.csv", "captions.tsv"),
+)
+METADATA = ("metadata.jsonl", "metadata.csv")
+OTHERS = (
+    *("dataset.json", "list_attr_celeba.txt", "list_attr_celeba.csv"),
+    *("captions.txt", "captions.json", "captions.jsonl", "metadata.tsv"),
+)
+LABEL_FILES = (*TAG_FILES, *METADATA, *OTHERS)
+BOX_FILES = ("boxes.csv",)
+# Names of splits, and whether they are held out.
+HELD = {
+    **dict.fromkeys(("train", "training"), False),
+    **dict.fromkeys(("test", "testing", "val", "valid", "validation", "dev", "eval"), True),
+}
+SPLITS = (*HELD, "traina", "trainb", "testa", "testb")
+MOST_BYTES = 2**30
+"""Of a label file."""
+WORDS = 8
+"""Unknown words that a message lists."""
+
+
+class Part(NamedTuple):
+    """Members of one store; `prefix` makes their names unique in a source of several."""
+
+    store: Any
+    prefix: str
+    images: list[str]
+    others: list[str]
+    rows: Iterable[tuple[str, Row]]
+    """What the store itself says of its images."""
+
+
+def near(folder: Path | None, names: Iterable[str]) -> list[Path]:
+    """The files of a folder that have one of these names, in whatever letter case."""
+    if folder is None:
+        return []
+    try:
+        there = {path.name.lower(): path for path in folder.iterdir()}
+        return [there[name] for name in names if name in there and there[name].is_file()]
+    except OSError:
+        return []
+
+
+def files(root, parts, beside, given: str) -> list[tuple[str, str, bytes]]:
+    """(name, folder that its file names are in, bytes) of the label files to be read."""
+    if given:
+        where, data = given_file(root, parts, given)
+        return [(where, "", data)]
+    for group in (TAG_FILES, METADATA, *((name,) for name in OTHERS)):
+        inside = named(parts, group)
+        aside = near(beside, group)
+        hits = [*(path.name for path in aside), *(f"{p.prefix}{name}" for p, name in inside)]
+        folders = Counter(PurePosixPath(hit).parent for hit in hits)
+        one_each = max(folders.values(), default=0) < 2 and (group != TAG_FILES or _apart(hits))
+        if len(hits) > 1 and not one_each:
+            raise UserError(
+                f"{root} holds several tables: {', '.join(hits)}; name one (--tags, --boxes)"
+            )
+        if aside:
+            return [(str(aside[0]), "", aside[0].read_bytes())]
+        if inside:
+            found = []
+            for part, name in inside:
+                where = part.prefix + name
+                folder = folder_of(where, group == METADATA or len(hits) > 1)
+                found.append((where, folder, content(root, part, name)))
+            return found
+    return []
+
+
+def folder_of(table: str, own: bool = False) -> str:
+    """'train/', the folder that a table of 'train/labels.csv' is of; '' where it is of all images.
+
+    A single table is of all of them, unless it lies in the folder of a split or domain.
+
+    Args:
+      own: whether it is of its own folder, whatever that is called.
+    """
+    folder = PurePosixPath(table).parent
+    own = own or any(part.lower() in SPLITS for part in folder.parts)
+    return f"{folder.as_posix()}/" if own and folder.parts else ""
+
+
+def placed(folder: str, key: str) -> str:
+    """A row's name in the source, of a table that is of a folder."""
+    key = plain_path(key) if folder else key
+    return key if key.startswith(folder) else f"{folder}{key}"
+
+
+def _apart(hits: list[str]) -> bool:
+    """Whether tables have one name and lie side by side: train/labels.csv, test/labels.csv."""
+    folders = {PurePosixPath(hit).parent for hit in hits}
+    nested = any(a != b and b.is_relative_to(a) for a in folders for b in folders)
+    return len({PurePosixPath(hit).name for hit in hits}) == 1 and not nested
+
+
+def named(parts: Iterable[Part], names) -> list[tuple[Part, str]]:
+    """Members that have one of these names, in whatever folder and letter case."""
+    return [
+        (part, name)
+        for part in parts
+        for name in part.others
+        if PurePosixPath(name).name.lower() in names
+    ]
+
+
+def content(root: Path, part: Part, name: str) -> bytes:
+    """The bytes of a label file that lies in a source."""
+    ((_, data),) = archives.read(part.store, [name], MOST_BYTES + 1)
+    if isinstance(data, Finding):
+        raise UserError(f"{root}: {data}")
+    if len(data) > MOST_BYTES:
+        raise UserError(f"{root}: {name} is over {MOST_BYTES >> 20:,} MiB; label files are smaller")
+    return data
+
+
+def given_file(root, parts, given: str) -> tuple[str, bytes]:
+    """(name, bytes) of a file that the user named: a path, or a name in or beside the source."""
+    if path := outside(root, given):
+        return str(path), path.read_bytes()
+    inside = [(part, name) for part in parts for name in part.others if name == given]
+    inside = inside or named(parts, (given.lower(),))
+    if len(inside) == 1:
+        return inside[0][1], content(root, *inside[0])
+    there = ", ".join(part.prefix + name for part, name in inside[:WORDS])
+    raise UserError(
+        f"the file {given!r} " + (f"is there as {there}" if there else "does not exist")
+    )
+
+
+def outside(root: Path, given: str) -> Path | None:
+    """The file that a user's word names: a path, or a name in a folder or beside an archive."""
+    tried = [Path(given).expanduser(), (root if root.is_dir() else root.parent) / given]
+    return next((path for path in tried if path.is_file()), None)

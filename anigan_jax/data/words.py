@@ -1,0 +1,250 @@
+"""What a row of a label file says: colors of hair and eyes, other classes, and tags."""
+
+from __future__ import annotations
+
+import functools
+import re
+import sys
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from typing import Literal, NamedTuple
+
+from anigan_jax.data.attributes import EYES, HAIR, PARTS
+from anigan_jax.data.rows import Row, Rows, Tag
+
+# Colors are classes however rare; other words only where they are no slip.
+COLORS = dict.fromkeys((*HAIR, *EYES))
+RARER = frozenset(
+    [
+        *("amber", "crimson", "cyan", "gold", "golden", "gradient", "hazel", "lavender"),
+        *("magenta", "maroon", "multicolored", "scarlet", "teal", "turquoise", "violet"),
+    ]
+)
+# "Tags that have no color meanings such as long, short" (SJTU).
+SHAPES = frozenset(["long", "short", "medium", "big", "open", "closed", "messy", "curly", "wavy"])
+# Before a color, another color of its own: 'light blue hair' is a tag like any other.
+SHADES = ("light", "dark", "pale", "deep", "bright")
+# Spellings of other sites.
+SYNONYMS = {"grey": "gray", "blond": "blonde", "silver": "gray"}
+CLASS = "class"
+DIVIDERS = "[,;|\uff0c\uff1b\u3001]"
+"""Of tags: commas and semicolons, of Chinese and Japanese too."""
+# Columns of classes that may be numbers, however many.
+CLASSES = (CLASS, "label", "category", "target")
+MEASURE = 20
+"""Numbers that a column has at most, unless it measures something."""
+NO, YES = ("0", "-1", "0.0", "-1.0", "false", "no"), ("1", "1.0", "true", "yes")
+
+MARKS = (*YES, "x", "\u2713", "\u2714", "\u25cb")
+"""What a cell holds where the others of its column are empty: the image has it."""
+SEVERAL = 2
+"""Rows of an image, on average, from which on they are taken together."""
+
+Kind = Literal["class", "flag", "mark", "text", "measure"]
+Pairs = Collection[tuple[str, Row]]
+
+
+class Said(NamedTuple):
+    """What a row says of an image: attribute -> candidates for its class, and all other tags."""
+
+    given: dict[str, list[Tag]]
+    tags: tuple[str, ...] = ()
+
+
+# Millions of rows share few tags.
+@functools.lru_cache(maxsize=2**16)
+def plain(text: str) -> str:
+    """A tag as it is compared: lower case, `_` is a blank, blanks are single."""
+    if "\\" in text:
+        # Tags of a picture generator's own format: 'saber \(fate\)'.
+        text = re.sub(r"\\([()])", r"\1", text)
+    return sys.intern(" ".join(text.lower().replace("_", " ").split()))
+
+
+@functools.lru_cache(maxsize=2**16)
+def color(text: str, part: str) -> str | None:
+    """'aqua hair' -> 'aqua' for part 'hair'; None for 'long hair' or 'bicolored eyes'."""
+    words = plain(text).split()
+    if len(words) != 2 or words[1] != part:
+        return None
+    name = SYNONYMS.get(words[0], words[0])
+    return name if name in COLORS or name in RARER else None
+
+
+def names_color(text: str) -> bool:
+    """Whether a text names a color of hair or eyes."""
+    return any(color(piece, part) for piece in _pieces(text) for part in PARTS)
+
+
+def read(row: Row, kinds: Mapping[str, Kind] | None = None, spaced: bool = False) -> Said:
+    """What a row says.
+
+    Args:
+      kinds: of the columns; classes where not known.
+      spaced: its text is tags with blanks between.
+    """
+    given: dict[str, list[Tag]] = {}
+    tags: list[str] = []
+    words = map(plain, row.text.split()) if spaced else _pieces(row.text)
+    spoken = [*row.tags, *map(Tag, words)]
+    for column, kind in (kinds or dict.fromkeys(row.classes, "class")).items():
+        value = row.classes.get(column, "")
+        name, word = plain(column), plain(value)
+        if kind == "mark":
+            given[name] = [Tag(name if word else f"no {name}")]
+        elif column not in row.classes:
+            continue
+        elif part := _part(name):
+            words = (w.strip().removesuffix(f" {part}") for w in word.split(",") if w.strip())
+            given.setdefault(part, []).extend(Tag(SYNONYMS.get(w, w)) for w in words)
+        elif kind == "text":
+            spoken += map(Tag, _pieces(value))
+        elif kind == "flag" and names_color(name):
+            spoken += [Tag(name)] if word in YES else []
+        elif kind == "flag" and word:
+            given[name] = [Tag(name if word in YES else f"no {name}")]
+        elif kind == "class" and word:
+            given[name] = [Tag(word.removesuffix(f" {name}"))]
+    free = _only_parts(row.text)
+    for text, count in spoken:
+        if part := _spoken_of(text, free):
+            word = text.split()[0]
+            given.setdefault(part, []).append(Tag(SYNONYMS.get(word, word), count))
+        elif text:
+            tags.append(text)
+    return Said(given, tuple(tags))
+
+
+def _part(column: str) -> str | None:
+    """'hair' or 'eyes' of a column 'hair', 'Eye color' or 'eyes'."""
+    found = re.fullmatch(r"(hair|eyes?)( colou?rs?)?", column)
+    return {"eye": "eyes"}.get(found[1], found[1]) if found else None
+
+
+def _of_part(text: str, part: str) -> bool:
+    """Whether it is two words, the second the part, and the first may be a color of it."""
+    first, _, last = text.partition(" ")
+    return last == part and first not in SHAPES
+
+
+@functools.lru_cache(maxsize=2**16)
+def _spoken_of(text: str, free: bool) -> str | None:
+    """The part that a tag gives a color; where `free`, any word before it is one."""
+    return next((p for p in PARTS if color(text, p) or (free and _of_part(text, p))), None)
+
+
+def _only_parts(text: str) -> bool:
+    """Whether a text is words of hair and eyes alone, 'ombre hair blue eyes': captions of colors.
+
+    Among other tags, a word before hair is as often no color: 'floating hair'.
+    """
+    words = text.lower().split()
+    return bool(words) and len(words) % 2 == 0 and set(words[1::2]) <= {*PARTS}
+
+
+def _pieces(text: str) -> list[str]:
+    """Tags of 'blue_hair smile' or 'blue hair, smile'; colors and the rest of a sentence."""
+    text = text.lower()
+    divided = re.search(DIVIDERS, text)
+    if not divided and "_" not in text:
+        return _phrase(text)
+    pieces = re.split(DIVIDERS, text) if divided else text.split()
+    return [found for piece in pieces for found in _tag(plain(piece))]
+
+
+def _tag(text: str) -> list[str]:
+    """'long blue hair' -> 'long', 'blue hair'; 'light blue hair' and 'hair bow' stay whole."""
+    words = text.split()
+    if len(words) > 4 or _only_parts(text):
+        return _phrase(text)
+    last = " ".join(words[-2:])
+    if len(words) < 3 or words[-3] in SHADES or not any(color(last, part) for part in PARTS):
+        return [text] if text else []
+    return [*words[:-2], last]
+
+
+def _phrase(text: str) -> list[str]:
+    """'blue hair red eyes smile' -> 'blue hair', 'red eyes', 'smile'; 'red nose' stays whole."""
+    words = re.findall(r"[^\s.,;:!?()\"]+", text)
+    if not {*PARTS} & {*words}:
+        return [plain(text)] if words else []
+    found: list[str] = []
+    for word in words:
+        if word in PARTS and found and " " not in found[-1] and found[-1] not in PARTS:
+            found[-1] += f" {word}"
+        else:
+            found.append(word)
+    return [sys.intern(each) for each in found]
+
+
+def kinds_of(rows: Pairs, wanted: tuple[str, ...]) -> dict[str, Kind]:
+    """How each column is read; one that measures something is not, unless it is wanted."""
+    values: dict[str, set[str]] = defaultdict(set)
+    for _, row in rows:
+        for name, value in row.classes.items():
+            values[name].add(plain(value))
+    found: dict[str, Kind] = {}
+    for name, words in values.items():
+        asked, classes = plain(name) in wanted, name in CLASSES
+        if len(words) == 1 and words <= {*MARKS} and not classes and not names_color(name):
+            found[name] = "mark"
+        elif words <= {*NO, *YES, ""} and not classes:
+            found[name] = "flag"
+        elif 2 * sum(names_color(w) or "," in w for w in words) >= len(words) and not asked:
+            found[name] = "text"
+        elif len(words) > MEASURE and all(map(_is_number, words)) and not asked | classes:
+            found[name] = "measure"
+        else:
+            found[name] = "class"
+    return found
+
+
+def _is_number(word: str) -> bool:
+    return not word or bool(re.fullmatch(r"[-+]?\d+(\.\d*)?(e[-+]?\d+)?", word))
+
+
+def together(rows: Pairs) -> Pairs:
+    """A row of each image, where files give a row for each of its tags (or captions).
+
+    Words that differ from row to row are its tags.
+    """
+    count = len(set(rows.names() if isinstance(rows, Rows) else (key for key, _ in rows)))
+    if len(rows) < max(SEVERAL * count, count + 1):
+        return rows
+    found: dict[str, list[Row]] = {}
+    for key, row in rows:
+        found.setdefault(key, []).append(row)
+    cells = [
+        (name, len({row.classes.get(name) for row in each}) > 1)
+        for each in found.values()
+        for name in dict.fromkeys(name for row in each for name in row.classes)
+    ]
+    changing = {name for name, changes in cells if changes}
+
+    def of(each: list[Row]) -> Row:
+        tags = [tag for row in each for tag in row.tags]
+        tags += [
+            Tag(plain(value))
+            for row in each
+            for name, value in row.classes.items()
+            if name in changing and not _part(plain(name))
+        ]
+        fixed = {n: v for n, v in each[0].classes.items() if n not in changing}
+        for name in filter(lambda name: _part(plain(name)), changing):
+            fixed[name] = ", ".join(dict.fromkeys(row.classes.get(name, "") for row in each))
+        texts = dict.fromkeys(row.text for row in each if row.text)
+        return Row(", ".join(texts), tuple(dict.fromkeys(tags)), fixed)
+
+    return Rows((key, of(each)) for key, each in found.items())
+
+
+def spaced(rows: Pairs) -> bool:
+    """Whether texts are tags with blanks between: most have `_`, none a comma."""
+    count = marked = 0
+    for _, row in rows:
+        if row.text:
+            if re.search("[,\uff0c]", row.text):
+                return False
+            count += 1
+            marked += "_" in row.text
+    return 2 * marked > count
