@@ -75,7 +75,7 @@ def load_config(name: str, *flags: str) -> Config:
 
 def _load(path: Path, checkpoint: str | int | None, trust: bool) -> Trained:
     environment.prepare()
-    path = run_dir.found(path)
+    path = run_dir.found(path.expanduser())
     if not path.exists():
         raise UserError(f"{path} does not exist{shipped.hint(path)}")
     file = path / safetensors.WEIGHTS if path.is_dir() else path
@@ -84,6 +84,9 @@ def _load(path: Path, checkpoint: str | int | None, trust: bool) -> Trained:
     weights = file.exists() and file.suffix == safetensors.SUFFIX and checkpoint == "latest"
     if not recorded and checkpoint is not None and not weights:
         raise UserError(f"{path} is not a run directory (no {run_dir.RUN}); it has no checkpoints")
+    if checkpoint == "latest" and weights and not any((path / "checkpoints").glob("step_*")):
+        # A run that was handed on without them: its weights are those of the newest.
+        checkpoint = None
     if recorded and (checkpoint is not None or not file.exists()):
         config = run_dir.config_of(path, recorded, trust)
         return Trained(path, config, model_at(path, config, recorded, checkpoint), recorded)

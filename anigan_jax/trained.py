@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from numbers import Real
 from pathlib import Path
@@ -168,7 +169,11 @@ class Trained(NamedTuple):
         return apply, (params, stats)
 
     def evaluate(
-        self, n: int | None = None, judges: Sequence[str] = ("vgg16",), seed: int = 0
+        self,
+        n: int | None = None,
+        judges: Sequence[str] = ("vgg16",),
+        seed: int = 0,
+        data: str | Path = "",
     ) -> dict[str, Any]:
         """The panel of `anigan evaluate`, beside real held-out images; needs the run's data.
 
@@ -176,6 +181,7 @@ class Trained(NamedTuple):
           n: generated images; None: 10,000. Of a translation: leave it out.
           judges: 'vgg16', 'inception', 'random', or runs of classifiers.
           seed: of latents and subsets.
+          data: where the run's images are now, if they were moved.
 
         Returns:
           What `anigan evaluate --json` prints, but for LPIPS: 'sets' -> 'generated' -> 'scores' ->
@@ -188,7 +194,13 @@ class Trained(NamedTuple):
         from anigan_jax.evaluation import checkpoint_quality, features, prompt_accuracy
         from anigan_jax.training.input import rows
 
-        pack = dataset.build(self.config.data, scratch.default_cache())
+        if isinstance(judges, str) or not judges:
+            raise UserError(f"judges is {judges!r}; it is a list, such as ['vgg16']")
+        if n is not None and by_seed.whole(n, "n") < 2:
+            raise UserError(f"n is {n}; it must be at least 2")
+        (seed,) = by_seed.checked([seed])
+        config = with_data(self.config, str(data))
+        pack = dataset.build(config.data, scratch.default_cache())
         networks = features.on_backgrounds(features.several(judges), self.config.method.channels)
         wanted = checkpoint_quality.Wanted(n, seed, networks, None)
         data = rows(self.config, pack, "test") if self.method.translate else {}
@@ -241,6 +253,27 @@ class Trained(NamedTuple):
 
     def _drawing(self, weights: str | None) -> Model:
         return grids.with_weights(self.networks, weights or self.weights)
+
+
+def with_data(config: Config, path: str) -> Config:
+    """The config with its images at another place; `path` '' leaves it as it is.
+
+    Raises:
+      UserError: they are drawn, or were two sources; or they are not there, and no path is given.
+    """
+    source: Any = config.data
+    now = getattr(source, "path", None)
+    if path and (now is None or getattr(source, "path_b", "")):
+        what = "draws its own images" if now is None else "was trained on two sources"
+        raise UserError(f"this run {what}; --data is for one source of images")
+    if path:
+        return dataclasses.replace(config, data=dataclasses.replace(source, path=path))
+    # Patterns and what tensorflow-datasets prepared are looked for where they are read.
+    named = now is None or "*" in now or now.startswith("tfds:")
+    if not named and not (now and Path(now).expanduser().exists()):
+        where = f"at {now!r}, where there is nothing now" if now else "at a place that is not kept"
+        raise UserError(f"the images of this run were {where}; say where they are: --data DATA")
+    return config
 
 
 def model_at(path: Path, config: Config, recorded: dict, checkpoint: str | int | None) -> Model:

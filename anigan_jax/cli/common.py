@@ -16,6 +16,7 @@ from tyro.conf import Positional, arg
 from anigan_jax import config as configs
 from anigan_jax import config_file
 from anigan_jax.config import Config
+from anigan_jax.data.kinds import SUFFIXES
 from anigan_jax.errors import UserError
 from anigan_jax.runtime import environment
 
@@ -88,8 +89,18 @@ def at_least(flag: str, value: int, low: int) -> None:
         raise UserError(f"{flag} is {value}; it must be at least {low}")
 
 
+def need_seed(seed: int) -> None:
+    """Refuses a --seed that would draw what another one does."""
+    from anigan_jax.sampling.grids import SEEDS
+
+    if not 0 <= seed < SEEDS:
+        raise UserError(f"--seed is {seed}; it must be 0 to {SEEDS - 1}")
+
+
 def need_folder(out: Path | None) -> None:
     """Refuses a folder for files where a file is, or that would lie in one, before the work."""
+    if out and out.suffix.lower() in (*SUFFIXES, ".gif", ".safetensors") and not out.is_dir():
+        raise UserError(f"--out {out} is a folder of several files here; give it no {out.suffix}")
     for place in (out, *out.parents) if out else ():
         if place.exists() and not place.is_dir():
             raise UserError(f"--out {out} cannot be a folder: {place} is a file")

@@ -15,7 +15,7 @@ from tyro.conf import arg
 
 from anigan_jax import api
 from anigan_jax.cli import common
-from anigan_jax.cli.common import Checkpoint, RunDir, Seed, Trust, Weights, at_least
+from anigan_jax.cli.common import Checkpoint, RunDir, Seed, Trust, Weights, at_least, need_seed
 from anigan_jax.cli.sample import LatentFile, Seeds
 from anigan_jax.data import attributes as known
 from anigan_jax.errors import UserError
@@ -78,8 +78,10 @@ def edit(
     _check(toward, direction, amount, classifier, measure, bool(seeds and latent))
     at_least("--n", n, 2)
     at_least("--measure", measure, 0)
-    at_least("--seed", seed, 0)
+    need_seed(seed)
     common.need_folder(out)
+    if out and latent and latent.resolve().parent == out.resolve():
+        raise UserError(f"--out {out} holds the --latent that is read; give another folder")
     listed = by_seed.read(seeds or "0-7")
     trained = api.load(run, checkpoint, weights=weights, trust=trust)
     model = trained.model

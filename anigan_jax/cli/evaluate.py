@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json as jsons
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
@@ -21,6 +22,7 @@ from anigan_jax.cli.common import (
     Weights,
     at_least,
     need_classifier,
+    need_seed,
     told_left_out,
     writing,
 )
@@ -35,6 +37,7 @@ from anigan_jax.runtime.progress import Stages
 from anigan_jax.sampling import grids, photos
 from anigan_jax.storage import atomic, run_dir, safetensors
 from anigan_jax.storage.run_dir import RUN, out_dir
+from anigan_jax.trained import with_data
 
 
 def evaluate(
@@ -43,6 +46,7 @@ def evaluate(
     ],
     *,
     against: Annotated[str, arg(metavar="DATA")] = "",
+    data: Annotated[str, arg(metavar="DATA")] = "",
     domain: Literal["ask", "a", "b", "both"] = "ask",
     size: Annotated[int | None, arg(metavar="PX")] = None,
     out: Annotated[Path | None, arg(metavar="FILE.json")] = None,
@@ -65,6 +69,7 @@ def evaluate(
     Args:
       against: judges images, of a folder, zip or tar, by these real ones, which are given as
         --data.path is for a training.
+      data: where the images of a run are now, if they were moved.
       domain: of --against, where it has two.
       size: side in pixels at which images are compared; without: that of the first of them, or
         of the pack.
@@ -80,12 +85,14 @@ def evaluate(
     """
     if n is not None:
         at_least("--n", n, 2)
-    at_least("--seed", seed, 0)
+    need_seed(seed)
     _check_subject(run, against, out, alone=size is None and domain == "ask")
+    if against and data:
+        raise UserError("--against is for images, --data for a run; give one of them")
     if against:
         judged = _images(run, against, domain, size, n, seed)
     else:
-        judged = _run(run, checkpoint, weights, trust)
+        judged = _run(run, data, checkpoint, weights, trust)
     colors = None
     if classifier:
         colors = api.load(classifier, "latest", trust=trust)
@@ -101,17 +108,24 @@ def evaluate(
     wanted = checkpoint_quality.Wanted(n, seed, networks, vgg, colors.model if colors else None)
     with contextlib.closing(Stages()) as report:
         found, pictures = judged.measure(wanted, report)
-    text, out = jsons.dumps(prompt_accuracy.as_json(found), indent=1), out or judged.place
+    text = jsons.dumps(prompt_accuracy.as_json(found), indent=1)
+    # Shown first: a disk may refuse it.
+    _show(text, tables.quality, json)
+    if judged.place and not out:
+        with writing(judged.place):
+            out = checkpoint_quality.place_beside(judged.place, jsons.loads(text), pictures)
     paths = []
     if out:
         with writing(out):
             paths = checkpoint_quality.write(text, pictures, out)
-    if json:
-        print(text)
-        return judged.code
-    print(as_text(tables.quality(jsons.loads(text)), folded=True), end="\n\n")
-    print("\n".join(str(line) for line in (note, *paths) if line))
+    if not json:
+        print("\n".join(["", *(str(line) for line in (note, *paths) if line)]))
     return judged.code
+
+
+def _show(text: str, table: Callable, json: bool) -> None:
+    """Prints a report: as it is, or as tables."""
+    print(text if json else as_text(table(jsons.loads(text)), folded=True), flush=True)
 
 
 class _Judged(NamedTuple):
@@ -151,9 +165,9 @@ def _check_subject(run: Path, against: str, out: Path | None, alone: bool) -> No
         )
 
 
-def _run(run: Path, checkpoint: str, weights: Weights, trust: bool) -> _Judged:
+def _run(run: Path, data: str, checkpoint: str, weights: Weights, trust: bool) -> _Judged:
     trained = api.load(run, checkpoint, weights=weights, trust=trust)
-    pack, translates = api.data_of(trained.config), bool(trained.method.translate)
+    pack, translates = _data(trained, data), bool(trained.method.translate)
 
     def measure(wanted, notify):
         from anigan_jax.evaluation import checkpoint_quality
@@ -166,6 +180,14 @@ def _run(run: Path, checkpoint: str, weights: Weights, trust: bool) -> _Judged:
     place = out_dir(run, "evaluate") / f"step_{trained.step:09d}{trained.model.tag}.json"
     method = trained.config.method
     return _Judged(method.size, method.channels, translates, measure, place)
+
+
+def _data(trained: api.Trained, path: str) -> Pack:
+    """The images of a run, where they are now; those of another set are told."""
+    pack = api.data_of(with_data(trained.config, path))
+    if trained.recorded.get("data_sha256", pack.manifest["sha256"]) != pack.manifest["sha256"]:
+        print("note: these are not the images that the run was trained on", file=sys.stderr)
+    return pack
 
 
 def _images(
@@ -219,7 +241,7 @@ def accuracy(
       n: images for each combination of classes, of 256 at most.
     """
     at_least("--n", n, 1)
-    at_least("--seed", seed, 0)
+    need_seed(seed)
     colors = api.load(classifier, "latest", trust=trust)
     trained = api.load(run, checkpoint, weights=weights, trust=trust)
     held_out = _held_out_of(classifier, colors, trained.config.method.size)
@@ -232,14 +254,15 @@ def accuracy(
     found["same_data"] = colors.recorded["data_sha256"] == trained.recorded.get("data_sha256")
     path = out_dir(run, "accuracy") / f"{grids.stem(trained.model, seed)}.json"
     text = jsons.dumps(prompt_accuracy.as_json(found), indent=1)
-    atomic.save_text(text, path)
-    print(text if json else f"{as_text(tables.accuracy(jsons.loads(text)))}\n\n{path}")
+    _show(text, tables.accuracy, json)
+    _save(text, path, json)
     return 0
 
 
 def probe(
     run: RunDir,
     *,
+    data: Annotated[str, arg(metavar="DATA")] = "",
     n: int = 2000,
     seed: Seed = 0,
     checkpoint: Checkpoint = "latest",
@@ -250,20 +273,28 @@ def probe(
     """What D's features tell: real or generated, hair, eyes (UCSD).
 
     Args:
+      data: where the images of the run are now, if they were moved.
       n: images to fit on in each task.
     """
     at_least("--n", n, 20)
-    at_least("--seed", seed, 0)
+    need_seed(seed)
     trained = api.load(run, checkpoint, weights=weights, trust=trust)
-    pack = api.data_of(trained.config)
+    pack = _data(trained, data)
     from anigan_jax.evaluation import linear_probe, prompt_accuracy
 
     found = linear_probe.measure(trained.config, trained.model, pack, n, seed)
     path = out_dir(run, "probe") / f"step_{found['step']:09d}{trained.model.tag}.json"
     text = jsons.dumps(prompt_accuracy.as_json(found), indent=1)
-    atomic.save_text(text, path)
-    print(text if json else f"{as_text(tables.probe(jsons.loads(text)))}\n\n{path}")
+    _show(text, tables.probe, json)
+    _save(text, path, json)
     return 0
+
+
+def _save(text: str, path: Path, json: bool) -> None:
+    with writing(path):
+        atomic.save_text(text, path)
+    if not json:
+        print(f"\n{path}")
 
 
 def _held_out_of(name: Path, classifier: api.Trained, size: int) -> Pack:

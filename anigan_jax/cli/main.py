@@ -133,6 +133,7 @@ def _refuse_windows() -> None:
 ELSEWHERE = {
     "resume": "`anigan train --resume RUN` goes on with a run by its own settings",
     "generate": "`anigan sample RUN` makes images",
+    "serve": "`anigan demo RUN` is a page that makes images in the browser",
     "test": "`anigan evaluate RUN` scores images, `anigan translate RUN PHOTO` translates photos",
 }
 

@@ -10,13 +10,16 @@ from tyro.conf import Positional, arg
 
 from anigan_jax import api, config_file
 from anigan_jax.cli import common
-from anigan_jax.cli.common import Checkpoint, RunDir, Seed, Trust, Weights, at_least
+from anigan_jax.cli.common import Checkpoint, RunDir, Seed, Trust, Weights, at_least, need_seed
 from anigan_jax.cli.data import progress
 from anigan_jax.errors import UserError, printable
 from anigan_jax.perceptual import convert
 from anigan_jax.sampling import grids, latents, photos, projection, tuning
 from anigan_jax.sampling import prompts as texts
 from anigan_jax.storage import images, run_dir
+
+LATENTS = "latents.safetensors"
+"""What is found, in its folder."""
 
 
 def project(
@@ -43,7 +46,7 @@ def project(
     sheet.png, each picture beside its image.
 
     Args:
-      out: folder of both; without: RUN/out/project/step_NNN.
+      out: a folder of both; without: in RUN/out/project, by step and pictures.
       prompt: what the pictures show, for a run that reads texts.
       crop: how they become squares.
       steps: of the search for each.
@@ -53,6 +56,8 @@ def project(
       vgg16: weights of LPIPS; else those in the cache.
     """
     common.need_folder(out)
+    if out and (out / LATENTS).exists():
+        raise UserError(f"--out {out} holds latents that were found before; give another folder")
     cropping = photos.Cropping(crop)
     _check(photo, cropping, steps, restarts, seed)
     vgg = convert.load("vgg16", vgg16, heads=True)
@@ -65,7 +70,8 @@ def project(
     pictures = found.images[trained.config.method.size]
     settings = projection.Settings(steps=steps, restarts=restarts)
     begin = projection.starts(model, seed, text)
-    folder = out or run_dir.out_dir(run, "project") / f"step_{trained.step:09d}{model.tag}"
+    name = f"step_{trained.step:09d}{photos.suffix(list(photo))}{model.tag}"
+    folder = out or run_dir.out_dir(run, "project") / name
     homes = [folder / "tuned" / Path(file).with_suffix("") for file in photos.files(found.names)]
     results, tuned = [], []
     for home, name, picture in zip(homes, found.names, pictures, strict=True):
@@ -82,7 +88,7 @@ def project(
     told = latents.Latents(found.names, z, None if text is None else np.tile(text, (len(z), 1)))
     n = photos.shown(len(made), made.shape[1])
     with common.writing(folder):
-        print(latents.write(told, trained.config, folder / "latents.safetensors"))
+        print(latents.write(told, trained.config, folder / LATENTS))
         columns = [("picture", pictures[:n]), ("image", made[:n])]
         columns += [("tuned", np.stack(tuned[:n]))] if tune else []
         print(images.save_image(photos.rows(columns), folder / "sheet.png"))
@@ -92,7 +98,7 @@ def project(
 def _check(photo, cropping: photos.Cropping, steps: int, restarts: int, seed: int) -> None:
     at_least("--steps", steps, 1)
     at_least("--restarts", restarts, 1)
-    at_least("--seed", seed, 0)
+    need_seed(seed)
     if restarts > projection.CANDIDATES:
         most = projection.CANDIDATES
         raise UserError(f"--restarts is {restarts}; at most {most} latents are there to begin from")

@@ -18,6 +18,7 @@ from anigan_jax.cli.common import (
     Weights,
     at_least,
     epochs_of,
+    need_seed,
     told_left_out,
     writing,
 )
@@ -70,7 +71,7 @@ def sample(
     lines = texts.lines_of(prompts) if prompts else []
     n = n if n is not None else 8 if prompt or prompts else 64
     at_least("--n", n, 1)
-    at_least("--seed", seed, 0)
+    need_seed(seed)
     _check_out(out, files=bool(listed) and not grid)
     trained = api.load(run, checkpoint, weights=weights, trust=trust)
     model = grids.with_drawing(trained.model, drawing)
@@ -80,7 +81,8 @@ def sample(
     if listed and not grid:
         folder = out or out_dir(run, "sample") / f"step_{int(model.state.step):09d}{model.tag}"
         with writing(folder):
-            print(f"{folder}  ({by_seed.write(model, listed, wanted, folder)} images)")
+            made = by_seed.write(model, listed, wanted, folder, keep=out is not None)
+            print(f"{folder}  ({made} images)")
         return 0
     if listed:
         page, name = by_seed.sheet(model, listed, wanted), by_seed.stem(model, seeds, wanted)
@@ -153,7 +155,7 @@ def interpolate(
     stops = len(listed) or (2 if latent else stops)
     if stops < 2 or frames < stops:
         raise UserError("--stops must be at least 2, and --frames no fewer than --stops")
-    at_least("--seed", seed, 0)
+    need_seed(seed)
     if len(prompt) > 2:
         raise UserError(f"--prompt is given {len(prompt)} times; once or twice is allowed")
     if (listed or latent) and len(prompt) == 2:
@@ -210,7 +212,7 @@ def table(
       rows: an attribute of the data (the first).
       columns: another (the second).
     """
-    at_least("--seed", seed, 0)
+    need_seed(seed)
     model = api.load(run, checkpoint, weights=weights, trust=trust).model
     model = grids.with_drawing(model, drawing)
     print(texts.table(model, run, seed, rows, columns))
@@ -246,7 +248,7 @@ def history(
     """
     at_least("--n", n, 1)
     at_least("--columns", columns, 2)
-    at_least("--seed", seed, 0)
+    need_seed(seed)
     photos.check(list(photo), photos.Cropping())
     wanted, code = epochs_of("--epochs", epochs) if epochs else [], 0
     trained = api.load(run, checkpoint, weights=weights, trust=trust)

@@ -10,7 +10,16 @@ from PIL import Image
 from tyro.conf import Positional, arg
 
 from anigan_jax import api
-from anigan_jax.cli.common import Checkpoint, RunDir, Trust, Weights, told_left_out, writing
+from anigan_jax.cli.common import (
+    Checkpoint,
+    RunDir,
+    Trust,
+    Weights,
+    need_folder,
+    told_left_out,
+    writing,
+)
+from anigan_jax.data import archives
 from anigan_jax.errors import UserError
 from anigan_jax.networks.resnet import check_side
 from anigan_jax.report import collect
@@ -61,10 +70,12 @@ def translate(
     """Photos in the other domain, and back; exit code 1 where one of them cannot be used.
 
     Args:
-      out: folder of the pictures; without: in RUN/out/translate, by step and photos.
+      out: a folder of pictures; of one photo a .png too; without: in RUN/out/translate, by step
+        and photos.
       size: side in pixels; without: that of the training.
     """
     given, cropping = _cropping(photo, crop, box, boxes, box_scale)
+    single = _check_out(out, given)
     trained = api.load(run, checkpoint, weights=weights, trust=trust)
     method = trained.config.method
     photos.need_direction(trained.method, direction)
@@ -74,15 +85,19 @@ def translate(
     before = found.images[size]
     after = photos.translated(trained.model, direction, before)
     name = f"step_{trained.step:09d}_{direction}{photos.suffix(given)}{trained.model.tag}"
-    out = out or out_dir(run, "translate") / name
+    if single:
+        with writing(single):
+            print(images.save_image(Image.fromarray(after[0]), single))
+        return told_left_out(found)
+    keep, out = out is not None, out or out_dir(run, "translate") / name
     with writing(out):
         for name, image in zip(photos.files(found.names), after, strict=True):
-            images.save_image(Image.fromarray(image), out / "images" / name)
+            images.save_image(Image.fromarray(image), out / "images" / name, keep=keep)
         n = photos.shown(len(before), size)
         columns = _columns(trained, direction, before[:n], after[:n])
-        images.save_image(_sheet(columns, size), out / "rows.png")
-        images.save_image(images.grid(before[:n]), out / "before.png")
-        images.save_image(images.grid(after[:n]), out / "after.png")
+        images.save_image(_sheet(columns, size), out / "rows.png", keep=keep)
+        images.save_image(images.grid(before[:n]), out / "before.png", keep=keep)
+        images.save_image(images.grid(after[:n]), out / "after.png", keep=keep)
     some = f"  (the first {n} of {len(before)})" if n < len(before) else ""
     print(f"{out / 'images'}  ({len(after)})")
     for name in ("rows", "before", "after"):
@@ -144,6 +159,28 @@ def compare(
     some = f"  (the first {n} of {len(found.names)})" if n < len(found.names) else ""
     print(f"{out}{some}")
     return told_left_out(found)
+
+
+def _check_out(out: Path | None, given: list[Path]) -> Path | None:
+    """The one picture that is to be written; None where it is a folder of them.
+
+    Raises:
+      UserError: what is given would be written over, or read again the next time.
+    """
+    if out is None:
+        return None
+    place = out.resolve()
+    for path in (path.resolve() for path in given):
+        if place == path or (path.is_dir() and place.is_relative_to(path)):
+            raise UserError(
+                f"--out {out} is, or lies in, {path}, which is read; give another place"
+            )
+    if out.suffix.lower() == ".png" and len(given) == 1 and not out.is_dir():
+        if given[0].is_file() and not archives.is_archive(given[0]):
+            return out
+        raise UserError(f"--out {out} is one picture, and {given[0]} holds several; give a folder")
+    need_folder(out)
+    return None
 
 
 def _columns(trained: api.Trained, direction: str, before, after) -> list:

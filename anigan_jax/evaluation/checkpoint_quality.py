@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -192,8 +194,47 @@ def _peak_memory() -> int:
     return round(peak * (1 if sys.platform == "darwin" else 1024) / 1e6)
 
 
+def place_beside(path: Path, report: dict, pictures: Iterable[str]) -> Path:
+    """Where a report goes in a folder with those of the same step by other judges or counts.
+
+    The one of the most images has the plain name; a quick look never takes it.
+
+    Args:
+      pictures: ends of the names of what lies beside it.
+    """
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+        own, its = _protocol(report), _protocol(before)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return path
+    if own == its:
+        return path
+    if own[1] < its[1]:
+        return _named(path, own)
+    moved = _named(path, its)
+    path.rename(moved)
+    for end in pictures:
+        with contextlib.suppress(OSError):
+            _picture(path, end).rename(_picture(moved, end))
+    return path
+
+
+def _picture(report: Path, end: str) -> Path:
+    return report.with_name(f"{report.stem}_{end}.png")
+
+
+def _protocol(report: dict) -> tuple[tuple[str, ...], int]:
+    """The judges, and the images of the largest set."""
+    return tuple(report["protocols"]), max(one["n"] for one in report["sets"].values())
+
+
+def _named(path: Path, protocol: tuple[tuple[str, ...], int]) -> Path:
+    judges, n = protocol
+    return path.with_name(f"{path.stem}_by_{'_'.join(judges) or 'partners'}_{n}{path.suffix}")
+
+
 def write(report: str, pictures: dict[str, Image.Image], path: Path) -> list[Path]:
     """Writes the report, a .json, and the pictures next to it."""
     atomic.save_text(report, path)
-    places = {end: path.with_name(f"{path.stem}_{end}.png") for end in pictures}
-    return [path, *(record.save_image(pictures[end], place) for end, place in places.items())]
+    made = (record.save_image(image, _picture(path, end)) for end, image in pictures.items())
+    return [path, *made]

@@ -9,8 +9,10 @@ import anigan_jax
 from anigan_jax import config as configs
 from anigan_jax import config_file
 from anigan_jax.api import Trained
+from anigan_jax.config import Run
 from anigan_jax.errors import UserError
 from anigan_jax.export.generators import Generator
+from anigan_jax.parent import Parent
 
 DRAWN = "none needed: drawn by anigan_jax's own code"
 UNSAID = "not stated"
@@ -50,12 +52,16 @@ def license_of(trained: Trained, given: str) -> str:
     return given or (DRAWN if trained.config.data.drawn else UNSAID)
 
 
+# Settings that are no `location`, since another place of it is another run.
+FOLDERS = ((Run, "eval_second"), (Parent, "run"))
+
+
 def published(settings: Any) -> Any:
     """Settings without the places of data and weights, which name folders of this machine."""
     changes = {}
     for f in dataclasses.fields(settings):
         value = getattr(settings, f.name)
-        if configs.is_location(f):
+        if configs.is_location(f) or (type(settings), f.name) in FOLDERS:
             changes[f.name] = f.default
         elif dataclasses.is_dataclass(value):
             changes[f.name] = published(value)

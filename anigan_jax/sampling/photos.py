@@ -196,7 +196,8 @@ def _listed(path: Path, cropping: Cropping) -> Catalogue:
 def reason(finding: Finding) -> str:
     """A line about a photo that is left out: its name, the rule and the detail."""
     detail = f" ({finding.detail})" if finding.detail else ""
-    return printable(f"{finding.file}: {finding.code}: {REFUSED[finding.code]}{detail}")
+    why = REFUSED[finding.code].replace("`import --upscale` enlarges it", "enlarge it first")
+    return printable(f"{finding.file}: {finding.code}: {why}{detail}")
 
 
 def files(names: list[str]) -> list[str]:

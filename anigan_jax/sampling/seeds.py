@@ -94,8 +94,16 @@ def made(model: Model, seeds: Sequence[int], prompt: Prompt | None = None) -> np
     return generated(model, z, known.encode(asked))
 
 
-def write(model: Model, seeds: Sequence[int], prompts: list[Prompt], folder: Path) -> int:
+def write(
+    model: Model, seeds: Sequence[int], prompts: list[Prompt], folder: Path, *, keep: bool = False
+) -> int:
     """Writes a PNG for each seed, named by it: 0007.png; of a prompt, 0007_blue_hair_HASH.png.
+
+    Args:
+      keep: other pictures that are there under these names stay.
+
+    Raises:
+      UserError: there is one.
 
     Returns:
       How many were written.
@@ -105,7 +113,8 @@ def write(model: Model, seeds: Sequence[int], prompts: list[Prompt], folder: Pat
         for at in range(0, len(seeds), CHUNK):
             part = seeds[at : at + CHUNK]
             for seed, image in zip(part, made(model, part, prompt), strict=True):
-                record.save_image(Image.fromarray(image), folder / f"{seed:04d}{end}.png")
+                name = f"{seed:04d}{end}.png"
+                record.save_image(Image.fromarray(image), folder / name, keep=keep)
     return len(seeds) * max(1, len(prompts))
 
 

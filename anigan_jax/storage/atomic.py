@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import filecmp
 import os
 import shutil
 from collections.abc import Iterator
@@ -30,6 +31,17 @@ def save_text(text: str, path: Path) -> Path:
     os.replace(temp, path)
     _sync(path.parent)
     return path
+
+
+def need_same(temp: Path, path: Path) -> None:
+    """Refuses to replace a file by one of other content, which is deleted then.
+
+    Raises:
+      UserError: `path` is there and holds something else.
+    """
+    if path.exists() and not (path.is_file() and filecmp.cmp(temp, path, shallow=False)):
+        temp.unlink()
+        raise UserError(f"{path} is there already and holds something else; give another --out")
 
 
 def refuse_taken(path: Path, flag: str) -> None:

@@ -102,11 +102,20 @@ def kernel_grid(kernels: np.ndarray, scale: int = 10) -> Image.Image:
     return grid(tiles.repeat(scale, 1).repeat(scale, 2), pad=4)
 
 
-def save_image(image: Image.Image, path: Path, **options) -> Path:
-    """Writes a picture whole or not at all."""
+def save_image(image: Image.Image, path: Path, *, keep: bool = False, **options) -> Path:
+    """Writes a picture whole or not at all.
+
+    Args:
+      keep: a file of other content that is there stays.
+
+    Raises:
+      UserError: it is there, and stays.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temp = atomic.partial(path)
     image.save(temp, format=path.suffix[1:].upper(), **options)
+    if keep:
+        atomic.need_same(temp, path)
     os.replace(temp, path)
     return path
 

@@ -70,8 +70,10 @@ def previews_dir(run: Path) -> Path:
 
 
 def out_dir(run: Path, verb: str) -> Path:
-    """Where a verb puts what it made of a run: in it, or beside a file of weights."""
-    return (run.parent if run.suffix == safetensors.SUFFIX else run) / "out" / verb
+    """Where a verb puts what it made of a run: in it, or beside a file of weights, by its name."""
+    if run.suffix != safetensors.SUFFIX or run.name == safetensors.WEIGHTS:
+        return (run if run.suffix != safetensors.SUFFIX else run.parent) / "out" / verb
+    return run.parent / "out" / run.stem / verb
 
 
 def open_run(
