@@ -262,14 +262,14 @@ def with_data(config: Config, path: str) -> Config:
       UserError: they are drawn, or were two sources; or they are not there, and no path is given.
     """
     source: Any = config.data
-    now = getattr(source, "path", None)
-    if path and (now is None or getattr(source, "path_b", "")):
-        what = "draws its own images" if now is None else "was trained on two sources"
+    now = getattr(source, "path", "")
+    if path and (source.drawn or getattr(source, "path_b", "")):
+        what = "draws its own images" if source.drawn else "was trained on two sources"
         raise UserError(f"this run {what}; --data is for one source of images")
     if path:
         return dataclasses.replace(config, data=dataclasses.replace(source, path=path))
     # Patterns and what tensorflow-datasets prepared are looked for where they are read.
-    named = now is None or "*" in now or now.startswith("tfds:")
+    named = source.drawn or "*" in now or now.startswith("tfds:")
     if not named and not (now and Path(now).expanduser().exists()):
         where = f"at {now!r}, where there is nothing now" if now else "at a place that is not kept"
         raise UserError(f"the images of this run were {where}; say where they are: --data DATA")

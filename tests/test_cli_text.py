@@ -144,7 +144,7 @@ BAD = {
     "judged": (["accuracy", "PLAIN", "--classifier", "JUDGE"], ["without texts"]),
     "seed": (
         ["sample", "GAN", "--prompt", "red hair", "--seed", "-1"],
-        ["--seed is -1; it must be at least 0"],
+        ["--seed is -1; it must be 0 to 4294967295"],
     ),
     "sizes": (["accuracy", "GAN", "--classifier", "BIG"], ["32 px", "16 px"]),
     "count": (["history", "GAN", "--prompt", "red hair", "--n", "0"], ["--n is 0"]),
