@@ -353,7 +353,7 @@ BAD = {
     ),
     "boxes": (["translate", "CYCLE", "PHOTO", "--boxes", "no.csv"], "'no.csv' does not exist"),
     "three": (["translate", "CYCLE", "PHOTO", "--box", "1,2,3"], "four numbers X,Y,W,H"),
-    "out": (["translate", "CYCLE", "PHOTO", "--out", "ZIP/x"], "cannot be written"),
+    "out": (["translate", "CYCLE", "PHOTO", "--out", "ZIP/x"], "cannot be a folder"),
     "out of compare": (
         ["compare", "CYCLE", "CARTOON", "PHOTO", "--out", "ZIP/x.png"],
         "cannot be written",

@@ -57,11 +57,14 @@ def test_photos_are_not_written_over(verb, cycle, tmp_path):
     photo = picture(tmp_path / "album/images/anna.png")
     before = photo.read_bytes()
     folder, album = tmp_path / "album/images", tmp_path / "album"
-    for out, told in ((album, "anna.png is there already"), (folder, "which is read")):
+    for out, told in ((album, "anna.png is there already"), (folder, "is what is read")):
         code, _, error = verb("translate", cycle, folder, "--out", out)
         assert (code, told in error) == (2, True), error
-    assert verb("translate", cycle, folder, "--out", folder / "new")[0] == 2
     assert verb("translate", cycle, photo, "--out", photo)[0] == 2
+    # What was made is not read the next time.
+    for _ in range(2):
+        code, said, error = verb("translate", cycle, folder, "--out", folder / "new")
+        assert (code, "(1)" in said) == (0, True), error
     assert photo.read_bytes() == before
 
 

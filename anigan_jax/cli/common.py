@@ -99,11 +99,11 @@ def need_seed(seed: int) -> None:
 
 def need_folder(out: Path | None) -> None:
     """Refuses a folder for files where a file is, or that would lie in one, before the work."""
-    if out and out.suffix.lower() in (*SUFFIXES, ".gif", ".safetensors") and not out.is_dir():
-        raise UserError(f"--out {out} is a folder of several files here; give it no {out.suffix}")
     for place in (out, *out.parents) if out else ():
         if place.exists() and not place.is_dir():
             raise UserError(f"--out {out} cannot be a folder: {place} is a file")
+    if out and out.suffix.lower() in (*SUFFIXES, ".gif", ".safetensors") and not out.is_dir():
+        raise UserError(f"--out {out} is a folder of several files here; give it no {out.suffix}")
 
 
 def need_classifier(name: Path, run: Trained, size: int) -> None:

@@ -81,7 +81,8 @@ def translate(
     photos.need_direction(trained.method, direction)
     size = method.size if size is None else size
     check_side(size, method.generator.multiple_of, "--size")
-    found = photos.gather(given, cropping.of_run(trained.config.data), size)
+    aside = out.resolve() if out else None
+    found = photos.gather(given, cropping.of_run(trained.config.data), size, without=aside)
     before = found.images[size]
     after = photos.translated(trained.model, direction, before)
     name = f"step_{trained.step:09d}_{direction}{photos.suffix(given)}{trained.model.tag}"
@@ -165,16 +166,13 @@ def _check_out(out: Path | None, given: list[Path]) -> Path | None:
     """The one picture that is to be written; None where it is a folder of them.
 
     Raises:
-      UserError: what is given would be written over, or read again the next time.
+      UserError: what is given would be written over, or the place is of another kind.
     """
     if out is None:
         return None
     place = out.resolve()
-    for path in (path.resolve() for path in given):
-        if place == path or (path.is_dir() and place.is_relative_to(path)):
-            raise UserError(
-                f"--out {out} is, or lies in, {path}, which is read; give another place"
-            )
+    if place in [path.resolve() for path in given]:
+        raise UserError(f"--out {out} is what is read; give another place")
     if out.suffix.lower() == ".png" and len(given) == 1 and not out.is_dir():
         if given[0].is_file() and not archives.is_archive(given[0]):
             return out

@@ -97,18 +97,21 @@ def check(given: list[Path], cropping: Cropping) -> None:
         raise UserError("--box is for one photo; a file has the boxes of several: --boxes FILE")
 
 
-def gather(given: list[Path], cropping: Cropping, *sizes: int) -> Gathered:
+def gather(
+    given: list[Path], cropping: Cropping, *sizes: int, without: Path | None = None
+) -> Gathered:
     """Reads photos, folders and archives, and crops them as a data set is cropped.
 
     Args:
       given: files, folders, zips and tars; a photo that is named twice is read once.
       sizes: sides in pixels; each usable photo is there at every one.
+      without: a folder, such as one for results, in which nothing is read.
 
     Raises:
       UserError: a path or flag is wrong, or no photo can be used; the reasons are listed.
     """
     check(given, cropping)
-    found, shown = _catalogue(given, cropping)
+    found, shown = _catalogue(given, cropping, without)
     shared = cropping._asdict()
     del shared["box"], shared["boxes"]
     settings = {size: Images(size=size, **shared) for size in sizes}
@@ -162,15 +165,17 @@ def _is_photo(path: Path) -> bool:
     return path.is_file() and not archives.is_archive(path)
 
 
-def _catalogue(given: list[Path], cropping: Cropping) -> tuple[Catalogue, list[str]]:
+def _catalogue(
+    given: list[Path], cropping: Cropping, without: Path | None = None
+) -> tuple[Catalogue, list[str]]:
     """All photos, each once, and what a person calls each; findings are of those left out."""
     items, shown, findings, stores, seen = [], [], [], [], set()
     for path in given:
-        part = _listed(path, cropping)
+        part, inside = _listed(path, cropping), without and without.is_relative_to(path.resolve())
         findings += [f._replace(file=f"{path}/{f.file}") for f in part.findings if f.refused]
         for item in part.items:
             key = (part.stores[0].resolve(), item.member)
-            if key in seen:
+            if key in seen or (inside and (key[0] / item.member).is_relative_to(without)):
                 continue
             seen.add(key)
             # Not the item's own name, which begins with the domain.
