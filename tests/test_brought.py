@@ -361,6 +361,29 @@ def test_classes_are_not_the_folder_that_all_have(tmp_path):
     assert [found[name]["class"] for name in names] == ["miku"] * 3 + ["rin"] * 3
 
 
+def test_files_of_a_sample_of_webdataset(tmp_path):
+    files = {f"{i:06d}.caption.txt": ("blue hair", "red hair")[i % 2] for i in range(6)}
+    found = labels(folder(tmp_path, files, [f"{i:06d}.image.png" for i in range(6)]))
+    assert [label["hair"] for label in found.values()] == ["blue", "red"] * 3
+
+
+def test_sources_without_labels_beside_others_are_told(tmp_path):
+    from anigan_jax.data.images import Images
+
+    told = folder(tmp_path / "a", {"labels.csv": table("blue", "red")})
+    other = folder(tmp_path / "b", {}, 3)
+    found = Images(path=str(told), also=(str(other),)).catalogue()
+    assert sorted(f.file for f in found.findings if f.code == "no label") == [
+        f"b/{i:03d}.png" for i in range(3)
+    ]
+
+
+def test_annotations_that_are_not_read_are_named(tmp_path):
+    path = folder(tmp_path, {"annotations/instances_val2017.json": "[1]"}, 3)
+    notes = [f for f in discover.survey(path, Options()).findings if f.code == "tables"]
+    assert "instances_val2017.json" in str(notes)
+
+
 def test_zips_of_windows(tmp_path):
     """Backslashes, and names in the code page of the place."""
     path = tmp_path / "a.zip"

@@ -39,6 +39,8 @@ from anigan_jax.storage import atomic, run_dir, safetensors
 from anigan_jax.storage.run_dir import RUN, out_dir
 from anigan_jax.trained import with_data
 
+Report = Annotated[Path | None, arg(metavar="FILE.json")]
+
 
 def evaluate(
     run: Annotated[
@@ -49,7 +51,7 @@ def evaluate(
     data: Annotated[str, arg(metavar="DATA")] = "",
     domain: Literal["ask", "a", "b", "both"] = "ask",
     size: Annotated[int | None, arg(metavar="PX")] = None,
-    out: Annotated[Path | None, arg(metavar="FILE.json")] = None,
+    out: Report = None,
     n: Annotated[int | None, arg(metavar="N")] = None,
     seed: Seed = 0,
     judge: Annotated[
@@ -150,8 +152,7 @@ class _Judged(NamedTuple):
 
 def _check_subject(run: Path, against: str, out: Path | None, alone: bool) -> None:
     """Refuses a run with the flags of images, images without real ones, and a wrong --out."""
-    if out and out.suffix != ".json":
-        raise UserError(f"--out {out} must end in .json")
+    _check_report(out)
     home = run_dir.found(run)
     recorded = (home / RUN).exists() or (home / safetensors.WEIGHTS).exists() or home != run
     if against and recorded:
@@ -163,6 +164,11 @@ def _check_subject(run: Path, against: str, out: Path | None, alone: bool) -> No
             f"{run} is not a run directory; to judge images, say which are the real ones: "
             "--against DATA"
         )
+
+
+def _check_report(out: Path | None) -> None:
+    if out and out.suffix != ".json":
+        raise UserError(f"--out {out} must end in .json")
 
 
 def _run(run: Path, data: str, checkpoint: str, weights: Weights, trust: bool) -> _Judged:
@@ -227,6 +233,7 @@ def accuracy(
     run: RunDir,
     *,
     classifier: Annotated[Path, arg(metavar="RUN")],
+    out: Report = None,
     n: int = 8,
     seed: Seed = 0,
     checkpoint: Checkpoint = "latest",
@@ -238,10 +245,12 @@ def accuracy(
 
     Args:
       classifier: a run of a classifier.
+      out: the report; without: in RUN/out/accuracy.
       n: images for each combination of classes, of 256 at most.
     """
     at_least("--n", n, 1)
     need_seed(seed)
+    _check_report(out)
     colors = api.load(classifier, "latest", trust=trust)
     trained = api.load(run, checkpoint, weights=weights, trust=trust)
     held_out = _held_out_of(classifier, colors, trained.config.method.size)
@@ -252,7 +261,7 @@ def accuracy(
     found["ceiling"] = prompt_accuracy.ceiling(colors.model, images, labels)
     found["classifier"] = str(classifier)
     found["same_data"] = colors.recorded["data_sha256"] == trained.recorded.get("data_sha256")
-    path = out_dir(run, "accuracy") / f"{grids.stem(trained.model, seed)}.json"
+    path = out or out_dir(run, "accuracy") / f"{grids.stem(trained.model, seed)}.json"
     text = jsons.dumps(prompt_accuracy.as_json(found), indent=1)
     _show(text, tables.accuracy, json)
     _save(text, path, json)
@@ -263,6 +272,7 @@ def probe(
     run: RunDir,
     *,
     data: Annotated[str, arg(metavar="DATA")] = "",
+    out: Report = None,
     n: int = 2000,
     seed: Seed = 0,
     checkpoint: Checkpoint = "latest",
@@ -274,16 +284,18 @@ def probe(
 
     Args:
       data: where the images of the run are now, if they were moved.
+      out: the report; without: in RUN/out/probe.
       n: images to fit on in each task.
     """
     at_least("--n", n, 20)
     need_seed(seed)
+    _check_report(out)
     trained = api.load(run, checkpoint, weights=weights, trust=trust)
     pack = _data(trained, data)
     from anigan_jax.evaluation import linear_probe, prompt_accuracy
 
     found = linear_probe.measure(trained.config, trained.model, pack, n, seed)
-    path = out_dir(run, "probe") / f"step_{found['step']:09d}{trained.model.tag}.json"
+    path = out or out_dir(run, "probe") / f"step_{found['step']:09d}{trained.model.tag}.json"
     text = jsons.dumps(prompt_accuracy.as_json(found), indent=1)
     _show(text, tables.probe, json)
     _save(text, path, json)

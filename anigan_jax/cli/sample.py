@@ -39,6 +39,9 @@ LatentFile = Annotated[Path | None, arg(metavar="FILE")]
 Drawn = Annotated[Drawing, arg(name="")]
 
 
+Sheet = Annotated[Path | None, arg(metavar="FILE.png")]
+
+
 def sample(
     run: RunDir,
     *,
@@ -113,7 +116,9 @@ def _check_out(out: Path | None, files: bool) -> None:
     if files and (out.suffix.lower() == ".png" or (out.exists() and not out.is_dir())):
         raise UserError(f"--out {out} is not a folder; a sheet in one file is --grid")
     if not files and out.suffix.lower() != ".png":
-        raise UserError(f"--out {out} of a sheet must end in .png; --seeds 0-99 writes a folder")
+        raise UserError(
+            f"--out {out} of a sheet must end in .png; `sample --seeds` writes a folder"
+        )
 
 
 def _sheet(model: Model, wanted: list[Prompt], n: int, seed: int) -> Image.Image:
@@ -200,6 +205,7 @@ def table(
     *,
     rows: str = "",
     columns: str = "",
+    out: Sheet = None,
     seed: Seed = 0,
     drawing: Drawn = AS_TRAINED,
     checkpoint: Checkpoint = "latest",
@@ -211,11 +217,14 @@ def table(
     Args:
       rows: an attribute of the data (the first).
       columns: another (the second).
+      out: the picture; without: in RUN/out/table.
     """
     need_seed(seed)
+    _check_out(out, files=False)
     model = api.load(run, checkpoint, weights=weights, trust=trust).model
     model = grids.with_drawing(model, drawing)
-    print(texts.table(model, run, seed, rows, columns))
+    with writing(out or out_dir(run, "table")):
+        print(texts.table(model, run, seed, rows, columns, out))
     return 0
 
 
@@ -230,6 +239,7 @@ def history(
     direction: Literal["ab", "ba"] = "ab",
     columns: int = 10,
     epochs: Annotated[str, arg(metavar="EPOCH,EPOCH")] = "",
+    out: Sheet = None,
     seed: Seed = 0,
     drawing: Drawn = AS_TRAINED,
     checkpoint: Checkpoint = "latest",
@@ -245,10 +255,12 @@ def history(
       direction: of a translation; ab: from photo to anime.
       columns: at most so many checkpoints, up to that of --checkpoint.
       epochs: checkpoints of these epochs instead, such as 5,20,40.
+      out: the picture; without: in RUN/out/history.
     """
     at_least("--n", n, 1)
     at_least("--columns", columns, 2)
     need_seed(seed)
+    _check_out(out, files=False)
     photos.check(list(photo), photos.Cropping())
     wanted, code = epochs_of("--epochs", epochs) if epochs else [], 0
     trained = api.load(run, checkpoint, weights=weights, trust=trust)
@@ -272,8 +284,9 @@ def history(
         steps = histories.pick_steps(run, columns, trained.step)
     shown = (grids.with_drawing(trained.at(step).model, drawing) for step in steps)
     page = histories.page(shown, rows, run)
-    path = out_dir(run, "history") / f"step_{steps[-1]:09d}_{name}{model.tag}.png"
-    print(images.save_image(page, path))
+    path = out or out_dir(run, "history") / f"step_{steps[-1]:09d}_{name}{model.tag}.png"
+    with writing(path):
+        print(images.save_image(page, path))
     return code
 
 
@@ -293,9 +306,18 @@ def _photos(trained: api.Trained, given: tuple[Path, ...], direction: str, n: in
     return pack.part(held)[:n], 0
 
 
-def kernels(run: RunDir, *, checkpoint: Checkpoint = "latest", trust: Trust = False) -> int:
-    """D's first layer as a picture."""
-    print(grids.kernels(api.load(run, checkpoint, trust=trust).state, run))
+def kernels(
+    run: RunDir, *, out: Sheet = None, checkpoint: Checkpoint = "latest", trust: Trust = False
+) -> int:
+    """D's first layer as a picture.
+
+    Args:
+      out: the picture; without: in RUN/out/kernels.
+    """
+    _check_out(out, files=False)
+    state = api.load(run, checkpoint, trust=trust).state
+    with writing(out or out_dir(run, "kernels")):
+        print(grids.kernels(state, run, out))
     return 0
 
 

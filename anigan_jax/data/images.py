@@ -256,6 +256,9 @@ def _joined(found: list[Catalogue]) -> Catalogue:
     if len(sides) > 1:
         raise UserError("some of the joined sources have two domains and some one")
     findings = [finding for one in found for finding in one.findings]
+    if any(one.attributes for one in found):
+        without = (one for one in found if not one.attributes)
+        findings += [Finding(item.name, "no label") for one in without for item in one.items]
     ignored = sum((Counter(one.ignored) for one in found), Counter())
     told = functools.reduce(attributes.merged, (one.attributes for one in found))
     return Catalogue(items, findings, stores, told, ignored)

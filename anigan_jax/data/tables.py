@@ -24,7 +24,7 @@ from anigan_jax.errors import UserError
 SIDECARS = (".txt", ".caption", ".json", ".cls")
 # Files that may be tables of labels.
 POSSIBLE = re.compile(
-    r"\.(csv|tsv|jsonl|xlsx?|ods)$|(label|tag|caption|annot|attr|metadata)[^/]*\.(txt|json|parquet)$",
+    r"\.(csv|tsv|jsonl|xlsx?|ods)$|(label|tag|caption|annot|attr|metadata)[^/]*(/[^/]*)?\.(txt|json|parquet)$",
     re.IGNORECASE,
 )
 # Columns that may say a split.
@@ -160,7 +160,22 @@ def _owners(images: list[str], beside: dict[str, str]) -> dict[str, list[str]]:
     for name in images:
         for key in {name, str(PurePosixPath(name).with_suffix(""))} & beside.keys():
             own.setdefault(beside[key], []).append(name)
-    return {**found, **own}
+    return {**found, **own} or _samples(images, beside)
+
+
+def _samples(images: list[str], beside: dict[str, str]) -> dict[str, list[str]]:
+    """As WebDataset names the files of a sample: alike up to the first dot, '7.face.jpg'."""
+
+    def key(name: str) -> str:
+        folder, mark, file = name.rpartition("/")
+        return folder + mark + file.split(".")[0]
+
+    texts = {key(stem): text for stem, text in beside.items()}
+    found: dict[str, list[str]] = {}
+    for name in images:
+        if text := texts.get(key(name)):
+            found.setdefault(text, []).append(name)
+    return found
 
 
 def _told_by(part: Part, text: str, images: list[str], said: str) -> list[tuple[str, Row]]:

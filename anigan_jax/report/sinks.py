@@ -28,7 +28,7 @@ class Place(NamedTuple):
       name, project: as they are shown.
       settings: of the run, by their paths.
       folder: where the record keeps its files; None where it does by itself.
-      log: what `anigan log` keeps in the run directory.
+      log: what `anigan log` keeps: in the folder, or in the run directory.
     """
 
     identity: str
@@ -49,7 +49,7 @@ def place_of(target: Target, run: Path, project: str = "", folder: Path | None =
     words = (str(run.resolve()), about["name"], about["data_sha256"])
     identity = hashlib.sha256("\0".join(words).encode()).hexdigest()[:16]
     settings = collect.flat(about["config"])
-    name, log = run.resolve().name, run / "log" / target
+    name, log = run.resolve().name, folder or run / "log" / target
     return Place(identity, name, project or about["name"], settings, folder, log)
 
 

@@ -242,7 +242,7 @@ def interpolate(
     return save_walk(walk(model, ends, frames, stem(model, seed), text), run)
 
 
-def kernels(state: TrainState, run: Path) -> Path:
+def kernels(state: TrainState, run: Path, out: Path | None = None) -> Path:
     """D's first layer, each filter in its own range; that of domain a above that of b."""
     if "d" not in state.params:
         raise UserError(f"{run} holds generators alone; D's kernels are in a run directory")
@@ -252,7 +252,8 @@ def kernels(state: TrainState, run: Path) -> Path:
     page = Image.new("RGB", (pictures[0].width, sum(p.height for p in pictures)), "white")
     for i, picture in enumerate(pictures):
         page.paste(picture, (0, i * picture.height))
-    return record.save_image(page, out_dir(run, "kernels") / f"step_{int(state.step):09d}.png")
+    place = out or out_dir(run, "kernels") / f"step_{int(state.step):09d}.png"
+    return record.save_image(page, place)
 
 
 def _first_kernel(params) -> np.ndarray:

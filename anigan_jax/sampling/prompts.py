@@ -128,7 +128,9 @@ def of_row(attributes: known.Attributes, row: np.ndarray) -> Prompt:
     return Prompt(known.say(attributes, label), label)
 
 
-def table(model: Model, run: Path, seed: int, rows: str = "", columns: str = "") -> Path:
+def table(
+    model: Model, run: Path, seed: int, rows: str = "", columns: str = "", out: Path | None = None
+) -> Path:
     """Every class of an attribute with every one of another, one latent for all.
 
     Classes that the training data has never shown are left out; other attributes are drawn
@@ -136,6 +138,7 @@ def table(model: Model, run: Path, seed: int, rows: str = "", columns: str = "")
 
     Args:
       rows, columns: names of attributes; '': the first that is left.
+      out: the picture; None: in RUN/out/table.
     """
     texts = need_texts(model)
     left, right = _lines(texts, rows, columns)
@@ -150,7 +153,8 @@ def table(model: Model, run: Path, seed: int, rows: str = "", columns: str = "")
     titles = ([known.say(texts.attributes, one) for one in line] for line in (left, right))
     page = record.table(images, *titles)
     name = "_".join(filter(None, (stem(model, seed), rows, columns))).replace(" ", "_")
-    return record.save_image(page, out_dir(run, "table") / f"{name.replace('/', '_')}.png")
+    place = out or out_dir(run, "table") / f"{name.replace('/', '_')}.png"
+    return record.save_image(page, place)
 
 
 def _lines(texts: Texts, rows: str, columns: str) -> tuple[list[Label], list[Label]]:
