@@ -54,6 +54,9 @@ def load(
       UserError: there is no such run or checkpoint, it is damaged, it averages no weights, or it
         needs `trust`.
     """
+    if isinstance(path, str):
+        with contextlib.suppress(RuntimeError):
+            path = Path(path).expanduser()
     found = _load(Path(path), checkpoint, trust)._replace(weights=weights)
     # Refused here, not at the first picture.
     _ = found.model
@@ -75,7 +78,7 @@ def load_config(name: str, *flags: str) -> Config:
 
 def _load(path: Path, checkpoint: str | int | None, trust: bool) -> Trained:
     environment.prepare()
-    path = run_dir.found(path.expanduser())
+    path = run_dir.found(path)
     if not path.exists():
         raise UserError(f"{path} does not exist{shipped.hint(path)}")
     file = path / safetensors.WEIGHTS if path.is_dir() else path

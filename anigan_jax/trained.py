@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import glob
 from collections.abc import Callable, Iterable, Sequence
 from numbers import Real
 from pathlib import Path
@@ -194,7 +195,7 @@ class Trained(NamedTuple):
         from anigan_jax.evaluation import checkpoint_quality, features, prompt_accuracy
         from anigan_jax.training.input import rows
 
-        if isinstance(judges, str) or not judges:
+        if isinstance(judges, str) or not (judges or self.method.translate):
             raise UserError(f"judges is {judges!r}; it is a list, such as ['vgg16']")
         if n is not None and by_seed.whole(n, "n") < 2:
             raise UserError(f"n is {n}; it must be at least 2")
@@ -259,17 +260,20 @@ def with_data(config: Config, path: str) -> Config:
     """The config with its images at another place; `path` '' leaves it as it is.
 
     Raises:
-      UserError: they are drawn, or were two sources; or they are not there, and no path is given.
+      UserError: they are drawn; or they are not there, and no path is given.
     """
     source: Any = config.data
     now = getattr(source, "path", "")
-    if path and (source.drawn or getattr(source, "path_b", "")):
-        what = "draws its own images" if source.drawn else "was trained on two sources"
-        raise UserError(f"this run {what}; --data is for one source of images")
+    if path and source.drawn:
+        raise UserError("this run draws its own images; --data is for those of other runs")
     if path:
-        return dataclasses.replace(config, data=dataclasses.replace(source, path=path))
+        # All of them are there: a folder with trainA and trainB where they were two sources.
+        gone = {name: "" for name in ("path_b",) if hasattr(source, name)}
+        gone |= {name: () for name in ("also",) if hasattr(source, name)}
+        moved = dataclasses.replace(source, path=path, **gone)
+        return dataclasses.replace(config, data=moved)
     # Patterns and what tensorflow-datasets prepared are looked for where they are read.
-    named = source.drawn or "*" in now or now.startswith("tfds:")
+    named = source.drawn or glob.has_magic(now) or now.startswith("tfds:")
     if not named and not (now and Path(now).expanduser().exists()):
         where = f"at {now!r}, where there is nothing now" if now else "at a place that is not kept"
         raise UserError(f"the images of this run were {where}; say where they are: --data DATA")

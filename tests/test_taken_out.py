@@ -1,5 +1,6 @@
 """What is taken out of a run: nothing of the user's is written over, and moved runs go on."""
 
+import dataclasses
 import json
 import shutil
 
@@ -13,7 +14,10 @@ import anigan_jax
 from anigan_jax.errors import UserError
 from anigan_jax.evaluation import checkpoint_quality
 from anigan_jax.export import about
-from anigan_jax.storage import safetensors
+from anigan_jax.report import files, sinks
+from anigan_jax.sampling import latents
+from anigan_jax.storage import run_dir, safetensors
+from anigan_jax.trained import with_data
 
 
 @pytest.fixture(scope="module")
@@ -132,8 +136,6 @@ def test_weights_of_two_runs_in_one_folder(verb, noise, tmp_path):
 
 
 def test_what_is_published_has_no_folder_of_ones_own(noise):
-    import dataclasses
-
     config = anigan_jax.load(noise).config
     config = dataclasses.replace(
         config,
@@ -211,3 +213,70 @@ def test_a_run_without_its_checkpoints_has_its_weights(verb, noise, tmp_path):
     assert code == 0, error
     code, _, error = verb("sample", bare, "--n", 1, "--checkpoint", 8)
     assert code == 2
+
+
+def test_the_page_shows_the_report_of_the_most_images(tmp_path):
+    for name in ("step_000000008", "step_000000008_by_random_50", "step_000000004"):
+        (tmp_path / f"{name}.json").write_text("{}")
+    assert files.newest(tmp_path, "*.json").stem == "step_000000008"
+
+
+def test_two_runs_log_into_one_folder(noise, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(noise, copy)
+    first, second = (
+        sinks.place_of("tensorboard", run, folder=tmp_path / "out") for run in (noise, copy)
+    )
+    with run_dir.lock(first.log), run_dir.lock(second.log):
+        pass
+    assert not (noise / "log").exists()
+    # Where the folder is the run's own, its training is not locked out.
+    own = sinks.place_of("tensorboard", copy, folder=copy)
+    with run_dir.lock(own.log), run_dir.lock(copy):
+        pass
+
+
+def test_what_is_read_is_not_written(verb, noise, cycle, tmp_path):
+    photo = picture(tmp_path / "me.png")
+    before = photo.read_bytes()
+    for words in (("history", cycle, photo), ("compare", cycle, cycle, photo)):
+        code, _, error = verb(*words, "--out", photo)
+        assert (code, "is what is read" in error) == (2, True), error
+    assert photo.read_bytes() == before
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work/latents.safetensors").write_bytes(b"found")
+    code, _, error = verb("edit", noise, "--out", tmp_path / "work")
+    assert (code, "found before" in error) == (2, True), error
+
+
+@pytest.mark.parametrize("verb_of", ["history", "kernels"])
+def test_a_sheet_goes_where_it_is_told(verb, noise, tmp_path, verb_of):
+    out = tmp_path / "new" / "sheet.png"
+    code, said, error = verb(verb_of, noise, "--out", out)
+    assert (code, said.strip()) == (0, str(out)), error
+    assert Image.open(out).size
+    assert verb(verb_of, noise, "--out", tmp_path / "sheet.jpg")[0] == 2
+
+
+def test_latents_fit_the_weights_that_are_exported(noise, tmp_path):
+    """Also of a run with a parent, which its exports do not name."""
+    run = anigan_jax.load(noise)
+    parent = dataclasses.replace(run.config.parent, run="runs/other@best")
+    config = dataclasses.replace(run.config, parent=parent)
+    held = latents.of_seeds(run.model, [1, 2])
+    path = latents.write(held, config, tmp_path / "found.safetensors")
+    read = latents.read(path, about.published(config), run.model)
+    np.testing.assert_array_equal(read.z, held.z)
+    other = dataclasses.replace(config, seed=config.seed + 1)
+    with pytest.raises(UserError, match="another run"):
+        latents.read(path, other, run.model)
+
+
+def test_two_sources_that_were_moved_are_one_now():
+    config = anigan_jax.load_config("tsinghua_cyclegan", "--data.path", "a", "--data.path-b", "b")
+    moved = with_data(config, "both").data
+    assert (moved.path, moved.path_b) == ("both", "")
+    with pytest.raises(UserError, match="draws its own"):
+        with_data(anigan_jax.load_config("quickstart"), "both")
+    pattern = anigan_jax.load_config("anime_faces", "--data.path", "faces_[ab].zip")
+    assert with_data(pattern, "") is pattern

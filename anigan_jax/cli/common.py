@@ -7,7 +7,7 @@ import dataclasses
 import itertools
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -97,6 +97,12 @@ def need_seed(seed: int) -> None:
         raise UserError(f"--seed is {seed}; it must be 0 to {SEEDS - 1}")
 
 
+def need_other(out: Path | None, given: Iterable[Path]) -> None:
+    """Refuses an --out that is one of the files or folders that are read."""
+    if out and out.resolve() in [path.resolve() for path in given]:
+        raise UserError(f"--out {out} is what is read; give another place")
+
+
 def need_folder(out: Path | None) -> None:
     """Refuses a folder for files where a file is, or that would lie in one, before the work."""
     for place in (out, *out.parents) if out else ():
@@ -129,6 +135,8 @@ def told_left_out(found: Gathered) -> int:
 
     if found.centered:
         print(f"note: {found.centered} without a face box; the center is used", file=sys.stderr)
+    if found.aside:
+        print(f"note: {found.aside} in the folder of --out are not read", file=sys.stderr)
     for finding in found.left_out:
         print(f"left out: {photos.reason(finding)}", file=sys.stderr)
     return 1 if found.left_out else 0

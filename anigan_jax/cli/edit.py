@@ -80,8 +80,8 @@ def edit(
     at_least("--measure", measure, 0)
     need_seed(seed)
     common.need_folder(out)
-    if out and latent and latent.resolve().parent == out.resolve():
-        raise UserError(f"--out {out} holds the --latent that is read; give another folder")
+    if out and (out / latents.FILE).exists():
+        raise UserError(f"--out {out} holds latents that were found before; give another folder")
     listed = by_seed.read(seeds or "0-7")
     trained = api.load(run, checkpoint, weights=weights, trust=trust)
     model = trained.model
@@ -175,7 +175,7 @@ def _write(trained: api.Trained, way: _Way, amount: float, folder: Path) -> int:
     page = latents.stages(trained.model, stages, [f"{part:.3g}" for part in amounts])
     tried = way.tried(amount) if way.tried else None
     with common.writing(folder):
-        print(latents.write(stages[-1], trained.config, folder / "latents.safetensors"))
+        print(latents.write(stages[-1], trained.config, folder / latents.FILE))
         print(images.save_image(page, folder / "sheet.png"))
         if tried:
             print(atomic.save_text(jsons.dumps(tried, indent=1), folder / "measured.json"))

@@ -191,8 +191,15 @@ def _run(run: Path, data: str, checkpoint: str, weights: Weights, trust: bool) -
 def _data(trained: api.Trained, path: str) -> Pack:
     """The images of a run, where they are now; those of another set are told."""
     pack = api.data_of(with_data(trained.config, path))
-    if trained.recorded.get("data_sha256", pack.manifest["sha256"]) != pack.manifest["sha256"]:
+    known = trained.recorded.get("data_sha256")
+    if not trained.recorded:
+        weights = trained.path
+        weights = weights / safetensors.WEIGHTS if weights.is_dir() else weights
+        known = safetensors.metadata(weights).get("data_sha256")
+    if known and known != pack.manifest["sha256"]:
         print("note: these are not the images that the run was trained on", file=sys.stderr)
+    if "trainA" in pack.manifest["parts"] and not trained.method.translate:
+        raise UserError("these images have two domains; give those that the run was trained on")
     return pack
 
 

@@ -18,9 +18,6 @@ from anigan_jax.sampling import grids, latents, photos, projection, tuning
 from anigan_jax.sampling import prompts as texts
 from anigan_jax.storage import images, run_dir
 
-LATENTS = "latents.safetensors"
-"""What is found, in its folder."""
-
 
 def project(
     run: RunDir,
@@ -56,7 +53,7 @@ def project(
       vgg16: weights of LPIPS; else those in the cache.
     """
     common.need_folder(out)
-    if out and (out / LATENTS).exists():
+    if out and (out / latents.FILE).exists():
         raise UserError(f"--out {out} holds latents that were found before; give another folder")
     cropping = photos.Cropping(crop)
     _check(photo, cropping, steps, restarts, seed)
@@ -88,7 +85,7 @@ def project(
     told = latents.Latents(found.names, z, None if text is None else np.tile(text, (len(z), 1)))
     n = photos.shown(len(made), made.shape[1])
     with common.writing(folder):
-        print(latents.write(told, trained.config, folder / LATENTS))
+        print(latents.write(told, trained.config, folder / latents.FILE))
         columns = [("picture", pictures[:n]), ("image", made[:n])]
         columns += [("tuned", np.stack(tuned[:n]))] if tune else []
         print(images.save_image(photos.rows(columns), folder / "sheet.png"))

@@ -18,6 +18,7 @@ from anigan_jax.cli.common import (
     Weights,
     at_least,
     epochs_of,
+    need_other,
     need_seed,
     told_left_out,
     writing,
@@ -261,6 +262,7 @@ def history(
     at_least("--columns", columns, 2)
     need_seed(seed)
     _check_out(out, files=False)
+    need_other(out, photo)
     photos.check(list(photo), photos.Cropping())
     wanted, code = epochs_of("--epochs", epochs) if epochs else [], 0
     trained = api.load(run, checkpoint, weights=weights, trust=trust)

@@ -16,6 +16,7 @@ from anigan_jax.cli.common import (
     Trust,
     Weights,
     need_folder,
+    need_other,
     told_left_out,
     writing,
 )
@@ -128,6 +129,7 @@ def compare(
     """
     if out and out.suffix.lower() != ".png":
         raise UserError(f"--out {out} must end in .png")
+    need_other(out, photo)
     given, cropping = _cropping(photo, crop, box, boxes, box_scale)
     paths = (run, run2)
     labels = collect.labels(paths)
@@ -170,9 +172,7 @@ def _check_out(out: Path | None, given: list[Path]) -> Path | None:
     """
     if out is None:
         return None
-    place = out.resolve()
-    if place in [path.resolve() for path in given]:
-        raise UserError(f"--out {out} is what is read; give another place")
+    need_other(out, given)
     if out.suffix.lower() == ".png" and len(given) == 1 and not out.is_dir():
         if given[0].is_file() and not archives.is_archive(given[0]):
             return out

@@ -52,17 +52,15 @@ def license_of(trained: Trained, given: str) -> str:
     return given or (DRAWN if trained.config.data.drawn else UNSAID)
 
 
-# Settings that are no `location`, since another place of it is another run.
-FOLDERS = ((Run, "eval_second"), (Parent, "run"))
-
-
 def published(settings: Any) -> Any:
     """Settings without the places of data and weights, which name folders of this machine."""
     changes = {}
     for f in dataclasses.fields(settings):
         value = getattr(settings, f.name)
-        if configs.is_location(f) or (type(settings), f.name) in FOLDERS:
+        if configs.is_location(f) or (type(settings), f.name) == (Run, "eval_second"):
             changes[f.name] = f.default
+        elif isinstance(value, Parent):
+            changes[f.name] = Parent()
         elif dataclasses.is_dataclass(value):
             changes[f.name] = published(value)
     return dataclasses.replace(settings, **changes)

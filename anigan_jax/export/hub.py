@@ -28,7 +28,8 @@ def write(trained: Trained, folder: Path, files: dict[str, str], data_license: s
     """
     config = about.published(trained.config)
     constants = trained.model.constants if trained.method.texts else {}
-    run_dir.export_weights(folder, config, trained.model.state, constants)
+    known = trained.recorded.get("data_sha256", "")
+    run_dir.export_weights(folder, config, trained.model.state, constants, data_sha256=known)
     atomic.save_text(json.dumps(configs.to_json(config), indent=1) + "\n", folder / "config.json")
     images.save_image(_samples(trained), folder / "samples.png")
     atomic.save_text(card(trained, files, data_license), folder / "README.md")

@@ -36,7 +36,10 @@ def write(trained: Trained, folder: Path, data_license: str) -> dict[str, str]:
     constants: PyTree = trained.model.constants if trained.method.texts else {}
     license = about.license_of(trained, data_license)
     config = about.published(trained.config)
-    run_dir.export_weights(folder, config, state, constants, data_license=license)
+    known = trained.recorded.get("data_sha256", "")
+    run_dir.export_weights(
+        folder, config, state, constants, data_license=license, data_sha256=known
+    )
     size = (folder / safetensors.WEIGHTS).stat().st_size
     return {safetensors.WEIGHTS: f"{size / 1e6:.1f} MB, float16"}
 

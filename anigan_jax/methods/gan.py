@@ -123,6 +123,8 @@ class GAN(MethodSettings):
             reals and fakes is to teach D each alone, or to drive a schedule by D's accuracy.
         """
         g, d = self.generator, self.discriminator
+        g.check("method.generator")
+        d.check("method.discriminator")
         for name in ("size", "channels"):
             one, other = getattr(self, name), getattr(d, name, getattr(self, name))
             if one != other:

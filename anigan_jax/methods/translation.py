@@ -17,6 +17,7 @@ from anigan_jax.core import Array, Method, Phase, TrainState, generator_of
 from anigan_jax.errors import UserError
 from anigan_jax.methods.augment import signed
 from anigan_jax.methods.players import call, split_variables
+from anigan_jax.networks.resnet import check_side
 from anigan_jax.networks.stack import RESIDUAL
 from anigan_jax.runtime.batching import in_batches
 
@@ -55,6 +56,7 @@ class Translation(MethodSettings):
         if losses.ADVERSARIAL[self.loss].pairs:
             raise UserError(f"method.loss {self.loss!r} compares pairs; maps of logits have none")
         self.generator.check("method.generator")
+        check_side(self.size, self.generator.multiple_of, "method.generator.size")
         self.discriminator.check("method.discriminator")
         if self.generator.size != self.discriminator.size:
             raise UserError(

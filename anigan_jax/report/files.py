@@ -131,6 +131,10 @@ def _caption(name: str, step: int) -> str:
 
 
 def newest(folder: Path, pattern: str) -> Path | None:
-    """The file of the highest step; None where there is none."""
-    found = sorted(folder.glob(pattern), key=lambda path: (step_of(path), path.name))
-    return found[-1] if found else None
+    """The file of the highest step; None where there is none. Of several reports of a step, that
+    of the most images, which has the plain name."""
+    return max(folder.glob(pattern), key=_last, default=None)
+
+
+def _last(path: Path) -> tuple[int, bool, str]:
+    return step_of(path), "_by_" not in path.stem, path.name

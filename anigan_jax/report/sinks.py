@@ -49,7 +49,10 @@ def place_of(target: Target, run: Path, project: str = "", folder: Path | None =
     words = (str(run.resolve()), about["name"], about["data_sha256"])
     identity = hashlib.sha256("\0".join(words).encode()).hexdigest()[:16]
     settings = collect.flat(about["config"])
-    name, log = run.resolve().name, folder or run / "log" / target
+    name, log = run.resolve().name, run / "log" / target
+    if folder:
+        # Other runs may log there, too.
+        log = folder / f".{target}-{identity}"
     return Place(identity, name, project or about["name"], settings, folder, log)
 
 

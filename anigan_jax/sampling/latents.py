@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,12 +16,15 @@ from anigan_jax.data import attributes
 from anigan_jax.data.attributes import Label
 from anigan_jax.data.captions import Prompt
 from anigan_jax.errors import UserError
+from anigan_jax.parent import Parent
 from anigan_jax.sampling import prompts as texts
 from anigan_jax.sampling.grids import Model, generated, latents, latents_of
 from anigan_jax.storage import images as record
 from anigan_jax.storage import safetensors
 
 KIND = "latents"
+FILE = "latents.safetensors"
+"""In a folder of what was found."""
 NAME = 24
 """Letters of a name that a sheet shows."""
 
@@ -42,7 +46,7 @@ class Latents(NamedTuple):
 def write(found: Latents, config: Config, path: Path) -> Path:
     """Writes latents of a run's model as safetensors."""
     arrays = {"z": found.z} | ({} if found.text is None else {"text": found.text})
-    about = {"kind": KIND, "names": found.names, "config_sha256": fingerprint(config)}
+    about = {"kind": KIND, "names": found.names, "config_sha256": _fingerprint(config)}
     path.parent.mkdir(parents=True, exist_ok=True)
     safetensors.write(arrays, path, about)
     return path
@@ -58,11 +62,16 @@ def read(path: Path, config: Config, model: Model) -> Latents:
     if about.get("kind") != KIND or "z" not in arrays:
         raise UserError(f"{path} holds no latents; `anigan project` and `edit` write them")
     z, text = arrays["z"], arrays.get("text")
-    own = about.get("config_sha256") == fingerprint(config)
+    own = about.get("config_sha256") in (_fingerprint(config), fingerprint(config))
     fits = z.ndim == 2 and z.shape[1] == model.method.z_dim
     if not own or not fits or (text is None) != (model.texts is None):
         raise UserError(f"{path} holds latents of another run")
     return Latents([str(name) for name in about.get("names", [])], z, text)
+
+
+def _fingerprint(config: Config) -> str:
+    """Of a run and of the weights that are exported from it, which do not name its parent."""
+    return fingerprint(dataclasses.replace(config, parent=Parent()))
 
 
 def of_seeds(model: Model, seeds: Sequence[int]) -> Latents:

@@ -34,6 +34,7 @@ BATCH, BATCH_PIXELS = 16, 2**16
 # Bytes of a file's name without its ending; file systems allow 255 in all.
 STEM_BYTES = 200
 NAMED = 5
+ASIDE = "photos in the folder of the results"
 
 Box = tuple[float, float, float, float]
 
@@ -64,6 +65,7 @@ class Gathered(NamedTuple):
       left_out: why each other photo cannot be used.
       centered: photos without a face box, where boxes were expected.
       places: of each among all that were given, usable at these sizes or not.
+      aside: photos that lie in the folder in which nothing is read.
     """
 
     names: list[str]
@@ -71,6 +73,7 @@ class Gathered(NamedTuple):
     left_out: list[Finding]
     centered: int
     places: list[int]
+    aside: int = 0
 
     def at(self, places: list[int]) -> Gathered:
         """Those of the photos that stand at these places alone."""
@@ -126,6 +129,9 @@ def gather(
             made[index] = {s: images.make(item, payload).pixels for s, images in settings.items()}
         except Refusal as error:
             left_out.append(Finding(shown[index], error.code, error.detail))
+    aside = found.ignored[ASIDE]
+    if aside and not found.items:
+        raise UserError(f"all {aside} photos lie in {without}, which is for results")
     if not made:
         count = len(left_out)
         reasons = [f"  {reason(finding)}" for finding in left_out[:NAMED]]
@@ -136,7 +142,7 @@ def gather(
     items = [found.items[i] for i in order]
     left_out.sort(key=lambda finding: archives.in_bytes(finding.file))
     names, centered = [i.name for i in items], _centered(items, cropping.crop)
-    return Gathered(names, images, left_out, centered, order)
+    return Gathered(names, images, left_out, centered, order, aside)
 
 
 def side_of(given: list[Path]) -> int | None:
@@ -169,20 +175,23 @@ def _catalogue(
     given: list[Path], cropping: Cropping, without: Path | None = None
 ) -> tuple[Catalogue, list[str]]:
     """All photos, each once, and what a person calls each; findings are of those left out."""
-    items, shown, findings, stores, seen = [], [], [], [], set()
+    items, shown, findings, stores, seen, aside = [], [], [], [], set(), 0
     for path in given:
         part, inside = _listed(path, cropping), without and without.is_relative_to(path.resolve())
         findings += [f._replace(file=f"{path}/{f.file}") for f in part.findings if f.refused]
         for item in part.items:
             key = (part.stores[0].resolve(), item.member)
-            if key in seen or (inside and (key[0] / item.member).is_relative_to(without)):
+            if inside and (key[0] / item.member).is_relative_to(without):
+                aside += 1
+                continue
+            if key in seen:
                 continue
             seen.add(key)
             # Not the item's own name, which begins with the domain.
             items.append(item._replace(name=item.member, store=len(stores)))
             shown.append(str(path) if _is_photo(path) else f"{path}/{item.member}")
         stores += part.stores
-    return Catalogue(items, findings, stores), shown
+    return Catalogue(items, findings, stores, ignored={ASIDE: aside}), shown
 
 
 def _listed(path: Path, cropping: Cropping) -> Catalogue:

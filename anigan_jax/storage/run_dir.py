@@ -70,10 +70,11 @@ def previews_dir(run: Path) -> Path:
 
 
 def out_dir(run: Path, verb: str) -> Path:
-    """Where a verb puts what it made of a run: in it, or beside a file of weights, by its name."""
-    if run.suffix != safetensors.SUFFIX or run.name == safetensors.WEIGHTS:
-        return (run if run.suffix != safetensors.SUFFIX else run.parent) / "out" / verb
-    return run.parent / "out" / run.stem / verb
+    """Where a verb puts what it made of a run: in it, or beside a file of weights."""
+    if run.suffix != safetensors.SUFFIX:
+        return run / "out" / verb
+    own = "out" if run.name == safetensors.WEIGHTS else f"{run.stem}_out"
+    return run.parent / own / verb
 
 
 def open_run(

@@ -72,7 +72,8 @@ def checked(
     evaluator = online_eval.Evaluator(resolve(config, len(pack.images)), method, pack, workdir)
     if group.world > 1:
         processes.assert_equal(group, run_dir.facts_of(config, pack))
-    _check_own(config, method, pack)
+    if not (workdir / run_dir.RUN).exists():
+        _check_own(config, method, pack)
     return evaluator, transfer.take(config, workdir, pack) if group.is_primary else None
 
 
@@ -191,7 +192,7 @@ def _header(config, shapes: TrainState, pack: Pack, workdir: Path, at: int, tota
     players = ", ".join(
         f"{player.upper()} {size:,}" for player, size in sorted(sizes.items(), reverse=True)
     )
-    epochs = total * config.batch_size / len(pack.images)
+    epochs = total / (len(pack.images) // config.batch_size)
     yield f"parameters  {players}; {total:,} steps of {config.batch_size} ({epochs:.1f} epochs)"
     if at >= total:
         yield f"{workdir} is finished: {at:,} steps; more with --run.steps {2 * total}"
