@@ -24,7 +24,7 @@ NAMES = {
     "a/../../up.png": "path",
     "/etc/root.png": "path",
     "C:/windows.png": "path",
-    "back\\slash.png": "path",
+    "..\\up.png": "path",
     "a//b.png": "path",
     "line\nbreak.png": "path",
     "x" * 300 + ".png": "path",

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from anigan_jax.data import archives, boxes, captions, discover, label_text, matching
+from anigan_jax.data.attributes import DEFAULT, Attribute
 from anigan_jax.data.discover import Options
 from anigan_jax.errors import UserError
 
@@ -134,6 +135,18 @@ def matched(names, keys) -> dict[str, str]:
         (["a/0.png", "b/0.png"], ["/x/a/0.png", "/y/a/0.png"], {}),
         # A plain name is of all.
         (["a/0.png", "b/0.png"], ["0.png"], {"a/0.png": "0.png", "b/0.png": "0.png"}),
+        # A row that is of an image is of no other, whatever ends alike.
+        (
+            ["train/miku/1.png", "test/miku/1.png"],
+            ["train/miku/1.png"],
+            {"train/miku/1.png": "train/miku/1.png"},
+        ),
+        (["train/a/1.png", "test/a/1.png"], ["x/a/1.png"], {}),
+        (
+            ["s/x/a/1.png", "s/y/a/1.png"],
+            ["x/a/1.png", "a/1.png"],
+            {"s/x/a/1.png": "x/a/1.png"},
+        ),
         # Captions of Flickr are numbered; a name may hold a mark all the same.
         (["0.jpg"], ["0.jpg#0"], {"0.jpg": "0.jpg#0"}),
         (["a#1.png", "a.png"], ["a#1.png"], {"a#1.png": "a#1.png"}),
@@ -402,9 +415,16 @@ def test_zips_of_windows(tmp_path):
     assert read == {"faces/2.png": png(2)}
 
 
-@pytest.mark.parametrize("code", ["cp932", "gb18030", "cp1251"])
+NAMES = {
+    **{code: WORDS[code] for code in ("cp932", "gb18030", "cp1251")},
+    "cp866": WORDS["cp1251"],
+    "cp437": ("Mädchen", "Großmutter", "Häuser"),
+}
+
+
+@pytest.mark.parametrize("code", NAMES)
 def test_names_in_zips_in_the_code_page_of_a_place(tmp_path, code):
-    names = [f"{WORDS[code][i % 3]}{i}.png" for i in range(6)]
+    names = [f"{NAMES[code][i % 3]}{i}.png" for i in range(6)]
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
         for i, name in enumerate(names):
@@ -436,3 +456,132 @@ def test_prompts_between_other_marks_and_what_they_do_not_want():
     for words in ("hair blue eyes red", "hair blue, eyes red", "eyes red, hair blue"):
         assert captions.parse_prompt(words).label == {"hair": "blue", "eyes": "red"}, words
     assert captions.parse_prompt("long hair blue eyes").label == {"eyes": "blue"}
+
+
+def test_a_word_of_a_name_denies_nothing():
+    named = (Attribute("series", ("kimetsu no yaiba", "naruto")), *DEFAULT)
+    found = captions.parse_prompt("kimetsu no yaiba, blue hair", named)
+    assert found.label == {"series": "kimetsu no yaiba", "hair": "blue"}
+    found = captions.parse_prompt("a naruto xyz no blue hair", named)
+    assert found.label == {"series": "naruto"}
+    assert "xyz" in str(found.passed_over) and "no blue hair" in str(found.passed_over)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("captions.txt", ""), ("captions.txt", "some prose"), ("labels.csv", b"PK\3\4xxxx")],
+)
+def test_what_lies_beside_a_folder_by_chance_is_no_matter(tmp_path, name, said):
+    folder(tmp_path, {name: said}, [f"images/{i}.png" for i in range(3)])
+    assert len(discover.survey(tmp_path / "images", Options()).items) == 3
+
+
+def test_a_folder_is_the_same_however_it_is_spelled(tmp_path, monkeypatch):
+    from anigan_jax.data.images import digest
+
+    path = folder(tmp_path / "set", {"labels.csv": table("blue", "red")})
+    want = digest(str(path))
+    monkeypatch.chdir(path)
+    assert digest(".") == want
+    # One with labels of its own has nothing to do with those around it.
+    (tmp_path / "labels.csv").write_text("file,hair\nx.png,blue\n")
+    assert digest(str(path)) == want
+    folder(tmp_path / "other/images", {}, 12)
+    (tmp_path / "other/labels.csv").write_text(table("blue", "red"))
+    monkeypatch.chdir(tmp_path / "other/images")
+    assert {label["hair"] for label in labels(Path()).values()} == {"blue", "red"}
+
+
+@pytest.mark.parametrize("cut", range(3))
+def test_a_large_table_is_known_wherever_it_is_cut(monkeypatch, cut):
+    monkeypatch.setattr(label_text, "GUESSED", 2000 + cut)
+    text = "".join(f"{i:05d}.png,{WORDS['cp932'][i % 3]}\n" for i in range(400))
+    assert label_text.decoded(text.encode("cp932")) == text
+
+
+def test_one_damaged_byte_leaves_the_encoding(tmp_path):
+    rows = table(*WORDS["cp932"], head="file,style", images=60).encode("cp932")
+    damaged = rows.replace("鏡音リン".encode("cp932"), b"\x82\xff", 1)
+    text = label_text.decoded(damaged)
+    assert text.count("初音ミク") == 20
+
+
+def test_of_several_rows_a_column_that_is_not_always_filled_stays(tmp_path):
+    rows = [
+        f"{i:03d}.png,{caption},{('anime', 'chibi')[i % 2] if first else ''}"
+        for i in range(12)
+        for caption, first in (("a girl", True), ("she smiles", False))
+    ]
+    # One contradicts itself: the first counts.
+    rows.append("000.png,x,chibi")
+    path = folder(tmp_path, {"labels.csv": "file,caption,style\n" + "\n".join(rows)})
+    assert [label["style"] for label in labels(path).values()] == ["anime", "chibi"] * 6
+
+
+def test_a_split_of_some_images_leaves_that_of_the_folders(tmp_path):
+    names = [*(f"train/{i}.png" for i in range(8)), "test/8.png", "test/9.png"]
+    kinds = [*("train",) * 4, *("val",) * 4]
+    said = [(names[i], ("blue", "red")[i % 2], kind) for i, kind in enumerate(kinds)]
+    rows = "".join(",".join(each) + "\n" for each in said)
+    path = folder(tmp_path, {"labels.csv": f"file,hair,split\n{rows}"}, names)
+    found = {item.name: item.held for item in discover.survey(path, Options()).items}
+    assert [found[name] for name in names] == [*[False] * 4, *[True] * 6]
+    assert "split" in str(discover.survey(path, Options(attributes=("split",))).attributes)
+
+
+def test_a_column_of_few_numbers_names_no_images(tmp_path):
+    names = [f"{i}.png" for i in range(20)]
+    order = np.random.default_rng(0).permutation(3000)
+    rows = "".join(f"{i},{i % 97},{('blue', 'red')[i % 2]}\n" for i in order)
+    found = labels(folder(tmp_path, {"labels.csv": f"id,score,hair\n{rows}"}, names))
+    assert [found[name]["hair"] for name in names] == ["blue", "red"] * 10
+
+
+def test_the_nearest_text_alone_counts(tmp_path):
+    files = {f"{i:03d}.txt": "red hair" for i in range(12)}
+    files |= {f"{i:03d}.png.txt": "blue hair" for i in range(12)}
+    assert {label["hair"] for label in labels(folder(tmp_path, files)).values()} == {"blue"}
+
+
+def test_one_text_that_cannot_be_read_is_named(tmp_path):
+    noise = bytes(np.random.default_rng(1).integers(128, 255, 999, np.uint8))
+    files = {f"{i:03d}.txt": ("blue hair", "red hair")[i % 2] for i in range(11)}
+    path = folder(tmp_path, {**files, "011.txt": noise})
+    assert labels(path)["000.png"]["hair"] == "blue"
+
+
+def test_captions_of_flickr(tmp_path):
+    said = {i: ("a girl", f"{('blue', 'red')[i % 2]} hair") for i in range(12)}
+    rows = "".join(f"{i:03d}.jpg#{n}\t{said[i][n]}\n" for i in said for n in (0, 1))
+    path = folder(tmp_path, {"captions.txt": rows}, [f"{i:03d}.jpg" for i in range(12)])
+    assert [label["hair"] for label in labels(path).values()] == ["blue", "red"] * 6
+
+
+def test_folders_and_repeated_names_in_zips_of_windows(tmp_path):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in (("faces\\", b""), ("faces\\a.png", png(1)), ("faces/a.png", png(2))):
+            info = zipfile.ZipInfo("x")
+            info.filename = name
+            archive.writestr(info, data)
+        archive.writestr(".", png(3))
+    found = discover.survey(path, Options())
+    assert [f.code for f in found.findings if f.file.startswith("faces")] == ["repeated"]
+    # The first is listed, and read.
+    assert dict(archives.read(path, ["faces/a.png"])) == {"faces/a.png": png(1)}
+
+
+def test_lists_of_tags_without_a_header_are_no_classes(tmp_path):
+    said = ("1girl;smile", "1girl", "1girl;hat")
+    found = labels(folder(tmp_path, {"tags.csv": table(*said, head="")}), "smile")
+    assert [label["smile"] for label in found.values()] == ["smile", "no smile", "no smile"] * 4
+
+
+def test_shards_with_a_table_of_any_letter_case(tmp_path):
+    for shard in ("a", "b"):
+        with zipfile.ZipFile(tmp_path / f"{shard}.zip", "w") as archive:
+            for i in range(6):
+                archive.writestr(f"{shard}{i}.png", png(i))
+    rows = "".join(f"{s}{i}.png,{('blue', 'red')[i % 2]}\n" for s in "ab" for i in range(6))
+    (tmp_path / "Labels.csv").write_text(f"file,hair\n{rows}")
+    assert {label["hair"] for label in labels(tmp_path).values()} == {"blue", "red"}

@@ -65,7 +65,7 @@ def test_what_is_no_color_is_kept_for_others():
     # Tags with blanks between stay a text: all rows together tell what they are.
     said = row("file,artist,tags\na.png,me,1girl smile_now\n")
     assert said == Row("1girl smile_now", (), {"artist": "me"})
-    assert words.read(said, {"artist": "class"}).tags == ("1girl", "smile now")
+    assert words.read(said).tags == ("1girl", "smile now")
     celeba = row("1\nEyeglasses Young\n1.jpg 1 -1\n")
     assert celeba == Row(classes={"Eyeglasses": "1", "Young": "-1"})
     assert row("file,label\na.png,3\nb.png,4\n").classes == {"label": "3"}

@@ -18,12 +18,11 @@ from typing import NamedTuple
 from anigan_jax.data.decode import MAX_BYTES, Finding
 from anigan_jax.data.kinds import CONVERT, kind_of
 from anigan_jax.data.kinds import SUFFIXES as IMAGES
-from anigan_jax.data.label_text import encoding
+from anigan_jax.data.label_text import NAMES, encoding
 from anigan_jax.errors import UserError
 
 MAX_ENTRIES = 2_000_000
-UTF8 = 0x800
-"""The flag of an entry whose name is marked as UTF-8."""
+UTF8 = 0x800  # the flag of an entry whose name is marked as UTF-8
 # Bytes that tell a file's kind.
 HEAD = 32
 # A member is held in memory one at a time, so that only MAX_BYTES bounds it: flat drawings
@@ -213,7 +212,9 @@ def _zip_entries(path: Path) -> Iterator[_Entry]:
                 if not info.is_dir() or kind != "file":
                     # orig_filename keeps what ZipFile cleans: backslashes and NULs.
                     name = info.orig_filename if "\0" in info.orig_filename else info.filename
-                    yield _Entry(name.replace("\\", "/"), info.file_size, kind)
+                    name = name.replace("\\", "/")
+                    if not name.endswith("/") or kind != "file":
+                        yield _Entry(name, info.file_size, kind)
     except UserError:
         raise
     except Exception as error:
@@ -222,9 +223,9 @@ def _zip_entries(path: Path) -> Iterator[_Entry]:
 
 
 def _opened(path: Path) -> zipfile.ZipFile:
-    """A zip; names that it does not mark as UTF-8 are that all the same where they can be.
+    """A zip; names that it does not mark as UTF-8 are that all the same, or as Windows wrote them.
 
-    Else they are as Windows wrote them in Japan, China or Russia. Backslashes divide folders.
+    Backslashes divide folders.
     """
     try:
         archive = zipfile.ZipFile(path, metadata_encoding="utf-8")
@@ -233,10 +234,10 @@ def _opened(path: Path) -> zipfile.ZipFile:
         unmarked = (info for info in archive.infolist() if not info.flag_bits & UTF8)
         names = [info.orig_filename.encode("cp437", "replace") for info in unmarked]
         with contextlib.suppress(UserError, UnicodeDecodeError):
-            archive = zipfile.ZipFile(path, metadata_encoding=encoding(names))
-    for info in archive.infolist():
-        if "\\" in info.filename:
-            archive.NameToInfo.setdefault(info.filename.replace("\\", "/"), info)
+            archive = zipfile.ZipFile(path, metadata_encoding=encoding(names, (), NAMES))
+    # Of several by one name the first, as they are listed.
+    for info in reversed(archive.infolist()):
+        archive.NameToInfo[info.filename.replace("\\", "/")] = info
     return archive
 
 

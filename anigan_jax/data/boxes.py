@@ -41,7 +41,7 @@ def read(
         where, data = table_files.given_file(root, parts, given)
     else:
         inside = table_files.named(parts, BOX_FILES)
-        near = table_files.near(beside, BOX_FILES)
+        near = table_files.near(table_files.listed(beside), BOX_FILES)
         hits = [*(path.name for path in near), *(f"{p.prefix}{name}" for p, name in inside)]
         if not hits:
             return None

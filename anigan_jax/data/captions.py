@@ -119,7 +119,7 @@ def parse_prompt(text: str, attributes: Attributes = DEFAULT) -> Prompt:
     words = re.sub(r"([a-z]+)[- ](hair|eye)(?:ed|d)\b", r"\1 \2", words)
     words = re.sub(r"([a-z]+)-(hair|eyes?)\b", r"\1 \2", words)
     words = re.sub(r"\bnot (?:an? )?", "not-", words)
-    words = re.sub(r"\b(?:but |and )?(no|without|neither|nor|except) (?:an? )?", r", \1 ", words)
+    words = re.sub(rf"\b({'|'.join(DENIED)}) an? ", r"\1 ", words)
     words = re.sub(r"\b(hair|eyes) (?:is|are) ([a-z]+)", r"\2 \1", words)
     words = re.sub(r"\beye\b", "eyes", words)
     found, label, lost = phrases(attributes), {}, []
@@ -167,6 +167,9 @@ def _scan(words: list[str], found: dict) -> Iterator[tuple[str, str]]:
         denied = named(words[1:]) if not length and words[0] in DENIED else 0
         if denied:
             # What is not wanted is not to be drawn: 'no blue hair'.
+            if lost:
+                yield "", " ".join(lost)
+                lost = []
             yield "", " ".join(words[: 1 + denied])
             words = words[1 + denied :]
             continue

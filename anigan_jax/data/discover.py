@@ -207,8 +207,9 @@ def _open(root: Path, options: Options) -> tuple[list[Part], list[Finding], Path
         packed, more = archives.members(root / name)
         findings += [finding._replace(file=prefix + finding.file) for finding in more]
         parts.append(_part(root / name, prefix, packed))
-    aside = {*shards, *table_files.LABEL_FILES, *table_files.BOX_FILES}
-    parts.append(Part(root, "", [], [m.name for m in found if m.name not in aside], []))
+    tables_here = {*table_files.LABEL_FILES, *table_files.BOX_FILES}
+    aside = [m.name for m in found if m.name not in shards and m.name.lower() not in tables_here]
+    parts.append(Part(root, "", [], aside, []))
     return parts, findings, root
 
 
@@ -253,7 +254,8 @@ def _part(store: Path, prefix: str, found: list[archives.Member]) -> Part:
 
 
 def _has_table(folder: Path) -> bool:
-    return bool(table_files.near(folder, (*table_files.LABEL_FILES, *table_files.BOX_FILES)))
+    names = (*table_files.LABEL_FILES, *table_files.BOX_FILES)
+    return bool(table_files.near(table_files.listed(folder), names))
 
 
 def _suffix(name: str) -> str:

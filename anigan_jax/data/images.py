@@ -274,7 +274,8 @@ def _survey(path: str, options: discover.Options, domain: str = "") -> Catalogue
 
 def _tables(folder: Path) -> list[Path]:
     """Files of labels and boxes that lie in a folder."""
-    return table_files.near(folder, (*table_files.LABEL_FILES, *table_files.BOX_FILES))
+    names = (*table_files.LABEL_FILES, *table_files.BOX_FILES)
+    return table_files.near(table_files.listed(folder), names)
 
 
 def digest(path: str, within: str = "") -> str:
@@ -296,11 +297,17 @@ def digest(path: str, within: str = "") -> str:
         names = [root.name, *(path.name for path in _tables(root.parent) if path != root)]
         return remembered.sha256(root, [archives.Member(n, 0) for n in names], root.parent)
     if root.is_dir():
-        own = remembered.sha256(root, archives.members(root, within)[0], root)
-        aside = [archives.Member(path.name, 0) for path in _tables(root.parent)]
-        if not aside:
+        members = archives.members(root, within)[0]
+        own = remembered.sha256(root, members, root)
+        parent = table_files.parent_of(root)
+        names = {member.name.rpartition("/")[2].lower() for member in members}
+        if parent is None or names & {*table_files.LABEL_FILES}:
             return own
         # A table beside the folder may be of it.
-        told = remembered.sha256(root.parent / aside[0].name, aside, root.parent)
+        found = table_files.near(table_files.listed(parent), table_files.LABEL_FILES)
+        if not found:
+            return own
+        aside = [archives.Member(path.name, 0) for path in found]
+        told = remembered.sha256(found[0], aside, parent)
         return hashlib.sha256(f"{own}{told}".encode()).hexdigest()
     raise UserError(f"{discover.absent(path)} (to train: --data.path)")

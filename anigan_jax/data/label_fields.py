@@ -118,7 +118,10 @@ def naming(columns: Mapping[Key, Iterable[Any]], first: Key, images: Iterable[st
         hits.update(places.get(folded(name), ()))
         if hits[first] == ENOUGH:
             return first
-    return max((first, *columns), key=lambda column: hits[column])
+    distinct: Counter[Key] = Counter(itertools.chain.from_iterable(places.values()))
+    # One of few numbers hits by chance.
+    others = (column for column in columns if distinct[column] >= distinct[first])
+    return max((first, *others), key=lambda column: hits[column])
 
 
 def names(column: str) -> bool:

@@ -26,7 +26,7 @@ from anigan_jax.data.label_fields import (
 from anigan_jax.data.label_json import UNLABELED
 from anigan_jax.data.matching import folded
 from anigan_jax.data.rows import Row, Rows, Tag
-from anigan_jax.data.words import names_color, plain
+from anigan_jax.data.words import DIVIDERS, names_color, plain
 from anigan_jax.errors import UserError
 
 # Rows by which a layout is recognized.
@@ -193,7 +193,8 @@ def _of_cells(rows: Iterator[list[str]], images: Collection[str]) -> Labels:
     at = naming(_columns(first), 0, images)
     words = {"".join(row[:at] + row[at + 1 :]) for row in first}
     single = all(len(row) == 2 for row in first) and 2 * len(words) <= len(first)
-    single = single and not any(" " in w or "_" in w or names_color(w) for w in words)
+    listed = re.compile(f"[ _]|{DIVIDERS}")
+    single = single and not any(listed.search(word) or names_color(word) for word in words)
     for row in rows:
         # An index before the file name is no name.
         named = at == 0 and len(row) > 2 and not is_image(row[0]) and is_image(row[1])

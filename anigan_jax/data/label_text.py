@@ -14,6 +14,8 @@ HEAD = 512
 """Bytes by which a text of two bytes a letter is known."""
 # Of spreadsheets that do not write Unicode: Western Europe, Russia, Japan, China, Taiwan, Korea.
 CODES = ("cp1252", "cp1251", "cp932", "gb18030", "big5", "cp949")
+# Of names in zips: those of the places' consoles; cp437 is what zipfile reads.
+NAMES = ("cp437", "cp850", "cp866", *CODES[1:])
 GUESSED = 2**20
 """Bytes by which an encoding is guessed."""
 # What is no text, and how it becomes one.
@@ -53,45 +55,54 @@ def of_unicode(table: bytes) -> str | None:
         return None
 
 
-def encoding(texts: Sequence[bytes], images: Iterable[str] = ()) -> str:
+def encoding(
+    texts: Sequence[bytes], images: Iterable[str] = (), codes: Sequence[str] = CODES
+) -> str:
     """Of texts of one hand that are not Unicode: by the images that they name, else by a guess.
 
     Args:
       images: names, of which the most are found in a text that is read as it was written.
+      codes: those that it may be.
 
     Raises:
       UserError: it is none that is known.
     """
+    sizes = itertools.accumulate(map(len, texts), initial=0)
+    whole = b"\n".join(text for text, size in zip(texts, sizes, strict=False) if size < GUESSED)
     stems = {name for name in map(folded, images) if not name.isascii()}
     stems = {*itertools.islice(stems, MOST)}
-    whole = b"\n".join(texts)
 
     def named(code: str) -> int:
         text = whole.decode(code, "replace").casefold()
         return sum(stem in text for stem in stems)
 
-    hits = {code: named(code) for code in ("utf-8", *CODES)} if stems else {}
+    hits = {code: named(code) for code in ("utf-8", *codes)} if stems else {}
     if any(hits.values()):
         return max(hits, key=lambda code: hits[code])
     text = whole.decode("utf-8", "replace")
     if 10 * text.count("\ufffd") < len(text) - sum(map(str.isascii, text)):
         # Unicode with a damaged byte.
         return "utf-8"
+    # Of what is not ASCII alone, so that a few words among many file names count.
+    lines = [line for line in whole[:GUESSED].splitlines()[:-1] or [whole] if not line.isascii()]
+    half = len(lines) // 2
+    # A part may be free of damage, or of what only looks so: digits within words.
+    tried = (lines, lines[:half], lines[half:], [re.sub(rb"[\x00-\x7f]+", b" ", b" ".join(lines))])
+    found = next(filter(None, (_guessed(b"\n".join(part), codes) for part in tried)), None)
+    if found is None:
+        raise UserError(
+            "its text is neither Unicode nor in an encoding that is known "
+            f"({', '.join(codes)}); save it as UTF-8 (in a spreadsheet: 'CSV UTF-8')"
+        )
+    return found
+
+
+def _guessed(text: bytes, codes: Sequence[str]) -> str | None:
     # Imported here: few tables need it.
     import charset_normalizer
 
-    # Of what is not ASCII alone, so that a few words among many file names count.
-    odd = b"\n".join(line for line in whole.splitlines() if not line.isascii())[:GUESSED]
-    # Without ASCII where that tells nothing: digits within words look like damage.
-    for part in (odd, re.sub(rb"[\x00-\x7f]+", b" ", odd)):
-        if found := charset_normalizer.from_bytes(part, cp_isolation=[*CODES]).best():
-            break
-    else:
-        raise UserError(
-            "its text is neither Unicode nor in an encoding that is known "
-            f"({', '.join(CODES)}); save it as UTF-8 (in a spreadsheet: 'CSV UTF-8')"
-        )
-    return found.encoding
+    found = charset_normalizer.from_bytes(text, cp_isolation=[*codes]).best() if text else None
+    return found.encoding if found else None
 
 
 def of_bytes(table: bytes, where: str, images: Iterable[str] = ()) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 from anigan_jax.data import words
@@ -23,7 +23,7 @@ from anigan_jax.data.attributes import (
     tag,
 )
 from anigan_jax.data.rows import Tag
-from anigan_jax.data.words import CLASS, CLASSES, COLORS, Kind, Pairs, plain
+from anigan_jax.data.words import CLASS, CLASSES, COLORS, Pairs, plain
 from anigan_jax.errors import UserError
 
 HINTED = 100
@@ -85,8 +85,8 @@ def table(rows: Pairs, where: str, rule: Rule = "max-count", wanted: tuple[str, 
     """
     wanted = tuple(map(plain, wanted))
     rows = words.together(rows)
-    kinds, blanks = words.kinds_of(rows, wanted), words.spaced(rows)
-    tally = _tally(rows, kinds, blanks)
+    how = words.how_of(rows, wanted)
+    tally = _tally(rows, how)
     found = _found(tally)
     places = Places(select(tally, found, wanted, where))
     made = Table(places.attributes, {}, [], Counter())
@@ -97,7 +97,7 @@ def table(rows: Pairs, where: str, rule: Rule = "max-count", wanted: tuple[str, 
     lost: Counter[tuple[str, str]] = Counter()
     same: dict[Coded, Coded] = {}
     for key, row in rows:
-        said, codes = words.read(row, kinds, blanks), list(empty)
+        said, codes = words.read(row, how), list(empty)
         for word in dict.fromkeys(said.tags):
             if word in tags:
                 codes[tags[word]] = 2
@@ -126,11 +126,11 @@ def table(rows: Pairs, where: str, rule: Rule = "max-count", wanted: tuple[str, 
     return made
 
 
-def _tally(rows: Pairs, kinds: Mapping[str, Kind], blanks: bool) -> _Tally:
+def _tally(rows: Pairs, how: words.How) -> _Tally:
     given: dict[str, Counter[str]] = {}
     tags: Counter[str] = Counter()
     for _, row in rows:
-        said = words.read(row, kinds, blanks)
+        said = words.read(row, how)
         for name, candidates in said.given.items():
             given.setdefault(name, Counter()).update({t.text for t in candidates})
         tags.update(set(said.tags))

@@ -6,7 +6,7 @@ import functools
 import itertools
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from urllib.parse import unquote
 
 from anigan_jax.data.kinds import SUFFIXES
@@ -65,7 +65,8 @@ def match(names: list[str], keys: Collection[str]) -> dict[str, str]:
     left = names
     for number in range(6):
         if number == 2 and left:
-            found |= _by_end(left, keys)
+            taken = set(found.values())
+            found |= _by_end(left, names, (key for key in keys if key not in taken))
             left = [name for name in left if name not in found]
         # 'a.png' is not of a.jpg where a.png is there.
         used = set(found.values()) if number in (1, 3) else set()
@@ -90,28 +91,37 @@ def match(names: list[str], keys: Collection[str]) -> dict[str, str]:
     return found
 
 
-def _by_end(names: list[str], keys: Collection[str]) -> dict[str, str]:
+def _by_end(left: list[str], names: list[str], keys: Iterable[str]) -> dict[str, str]:
     """Matches by the last folders and the name: '/data/a/1.png' is a/1.png, that is not b/1.png.
 
     By as many folders as both have, where one name and one key alone have them.
+
+    Args:
+      left: the names that have no key yet; names: all of them.
     """
+    sought = {name: path.split("/") for name in left if "/" in (path := _form(1, name))}
+    files = {parts[-1] for parts in sought.values()}
+    deep = {}
+    for key in keys if files else ():
+        folder, _, file = _form(1, key).rpartition("/")
+        if folder and file in files:
+            deep[key] = [*folder.split("/"), file]
+    if not deep:
+        return {}
+    every = [parts for name in names if (parts := _form(1, name).split("/"))[-1] in files]
     found: dict[str, str] = {}
-    deep = {key: path.split("/") for key in keys if "/" in (path := _form(1, key))}
-    sought = {}
-    if deep:
-        sought = {name: path.split("/") for name in names if "/" in (path := _form(1, name))}
-    for depth in range(FOLDERS, 1, -1) if sought else ():
+    for depth in range(FOLDERS, 1, -1):
         tails: dict[tuple[str, ...], str | None] = {}
         for key, parts in deep.items():
             if len(parts) >= depth:
                 tail = tuple(parts[-depth:])
                 tails[tail] = None if tail in tails else key
-        counts = Counter(tuple(parts[-depth:]) for parts in sought.values())
-        for name, parts in list(sought.items()):
+        counts = Counter(tuple(parts[-depth:]) for parts in every)
+        for name, parts in sought.items():
             tail = tuple(parts[-depth:])
-            if len(parts) >= depth and counts[tail] == 1 and (key := tails.get(tail)):
+            alone = len(parts) >= depth and counts[tail] == 1 and name not in found
+            if alone and (key := tails.get(tail)):
                 found[name] = key
-                del sought[name]
     return found
 
 

@@ -161,9 +161,10 @@ def _class_names(about: bytes) -> dict[str, list[str]]:
     """Column -> names of its classes, of what Hugging Face's `datasets` keeps in a schema."""
     try:
         features = json.loads(about)["info"]["features"]
-        each = {name: feature.get("names") for name, feature in features.items()}
+        kinds = {name: kind for name, kind in features.items() if isinstance(kind, dict)}
     except (ValueError, KeyError, TypeError, AttributeError):
         return {}
+    each = {name: kind.get("names") for name, kind in kinds.items()}
     return {n: [*map(str, names)] for n, names in each.items() if isinstance(names, list)}
 
 

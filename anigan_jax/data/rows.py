@@ -68,6 +68,17 @@ class Rows(Collection):
         found._chosen = array("Q", (i for i in self._order() if self._keys[i] in keys))
         return found
 
+    def by_name(self) -> Iterator[tuple[str, list[Row]]]:
+        """(name, its rows), in the order of the first of each; made when they are asked for."""
+        places: dict[str, array] = {}
+        for i in self._order():
+            places.setdefault(self._keys[i], array("Q")).append(i)
+        for name, each in places.items():
+            yield name, [self._row(i) for i in each]
+
+    def _row(self, i: int) -> Row:
+        return Row(self._texts[i], tuple(self._tags[i]), dict(self._cells[i]))
+
     def _order(self) -> Iterable[int]:
         return range(len(self._keys)) if self._chosen is None else self._chosen
 
@@ -76,8 +87,7 @@ class Rows(Collection):
 
     def __iter__(self) -> Iterator[tuple[str, Row]]:
         for i in self._order():
-            row = Row(self._texts[i], tuple(self._tags[i]), dict(self._cells[i]))
-            yield self._keys[i], row
+            yield self._keys[i], self._row(i)
 
     def __contains__(self, pair: object) -> bool:
         return any(pair == each for each in self)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
@@ -48,15 +49,26 @@ class Part(NamedTuple):
     """What the store itself says of its images."""
 
 
-def near(folder: Path | None, names: Iterable[str]) -> list[Path]:
-    """The files of a folder that have one of these names, in whatever letter case."""
+def parent_of(folder: Path) -> Path | None:
+    """The folder around one, however that is spelled: '.' has one, too."""
+    whole = Path(os.path.abspath(folder))  # noqa: PTH100 - links stay
+    return whole.parent if whole.parent != whole else None
+
+
+def listed(folder: Path | None) -> dict[str, Path]:
+    """What lies in a folder, by its name in lower case."""
     if folder is None:
-        return []
+        return {}
     try:
-        there = {path.name.lower(): path for path in folder.iterdir()}
-        return [there[name] for name in names if name in there and there[name].is_file()]
+        return {name.lower(): folder / name for name in os.listdir(folder)}
     except OSError:
-        return []
+        # It may be one that cannot be listed.
+        return {name: folder / name for name in (*LABEL_FILES, *BOX_FILES)}
+
+
+def near(there: dict[str, Path], names: Iterable[str]) -> list[Path]:
+    """The files that have one of these names, in whatever letter case."""
+    return [there[name] for name in names if name in there and there[name].is_file()]
 
 
 def files(root, parts, beside, given: str) -> list[tuple[str, str, bytes]]:
@@ -64,9 +76,10 @@ def files(root, parts, beside, given: str) -> list[tuple[str, str, bytes]]:
     if given:
         where, data = given_file(root, parts, given)
         return [(where, "", data)]
+    there = listed(beside)
     for group in (TAG_FILES, METADATA, *((name,) for name in OTHERS)):
         inside = named(parts, group)
-        aside = near(beside, group)
+        aside = near(there, group)
         hits = [*(path.name for path in aside), *(f"{p.prefix}{name}" for p, name in inside)]
         folders = Counter(PurePosixPath(hit).parent for hit in hits)
         one_each = max(folders.values(), default=0) < 2 and (group != TAG_FILES or _apart(hits))
@@ -101,7 +114,7 @@ def folder_of(table: str, own: bool = False) -> str:
 
 def placed(folder: str, key: str) -> str:
     """A row's name in the source, of a table that is of a folder."""
-    key = plain_path(key) if folder else key
+    key = plain_path(key)
     return key if key.startswith(folder) else f"{folder}{key}"
 
 

@@ -87,10 +87,14 @@ def find(root: Path, parts: list[Part], beside: Path | None, options: Options) -
 
 def _of_parent(root: Path, parts: list[Part]) -> Told | None:
     """The table beside a folder of images, where it is of them."""
-    if not root.is_dir() or not (files := table_files.files(root, [], root.parent, "")):
-        return None
     names = [part.prefix + name for part in parts for name in part.images]
-    told = _read(files, _images(parts))
+    try:
+        aside = table_files.parent_of(root) if root.is_dir() else None
+        files = table_files.files(root, [], aside, "") if aside else []
+        told = _read(files, _images(parts))
+    except (UserError, OSError):
+        # It is of something else.
+        return None
     fits = match(names, dict.fromkeys(told.rows.names()))
     return told if fits and len(fits) >= FEWEST * len(names) else None
 
@@ -121,13 +125,15 @@ def _images(parts: list[Part]) -> list[str]:
 
 def _sidecars(parts: list[Part]) -> Told | None:
     """Texts of single images, `1.txt` beside `1.png`, where a tenth of the images has one."""
-    rows, read = Rows(), set()
+    rows, read, faults = Rows(), set(), []
     for part in parts:
         beside: dict[str, str] = {}
         for end in reversed(SIDECARS):
             # '1.txt' and '1.png.txt'; later ones count.
             texts = (name for name in part.others if name.lower().endswith(end))
             beside |= {name[: -len(end)]: name for name in texts}
+        if not beside:
+            continue
         owners = _owners(part.images, beside)
         if len(owners) < max(1, FEWEST * len(part.images)):
             continue
@@ -140,11 +146,15 @@ def _sidecars(parts: list[Part]) -> Told | None:
                 legacy[name] = data
             else:
                 rows.extend(_told_by(part, name, owners[name], text))
-        # Of one hand: a few letters alone do not tell an encoding.
-        code = encoding([*legacy.values()]) if legacy else ""
+        try:
+            # Of one hand: a few letters alone do not tell an encoding.
+            code = encoding([*legacy.values()]) if legacy else ""
+        except UserError as error:
+            code = "utf-8"
+            faults.append(Finding(next(iter(legacy)), "bad row", str(error)))
         for name, data in legacy.items():
             rows.extend(_told_by(part, name, owners[name], data.decode(code, "replace")))
-    return Told("the texts beside the images", rows, read, [], True) if rows else None
+    return Told("the texts beside the images", rows, read, faults, True) if rows else None
 
 
 def _owners(images: list[str], beside: dict[str, str]) -> dict[str, list[str]]:
@@ -158,7 +168,9 @@ def _owners(images: list[str], beside: dict[str, str]) -> dict[str, list[str]]:
         found.setdefault(beside[key], []).append(name)
     own: dict[str, list[str]] = {}
     for name in images:
-        for key in {name, str(PurePosixPath(name).with_suffix(""))} & beside.keys():
+        stem = name[: -len(suffix)] if (suffix := PurePosixPath(name).suffix) else name
+        # '1.png.txt' before '1.txt'.
+        if key := next((key for key in (name, stem) if key in beside), None):
             own.setdefault(beside[key], []).append(name)
     return {**found, **own} or _samples(images, beside)
 
@@ -292,9 +304,10 @@ def _of_others(told: Told, names: list[str], fits: dict) -> str:
 def _labeled(items: list, told: Told, fits: dict, options: Options, findings: list[Finding]):
     used, where = set(fits.values()), Path(told.where).name
     # Of the images that are there: a table of millions has classes that none of them shows.
-    rows, held = _splits(told.rows.of(used))
+    rows, held = _splits(told.rows.of(used), options.attributes)
     if held:
-        items = [item._replace(held=held.get(fits.get(_whole(item)))) for item in items]
+        each = ((item, fits.get(_whole(item))) for item in items)
+        items = [item._replace(held=held.get(key, item.held)) for item, key in each]
     table = labels.table(rows, where or "what folders say", options.tag_rule, options.attributes)
     if not any(table.labels.values()):
         if told.where:
@@ -323,12 +336,12 @@ def _labeled(items: list, told: Told, fits: dict, options: Options, findings: li
     return named, table.attributes
 
 
-def _splits(rows: Rows) -> tuple[Rows, dict[str | None, bool]]:
+def _splits(rows: Rows, wanted: tuple[str, ...]) -> tuple[Rows, dict[str | None, bool]]:
     """The rows without a column that says a split, and what it says: key -> whether held out."""
 
     _, first = next(iter(rows), ("", Row()))
     column = next((name for name in first.classes if name.lower() in SPLIT_COLUMNS), None)
-    if column is None:
+    if column is None or plain(column) in map(plain, wanted):
         return rows, {}
     said = {key: row.classes.get(column, "").lower() for key, row in rows}
     words = {*said.values()}

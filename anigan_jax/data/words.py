@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import re
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from anigan_jax.data.attributes import EYES, HAIR, PARTS
@@ -76,25 +77,48 @@ def names_color(text: str) -> bool:
     return any(color(piece, part) for piece in _pieces(text) for part in PARTS)
 
 
-def read(row: Row, kinds: Mapping[str, Kind] | None = None, spaced: bool = False) -> Said:
-    """What a row says.
+class How(NamedTuple):
+    """How the rows of a table are read.
+
+    Attributes:
+      kinds: of its columns; classes where not known.
+      spaced: texts are tags with blanks between.
+      marks: columns of marks, whose empty cells say no.
+    """
+
+    kinds: Mapping[str, Kind] = MappingProxyType({})
+    spaced: bool = False
+    marks: tuple[str, ...] = ()
+
+
+def how_of(rows: Pairs, wanted: tuple[str, ...]) -> How:
+    """How to read the rows of a table.
 
     Args:
-      kinds: of the columns; classes where not known.
-      spaced: its text is tags with blanks between.
+      wanted: names of attributes that are asked for.
     """
+    kinds = _kinds(rows, wanted)
+    marks = tuple(name for name, kind in kinds.items() if kind == "mark")
+    return How(kinds, _spaced(rows), marks)
+
+
+_PLAIN = How()
+
+
+def read(row: Row, how: How = _PLAIN) -> Said:
+    """What a row says."""
     given: dict[str, list[Tag]] = {}
     tags: list[str] = []
-    words = map(plain, row.text.split()) if spaced else _pieces(row.text)
+    words = map(plain, row.text.split()) if how.spaced else _pieces(row.text)
     spoken = [*row.tags, *map(Tag, words)]
-    for column, kind in (kinds or dict.fromkeys(row.classes, "class")).items():
-        value = row.classes.get(column, "")
-        name, word = plain(column), plain(value)
+    for column in how.marks:
+        name = plain(column)
+        given[name] = [Tag(name if row.classes.get(column) else f"no {name}")]
+    for column, value in row.classes.items():
+        name, word, kind = plain(column), plain(value), how.kinds.get(column, "class")
         if kind == "mark":
-            given[name] = [Tag(name if word else f"no {name}")]
-        elif column not in row.classes:
             continue
-        elif part := _part(name):
+        if part := _part(name):
             words = (w.strip().removesuffix(f" {part}") for w in word.split(",") if w.strip())
             given.setdefault(part, []).extend(Tag(SYNONYMS.get(w, w)) for w in words)
         elif kind == "text":
@@ -177,7 +201,7 @@ def _phrase(text: str) -> list[str]:
     return [sys.intern(each) for each in found]
 
 
-def kinds_of(rows: Pairs, wanted: tuple[str, ...]) -> dict[str, Kind]:
+def _kinds(rows: Pairs, wanted: tuple[str, ...]) -> dict[str, Kind]:
     """How each column is read; one that measures something is not, unless it is wanted."""
     values: dict[str, set[str]] = defaultdict(set)
     for _, row in rows:
@@ -206,39 +230,48 @@ def _is_number(word: str) -> bool:
 def together(rows: Pairs) -> Pairs:
     """A row of each image, where files give a row for each of its tags (or captions).
 
-    Words that differ from row to row are its tags.
+    A column whose words differ from row to row of most images gives them tags.
     """
-    count = len(set(rows.names() if isinstance(rows, Rows) else (key for key, _ in rows)))
+    rows = rows if isinstance(rows, Rows) else Rows(rows)
+    count = len(set(rows.names()))
     if len(rows) < max(SEVERAL * count, count + 1):
         return rows
-    found: dict[str, list[Row]] = {}
-    for key, row in rows:
-        found.setdefault(key, []).append(row)
-    cells = [
-        (name, len({row.classes.get(name) for row in each}) > 1)
-        for each in found.values()
-        for name in dict.fromkeys(name for row in each for name in row.classes)
-    ]
-    changing = {name for name, changes in cells if changes}
-
-    def of(each: list[Row]) -> Row:
-        tags = [tag for row in each for tag in row.tags]
-        tags += [
-            Tag(plain(value))
-            for row in each
-            for name, value in row.classes.items()
-            if name in changing and not _part(plain(name))
-        ]
-        fixed = {n: v for n, v in each[0].classes.items() if n not in changing}
-        for name in filter(lambda name: _part(plain(name)), changing):
-            fixed[name] = ", ".join(dict.fromkeys(row.classes.get(name, "") for row in each))
-        texts = dict.fromkeys(row.text for row in each if row.text)
-        return Row(", ".join(texts), tuple(dict.fromkeys(tags)), fixed)
-
-    return Rows((key, of(each)) for key, each in found.items())
+    differ: Counter[str] = Counter()
+    several = 0
+    for _, each in rows.by_name():
+        several += len(each) > 1
+        columns = dict.fromkeys(name for row in each for name in row.classes)
+        differ.update(name for name in columns if len(_words_of(each, name)) > 1)
+    changing = [name for name, images in differ.items() if 2 * images > several]
+    return Rows((key, _one(each, changing)) for key, each in rows.by_name())
 
 
-def spaced(rows: Pairs) -> bool:
+def _words_of(each: list[Row], column: str) -> dict[str, None]:
+    """What the rows of an image hold in a column, without empty cells."""
+    return dict.fromkeys(word for row in each if (word := row.classes.get(column)))
+
+
+def _one(each: list[Row], changing: list[str]) -> Row:
+    """The rows of an image as one.
+
+    Args:
+      changing: columns of which every word counts; of others the first.
+    """
+    columns = dict.fromkeys(name for row in each for name in row.classes)
+    words = {name: _words_of(each, name) for name in columns}
+    fixed = {name: next(iter(words[name]), "") for name in columns if name not in changing}
+    tags = [tag for row in each for tag in row.tags]
+    for name in columns:
+        if _part(plain(name)):
+            # Colors of which one is chosen.
+            fixed[name] = ", ".join(words[name])
+        elif name in changing:
+            tags += [Tag(plain(word)) for word in words[name]]
+    texts = dict.fromkeys(row.text for row in each if row.text)
+    return Row(", ".join(texts), tuple(dict.fromkeys(tags)), fixed)
+
+
+def _spaced(rows: Pairs) -> bool:
     """Whether texts are tags with blanks between: most have `_`, none a comma."""
     count = marked = 0
     for _, row in rows:
