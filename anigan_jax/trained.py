@@ -139,13 +139,29 @@ class Trained(NamedTuple):
         """
         return grids.latents_of(self.method, by_seed.checked(seeds))
 
+    def texts(self, wanted: Sequence[str], seed: int = 0) -> np.ndarray:
+        """(n, T) float32: what the generator is told by n prompts.
+
+        What a prompt leaves open is drawn by the seed as the data has it, as for one image of
+        `generate`.
+
+        Raises:
+          UserError: the run reads no texts, or does not understand a prompt.
+        """
+        if isinstance(wanted, str):
+            raise UserError(f"texts are a list of prompts, such as [{wanted!r}]")
+        (seed,) = by_seed.checked([seed], "seed")
+        model = self.networks
+        asked = prompts.read(model, [*map(str, wanted)], "prompt")
+        return np.stack([prompts.one_text(model, [one], seed) for one in asked])
+
     def generator(
         self, direction: str | None = None, *, weights: str | None = None
     ) -> tuple[Callable, PyTree]:
         """G as a pure function, for code of one's own, and the weights that it draws with.
 
         `apply, own = run.generator()`; then `apply(own, z)` takes (n, Z) latents, `apply(own, z,
-        text)` of a run that reads texts their vectors (n, T) too, and with a direction `apply(own,
+        text)` of a run that reads texts those of `texts`, (n, T), too, and with a direction `apply(own,
         images)` takes (n, H, W, 3) in [-1, 1]. Each gives (n, H, W, C) in [-1, 1], float32, and
         can be jitted, mapped and differentiated.
 

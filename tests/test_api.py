@@ -187,6 +187,22 @@ def test_the_generator_of_a_translation_has_a_direction(cycle):
         run.generator()
 
 
+def test_prompts_become_what_the_generator_reads():
+    run = anigan_jax.load("painted/words")
+    apply, own = run.generator()
+    asked = ("blue hair red eyes", "green hair")
+    texts = np.concatenate([run.texts([prompt], seed=3) for prompt in asked])
+    made = record.to_uint8(apply(own, run.latents([3, 3]), texts))
+    want = np.concatenate([run.generate(1, seed=3, prompt=prompt) for prompt in asked])
+    assert np.abs(made.astype(int) - want).max() <= 1
+    assert (run.texts(asked[:1] * 2) == run.texts(asked[:1])).all()
+    for wrong, told in (("blue hair", "list"), (["blue cats"], "blue cats")):
+        with pytest.raises(UserError, match=told):
+            run.texts(wrong)
+    with pytest.raises(UserError, match="without texts"):
+        anigan_jax.load("painted/noise").texts(["blue hair"])
+
+
 def test_a_run_is_scored_in_python_as_by_the_verb(averaged, verb):
     run = anigan_jax.load(averaged, "latest")
     found = run.evaluate(40, judges=("random",), seed=1)
