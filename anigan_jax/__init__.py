@@ -18,12 +18,14 @@ __all__ = [
     "UserError",
     "load",
     "load_config",
+    "pack",
     "train",
 ]
 
 if TYPE_CHECKING:
     from anigan_jax.api import load, load_config, train
     from anigan_jax.config import Config, Run
+    from anigan_jax.data.arrays import pack
     from anigan_jax.errors import DivergedError, MachineError, UserError
     from anigan_jax.optimizers import Optimizer
     from anigan_jax.trained import Trained
@@ -38,6 +40,7 @@ _HOMES = {
     "Trained": "trained",
     "load": "api",
     "load_config": "api",
+    "pack": "data.arrays",
     "train": "api",
 }
 

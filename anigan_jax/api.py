@@ -36,6 +36,7 @@ def load(
     *,
     weights: str | None = None,
     trust: bool = False,
+    config: Config | None = None,
 ) -> Trained:
     """Opens a trained run; its training data are not needed and not looked at.
 
@@ -49,6 +50,8 @@ def load(
         averages.
       trust: runs the run's own code, where its config defines classes of its own. Everything
         else in a run directory is data: settings in JSON, arrays in safetensors.
+      config: the settings that it was trained with, where its classes cannot be read back: those
+        typed into a notebook, or of packages of your own.
 
     Raises:
       UserError: there is no such run or checkpoint, it is damaged, it averages no weights, or it
@@ -57,7 +60,7 @@ def load(
     if isinstance(path, str):
         with contextlib.suppress(RuntimeError):
             path = Path(path).expanduser()
-    found = _load(Path(path), checkpoint, trust)._replace(weights=weights)
+    found = _load(Path(path), checkpoint, trust, config)._replace(weights=weights)
     # Refused here, not at the first picture.
     _ = found.model
     return found
@@ -76,7 +79,9 @@ def load_config(name: str, *flags: str) -> Config:
     return config
 
 
-def _load(path: Path, checkpoint: str | int | None, trust: bool) -> Trained:
+def _load(
+    path: Path, checkpoint: str | int | None, trust: bool, given: Config | None = None
+) -> Trained:
     environment.prepare()
     path = run_dir.found(path)
     if not path.exists():
@@ -91,14 +96,16 @@ def _load(path: Path, checkpoint: str | int | None, trust: bool) -> Trained:
         # A run that was handed on without them: its weights are those of the newest.
         checkpoint = None
     if recorded and (checkpoint is not None or not file.exists()):
-        config = run_dir.config_of(path, recorded, trust)
+        config = given or run_dir.config_of(path, recorded, trust)
+        if given and configs.fingerprint(given) != recorded["config_sha256"]:
+            raise UserError(f"config is not what {path} was trained with")
         return Trained(path, config, model_at(path, config, recorded, checkpoint), recorded)
     if not file.exists():
         raise UserError(
             f"{path} is not a run directory (no {run_dir.RUN}, no {safetensors.WEIGHTS})"
         )
     about = safetensors.metadata(file)
-    config = run_dir.config_of_weights(file, recorded, trust)
+    config = given or run_dir.config_of_weights(file, recorded, trust)
     environment.start()
     trees = safetensors.unflatten(
         safetensors.widened(safetensors.read(file)), about.get("empty", ())
@@ -129,7 +136,8 @@ def train(
     *,
     init_from: str | Path = "",
     command: tuple[str, ...] = (),
-) -> Trained:
+    distributed: bool = False,
+) -> Trained | None:
     """Trains a run to its end in this process, or resumes it where `workdir` holds one.
 
     Args:
@@ -137,9 +145,11 @@ def train(
       init_from: 'RUN', 'RUN@STEP', 'RUN@best': the run that a new one starts from; what it takes
         of it is `config.parent`.
       command: the words that started it, for the record.
+      distributed: one of several processes, which JAX finds by itself; those of SLURM and of the
+        launchers are found anyway.
 
     Returns:
-      The trained run.
+      The trained run; None in all but the first of several processes, whose disk has it.
 
     Raises:
       UserError: it is refused and nothing was begun; DivergedError: it made NaN;
@@ -157,13 +167,15 @@ def train(
         config = dataclasses.replace(config, parent=parent)
     try:
         with signals.caught() as stop:
-            code = start(config, workdir, command, stop)
+            code = start(config, workdir, command, stop, distributed)
     except SystemExit:
         if not stop.number:
             raise
         raise KeyboardInterrupt(f"stopped by signal {stop.number} before the first step") from None
     if code:
         raise KeyboardInterrupt(f"stopped by signal {code - 128}; the same call resumes")
+    if not processes.is_first(os.environ, distributed):
+        return None
     # Not `load`: a class that was typed into a notebook has no file to open it from.
     recorded = run_dir.read_run(workdir)
     return Trained(workdir, config, model_at(workdir, config, recorded, "latest"), recorded)

@@ -61,8 +61,8 @@ class Update(NamedTuple):
     """One entry of a phase: who is updated, by which losses, how often.
 
     Attributes:
-      player: a key of `TrainState.params`: 'g' or 'd'; a family of one network (a
-        classifier) has 'd' alone.
+      player: a key of `TrainState.params`: 'g', 'd' or another of the family's own; a family of
+        one network (a classifier) has 'd' alone.
       losses: applied in turn, an optimizer step each (most updates have one; Keras
         style training steps D on the real and on the fake batch separately). A metric that
         several of them give is their mean.

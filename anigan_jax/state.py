@@ -30,7 +30,10 @@ def init_state(config: Config, method: Method, constants: PyTree) -> TrainState:
         key=raw,
         params=params,
         stats=stats,
-        opt_state={p: config.optimizers[p].build().init(params[p]) for p in params},
+        # A player without an optimizer is one that nothing trains.
+        opt_state={
+            p: o.build().init(params[p]) for p, o in config.optimizers.items() if p in params
+        },
         ema=ema,
         ema_stats=ema_stats,
         extra_state=extra_state,

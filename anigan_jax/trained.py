@@ -9,6 +9,8 @@ from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -22,8 +24,8 @@ from anigan_jax.sampling import grids, photos, prompts
 from anigan_jax.sampling import seeds as by_seed
 from anigan_jax.sampling.grids import Model
 from anigan_jax.state import abstract_state
+from anigan_jax.storage import atomic, run_dir
 from anigan_jax.storage import checkpoint as checkpoints
-from anigan_jax.storage import run_dir
 
 
 class Trained(NamedTuple):
@@ -160,10 +162,10 @@ class Trained(NamedTuple):
     ) -> tuple[Callable, PyTree]:
         """G as a pure function, for code of one's own, and the weights that it draws with.
 
-        `apply, own = run.generator()`; then `apply(own, z)` takes (n, Z) latents, `apply(own, z,
-        text)` of a run that reads texts those of `texts`, (n, T), too, and with a direction `apply(own,
-        images)` takes (n, H, W, 3) in [-1, 1]. Each gives (n, H, W, C) in [-1, 1], float32, and
-        can be jitted, mapped and differentiated.
+        `apply, own = run.generator()`; then `apply(own, z)` takes (n, Z) latents, of a run that
+        reads texts `apply(own, z, text)` those of `texts`, (n, T), too, and with a direction
+        `apply(own, images)` takes (n, H, W, 3) in [-1, 1]. Each gives (n, H, W, C) in [-1, 1],
+        float32, and can be jitted, mapped and differentiated.
 
         Args:
           direction: 'ab' or 'ba', of a run that translates.
@@ -185,10 +187,40 @@ class Trained(NamedTuple):
 
         return apply, (params, stats)
 
+    def with_generator(self, weights: PyTree) -> Trained:
+        """The same with other weights of G, of the kind that `generator` gives, and no D.
+
+        Raises:
+          UserError: they are not of the run's shapes.
+        """
+        params, stats = weights
+        own = generator_of(self.networks.state)
+        shapes = [jax.tree.map(jnp.shape, each) for each in ((params, stats), own)]
+        if shapes[0] != shapes[1]:
+            raise UserError("these weights are not of this run's generator: other shapes or names")
+        return self._replace(
+            networks=grids.with_generator(self.networks, params, stats), weights=None
+        )
+
+    def save(self, folder: str | Path) -> Path:
+        """Writes its networks as weights, a folder that `load` and the verbs take in its place.
+
+        Raises:
+          UserError: the folder is not empty.
+        """
+        folder = Path(folder)
+        atomic.refuse_taken(folder, "folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        constants = self.networks.constants if self.method.texts else {}
+        known = self.recorded.get("data_sha256", "")
+        state = self.networks.state
+        run_dir.export_weights(folder, self.config, state, constants, data_sha256=known)
+        return folder
+
     def evaluate(
         self,
         n: int | None = None,
-        judges: Sequence[str] = ("vgg16",),
+        judges: Sequence[Any] = ("vgg16",),
         seed: int = 0,
         data: str | Path = "",
     ) -> dict[str, Any]:
@@ -196,7 +228,8 @@ class Trained(NamedTuple):
 
         Args:
           n: generated images; None: 10,000. Of a translation: leave it out.
-          judges: 'vgg16', 'inception', 'random', or runs of classifiers.
+          judges: 'vgg16', 'inception', 'random', runs of classifiers, or a network of one's own:
+            `anigan_jax.evaluation.features.Network`.
           seed: of latents and subsets.
           data: where the run's images are now, if they were moved.
 

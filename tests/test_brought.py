@@ -585,3 +585,72 @@ def test_shards_with_a_table_of_any_letter_case(tmp_path):
     rows = "".join(f"{s}{i}.png,{('blue', 'red')[i % 2]}\n" for s in "ab" for i in range(6))
     (tmp_path / "Labels.csv").write_text(f"file,hair\n{rows}")
     assert {label["hair"] for label in labels(tmp_path).values()} == {"blue", "red"}
+
+
+def test_a_column_of_file_names_is_that_even_where_one_comes_twice(tmp_path):
+    names = [f"f{i:03d}.png" for i in range(20)]
+    rows = "".join(f"{i + 7},{name},{('blue', 'red')[i % 2]}\n" for i, name in enumerate(names))
+    rows += "99,f000.png,blue\n"
+    found = labels(folder(tmp_path, {"labels.csv": f"id,image_path,hair\n{rows}"}, names))
+    assert [found[name]["hair"] for name in names] == ["blue", "red"] * 10
+
+
+@pytest.mark.parametrize("head", [",image_path,hair", "id,img_path,hair"])
+def test_the_number_of_a_row_is_no_name(tmp_path, head):
+    """A shuffled frame of pandas: row N is not of image N."""
+    names = [f"{i:05d}.png" for i in range(60)]
+    order = np.random.default_rng(0).permutation(60)
+    rows = "".join(f"{n},{names[i]},{('blue', 'red')[i % 2]}\n" for n, i in enumerate(order))
+    found = labels(folder(tmp_path, {"labels.csv": f"{head}\n{rows}"}, names))
+    assert [found[name]["hair"] for name in names] == ["blue", "red"] * 30
+
+
+@pytest.mark.parametrize("mark", [";", "|", "; "])
+def test_colors_in_tags_that_are_joined(tmp_path, mark):
+    said = {f"{i:03d}.txt": f"{('blue', 'red')[i % 2]}_hair{mark}smile" for i in range(12)}
+    found = labels(folder(tmp_path, said), "hair", "smile")
+    assert [label["hair"] for label in found.values()] == ["blue", "red"] * 6
+    assert {label["smile"] for label in found.values()} == {"smile"}
+
+
+def test_folders_of_several_colors(tmp_path):
+    names = [f"{color}_hair_red_eyes/{i}.png" for color in ("blue", "green") for i in range(3)]
+    found = labels(folder(tmp_path, {}, names))
+    assert [found[name]["hair"] for name in names] == ["blue"] * 3 + ["green"] * 3
+    assert {label["eyes"] for label in found.values()} == {"red"}
+
+
+def test_one_letter_in_the_last_row_is_enough(tmp_path):
+    text = table("blue", "red", images=11) + "011.png,doré"
+    assert label_text.decoded(text.encode("cp1252")).endswith("doré")
+
+
+def test_rows_of_the_folder_beside_are_not_of_this_one(tmp_path):
+    names = [f"{kind}/{i:03d}.png" for kind in ("real", "fake") for i in range(12)]
+    rows = "".join(f"real/{i:03d}.png,{('blue', 'red')[i % 2]}\n" for i in range(12))
+    folder(tmp_path, {"labels.csv": f"file,hair\n{rows}"}, names)
+    assert set(map(str, labels(tmp_path / "fake").values())) == {"{}"}
+    assert {label["hair"] for label in labels(tmp_path / "real").values()} == {"blue", "red"}
+
+
+def test_numbers_beside_tags_are_no_tags(tmp_path):
+    said = {i: ("a", "b", "c")[: 2 + i % 2] for i in range(12)}
+    rows = [f"{i:03d}.png,{word},0.{i}{n}" for i in said for n, word in enumerate(said[i])]
+    path = folder(tmp_path, {"labels.csv": "file,tag,score\n" + "\n".join(rows)})
+    found = discover.survey(path, Options(attributes=("tags",))).attributes
+    assert [name for name, _ in found] == ["c"]
+
+
+def test_a_single_word_can_be_asked_for(tmp_path):
+    path = folder(tmp_path, {"labels.csv": table("smile", "hat", "smile", head="")})
+    assert [label["smile"] for label in labels(path, "smile").values()] == [
+        *("smile", "no smile", "smile")
+    ] * 4
+
+
+def test_words_between_a_denial_and_what_it_denies():
+    named = (Attribute("glasses", ("no glasses", "glasses")), *DEFAULT)
+    for words in ("without the glasses", "without any glasses", "not wearing glasses",
+                  "no visible glasses", "without glasses", "no glasses"):  # fmt: skip
+        found = captions.parse_prompt(f"blue hair, {words}", named)
+        assert found.label == {"hair": "blue", "glasses": "no glasses"}, words

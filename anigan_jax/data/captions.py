@@ -43,6 +43,7 @@ ALPHABET = "abcdefghijklmnopqrstuvwxyz ,-"
 LENGTH = 64
 """Characters of an encoded text; longer ones are cut."""
 
+PASSED = "(?:(?:an?|the|any|wearing|visible) )*"
 DENIED = ("no", "without", "neither", "nor", "except")
 _FILLERS = {"a", "an", "and", "anime", "face", "girl", "has", "her", "she", "the", "with"}
 # Shown for a color that the data has not, with a word of it.
@@ -118,8 +119,8 @@ def parse_prompt(text: str, attributes: Attributes = DEFAULT) -> Prompt:
     words = plain(text)
     words = re.sub(r"([a-z]+)[- ](hair|eye)(?:ed|d)\b", r"\1 \2", words)
     words = re.sub(r"([a-z]+)-(hair|eyes?)\b", r"\1 \2", words)
-    words = re.sub(r"\bnot (?:an? )?", "not-", words)
-    words = re.sub(rf"\b({'|'.join(DENIED)}) an? ", r"\1 ", words)
+    words = re.sub(rf"\bnot {PASSED}", "not-", words)
+    words = re.sub(rf"\b({'|'.join(DENIED)}) {PASSED}", r"\1 ", words)
     words = re.sub(r"\b(hair|eyes) (?:is|are) ([a-z]+)", r"\2 \1", words)
     words = re.sub(r"\beye\b", "eyes", words)
     found, label, lost = phrases(attributes), {}, []

@@ -82,7 +82,7 @@ DOMAINS = {
     "testb": ("B", True),
 }
 # What else holds pictures, and how they become images.
-ARRAYS = "Write its pictures as PNG files first: PIL.Image.fromarray(a).save('0.png')"
+ARRAYS = "In Python: anigan_jax.pack(images, 'faces', labels), then --data.path faces"
 CONVERT = {
     **dict.fromkeys((".npz", ".npy", ".mat", ".h5", ".hdf5", ".pkl", ".pt"), ARRAYS),
     ".mdb": "It is an LMDB; write its values as files first",

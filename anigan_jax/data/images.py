@@ -156,7 +156,7 @@ class Images(Source):
         return joined, other[0]
 
     def _digest(self, path: str) -> str:
-        return digest(path, self.follow_links)
+        return digest(path, self.follow_links, around=not self.tags)
 
     def _table(self, given: str, roots: list[str]) -> str:
         """What a table is known by: its content; its name, where it lies in the source."""
@@ -278,13 +278,14 @@ def _tables(folder: Path) -> list[Path]:
     return table_files.near(table_files.listed(folder), names)
 
 
-def digest(path: str, within: str = "") -> str:
+def digest(path: str, within: str = "", *, around: bool = True) -> str:
     """SHA-256 of a file, or of the names and contents of a folder.
 
     Once hashed, a source is known by the size and the time of change of its files.
 
     Args:
       within: as `archives.members` takes it.
+      around: whether a table beside a folder may be of it.
     """
     if not path:
         return path
@@ -301,7 +302,7 @@ def digest(path: str, within: str = "") -> str:
         own = remembered.sha256(root, members, root)
         parent = table_files.parent_of(root)
         names = {member.name.rpartition("/")[2].lower() for member in members}
-        if parent is None or names & {*table_files.LABEL_FILES}:
+        if not around or parent is None or names & {*table_files.LABEL_FILES}:
             return own
         # A table beside the folder may be of it.
         found = table_files.near(table_files.listed(parent), table_files.LABEL_FILES)

@@ -108,6 +108,10 @@ def usual(known: Mapping[str, Any]) -> str | None:
 
 def naming(columns: Mapping[Key, Iterable[Any]], first: Key, images: Iterable[str]) -> Key:
     """The column that names images: the usual one, or, where no cell of it does, another."""
+    columns = {column: [*cells] for column, cells in columns.items()}
+    # One of file names, where the usual one has none: '12' is as often a row's own number.
+    shown = [column for column, cells in columns.items() if any(map(is_image, cells))]
+    first = first if first in shown or not shown else shown[0]
     places: dict[str, set[Key]] = {}
     for column, cells in columns.items():
         for value in cells:
@@ -119,8 +123,13 @@ def naming(columns: Mapping[Key, Iterable[Any]], first: Key, images: Iterable[st
         if hits[first] == ENOUGH:
             return first
     distinct: Counter[Key] = Counter(itertools.chain.from_iterable(places.values()))
-    # One of few numbers hits by chance.
-    others = (column for column in columns if distinct[column] >= distinct[first])
+
+    def by_chance(column: Key) -> bool:
+        """Whether it is of fewer and bare numbers, which are names of images by chance."""
+        words = (str(cell).removesuffix(".0") for cell in columns[column] if cell not in ("", None))
+        return distinct[column] < distinct[first] and all(map(str.isdecimal, words))
+
+    others = (column for column in columns if not by_chance(column))
     return max((first, *others), key=lambda column: hits[column])
 
 

@@ -257,7 +257,8 @@ def _is_header(cells: list[list[str]], images: Collection[str]) -> bool:
         return True
     if len(set(head)) < len(head) or _numbered(head[0]):
         return False
-    if all(head) and _names_none(cells, images):
+    wordy = any(cell.count(" ") > 2 for cell in head)
+    if all(head) and not wordy and _names_none(cells, images):
         return True
     if any(cell and not re.search("[a-z]", cell) for cell in head):
         return False

@@ -67,8 +67,7 @@ def encoding(
     Raises:
       UserError: it is none that is known.
     """
-    sizes = itertools.accumulate(map(len, texts), initial=0)
-    whole = b"\n".join(text for text, size in zip(texts, sizes, strict=False) if size < GUESSED)
+    whole = b"\n".join(texts)
     stems = {name for name in map(folded, images) if not name.isascii()}
     stems = {*itertools.islice(stems, MOST)}
 
@@ -84,7 +83,13 @@ def encoding(
         # Unicode with a damaged byte.
         return "utf-8"
     # Of what is not ASCII alone, so that a few words among many file names count.
-    lines = [line for line in whole[:GUESSED].splitlines()[:-1] or [whole] if not line.isascii()]
+    odd = [line for line in whole.splitlines() if not line.isascii()]
+    sizes = itertools.accumulate(map(len, odd), initial=0)
+    lines = [line for line, size in zip(odd, sizes, strict=False) if size < GUESSED]
+    runs = re.findall(rb"([ -~]?)([\x80-\xff]+)([ -~]?)", b"\n".join(lines))
+    if all(len(run) == 1 and run >= b"\xc0" and (a + b).isalpha() for a, run, b in runs):
+        # Single letters within words: Western Europe's.
+        return codes[0]
     half = len(lines) // 2
     # A part may be free of damage, or of what only looks so: digits within words.
     tried = (lines, lines[:half], lines[half:], [re.sub(rb"[\x00-\x7f]+", b" ", b" ".join(lines))])

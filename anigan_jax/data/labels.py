@@ -98,7 +98,8 @@ def table(rows: Pairs, where: str, rule: Rule = "max-count", wanted: tuple[str, 
     same: dict[Coded, Coded] = {}
     for key, row in rows:
         said, codes = words.read(row, how), list(empty)
-        for word in dict.fromkeys(said.tags):
+        own = [t.text for t in said.given.get(CLASS, ()) if t.text in tags]
+        for word in dict.fromkeys([*said.tags, *own]):
             if word in tags:
                 codes[tags[word]] = 2
             else:
@@ -198,7 +199,7 @@ def select(
             least = max(_fewest(tally.rows), _share(share) * tally.rows)
             names = sorted(t for t, n in counts.items() if least <= n < tally.rows)
             chosen |= {t: tag(t) for t in names if t.split()[-1] not in PARTS and t not in found}
-        elif counts[name]:
+        elif counts[name] or name in found.get(CLASS, ()):
             chosen[name] = tag(name)
         elif name != CLASS:
             near = difflib.get_close_matches(name, [*found, *counts], 3)

@@ -56,11 +56,14 @@ def parent_of(folder: Path) -> Path | None:
 
 
 def listed(folder: Path | None) -> dict[str, Path]:
-    """What lies in a folder, by its name in lower case."""
+    """The tables that may lie in a folder, by their names in lower case."""
     if folder is None:
         return {}
     try:
-        return {name.lower(): folder / name for name in os.listdir(folder)}
+        names = {*LABEL_FILES, *BOX_FILES}
+        # Of several letter cases the lower one, which is sorted last.
+        there = sorted(os.listdir(folder))
+        return {name.lower(): folder / name for name in there if name.lower() in names}
     except OSError:
         # It may be one that cannot be listed.
         return {name: folder / name for name in (*LABEL_FILES, *BOX_FILES)}
@@ -68,7 +71,8 @@ def listed(folder: Path | None) -> dict[str, Path]:
 
 def near(there: dict[str, Path], names: Iterable[str]) -> list[Path]:
     """The files that have one of these names, in whatever letter case."""
-    return [there[name] for name in names if name in there and there[name].is_file()]
+    # Not Path.is_file, which raises where a link leads into what is closed.
+    return [there[n] for n in names if n in there and os.path.isfile(there[n])]  # noqa: PTH113
 
 
 def files(root, parts, beside, given: str) -> list[tuple[str, str, bytes]]:

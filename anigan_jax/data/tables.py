@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import re
 from collections import Counter
 from pathlib import Path, PurePosixPath
@@ -14,7 +15,7 @@ from anigan_jax.data.attributes import Attribute, Attributes
 from anigan_jax.data.decode import Finding
 from anigan_jax.data.label_fields import of_fields, of_text
 from anigan_jax.data.label_text import encoding, of_bytes, of_unicode
-from anigan_jax.data.matching import forms, match
+from anigan_jax.data.matching import forms, match, plain_path
 from anigan_jax.data.rows import Row, Rows
 from anigan_jax.data.table_files import BOX_FILES, HELD, SPLITS, WORDS, Part, placed
 from anigan_jax.data.words import CLASS, names_color, plain
@@ -77,26 +78,41 @@ def find(root: Path, parts: list[Part], beside: Path | None, options: Options) -
     if options.tags == "none":
         return None
     files = table_files.files(root, parts, beside, options.tags)
+    own = bool(files)
     if files and (told := _read(files, _images(parts))).rows:
         return told._replace(read={*told.read, *(_inside(root, name) for name in told.read)})
     inner = Rows((part.prefix + key, row) for part in parts for key, row in part.rows)
     if inner:
         return Told("the columns of the Parquet file", inner, set(), [], True)
-    return _sidecars(parts) or _of_parent(root, parts) or _folders(parts)
+    return _sidecars(parts) or (None if own else _of_parent(root, parts)) or _folders(parts)
 
 
 def _of_parent(root: Path, parts: list[Part]) -> Told | None:
     """The table beside a folder of images, where it is of them."""
-    names = [part.prefix + name for part in parts for name in part.images]
+    aside = table_files.parent_of(root) if root.is_dir() else None
     try:
-        aside = table_files.parent_of(root) if root.is_dir() else None
         files = table_files.files(root, [], aside, "") if aside else []
-        told = _read(files, _images(parts))
+        told = _read(files, _images(parts)) if files else None
     except (UserError, OSError):
         # It is of something else.
         return None
-    fits = match(names, dict.fromkeys(told.rows.names()))
-    return told if fits and len(fits) >= FEWEST * len(names) else None
+    if aside is None or told is None:
+        return None
+    names = [part.prefix + name for part in parts for name in part.images]
+    here = os.path.basename(os.path.abspath(root))  # noqa: PTH100, PTH119 - '.' has a name
+    others: dict[str, bool] = {}
+
+    def elsewhere(key: str) -> bool:
+        """Whether it names a file of another folder beside this one."""
+        first = plain_path(key).partition("/")[0]
+        if "/" not in plain_path(key) or first == here:
+            return False
+        return others.setdefault(first, (aside / first).is_dir())
+
+    keys = {key for key in told.rows.names() if not elsewhere(key)}
+    fits = match(names, keys)
+    fewest = max(1, FEWEST * len(names))
+    return told._replace(rows=told.rows.of(keys)) if len(fits) >= fewest else None
 
 
 def _read(files: list[tuple[str, str, bytes]], images: list[str]) -> Told:

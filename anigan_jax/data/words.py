@@ -6,7 +6,7 @@ import functools
 import re
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
@@ -109,7 +109,9 @@ def read(row: Row, how: How = _PLAIN) -> Said:
     """What a row says."""
     given: dict[str, list[Tag]] = {}
     tags: list[str] = []
-    words = map(plain, row.text.split()) if how.spaced else _pieces(row.text)
+    words: Iterable[str] = _pieces(row.text)
+    if how.spaced:
+        words = (found for word in row.text.lower().split() for found in _tag(plain(word)))
     spoken = [*row.tags, *map(Tag, words)]
     for column in how.marks:
         name = plain(column)
@@ -266,7 +268,8 @@ def _one(each: list[Row], changing: list[str]) -> Row:
             # Colors of which one is chosen.
             fixed[name] = ", ".join(words[name])
         elif name in changing:
-            tags += [Tag(plain(word)) for word in words[name]]
+            said = map(plain, words[name])
+            tags += [Tag(word) for word in said if name in CLASSES or not _is_number(word)]
     texts = dict.fromkeys(row.text for row in each if row.text)
     return Row(", ".join(texts), tuple(dict.fromkeys(tags)), fixed)
 
@@ -276,7 +279,8 @@ def _spaced(rows: Pairs) -> bool:
     count = marked = 0
     for _, row in rows:
         if row.text:
-            if re.search("[,\uff0c]", row.text):
+            if re.search("[,\uff0c\uff1b\u3001]|[^\\W_][;|]", row.text):
+                # Not ';d' and '|_|', which are tags.
                 return False
             count += 1
             marked += "_" in row.text

@@ -204,7 +204,9 @@ def find(name: str, path: str = "") -> Network:
     )
 
 
-def several(names: Sequence[str], files: Mapping[str, str] = MappingProxyType({})) -> list[Network]:
+def several(
+    names: Sequence[str | Network], files: Mapping[str, str] = MappingProxyType({})
+) -> list[Network]:
     """Feature networks, each once, with weights from files where they are given.
 
     Raises:
@@ -212,7 +214,7 @@ def several(names: Sequence[str], files: Mapping[str, str] = MappingProxyType({}
     """
     found: dict[str, Network] = {}
     for name in dict.fromkeys(names):
-        network = find(name, files.get(name, ""))
+        network = name if isinstance(name, Network) else find(name, files.get(name, ""))
         other = found.setdefault(network.name, network)
         if other.sha256 != network.sha256:
             raise UserError(

@@ -189,7 +189,7 @@ class CartoonGame:
             weighted["color"] = s.color, losses.color(made, photo)
         if s.total_variation:
             weighted["total_variation"] = s.total_variation, losses.total_variation(made)
-        total, parts = translation.weighted_sum(weighted)
+        total, parts = translation.weighted_sum({**weighted, **s.terms(batch, {"b": made})})
         return total, Aux({"loss/g": total, **parts}, stats, state.extra_state)
 
     def landmarks(self, batch: Batch, images: Array) -> Array:

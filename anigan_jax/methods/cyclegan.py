@@ -144,5 +144,5 @@ class CycleGame:
             if s.identity:
                 same = change(other + name, real[name])
                 terms[f"identity_{name}"] = s.identity, losses.l1(same, real[name])
-        total, parts = translation.weighted_sum(terms)
+        total, parts = translation.weighted_sum({**terms, **s.terms(batch, fakes)})
         return total, Aux({"loss/g": total, **parts}, stats, state.extra_state)

@@ -13,7 +13,7 @@ import numpy as np
 
 from anigan_jax import losses
 from anigan_jax.config import ComputeType, MethodSettings
-from anigan_jax.core import Array, Method, Phase, TrainState, generator_of
+from anigan_jax.core import Array, Batch, Method, Phase, TrainState, generator_of
 from anigan_jax.errors import UserError
 from anigan_jax.methods.augment import signed
 from anigan_jax.methods.players import call, split_variables
@@ -36,6 +36,19 @@ class Translation(MethodSettings):
     @property
     def size(self) -> int:
         return self.generator.size
+
+    def terms(self, batch: Batch, made: dict[str, Array]) -> dict[str, tuple[float, Array]]:
+        """More terms of G's loss, for a family of the user's own: name -> (weight, term).
+
+        Args:
+          batch: 'a' and 'b', each with 'image' (b, S, S, 3) in [-1, 1].
+          made: domain -> what G made for it, (b, S, S, 3): 'b' of the photos; of a CycleGAN 'a'
+            of the other images, too.
+
+        Returns:
+          Terms () or (b,), logged as 'loss/NAME' without their weights.
+        """
+        return {}
 
     @property
     def next_verbs(self) -> tuple[tuple[str, str], ...]:

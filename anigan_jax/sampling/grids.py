@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from anigan_jax import rng
-from anigan_jax.core import Method, Texts, TrainState, generator_of
+from anigan_jax.core import Method, PyTree, Texts, TrainState, generator_of
 from anigan_jax.errors import UserError
 from anigan_jax.runtime.batching import in_batches
 from anigan_jax.storage import images as record
@@ -87,6 +87,12 @@ def with_weights(model: Model, weights: str | None) -> Model:
     if weights not in (None, "raw", "ema"):
         raise UserError(f"weights are {weights!r}; they can be 'raw' or 'ema'")
     return model
+
+
+def with_generator(model: Model, params: PyTree, stats: PyTree) -> Model:
+    """The model with a generator of other weights alone: no discriminator, no average."""
+    nets = {"params": {"g": params}, "stats": {"g": stats}, "ema": {}, "ema_stats": {}}
+    return model._replace(state=model.state.replace(**nets, opt_state={}, extra_state={}))
 
 
 def with_drawing(model: Model, drawing: Drawing) -> Model:

@@ -14,7 +14,7 @@ import optax
 
 from anigan_jax.core import PyTree, generator_of
 from anigan_jax.perceptual.lpips import between, maps
-from anigan_jax.sampling.grids import Model
+from anigan_jax.sampling.grids import Model, with_generator
 from anigan_jax.sampling.projection import CHUNK, compared, image_of
 
 
@@ -77,13 +77,8 @@ def tune(
             report(done, steps)
     if report and done < steps:
         report(steps, steps)
-    tuned = _with_generator(model, params, stats)
+    tuned = with_generator(model, params, stats)
     return Tuned(tuned, image_of(tuned, z, text), apart)
-
-
-def _with_generator(model: Model, params: PyTree, stats: PyTree) -> Model:
-    nets = {"params": {"g": params}, "stats": {"g": stats}, "ema": {}, "ema_stats": {}}
-    return model._replace(state=model.state.replace(**nets, opt_state={}, extra_state={}))
 
 
 @functools.lru_cache(maxsize=8)

@@ -1,0 +1,188 @@
+"""Building on it in Python: arrays, weights out and back, terms and judges of one's own."""
+
+import dataclasses
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny import drawn_state, shrunk, untrained
+
+import anigan_jax
+from anigan_jax import state
+from anigan_jax.data import dataset
+from anigan_jax.data.images import Images
+from anigan_jax.errors import UserError
+from anigan_jax.evaluation.features import Network
+from anigan_jax.methods.cartoongan import CartoonGAN
+from anigan_jax.methods.cyclegan import CycleGAN
+from anigan_jax.storage import images as record
+
+RNG = np.random.default_rng(0)
+PIXELS = RNG.integers(0, 256, (40, 16, 16, 3)).astype(np.uint8)
+COLORS = [("blue", "red")[i % 2] for i in range(40)]
+
+
+def test_arrays_become_a_pack(tmp_path):
+    glasses = [None if i == 3 else i % 3 == 0 for i in range(40)]
+    labels = {"hair": COLORS, "glasses": glasses, "class": [i % 4 for i in range(40)]}
+    path = anigan_jax.pack(PIXELS, tmp_path / "faces", labels, test=0.2)
+    pack = dataset.build(Images(path=str(path), size=16), tmp_path / "cache")
+    pixels = np.concatenate([pack.images, pack.part("test")])
+    at = {image.tobytes(): i for i, image in enumerate(PIXELS)}
+    rows = [at[image.tobytes()] for image in pixels]
+    assert sorted(rows) == list(range(40))
+    kinds = dict(pack.attributes)
+    assert kinds["class"] == ("0", "1", "2", "3")
+    known = np.concatenate([pack.labels("train"), pack.labels("test")])
+    for row, label in zip(rows, known, strict=True):
+        said = {n: None if k < 0 else kinds[n][k] for n, k in zip(kinds, label, strict=True)}
+        has = {True: "glasses", False: "no glasses", None: None}[glasses[row]]
+        assert said == {"hair": COLORS[row], "glasses": has, "class": str(row % 4)}
+    # The same again is the same; others need a word.
+    before = pack.manifest["sha256"]
+    anigan_jax.pack(PIXELS, path, labels, test=0.2)
+    with pytest.raises(UserError, match="overwrite"):
+        anigan_jax.pack(PIXELS[::-1], path, labels, test=0.2)
+    anigan_jax.pack(PIXELS[::-1], path, test=0.2, overwrite=True)
+    assert dataset.open_pack(path).manifest["sha256"] != before
+
+
+def test_arrays_of_two_domains(tmp_path):
+    path = anigan_jax.pack(PIXELS[:24], tmp_path / "both", images_b=PIXELS[24:], test=0)
+    pack = dataset.open_pack(path)
+    assert pack.manifest["parts"].keys() == {"trainA", "trainB"}
+    assert (len(pack.part("trainA")), len(pack.part("trainB"))) == (24, 16)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ({"images": PIXELS / 255.0}, "uint8"),
+        ({"images": PIXELS[0]}, "N, S, S, 3"),
+        ({"images": PIXELS[:, :8]}, "N, S, S, 3"),
+        ({"images": PIXELS[:, :4, :4]}, "at least 8"),
+        ({"images": PIXELS, "labels": {"hair": COLORS[:3]}}, "'hair' are 3, of 40"),
+        ({"images": PIXELS, "labels": {"hair": ["blue"] * 40}}, "two or more"),
+        ({"images": PIXELS, "images_b": PIXELS[:, :8, :8]}, "as large"),
+    ],
+)
+def test_arrays_that_are_no_images(tmp_path, words, told):
+    with pytest.raises(UserError, match=told):
+        anigan_jax.pack(out=tmp_path / "x", **words)
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.fixture(scope="module")
+def noise(tmp_path_factory):
+    return untrained(tmp_path_factory.mktemp("noise") / "run", "FULL")
+
+
+def test_weights_go_out_and_back(verb, noise, tmp_path):
+    run = anigan_jax.load(noise)
+    apply, own = run.generator()
+    moved = jax.tree.map(lambda x: x * 1.5, own)
+    tuned = run.with_generator(moved)
+    z = run.latents(range(3))
+    want = record.to_uint8(apply(moved, z))
+    assert np.abs(tuned.generate(latents=z).astype(int) - want).max() <= 1
+    assert (tuned.generate(latents=z) != run.generate(latents=z)).any()
+    tuned.save(tmp_path / "tuned")
+    again = anigan_jax.load(tmp_path / "tuned")
+    np.testing.assert_array_equal(again.generate(latents=z), tuned.generate(latents=z))
+    code, _, error = verb("sample", tmp_path / "tuned", "--n", 2)
+    assert code == 0, error
+    with pytest.raises(UserError, match="not empty"):
+        tuned.save(tmp_path / "tuned")
+    with pytest.raises(UserError, match="not of this run"):
+        run.with_generator(({}, {}))
+
+
+@dataclasses.dataclass(frozen=True)
+class Bright(CycleGAN):
+    """Pays for light."""
+
+    light: float = 3.0
+
+    def terms(self, batch, made):
+        assert made.keys() == {"a", "b"}
+        return {"light": (self.light, jnp.mean(made["b"], (1, 2, 3)) - 1.0)}
+
+
+@dataclasses.dataclass(frozen=True)
+class BrightCartoon(CartoonGAN):
+    def terms(self, batch, made):
+        return {"light": (3.0, jnp.mean(made["b"], (1, 2, 3)) - 1.0)}
+
+
+def small(name, method, **changes):
+    base = shrunk(name)
+    fields = {f.name: getattr(base.method, f.name) for f in dataclasses.fields(base.method)}
+    return dataclasses.replace(base, method=method(**{**fields, **changes}))
+
+
+NO_NETWORKS = {"content": 0.0, "content_epochs": 0, "style": 0.0, "landmark": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("name", "plain", "own", "changes"),
+    [
+        ("painted_cyclegan", CycleGAN, Bright, {}),
+        ("tsinghua_cartoongan", CartoonGAN, BrightCartoon, NO_NETWORKS),
+    ],
+)
+def test_a_term_of_ones_own_teaches_a_translation(name, plain, own, changes):
+    seen = []
+    for method in (plain, own):
+        config = small(name, method, **changes)
+        state_ = drawn_state(config, {})
+        images = {side: {"image": jnp.asarray(PIXELS[:2] / 127.5 - 1)} for side in "ab"}
+        images["constants"] = {}
+        update = config.method.make().phases[-1].updates[1]
+        total, aux = update.losses[0](state_.params["g"], state_, images, None)
+        seen.append((float(total), aux.metrics))
+    (before, _), (after, metrics) = seen
+    assert metrics["loss/light"] < -0.5
+    assert after == pytest.approx(before + 3.0 * float(metrics["loss/light"]), rel=1e-5)
+
+
+@pytest.mark.long
+def test_a_run_whose_classes_are_nowhere_opens_with_its_settings(tmp_path):
+    config = small("painted_cyclegan", Bright)
+    run = dataclasses.replace(config.run, steps=1, devices=1)
+    config = dataclasses.replace(config, name="bright", run=run)
+    made = anigan_jax.train(config, tmp_path / "run")
+    size = config.method.size
+    photos = np.zeros((1, size, size, 3), np.uint8)
+    shutil.rmtree(tmp_path / "run/code")
+    with pytest.raises(UserError):
+        anigan_jax.load(tmp_path / "run", trust=True)
+    for checkpoint in (None, "latest"):
+        opened = anigan_jax.load(tmp_path / "run", checkpoint, config=config)
+        np.testing.assert_array_equal(opened.translate(photos), made.translate(photos))
+    other = dataclasses.replace(config, seed=config.seed + 1)
+    with pytest.raises(UserError, match="not what"):
+        anigan_jax.load(tmp_path / "run", "latest", config=other)
+
+
+def test_a_judge_of_ones_own(noise):
+    def look(images):
+        return images.astype(np.float32).mean((1, 2)) / 255
+
+    mine = Network("mine", "mean color", 16, 3, "0" * 64, look)
+    found = anigan_jax.load(noise).evaluate(20, [mine])
+    assert "kid-mine" in found["sets"]["generated"]["scores"]
+
+
+def test_a_player_that_nothing_trains_has_no_optimizer():
+    config = shrunk("aiub_dcgan")
+    method = config.method.make()
+
+    def init(key, constants):
+        params, stats, extra = method.init(key, constants)
+        return {**params, "teacher": {"w": jnp.ones(3)}}, {**stats, "teacher": {}}, extra
+
+    made = state.init_state(config, method._replace(init=init), {})
+    assert made.opt_state.keys() == {"g", "d"}
+    assert made.params["teacher"]["w"].shape == (3,)
