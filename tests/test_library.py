@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ from anigan_jax.methods.cartoongan import CartoonGAN
 from anigan_jax.methods.cyclegan import CycleGAN
 from anigan_jax.storage import images as record
 
+EXAMPLES = Path(__file__).resolve().parent.parent / "docs" / "examples"
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (40, 16, 16, 3)).astype(np.uint8)
 COLORS = [("blue", "red")[i % 2] for i in range(40)]
@@ -186,3 +188,31 @@ def test_a_player_that_nothing_trains_has_no_optimizer():
     made = state.init_state(config, method._replace(init=init), {})
     assert made.opt_state.keys() == {"g", "d"}
     assert made.params["teacher"]["w"].shape == (3,)
+
+
+def test_an_optimizer_of_ones_own(verb, tmp_path):
+    """What docs/howto/own_optimizer.md shows: a norm that bounds the step, a rate that grows."""
+    path = EXAMPLES / "clipped.py"
+    config = anigan_jax.load_config(str(path), "--optimizers.g.norm", "0.5")
+    optimizer = config.optimizers["g"]
+    assert float(optimizer.rate(jnp.int32(0))) == pytest.approx(2e-4 / 500)
+    assert float(optimizer.rate(jnp.int32(499))) == pytest.approx(2e-4)
+    plain = dataclasses.replace(optimizer, name="sgd")
+    steps, _ = plain.build().update({"x": jnp.full(4, 9.0)}, plain.build().init({"x": jnp.ones(4)}))
+    assert float(jnp.linalg.norm(steps["x"])) == pytest.approx(0.5)
+    small = "--size 16 --method.generator.base-channels 4 --method.discriminator.base-channels 4"
+    words = (*small.split(), "--data.count", 44, "--batch-size", 8, "--run.devices", 1)
+    code, _, error = verb("train", path, "--workdir", tmp_path / "run", *words, "--run.steps", 2)
+    assert code == 0, error
+    assert anigan_jax.load(tmp_path / "run", trust=True).config.optimizers["g"].warmup == 500
+
+
+def test_edges_are_a_term_of_a_translation():
+    config = anigan_jax.load_config(str(EXAMPLES / "edges.py"), "--method.edge-weight", "1")
+    photo = jnp.zeros((2, 8, 8, 3)).at[:, :, 4:].set(1.0)
+    batch = {"a": {"image": photo}}
+    ((weight, term),) = config.method.terms(batch, {"b": jnp.zeros_like(photo)}).values()
+    assert weight == 1
+    np.testing.assert_allclose(term, 1 / 7, rtol=1e-6)
+    ((_, same),) = config.method.terms(batch, {"b": photo}).values()
+    assert not np.asarray(same).any()
