@@ -113,16 +113,20 @@ def evaluate(
     text = jsons.dumps(prompt_accuracy.as_json(found), indent=1)
     # Shown first: a disk may refuse it.
     _show(text, tables.quality, json)
-    if judged.place and not out:
-        with writing(judged.place):
-            out = checkpoint_quality.place_beside(judged.place, jsons.loads(text), pictures)
-    paths = []
-    if out:
-        with writing(out):
-            paths = checkpoint_quality.write(text, pictures, out)
+    paths = _kept(text, pictures, out, judged.place)
     if not json:
         print("\n".join(["", *(str(line) for line in (note, *paths) if line)]))
     return judged.code
+
+
+def _kept(text: str, pictures: dict, out: Path | None, place: Path | None) -> list[Path]:
+    """Writes a report and its pictures: to `out`, else to its own place, where it has one."""
+    from anigan_jax.evaluation import checkpoint_quality
+
+    with writing(out or place or Path()):
+        if place and not out:
+            out = checkpoint_quality.place_beside(place, jsons.loads(text), pictures)
+        return checkpoint_quality.write(text, pictures, out) if out else []
 
 
 def _show(text: str, table: Callable, json: bool) -> None:

@@ -223,16 +223,13 @@ def _zip_entries(path: Path) -> Iterator[_Entry]:
 
 
 def _opened(path: Path) -> zipfile.ZipFile:
-    """A zip; names that it does not mark as UTF-8 are that all the same, or as Windows wrote them.
-
-    Backslashes divide folders.
-    """
+    """A zip, its names in UTF-8 or as Windows wrote them, where backslashes divide folders."""
     try:
         archive = zipfile.ZipFile(path, metadata_encoding="utf-8")
     except UnicodeDecodeError:
         archive = zipfile.ZipFile(path)
         unmarked = (info for info in archive.infolist() if not info.flag_bits & UTF8)
-        names = [info.orig_filename.encode("cp437", "replace") for info in unmarked]
+        names = [i.orig_filename.encode("cp437", "replace") for i in unmarked]
         with contextlib.suppress(UserError, UnicodeDecodeError):
             archive = zipfile.ZipFile(path, metadata_encoding=encoding(names, (), NAMES))
     # Of several by one name the first, as they are listed.

@@ -42,10 +42,10 @@ from anigan_jax.runtime import environment
 from anigan_jax.storage import atomic, manifest, safetensors
 from anigan_jax.storage.checkpoint import Found
 
-RUN, CONSTANTS, CONTENTS, CODE = "run.json", "constants.safetensors", "data.json", "code"
+RUN, CONTENTS, CODE = "run.json", "data.json", "code"
+CONSTANTS, PARENT = "constants.safetensors", "parent.safetensors"
 # Of a GPU's libraries, as XLA chose them; only where they need not be exact.
 ALGORITHMS = "algorithms.txt"
-PARENT = "parent.safetensors"
 SCHEMA = 4
 
 
@@ -71,10 +71,9 @@ def previews_dir(run: Path) -> Path:
 
 def out_dir(run: Path, verb: str) -> Path:
     """Where a verb puts what it made of a run: in it, or beside a file of weights."""
-    if run.suffix != safetensors.SUFFIX:
-        return run / "out" / verb
-    own = "out" if run.name == safetensors.WEIGHTS else f"{run.stem}_out"
-    return run.parent / own / verb
+    file = run.suffix == safetensors.SUFFIX
+    own = f"{run.stem}_out" if file and run.name != safetensors.WEIGHTS else "out"
+    return (run.parent if file else run) / own / verb
 
 
 def open_run(
