@@ -44,8 +44,7 @@ from anigan_jax.storage.checkpoint import Found
 
 RUN, CONTENTS, CODE = "run.json", "data.json", "code"
 CONSTANTS, PARENT = "constants.safetensors", "parent.safetensors"
-# Of a GPU's libraries, as XLA chose them; only where they need not be exact.
-ALGORITHMS = "algorithms.txt"
+ALGORITHMS = "algorithms.txt"  # of a GPU's libraries, as XLA chose them, where none is exact
 SCHEMA = 4
 
 
