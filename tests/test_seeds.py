@@ -225,7 +225,7 @@ def test_an_odd_side_is_padded_by_the_real_ffmpeg(tmp_path):
 BAD = {
     "no list": (["sample", "RUN", "--seeds", "1-"], "not a list of seeds"),
     "with n": (["sample", "RUN", "--seeds", "1", "--n", "3"], "leave out --n and --seed"),
-    "a folder for a sheet": (["sample", "RUN", "--n", "3", "--out", "x"], "--seeds` writes a folder"),
+    "a folder for a sheet": (["sample", "RUN", "--n", "3", "--out", "x"], "writes a folder"),
     "a sheet for files": (["sample", "RUN", "--seeds", "3", "--out", "x.png"], "--grid"),
     "a file": (["sample", "RUN", "--seeds", "3", "--out", "there"], "is not a folder"),
     "truncation": (["sample", "RUN", "--truncation", "0"], "truncation is 0"),
