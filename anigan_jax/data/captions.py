@@ -188,7 +188,7 @@ def _near(lost: str, attributes: Attributes) -> tuple[tuple[str, str] | None, st
     """(the class that stands for it, where one does; what is said of words that name nothing)."""
     word, _, part = lost.rpartition(" ")
     if lost.split()[0] in DENIED and word:
-        return None, f"{lost!r} is passed over: say what there is instead"
+        return None, f"{lost!r} (say what there is instead)"
     classes = dict(attributes).get(part, ())
     instead = _NEAREST.get((part, word))
     if instead in classes:
