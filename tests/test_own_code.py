@@ -126,17 +126,6 @@ def test_the_verbs_say_how_to_trust_it(own, verb):
     assert verb("sample", run, "--n", 1, "--trust")[0] == 0
 
 
-def test_a_generator_of_other_images_is_refused_before_the_run_is(verb, tmp_path):
-    half = GENERATOR.replace("Painter(self.size)", "Painter(self.size // 2)")
-    assert half != GENERATOR
-    (tmp_path / "mine.py").write_text(half)
-    words = ("train", tmp_path / "mine.py", "--workdir", tmp_path / "run", *SMALL.split())
-    code, _, err = verb(*words)
-    assert code == 2
-    assert "(2, 8, 8, 3)" in err and "(2, 16, 16, 3)" in err
-    assert not (tmp_path / "run" / run_dir.RUN).exists()
-
-
 UNET = (EXAMPLES / "unet.py").read_text()
 TRANSLATES = "--method.generator.size 16 --method.discriminator.size 16 --data.size 16 "
 TRANSLATES += "--method.generator.width 4 --method.generator.depth 2 --data.count 32 "
@@ -161,11 +150,21 @@ def test_a_network_that_translates_trains_and_changes_photos(verb, tmp_path):
         anigan.translate(photos[:, :22, :22])
 
 
-def test_a_network_that_translates_to_another_size_is_refused_before_the_run_is(verb, tmp_path):
-    small = UNET.replace("nn.tanh(nn.Conv(3, (3, 3))", "nn.tanh(nn.Conv(3, (3, 3), strides=2)")
-    assert small != UNET
-    (tmp_path / "unet.py").write_text(small)
-    words = ("train", tmp_path / "unet.py", "--workdir", tmp_path / "run", *TRANSLATES.split())
+@pytest.mark.parametrize(
+    ("text", "right", "wrong", "flags"),
+    [
+        (GENERATOR, "Painter(self.size)", "Painter(self.size // 2)", SMALL),
+        (UNET, "tanh(nn.Conv(3, (3, 3))", "tanh(nn.Conv(3, (3, 3), strides=2)", TRANSLATES),
+    ],
+    ids=["noise", "photos"],
+)
+def test_a_generator_of_other_images_is_refused_before_the_run_is(
+    verb, tmp_path, text, right, wrong, flags
+):
+    half = text.replace(right, wrong)
+    assert half != text
+    (tmp_path / "mine.py").write_text(half)
+    words = ("train", tmp_path / "mine.py", "--workdir", tmp_path / "run", *flags.split())
     code, _, err = verb(*words)
     assert code == 2
     assert "(2, 8, 8, 3)" in err and "(2, 16, 16, 3)" in err

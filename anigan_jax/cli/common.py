@@ -112,6 +112,15 @@ def need_folder(out: Path | None) -> None:
         raise UserError(f"--out {out} is a folder of several files here; give it no {out.suffix}")
 
 
+def need_new_latents(out: Path | None) -> None:
+    """Refuses a folder for latents that holds some already."""
+    from anigan_jax.sampling.latents import FILE
+
+    need_folder(out)
+    if out and (out / FILE).exists():
+        raise UserError(f"--out {out} holds latents that were found before; give another folder")
+
+
 def need_classifier(name: Path, run: Trained, size: int) -> None:
     """Refuses a run that is none of a classifier, or of one that judges images of another size."""
     if run.method.scores is None:

@@ -79,9 +79,7 @@ def edit(
     at_least("--n", n, 2)
     at_least("--measure", measure, 0)
     need_seed(seed)
-    common.need_folder(out)
-    if out and (out / latents.FILE).exists():
-        raise UserError(f"--out {out} holds latents that were found before; give another folder")
+    common.need_new_latents(out)
     listed = by_seed.read(seeds or "0-7")
     trained = api.load(run, checkpoint, weights=weights, trust=trust)
     model = trained.model

@@ -52,9 +52,7 @@ def project(
         DIR/tuned/NAME, a folder that the verbs of pictures take instead of RUN; RUN stays.
       vgg16: weights of LPIPS; else those in the cache.
     """
-    common.need_folder(out)
-    if out and (out / latents.FILE).exists():
-        raise UserError(f"--out {out} holds latents that were found before; give another folder")
+    common.need_new_latents(out)
     cropping = photos.Cropping(crop)
     _check(photo, cropping, steps, restarts, seed)
     vgg = convert.load("vgg16", vgg16, heads=True)

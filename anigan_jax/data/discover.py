@@ -82,7 +82,10 @@ DOMAINS = {
     "testb": ("B", True),
 }
 # What else holds pictures, and how they become images.
-ARRAYS = "In Python: anigan_jax.pack(images, 'faces', labels), then --data.path faces"
+ARRAYS = (
+    "In Python: anigan_jax.pack(images, 'faces', labels), then --data.path faces; or write its "
+    "pictures as PNG files: PIL.Image.fromarray(a).save('0.png')"
+)
 CONVERT = {
     **dict.fromkeys((".npz", ".npy", ".mat", ".h5", ".hdf5", ".pkl", ".pt"), ARRAYS),
     ".mdb": "It is an LMDB; write its values as files first",
@@ -191,7 +194,7 @@ def _open(root: Path, options: Options) -> tuple[list[Part], list[Finding], Path
         raise UserError(f"{root} is neither a folder nor a {kinds}{hint and '. '}{hint}")
     found, findings = archives.members(root, options.follow_links)
     if not root.is_dir():
-        near = root.parent if _has_table(root.parent) else None
+        near = root.parent if table_files.lying_in(root.parent) else None
         return [_part(root, "", found)], findings, near
     seen = [m.name for m in found if _visible(m.name)]
     shards = [name for name in seen if name.lower().endswith(archives.SUFFIXES)]
@@ -207,8 +210,8 @@ def _open(root: Path, options: Options) -> tuple[list[Part], list[Finding], Path
         packed, more = archives.members(root / name)
         findings += [finding._replace(file=prefix + finding.file) for finding in more]
         parts.append(_part(root / name, prefix, packed))
-    tables_here = {*table_files.LABEL_FILES, *table_files.BOX_FILES}
-    aside = [m.name for m in found if m.name not in shards and m.name.lower() not in tables_here]
+    read = {*shards, *table_files.TABLES}
+    aside = [m.name for m in found if not {m.name, m.name.lower()} & read]
     parts.append(Part(root, "", [], aside, []))
     return parts, findings, root
 
@@ -251,11 +254,6 @@ def _part(store: Path, prefix: str, found: list[archives.Member]) -> Part:
         kinds[name] = head is None or packed or kind in (*FORMATS, *PICTURES)
     images, others = ([n for n, is_image in kinds.items() if is_image == e] for e in (True, False))
     return Part(store, prefix, images, others, [])
-
-
-def _has_table(folder: Path) -> bool:
-    names = (*table_files.LABEL_FILES, *table_files.BOX_FILES)
-    return bool(table_files.near(table_files.listed(folder), names))
 
 
 def _suffix(name: str) -> str:

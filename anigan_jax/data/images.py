@@ -272,12 +272,6 @@ def _survey(path: str, options: discover.Options, domain: str = "") -> Catalogue
     return discover.survey(Path(path), options, domain)
 
 
-def _tables(folder: Path) -> list[Path]:
-    """Files of labels and boxes that lie in a folder."""
-    names = (*table_files.LABEL_FILES, *table_files.BOX_FILES)
-    return table_files.near(table_files.listed(folder), names)
-
-
 def digest(path: str, within: str = "", *, around: bool = True) -> str:
     """SHA-256 of a file, or of the names and contents of a folder.
 
@@ -295,7 +289,10 @@ def digest(path: str, within: str = "", *, around: bool = True) -> str:
         return tfds_source.digest(path.removeprefix("tfds:"))
     root = Path(path)
     if root.is_file():
-        names = [root.name, *(path.name for path in _tables(root.parent) if path != root)]
+        names = [
+            root.name,
+            *(path.name for path in table_files.lying_in(root.parent) if path != root),
+        ]
         return remembered.sha256(root, [archives.Member(n, 0) for n in names], root.parent)
     if root.is_dir():
         members = archives.members(root, within)[0]

@@ -191,10 +191,10 @@ def _of_cells(rows: Iterator[list[str]], images: Collection[str]) -> Labels:
         return _with_header(first, next(rows), rows, images)
     found = Labels("CSV", Rows(), [])
     at = naming(_columns(first), 0, images)
-    words = {"".join(row[:at] + row[at + 1 :]) for row in first}
-    single = all(len(row) == 2 for row in first) and 2 * len(words) <= len(first)
+    kinds = {"".join(row[:at] + row[at + 1 :]) for row in first}
+    single = all(len(row) == 2 for row in first) and 2 * len(kinds) <= len(first)
     listed = re.compile(f"[ _]|{DIVIDERS}")
-    single = single and not any(listed.search(word) or names_color(word) for word in words)
+    single = single and not any(listed.search(kind) or names_color(kind) for kind in kinds)
     for row in rows:
         # An index before the file name is no name.
         named = at == 0 and len(row) > 2 and not is_image(row[0]) and is_image(row[1])

@@ -64,12 +64,10 @@ def match(names: list[str], keys: Collection[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     left = names
     for number in range(6):
+        used = set(found.values()) if number in (1, 2, 3) else set()
         if number == 2 and left:
-            taken = set(found.values())
-            found |= _by_end(left, names, (key for key in keys if key not in taken))
+            found |= _by_end(left, names, (key for key in keys if key not in used))
             left = [name for name in left if name not in found]
-        # 'a.png' is not of a.jpg where a.png is there.
-        used = set(found.values()) if number in (1, 3) else set()
         # One level at a time: of millions of names, all are gigabytes.
         form = functools.partial(_form, number)
         hits: dict[str, str | None] = {}
@@ -82,7 +80,8 @@ def match(names: list[str], keys: Collection[str]) -> dict[str, str]:
         for name in left:
             each = form(name)
             key = hits.get(each)
-            if each not in hits or (key in used and _ending(key)):
+            # 'a.png' is not of a.jpg where a.png is there; it is of b/a.png.
+            if each not in hits or (number != 2 and key in used and _ending(key)):
                 later.append(name)
             elif key:
                 loose = number > 3 or (number > 1 and "/" in plain_path(key))

@@ -26,6 +26,7 @@ OTHERS = (
 )
 LABEL_FILES = (*TAG_FILES, *METADATA, *OTHERS)
 BOX_FILES = ("boxes.csv",)
+TABLES = (*LABEL_FILES, *BOX_FILES)
 # Names of splits, and whether they are held out.
 HELD = {
     **dict.fromkeys(("train", "training"), False),
@@ -60,13 +61,17 @@ def listed(folder: Path | None) -> dict[str, Path]:
     if folder is None:
         return {}
     try:
-        names = {*LABEL_FILES, *BOX_FILES}
         # Of several letter cases the lower one, which is sorted last.
         there = sorted(os.listdir(folder))
-        return {name.lower(): folder / name for name in there if name.lower() in names}
+        return {name.lower(): folder / name for name in there if name.lower() in TABLES}
     except OSError:
         # It may be one that cannot be listed.
-        return {name: folder / name for name in (*LABEL_FILES, *BOX_FILES)}
+        return {name: folder / name for name in TABLES}
+
+
+def lying_in(folder: Path) -> list[Path]:
+    """The tables of labels and boxes that lie in a folder."""
+    return near(listed(folder), TABLES)
 
 
 def near(there: dict[str, Path], names: Iterable[str]) -> list[Path]:

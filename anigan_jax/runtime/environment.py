@@ -94,8 +94,8 @@ def prepare(
     os.environ["JAX_THREEFRY_PARTITIONABLE"] = "1"
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
     if jax := sys.modules.get("jax"):
-        # It read the environment when this package, or a config, imported it.
-        # Another draws other latents of the same seed.
+        # It read the environment when this package, or a config, imported it. Where this switch is
+        # another, a seed draws other latents.
         jax.config.update("jax_threefry_partitionable", True)
         for name in ("jax_platforms", "jax_compilation_cache_dir"):
             if value := os.environ.get(name.upper()):
