@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import anigan_jax
+from anigan_jax import config_file
 from anigan_jax.errors import UserError
 from anigan_jax.storage import metrics_file, run_dir
 
@@ -148,6 +149,56 @@ def test_a_network_that_translates_trains_and_changes_photos(verb, tmp_path):
     assert not np.array_equal(there, back)
     with pytest.raises(UserError, match="multiple of 4"):
         anigan.translate(photos[:, :22, :22])
+
+
+WORDED = (EXAMPLES / "worded.py").read_text()
+WORDS = "--method.generator.size 16 --method.generator.z-dim 4 --method.discriminator.size 16 "
+WORDS += "--method.discriminator.width 4 --data.size 16 --data.count 44 --batch-size 8 "
+WORDS += "--run.devices 1 --run.steps 2"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("method", ["TextGAN(", "R3GAN(labels=True, "])
+def test_networks_that_see_a_text_train_and_are_asked(verb, tmp_path, method):
+    assert "TextGAN(" in WORDED
+    text = WORDED.replace("TextGAN(", method) + "\n"
+    text = text.replace(
+        "import TextGAN", "import TextGAN\nfrom anigan_jax.methods.r3gan import R3GAN"
+    )
+    (tmp_path / "worded.py").write_text(text)
+    code, out, err = verb(
+        "train", tmp_path / "worded.py", "--workdir", tmp_path / "run", *WORDS.split()
+    )
+    assert code == 0, out + err
+    run = opened(tmp_path / "run", trust=True)
+    blue, red = (run.generate(3, prompt=f"{hair} hair red eyes") for hair in ("blue", "red"))
+    assert blue.shape == red.shape == (3, 16, 16, 3)
+    assert np.abs(blue.astype(int) - red).max() > 0
+    again = run.generate(3, prompt="blue hair red eyes")
+    assert np.array_equal(blue, again)
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "told"),
+    [
+        ("generator=PainterSettings(), ", "", ""),
+        ("generator=PainterSettings()", "generator=Generator()", "method.generator"),
+        ("discriminator=CriticSettings()", "discriminator=Discriminator()", "method.discriminator"),
+        ("TextGAN(", "GAN(", "takes z, texts"),
+    ],
+)
+def test_networks_that_take_no_texts_are_told_apart(tmp_path, right, wrong, told):
+    front = "from anigan_jax.methods.gan import GAN\n"
+    front += "from anigan_jax.networks.dcgan import Discriminator, Generator\n"
+    text = WORDED.replace(f"    {right}" if right == "TextGAN(" else right, wrong)
+    assert text != WORDED
+    (tmp_path / "worded.py").write_text(front + text)
+    settings = config_file.load(str(tmp_path / "worded.py")).method
+    if not told:
+        settings.make()
+        return
+    with pytest.raises(UserError, match=told):
+        settings.make()
 
 
 @pytest.mark.parametrize(

@@ -127,8 +127,13 @@ def spaces(config: Config, model: Model) -> dict[str, Callable]:
       UserError: the run's D has no features of whole images.
     """
     method, state = model.method, model.state
-    if method.features is None or method.generate is None:
+    if method.generate is None:
         raise UserError("this run has no D that judges whole images; probe a GAN or a text GAN")
+    if method.features is None:
+        raise UserError(
+            "this run's D is a module of one's own, of whose layers nothing is known; probe reads "
+            "the maps of a D that is a plan of blocks, as those of anigan_jax.networks are"
+        )
 
     @jax.jit
     def d_features(params, stats, images):

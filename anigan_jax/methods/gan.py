@@ -27,7 +27,7 @@ from anigan_jax.core import (
 from anigan_jax.errors import UserError
 from anigan_jax.losses import Adversarial, AdversarialName
 from anigan_jax.methods.augment import diff_augment
-from anigan_jax.methods.players import Networks, call, split_variables
+from anigan_jax.methods.players import Networks, call, check_inputs, split_variables
 from anigan_jax.methods.schedule import Schedule, schedule_repeats
 from anigan_jax.networks.blocks import GeneratorSettings, NetworkSettings
 from anigan_jax.networks.dcgan import Discriminator, Generator
@@ -119,8 +119,9 @@ class GAN(MethodSettings):
         """The Method; `axis_name` is the mapped axis of devices, None on one device.
 
         Raises:
-          UserError: the networks make and take images of different sizes, or a loss that compares
-            reals and fakes is to teach D each alone, or to drive a schedule by D's accuracy.
+          UserError: the networks make and take images of different sizes, or take no texts in a
+            game with texts, or ask for them in one without; or a loss that compares reals and fakes
+            is to teach D each alone, or to drive a schedule by D's accuracy.
         """
         g, d = self.generator, self.discriminator
         g.check("method.generator")
@@ -139,6 +140,8 @@ class GAN(MethodSettings):
                 f"method.schedule.kind {self.schedule.kind!r} follows how many images D judges "
                 f"correctly; with method.loss {self.loss!r} D only ranks them"
             )
+        for name, (module, inputs) in self.networks().items():
+            check_inputs(f"method.{name}", module, len(inputs))
         nets = self.nets(axis_name)
         if self.san and (type(self).d_loss is not GAN.d_loss or not hasattr(nets.d, "trunk")):
             raise UserError("method.san is of GAN's own loss, with a D that is a stack of layers")
@@ -155,6 +158,12 @@ class GAN(MethodSettings):
         """Both players' modules."""
         g, d = (x.build(axis_name, self.dtype) for x in (self.generator, self.discriminator))
         return Networks(g, d, self.generator.unit_range, axis_name)
+
+    @property
+    def text_layers(self) -> tuple[str, ...]:
+        """'g/text': player and name of each layer that reads texts."""
+        each = {"g": self.generator, "d": self.discriminator}
+        return tuple(f"{player}/{name}" for player, s in each.items() for name in s.text_layers)
 
     def texts_of_nothing(self, n: int, known: dict) -> tuple:
         """Further inputs of both networks for n images where no text matters; () without texts.

@@ -8,8 +8,12 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 
 from anigan_jax.core import Array
+from anigan_jax.errors import UserError
 from anigan_jax.methods import san
 from anigan_jax.runtime import backend
+
+OPTIONS = ("train", "power_iterate", "keys", "features", "parts")
+"""What a module's `__call__` may take beside its inputs, by name."""
 
 
 class Networks(NamedTuple):
@@ -81,6 +85,29 @@ def call(module: nn.Module, how: str, *args, mutable: list[str] | None = None, *
     if how == "apply":
         options["mutable"] = mutable
     return getattr(module, how)(*args, **options)
+
+
+def check_inputs(field: str, module: nn.Module, count: int) -> None:
+    """Refuses a module that cannot take so many inputs: images or latents, and texts where two.
+
+    Raises:
+      UserError: it takes another number of them; `field` names its settings.
+    """
+    _self, *taken = inspect.signature(type(module).__call__).parameters.values()
+    places = [p for p in taken if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    needed = [p for p in places if p.default is p.empty and p.name not in OPTIONS]
+    most = len([p for p in places if p.name not in OPTIONS])
+    if any(p.kind is p.VAR_POSITIONAL for p in taken):
+        most = count
+    if not len(needed) <= count <= most:
+        sort = type(module).__name__
+        raise UserError(
+            f"{field} builds a {sort} whose __call__ takes no texts; with texts it is called with "
+            "(x, texts), texts being a tuple of (b, T), and gives a tuple"
+            if count > most
+            else f"{field} builds a {sort} whose __call__ takes "
+            f"{', '.join(p.name for p in needed)}; without texts it is called with one input"
+        )
 
 
 def split_variables(variables: dict) -> tuple[dict, dict]:

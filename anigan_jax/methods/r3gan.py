@@ -6,6 +6,7 @@ Source: Huang et al. 2024 (R3GAN).
 from __future__ import annotations
 
 import functools
+import inspect
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +24,7 @@ from anigan_jax.methods.augment import diff_augment
 from anigan_jax.methods.gan import GAN
 from anigan_jax.methods.players import Networks
 from anigan_jax.methods.text_conditioning import Encoder, vectors
+from anigan_jax.networks.blocks import GeneratorSettings, NetworkSettings
 from anigan_jax.networks.r3gan import R3Discriminator, R3Generator
 from anigan_jax.optimizers import Cosine
 from anigan_jax.rng import Salt
@@ -40,8 +42,8 @@ class R3GAN(GAN):
     is computed from the step. D must not mix the examples of a batch, as batch norm does.
     """
 
-    generator: R3Generator = field(default_factory=R3Generator)
-    discriminator: R3Discriminator = field(default_factory=R3Discriminator)
+    generator: GeneratorSettings = field(default_factory=R3Generator)
+    discriminator: NetworkSettings = field(default_factory=R3Discriminator)
     loss: AdversarialName = "relativistic"
     """Adversarial loss of both players."""
     shared_noise: bool = False
@@ -112,14 +114,16 @@ class R3GAN(GAN):
         made = super().make(axis_name)
         if self.labels:
             texts = functools.partial(text_conditioning.askable, TAGS)
-            made = made._replace(texts=texts, vocabulary=("g/label", "d/label"))
+            made = made._replace(texts=texts, vocabulary=self.text_layers)
         return made
 
     def nets(self, axis_name: str | None) -> Networks:
-        # Networks of the user's own need not know of labels.
-        more = {"labels": True} if self.labels else {}
-        both = self.generator, self.discriminator
-        g, d = (x.build(axis_name, self.dtype, **more) for x in both)
+        def build(settings: NetworkSettings) -> nn.Module:
+            # Networks of the user's own are made with labels or without, and are not asked.
+            asked = self.labels and "labels" in inspect.signature(settings.build).parameters
+            return settings.build(axis_name, self.dtype, **({"labels": True} if asked else {}))
+
+        g, d = build(self.generator), build(self.discriminator)
         return Unbounded(g, d, self.generator.unit_range, axis_name)
 
     def texts_of_nothing(self, n: int, known: dict) -> tuple:

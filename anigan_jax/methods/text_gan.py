@@ -21,6 +21,7 @@ from anigan_jax.methods import text_conditioning
 from anigan_jax.methods.gan import GAN
 from anigan_jax.methods.players import Networks
 from anigan_jax.methods.text_conditioning import Encoder, Texts, vectors
+from anigan_jax.networks.blocks import GeneratorSettings, NetworkSettings
 from anigan_jax.networks.text import TextDiscriminator, TextGenerator
 from anigan_jax.rng import Salt
 
@@ -29,8 +30,8 @@ from anigan_jax.rng import Salt
 class TextGAN(GAN):
     """GAN-CLS and GAN-INT (Reed et al. 2016) with every setting of the DCGAN family."""
 
-    generator: TextGenerator = field(default_factory=TextGenerator)
-    discriminator: TextDiscriminator = field(default_factory=TextDiscriminator)
+    generator: GeneratorSettings = field(default_factory=TextGenerator)
+    discriminator: NetworkSettings = field(default_factory=TextDiscriminator)
     encoder: Encoder = field(default_factory=Encoder)
     wrong_weight: float = 1.0
     """Weight of D's term of real images with another text (SJTU: 1, Reed et al.: 0.5)."""
@@ -70,15 +71,9 @@ class TextGAN(GAN):
             raise UserError("method.split_d has no meaning with texts; D learns all terms at once")
         if not 0 <= self.int_beta <= 1:
             raise UserError(f"method.int_beta is {self.int_beta}; it must be in 0 to 1")
-        return super().make(axis_name)._replace(texts=self.texts, vocabulary=self.vocabulary)
-
-    @property
-    def vocabulary(self) -> tuple[str, ...]:
-        """The layers that read the classes of tags; vectors of texts mean the same everywhere."""
-        if self.encoder.kind != "tags":
-            return ()
-        embeds = {"g": self.generator.embed, "d": self.discriminator.embed}
-        return tuple(f"{p}/{'embedding' if embed else 'text'}" for p, embed in embeds.items())
+        # Of tags alone: vectors of texts mean the same everywhere.
+        vocabulary = self.text_layers if self.encoder.kind == "tags" else ()
+        return super().make(axis_name)._replace(texts=self.texts, vocabulary=vocabulary)
 
     def texts(self, constants: dict) -> core.Texts:
         """What the generator can be asked for."""
@@ -88,7 +83,7 @@ class TextGAN(GAN):
         if "texts" in known:
             length = known["texts"].shape[-1]
         else:
-            layer = known.get("embedding", known["text"])
+            layer = known[self.discriminator.text_layers[0]]
             length = next(x.shape[0] for x in jax.tree.leaves(layer) if x.ndim == 2)
         return ((jnp.zeros((n, length)),),)
 

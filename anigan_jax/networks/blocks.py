@@ -64,6 +64,12 @@ class NetworkSettings:
         """Of this many pixels are the sides of images that it can take."""
         return 1
 
+    @property
+    def text_layers(self) -> tuple[str, ...]:
+        """Names of the layers that read a text's vector: they start anew where a run that starts
+        from another has other classes."""
+        return ()
+
     def check(self, field: str) -> None:
         """Refuses settings that make no network; `field` names them in the message."""
 

@@ -47,6 +47,10 @@ class R3Generator(GeneratorSettings):
     channels: int = field(default=3, metadata={"later": True})
     """Of images: 3, or 4 with transparency (--data.transparency keep sets all of them)."""
 
+    @property
+    def text_layers(self) -> tuple[str, ...]:
+        return ("label",)
+
     def build(
         self, axis_name: str | None = None, dtype: str = "float32", labels: bool = False
     ) -> nn.Module:
@@ -78,6 +82,10 @@ class R3Discriminator(NetworkSettings):
     """Channels of a group of the 3x3 convolutions."""
     channels: int = field(default=3, metadata={"later": True})
     """Of images: 3, or 4 with transparency (--data.transparency keep sets all of them)."""
+
+    @property
+    def text_layers(self) -> tuple[str, ...]:
+        return ("label",)
 
     def build(
         self, axis_name: str | None = None, dtype: str = "float32", labels: bool = False

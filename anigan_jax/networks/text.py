@@ -32,6 +32,10 @@ class TextGenerator(Generator):
     """concat: the text beside z (SJTU); norm: gains and biases of every batch norm
     follow the text, so that z alone makes the first map (de Vries et al. 2017)."""
 
+    @property
+    def text_layers(self) -> tuple[str, ...]:
+        return ("embedding" if self.embed else "text",)
+
     def build(self, axis_name: str | None = None, dtype: str = "float32") -> nn.Module:
         """The module: z (b, 1, 1, Z) and texts, a tuple of (b, T) -> a tuple of images."""
         plans = text_plan(self, self.text_dim, "leaky_relu"), (), generator_plan(self)
@@ -56,6 +60,10 @@ class TextDiscriminator(Discriminator):
     (projection discriminator, Miyato and Koyama 2018); inner: the inner product of the text
     and as many outputs as it is long in place of the one logit, so that each place of the map
     has its own weight (Karras et al. 2020, without their root of the length)."""
+
+    @property
+    def text_layers(self) -> tuple[str, ...]:
+        return ("embedding" if self.embed else "text",)
 
     def build(self, axis_name: str | None = None, dtype: str = "float32") -> nn.Module:
         """The module: images and texts, a tuple of (b, T) -> a tuple of logits, one per text."""
