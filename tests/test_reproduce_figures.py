@@ -6,6 +6,7 @@ Nothing is trained: weights are drawn, metrics are written by hand.
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,14 @@ def sources(tmp_path_factory) -> tuple[str, str]:
     return str(faces), str(photos)
 
 
+@pytest.fixture(scope="module")
+def plots(tmp_path_factory) -> Path:
+    """The curves that a training leaves, of one that stands for all: a second for each picture."""
+    folder = tmp_path_factory.mktemp("plots") / "curves"
+    curves(metrics_of(4), folder)
+    return folder
+
+
 @pytest.fixture(autouse=True)
 def few(monkeypatch):
     """As little as the figures allow."""
@@ -50,7 +59,16 @@ def few(monkeypatch):
     monkeypatch.setattr(numbers, "A_PAIR", 1)
 
 
-def finish(planned: Planned) -> None:
+def metrics_of(steps: int) -> list[dict]:
+    draw = np.random.default_rng(0)
+    rest = {"images_per_sec": 9.0, "repeats/d": 5.0, "repeats/g": 5.0}
+    return [
+        {"step": i, "images_seen": 4 * i, **rest, **{key: float(draw.random()) for key in KEYS}}
+        for i in range(1, steps + 1)
+    ]
+
+
+def finish(planned: Planned, plots: Path) -> None:
     """The run directory that a training would leave."""
     folder, config = planned.folder, planned.config
     pack = api.data_of(config)
@@ -67,14 +85,8 @@ def finish(planned: Planned) -> None:
     for step in kept:
         checkpoint.save(folder / "checkpoints", step, state.replace(step=np.int32(step)), meta)
     run_dir.export_weights(folder, config, state, constants if texts else {})
-    draw = np.random.default_rng(0)
-    lines = [
-        {"step": i, "images_seen": 4 * i, "images_per_sec": 9.0, "repeats/d": 5.0, "repeats/g": 5.0}
-        | {key: float(draw.random()) for key in KEYS}
-        for i in range(1, planned.steps + 1)
-    ]
-    _write(folder / "metrics.jsonl", lines)
-    curves(lines, folder / "curves")
+    _write(folder / "metrics.jsonl", metrics_of(planned.steps))
+    shutil.copytree(plots, folder / "curves")
     scores = {"kid-random": 1.0, "coverage-random": 0.1}
     way = "ab/" if "photos" in planned.training.needs else ""
     own = {"retrieval/top5": 0.5}
@@ -97,12 +109,12 @@ def _write(path: Path, lines: list[dict]) -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", REPORTS)
-def test_every_table_and_figure(name, sources, tmp_path):
+def test_every_table_and_figure(name, sources, plots, tmp_path):
     faces, photos = sources
     given = {"photos": photos, "features": "vgg16"} if name == "tsinghua" else {}
     work = plan.plan(REPORTS[name], TINY, Place(tmp_path / "work", faces, **given))
     for planned in work.runs.values():
-        finish(planned)
+        finish(planned, plots)
     for experiment in work.report.experiments:
         found = runner._made(work, experiment, {})
         assert found.notes == []

@@ -7,6 +7,7 @@ a run directory needs nothing beside itself.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -262,10 +263,15 @@ def _run(
     Args:
       batch: texts at once, always as many, so that none depends on the others; None: all.
     """
-    net, params = CharCNNRNN(settings, len(captions.ALPHABET)), safetensors.unflatten(arrays)
-    run = jax.jit(net.apply)
+    run, params = _traced(settings), safetensors.unflatten(arrays)
     rows = captions.codes(lines)
     return in_batches(lambda part: run({"params": params}, part), rows, batch or len(rows))
+
+
+@functools.lru_cache(maxsize=4)
+def _traced(settings: CharEncoder) -> Callable:
+    """The encoder as a function that is traced once, however many prompts are asked."""
+    return jax.jit(CharCNNRNN(settings, len(captions.ALPHABET)).apply)
 
 
 def _precomputed(
