@@ -203,7 +203,7 @@ def test_the_landmark_term_by_hand(folder, pack, first):
     config = with_features(CARTOON, folder)
     state = first
     batch = batch_at(config, pack, 0, state)
-    mirrored = lambda params, stats, images, train=True: (images[:, :, ::-1], stats)  # noqa: E731
+    mirrored = lambda params, stats, images, *_, **__: (images[:, :, ::-1], stats)  # noqa: E731
     settings = dataclasses.replace(config.method, content=0.0, content_steps=0, style=0.0)
     run = of_game(
         settings,

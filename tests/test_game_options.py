@@ -130,7 +130,7 @@ def test_dropout_of_d_is_at_work_in_both_updates(player):
 class Noise:
     """A generator that shows its latents."""
 
-    def apply(self, variables, z, *, train, power_iterate, mutable):
+    def apply(self, variables, z, *, train, power_iterate, mutable, **_keys):
         return z.reshape(-1, 8, 8, 3), {}
 
 

@@ -115,14 +115,14 @@ A, BB, EDGES = (np.tanh(normal(i, B, 4, 4, 3)) for i in (11, 12, 13))
 class Affine:
     """A network of images: scale x + shift, its two numbers being the parameters."""
 
-    def __call__(self, params, stats, images, *, train=True):
+    def __call__(self, params, stats, images, *_keys, train=True, **_turns):
         return params[0] * images + params[1], stats
 
 
 class Map(Affine):
     """A discriminator with a map of logits, one for each row of the image."""
 
-    def __call__(self, params, stats, images, *, train=True):
+    def __call__(self, params, stats, images, *_keys, train=True, **_turns):
         return super().__call__(params, stats, images.mean((2, 3)))
 
 

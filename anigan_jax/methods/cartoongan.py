@@ -145,7 +145,7 @@ class CartoonGame:
 
     def content_loss(self, params, state, batch: Batch, keys: Keys):
         """The first phase: G learns to keep what is in the photo."""
-        made, stats = self.g(params, state.stats["g"], batch["a"]["image"])
+        made, stats = self.g(params, state.stats["g"], batch["a"]["image"], keys, iterate=True)
         distance = losses.l1(self.maps(batch, made), self.maps(batch, batch["a"]["image"]))
         content = jnp.mean(distance)
         loss = self.settings.content * content
@@ -154,13 +154,14 @@ class CartoonGame:
     def d_loss(self, params, state, batch: Batch, keys: Keys):
         """Cartoons are real; G's images, and cartoons with smoothed edges, are fakes."""
         s = self.settings
-        made, _ = self.g(state.params["g"], state.stats["g"], batch["a"]["image"])
+        g = state.params["g"], state.stats["g"]
+        made, _ = self.g(*g, batch["a"]["image"], keys, iterate=True)
         made = jax.lax.stop_gradient(made)
-        real, stats = self.d(params, state.stats["d"], batch["b"]["image"])
-        fake, stats = self.d(params, stats, made)
+        real, stats = self.d(params, state.stats["d"], batch["b"]["image"], keys, 1, iterate=True)
+        fake, stats = self.d(params, stats, made, keys, 2)
         loss, metrics = translation.judge(s.loss, real, fake)
         if s.edge:
-            smooth, stats = self.d(params, stats, batch["b"]["edges"])
+            smooth, stats = self.d(params, stats, batch["b"]["edges"], keys, 3)
             smooth = smooth.reshape(-1)
             _, term = losses.ADVERSARIAL[s.loss].d(smooth, smooth)
             loss += s.edge * jnp.mean(term)
@@ -170,8 +171,8 @@ class CartoonGame:
     def g_loss(self, params, state, batch: Batch, keys: Keys):
         """G's loss under the D of the state, and the distances that have a weight."""
         s, photo = self.settings, batch["a"]["image"]
-        made, stats = self.g(params, state.stats["g"], photo)
-        logits, _ = self.d(state.params["d"], state.stats["d"], made)
+        made, stats = self.g(params, state.stats["g"], photo, keys, iterate=True)
+        logits, _ = self.d(state.params["d"], state.stats["d"], made, keys, 1)
         weighted = {"gan": (s.adversarial, translation.fooled(s.loss, logits))}
         if s.content or s.style:
             maps = self.maps(batch, made)

@@ -7,6 +7,8 @@ Source: Zhu et al. 2017 (CycleGAN), eq. 1 to 3 and section 5.2; Tsinghua's repor
 
 from __future__ import annotations
 
+import functools
+import itertools
 from dataclasses import dataclass, field
 
 import jax
@@ -103,13 +105,15 @@ class CycleGame:
         pools, stats, metrics, total = dict(state.extra_state), {}, {}, 0.0
         for i, (name, source) in enumerate((("a", "b"), ("b", "a"))):
             way = source + name
-            fake, _ = self.g[way](params_g[way], stats_g[way], real[source])
+            g = params_g[way], stats_g[way]
+            fake, _ = self.g[way](*g, real[source], keys, 3 * i, iterate=True)
             fake = jax.lax.stop_gradient(fake)
             if s.pool:
                 key = jax.random.fold_in(keys.shared, i)
                 fake, pools[name], held = self.query_pool(fake, name, state.extra_state, key)
-            logits, after = self.d[name](params[name], state.stats["d"][name], real[name])
-            judged, stats[name] = self.d[name](params[name], after, fake)
+            d, own = functools.partial(self.d[name], params[name]), state.stats["d"][name]
+            logits, after = d(own, real[name], keys, 3 * i + 1, iterate=True)
+            judged, stats[name] = d(after, fake, keys, 3 * i + 2)
             loss, opinion = translation.judge(s.loss, logits, judged)
             total += s.d_scale * loss
             metrics[f"loss/d_{name}"] = s.d_scale * loss
@@ -130,14 +134,19 @@ class CycleGame:
         s, real = self.settings, {name: batch[name]["image"] for name in "ab"}
         stats, terms = dict(state.stats["g"]), {}
 
+        passes = itertools.count()
+
         def change(way: str, images: Array) -> Array:
-            out, stats[way] = self.g[way](params[way], stats[way], images)
+            # Spectral norm advances in the first pass of each way.
+            salt = next(passes)
+            own, iterate = (params[way], stats[way], images, keys, salt), salt < len(self.g)
+            out, stats[way] = self.g[way](*own, iterate=iterate)
             return out
 
         fakes = {"b": change("ab", real["a"]), "a": change("ba", real["b"])}
         for name, other in (("a", "b"), ("b", "a")):
             d = state.params["d"][other], state.stats["d"][other]
-            logits, _ = self.d[other](*d, fakes[other])
+            logits, _ = self.d[other](*d, fakes[other], keys, next(passes))
             back = change(other + name, fakes[other])
             terms[f"gan_{name}{other}"] = s.adversarial, translation.fooled(s.loss, logits)
             terms[f"cycle_{name}"] = s.cycle, losses.l1(back, real[name])

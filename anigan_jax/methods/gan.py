@@ -272,7 +272,8 @@ class GAN(MethodSettings):
         """D's loss on reals and fakes ('both'), or in one pass of D on one of them alone."""
         real, fake = nets.in_range(batch["a"]["image"]), None
         if part != "real":
-            fake = jax.lax.stop_gradient(nets.fake(state.params["g"], state.stats["g"], keys.z)[0])
+            g = state.params["g"], state.stats["g"]
+            fake = jax.lax.stop_gradient(nets.fake(*g, keys.z, keys=keys.example)[0])
         seen = {"real": real, "fake": fake}
         seen = {name: images for name, images in seen.items() if part in (name, "both")}
         judge = nets._replace(san=self.san)
@@ -365,7 +366,7 @@ class GAN(MethodSettings):
 
     def g_loss(self, nets: Networks, params, state, batch: Batch, keys: Keys):
         """G's loss under the D of the state; D's statistics stay as they are."""
-        fake, stats = nets.fake(params, state.stats["g"], keys.z)
+        fake, stats = nets.fake(params, state.stats["g"], keys.z, keys=keys.example)
         loss = self.generator_loss(nets, state, batch, fake, (), keys)
         return loss, Aux({"loss/g": loss}, stats, state.extra_state)
 

@@ -7,11 +7,14 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 
+from anigan_jax import rng
 from anigan_jax.core import Array
 from anigan_jax.errors import UserError
 from anigan_jax.methods import san
 from anigan_jax.runtime import backend
 
+OF_G = 8
+"""Tells G's draws from those of D's passes, which have the salts below."""
 OPTIONS = ("train", "power_iterate", "keys", "features", "parts")
 """What a module's `__call__` may take beside its inputs, by name."""
 
@@ -38,10 +41,23 @@ class Networks(NamedTuple):
         x, _ = self.fake(params, stats, z, text, train=False)
         return 2 * x - 1 if self.unit_range else x
 
-    def fake(self, params, stats, z: Array, text: Array | None = None, *, train: bool = True):
-        """Images of z (n, Z) in G's own range, and G's new statistics."""
+    def fake(
+        self,
+        params,
+        stats,
+        z: Array,
+        text: Array | None = None,
+        keys: Array | None = None,
+        *,
+        train: bool = True,
+    ):
+        """Images of z (n, Z) in G's own range, and G's new statistics.
+
+        `keys` (n,) are the update's, of the examples: for dropout.
+        """
         variables = {"params": params, **stats}
-        rest = {"train": train, "power_iterate": train, "mutable": list(stats)}
+        own = {} if keys is None else {"keys": rng.children(keys, OF_G)}
+        rest = {"train": train, "power_iterate": train, "mutable": list(stats), **own}
         z = z[:, None, None, :]
         if text is None:
             return call(self.g, "apply", variables, z, **rest)

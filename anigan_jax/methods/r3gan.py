@@ -162,7 +162,7 @@ class R3GAN(GAN):
     def d_loss(self, nets: Networks, part: str, params, state, batch: Batch, keys: Keys):
         """D's loss with both penalties, of one pass over reals and fakes."""
         real, texts = nets.in_range(batch["a"]["image"]), self.of_labels(batch)
-        fake, _ = nets.fake(state.params["g"], state.stats["g"], keys.z, *texts)
+        fake, _ = nets.fake(state.params["g"], state.stats["g"], keys.z, *texts, keys=keys.example)
         images = jnp.concatenate([real, jax.lax.stop_gradient(fake)])
         seen = self.seen(nets, state.step, len(real))
         own = jnp.concatenate([rng.children(keys.example, salt) for salt in (0, 1)])
@@ -188,7 +188,7 @@ class R3GAN(GAN):
     def g_loss(self, nets: Networks, params, state, batch: Batch, keys: Keys):
         """G's loss of its own latents beside its own real images."""
         texts, d = self.of_labels(batch), (state.params["d"], state.stats["d"])
-        fake, stats = nets.fake(params, state.stats["g"], keys.z, *texts)
+        fake, stats = nets.fake(params, state.stats["g"], keys.z, *texts, keys=keys.example)
         p = self.pipe_p.at(self.seen(nets, state.step, len(fake)))
         made = self.judge(nets, *d, fake, texts, rng.children(keys.example, 0), p)
         real = jnp.zeros_like(made)

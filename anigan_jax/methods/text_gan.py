@@ -111,7 +111,7 @@ class TextGAN(GAN):
         """D's loss on (real, right text), (real, wrong text) and (fake, right text)."""
         images = nets.in_range(batch["a"]["image"])
         texts = self.draw_texts(batch)
-        fake, _ = nets.fake(state.params["g"], state.stats["g"], keys.z, texts.right)
+        fake, _ = nets.fake(state.params["g"], state.stats["g"], keys.z, texts.right, keys.example)
         fake = jax.lax.stop_gradient(fake)
         both, own = (texts.right, texts.wrong), (texts.right,)
         score = functools.partial(self.score, nets)
@@ -138,12 +138,12 @@ class TextGAN(GAN):
     def g_loss(self, nets: Networks, params, state, batch: Batch, keys: Keys):
         """G's loss for the images' texts and, with GAN-INT, for texts between two."""
         texts = self.draw_texts(batch)
-        fake, stats = nets.fake(params, state.stats["g"], keys.z, texts.right)
+        fake, stats = nets.fake(params, state.stats["g"], keys.z, texts.right, keys.example)
         loss = self.generator_loss(nets, state, batch, fake, (texts.right,), keys)
         metrics = {}
         if self.int_weight:
             # A pass of its own, so that the first is the one that D's update has made.
-            between, _ = nets.fake(params, state.stats["g"], keys.z, texts.between)
+            between, _ = nets.fake(params, state.stats["g"], keys.z, texts.between, keys.example)
             told = (texts.between,)
             term = self.generator_loss(nets, state, batch, between, told, keys, salt=2)
             metrics["loss/g_between"] = term

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from anigan_jax import losses
+from anigan_jax import losses, rng
 from anigan_jax.config import ComputeType, MethodSettings
-from anigan_jax.core import Array, Batch, Method, Phase, TrainState, generator_of
+from anigan_jax.core import Array, Batch, Keys, Method, Phase, TrainState, generator_of
 from anigan_jax.errors import UserError
 from anigan_jax.methods.augment import signed
 from anigan_jax.methods.players import call, split_variables
@@ -104,18 +104,34 @@ class Network:
     def __init__(self, module: nn.Module, side: int, remat: bool = False):
         self.module, self.side, self.remat = module, side, remat
 
-    def __call__(self, params, stats, images: Array, *, train: bool = True):
-        """Output of images (b, S, S, 3), and the new stats."""
+    def __call__(
+        self,
+        params,
+        stats,
+        images: Array,
+        keys: Keys | None = None,
+        salt: int = 0,
+        *,
+        iterate: bool = False,
+        train: bool = True,
+    ):
+        """Output of images (b, S, S, 3), and the new stats.
 
-        def apply(params, stats, images):
-            variables = {"params": params, **stats}
-            rest = {"train": train, "mutable": list(stats)}
+        Args:
+          keys, salt: of the update, and what tells its passes apart; for dropout.
+          iterate: whether spectral norm advances: in one of an update's passes.
+        """
+        own = None if keys is None else rng.children(keys.example, salt)
+
+        def apply(params, stats, images, own):
+            variables, told = {"params": params, **stats}, {} if own is None else {"keys": own}
+            rest = {"train": train, "power_iterate": iterate, "mutable": list(stats), **told}
             return call(self.module, "apply", variables, images, **rest)
 
         if self.remat:
             keep = jax.checkpoint_policies.save_only_these_names(RESIDUAL)
             apply = jax.checkpoint(apply, policy=keep)
-        return apply(params, stats, images)
+        return apply(params, stats, images, own)
 
 
 def init_all(networks: dict[str, Network], key: Array) -> tuple[dict, dict]:

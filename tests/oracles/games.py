@@ -199,7 +199,7 @@ class QuadraticD:
 class AffineG:
     """`affine_g` with the interface of a generator."""
 
-    def apply(self, variables, z, texts=None, *, train, power_iterate=False, mutable=()):
+    def apply(self, variables, z, texts=None, *, train, power_iterate=False, mutable=(), **_keys):
         z = z.reshape(len(z), -1)
         if texts is None:
             return images_of(variables["params"], z), {}
