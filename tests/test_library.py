@@ -11,13 +11,14 @@ import pytest
 from tiny import drawn_state, shrunk, untrained
 
 import anigan_jax
-from anigan_jax import state
-from anigan_jax.data import dataset
+from anigan_jax import config_file, state
+from anigan_jax.data import dataset, scratch
 from anigan_jax.data.images import Images
 from anigan_jax.errors import UserError
 from anigan_jax.evaluation.features import Network
 from anigan_jax.methods.cartoongan import CartoonGAN
 from anigan_jax.methods.cyclegan import CycleGAN
+from anigan_jax.metrics import feature_scores
 from anigan_jax.storage import images as record
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "docs" / "examples"
@@ -175,6 +176,25 @@ def test_a_judge_of_ones_own(noise):
     mine = Network("mine", "mean color", 16, 3, "0" * 64, look)
     found = anigan_jax.load(noise).evaluate(20, [mine])
     assert "kid-mine" in found["sets"]["generated"]["scores"]
+
+
+def test_a_metric_of_ones_own(noise, monkeypatch):
+    """As docs/howto/own_metric.md has it: its number, its title and its place in the tables."""
+    monkeypatch.setattr(feature_scores, "METRICS", dict(feature_scores.METRICS))
+    config = config_file.load(str(EXAMPLES / "measured.py"))
+    assert config.name == "measured"
+
+    def look(images):
+        return images.astype(np.float32).mean((1, 2)) / 255
+
+    run = anigan_jax.load(noise)
+    mine = Network("mine", "mean color", 16, 3, "0" * 64, look)
+    found = run.evaluate(20, [mine])["sets"]["generated"]["scores"]
+    real = look(dataset.build(run.config.data, scratch.default_cache()).images)
+    fake = look(run.generate(20))
+    want = np.linalg.norm(fake.mean(0) - real.mean(0))
+    np.testing.assert_allclose(found["mean_distance-mine"]["generated"], want, rtol=1e-4)
+    assert feature_scores.label("mean_distance-mine").title == "Distance of means (mine)"
 
 
 def test_a_player_that_nothing_trains_has_no_optimizer():

@@ -19,7 +19,7 @@ from anigan_jax.errors import UserError
 from anigan_jax.evaluation import features
 from anigan_jax.evaluation.features import Network
 from anigan_jax.metrics import diversity, prdc
-from anigan_jax.metrics.feature_scores import COLUMNS, OF_FEATURES, kid_size, scores
+from anigan_jax.metrics.feature_scores import COLUMNS, kid_size, of_features, scores
 from anigan_jax.perceptual import lpips
 from anigan_jax.sampling import grids, photos, prompts
 from anigan_jax.sampling.grids import Model
@@ -188,6 +188,6 @@ def protocol(network: Network, pack: Pack, counts: dict[str, int], seed: int) ->
       counts: how many images of each target.
     """
     rest = {"seed": seed}
-    for metric in OF_FEATURES.values():
+    for metric in of_features().values():
         rest |= metric.protocol
     return {**network.protocol(), **rest, "n": counts, "data_sha256": pack.manifest["sha256"]}

@@ -1,7 +1,7 @@
 """The table of metrics, and the scores of two feature sets that are computed from it.
 
-A new score of features is one entry of `METRICS`: evaluation, protocol, report, sweep and
-their titles read it from there.
+A new score of features is one entry of `METRICS`, here or in the user's own file: evaluation,
+protocol, report, sweep and their titles read it from there.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Metric:
     """A metric: its names, which direction is better, and how it is computed.
 
     Attributes:
-      name: in JSON; title: for people; says: what it measures.
+      name: in JSON, without '-' and '/'; title: for people; says: what it measures.
       better: 'lower', 'higher', 'near 1', or '' where neither is.
       compute: of `Features`; None: it is not a score of features, the family computes it.
       needs: of `Features`: why the score would mean nothing, or ''.
@@ -173,8 +173,12 @@ METRICS = {
         Metric("lpips", "LPIPS", "", "perceptual distance"),
     )
 }
-OF_FEATURES = {name: metric for name, metric in METRICS.items() if metric.compute}
 WAYS = {"ab": "A to B", "ba": "B to A"}
+
+
+def of_features() -> dict[str, Metric]:
+    """Those of `METRICS` that are computed from features, one's own among them."""
+    return {name: metric for name, metric in METRICS.items() if metric.compute}
 
 
 class Label(NamedTuple):
@@ -202,7 +206,7 @@ def label(name: str) -> Label:
 
 
 class Scores(NamedTuple):
-    """`values`: of `OF_FEATURES`, those that mean something; `refused`: name -> why not."""
+    """`values`: of `of_features()`, those that mean something; `refused`: name -> why not."""
 
     values: dict[str, float]
     refused: dict[str, str]
@@ -230,10 +234,10 @@ def scores(
       ValueError: wrong shapes, or NaN.
     """
     sets = Features(fake, real, seed, size)
-    refused = {name: why for name, m in OF_FEATURES.items() if (why := m.needs(sets))}
+    refused = {name: why for name, m in of_features().items() if (why := m.needs(sets))}
     values = {
         name: m.compute(sets)
-        for name, m in OF_FEATURES.items()
+        for name, m in of_features().items()
         if m.compute and name not in refused
     }
     return Scores(values, refused)
