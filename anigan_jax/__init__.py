@@ -1,5 +1,18 @@
 """GAN training in JAX: pure functions, exact reruns, one compiled step.
 
+    config = anigan_jax.load_config("anime_faces", "--data.path", "FACES.zip")
+    run = anigan_jax.train(config, "runs/faces")  # the same call resumes it
+    run = anigan_jax.load("runs/faces")  # later, without the data
+    images = run.generate(8, seed=0)  # uint8 (8, 64, 64, 3)
+    PIL.Image.fromarray(images[0]).save("face.png")
+    run.evaluate(judges=["random"])
+
+A config of one's own is `Config(name, method, data)`: methods in `anigan_jax.methods` (`gan.GAN`,
+`text_gan.TextGAN`, `r3gan.R3GAN`, `cyclegan.CycleGAN`, `cartoongan.CartoonGAN`), networks in
+`anigan_jax.networks`, data in `anigan_jax.data` (`images.Images`, `synthetic.sources.PaintedFaces`).
+`anigan help train CONFIG` says what each setting means. What else the command line does
+(`anigan --help`), a run's methods do, or a verb does alone.
+
 The names below are looked up when they are used, so that `import anigan_jax` takes no time.
 """
 

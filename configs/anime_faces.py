@@ -1,4 +1,4 @@
-"""Faces from noise in half an hour on 2 CPU cores: DiffAugment, average, a late lower rate.
+"""Faces from noise in about an hour on 2 CPU cores: DiffAugment, average, a late lower rate.
 
 anigan train anime_faces --workdir runs/faces --data.path FACES.zip
 
