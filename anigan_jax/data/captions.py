@@ -12,7 +12,7 @@ import numpy as np
 
 from anigan_jax.data import attributes as known
 from anigan_jax.data.attributes import DEFAULT, PARTS, Attributes, Label
-from anigan_jax.data.words import DIVIDERS, SYNONYMS, plain
+from anigan_jax.data.words import DIVIDERS, SYNONYMS, bare, plain
 from anigan_jax.errors import UserError
 
 
@@ -125,7 +125,7 @@ def parse_prompt(text: str, attributes: Attributes = DEFAULT) -> Prompt:
     words = re.sub(r"\beye\b", "eyes", words)
     found, label, lost = phrases(attributes), {}, []
     for piece in re.split(DIVIDERS + r"|\.(?:\s|$)|(?<=\w)[!?]+(?:\s|$)", words):
-        for name, chosen in _scan(_in_order(_bare(piece).split(), found), found):
+        for name, chosen in _scan(_in_order(bare(piece).split(), found), found):
             if not name:
                 nearest, hint = _near(chosen, attributes)
                 lost.append(hint)
@@ -136,14 +136,6 @@ def parse_prompt(text: str, attributes: Attributes = DEFAULT) -> Prompt:
         names = " or ".join(a.name for a in attributes[:_LISTED])
         raise ValueError("; ".join(lost) or f"{text!r} names no class of {names}")
     return Prompt(text, label, tuple(lost))
-
-
-def _bare(piece: str) -> str:
-    """Without the quotes, brackets and weights of picture generators: '((blue hair:1.2))'."""
-    piece = piece.strip(" \"'").lstrip("([{").rstrip("]}")
-    while piece.endswith(")") and piece.count(")") > piece.count("("):
-        piece = piece[:-1].rstrip("]}")
-    return re.sub(r":{1,2}[\d.]+$", "", piece)
 
 
 def _in_order(words: list[str], found: dict) -> list[str]:

@@ -15,7 +15,7 @@ from anigan_jax.data.alpha import without_hidden
 from anigan_jax.data.kinds import CONVERT, FORMATS, SUFFIXES, kind_of
 
 # Part of every pack's key: raise it when the same files give other pixels or labels.
-VERSION = 5
+VERSION = 6
 # Bounds the memory of a worker: about 16 bytes a pixel where it is transparent.
 MAX_PIXELS = 100_000_000
 # A JPEG is decoded at an eighth of its size at least, and over this at the smallest fraction
@@ -63,9 +63,11 @@ NOTED = {
     "near": "nearly the pixels of another image",
     "chain": "alike in layout and no copies: grouped by nearer pairs, so that they can be parted",
     "held out": "fewer images than asked for: large groups of duplicates are never parted",
+    "untrained": "all images of a class are held out: it is not learned; --test 0 holds none out",
     "no label": "the label file has no row for it",
     "unlabeled": "its row leaves an attribute open",
     "unknown tag": "words that name no class of an attribute are passed over",
+    "scores": "numbers of 0 to 1 under names of tags: a tag from 0.35 on, as WD14 has it",
     "no attribute": "the labels name no colors and no classes; --attributes tags takes the tags",
     "folders": "no labels, and several folders; --attributes class makes each of them a class",
     "tables": "no labels are read; --tags FILE names a file that has some",
