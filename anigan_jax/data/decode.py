@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import simplejpeg
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from anigan_jax.data.alpha import without_hidden
 from anigan_jax.data.kinds import CONVERT, FORMATS, SUFFIXES, kind_of
@@ -24,6 +24,9 @@ FULL_JPEG = 50_000_000
 # Twice Pillow's own limit, over which it opens none.
 MAX_JPEG = 178_956_970
 MAX_BYTES = 256 * 2**20
+
+# Of a PNG's texts or color profile, of which Pillow takes 1 MiB each; all together are bounded so.
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
 
 REFUSED = {
     "empty": "the file has no bytes",
@@ -56,7 +59,7 @@ NOTED = {
     "bad profile": "its color profile is damaged and ignored",
     "pages": "the first picture of a multi-picture JPEG is used",
     "reduced": "a huge JPEG is decoded at a fraction of its size",
-    "cropped": "under half of the picture is kept; --crop top, pad or boxes.csv keep other parts",
+    "cropped": "half of the picture or less is kept; --crop top, pad or boxes.csv keep other parts",
     "enlarged": "smaller than the size asked for",
     "duplicate": "the same pixels as another image",
     "mirror": "the mirror image of another image",
@@ -330,8 +333,11 @@ def _square(image: Image.Image, crop: Crop, notes: list) -> np.ndarray:
         left, top = (image.width - side) // 2, (image.height - side) // 2
         if crop.mode == "top":
             top = 0
-        if crop.mode != "pad" and 2 * side < max(image.size):
-            notes.append(("cropped", f"{image.width}x{image.height} to {side}x{side}"))
+        if crop.mode != "pad" and 2 * side <= max(image.size):
+            # As pix2pix keeps its pairs.
+            two = "; two side by side? magick FILE -crop 2x1@ +repage FILE-%d.png"
+            twice = two if image.width == 2 * image.height else ""
+            notes.append(("cropped", f"{image.width}x{image.height} to {side}x{side}{twice}"))
     if (2 * side < size and crop.upscale == "limited") or min(image.size) < 2:
         raise Refusal("too small", f"{image.width}x{image.height}, crop {side} for {size}")
     if side < size:

@@ -198,7 +198,9 @@ def _open(root: Path, options: Options) -> tuple[list[Part], list[Finding], Path
         return [_part(root, "", found)], findings, near
     seen = [m.name for m in found if _visible(m.name)]
     shards = [name for name in seen if name.lower().endswith(archives.SUFFIXES)]
-    shards += [name for name in seen if _suffix(name) == parquet.SUFFIX]
+    columns = [name for name in seen if _suffix(name) == parquet.SUFFIX]
+    # Beside archives, one without images lists what lies in them, as img2dataset's do.
+    shards += [n for n in columns if not (shards and parquet.is_list(root / n))]
     if not shards or any(SUFFIXES.get(_suffix(name)) for name in seen):
         return [_part(root, "", found)], findings, None
     # Shards of one set, each with names of its own; the other files lie beside them.
