@@ -1,12 +1,15 @@
 """Tables and texts of other programs: each was read wrongly, or not at all, before."""
 
 import json
+import re
+import zipfile
 
 import pytest
-from brought import folder, labels, noted, table
+from brought import folder, labels, noted, png, table
 from sources import built, faces, write
 
-from anigan_jax.data import pack_files
+from anigan_jax.data import discover, pack_files
+from anigan_jax.data.discover import Options
 from anigan_jax.errors import UserError
 
 COLORS = ("blue", "red", "green")
@@ -153,3 +156,65 @@ def test_a_single_share_measures_something(tmp_path):
     path = folder(tmp_path, {"labels.csv": rows})
     assert hair(path) == HAIR
     assert "scores" not in noted(path)
+
+
+@pytest.mark.parametrize("said", ["blue hair", "1girl", "smile, solo"])
+def test_folders_are_the_classes_that_were_asked_for(tmp_path, said):
+    names = [f"{('miku', 'rin')[i % 2]}/{i}.png" for i in range(12)]
+    rows = "".join(f"{i},{said}\n" for i in range(12))
+    path = folder(tmp_path, {"tags.csv": rows}, names)
+    assert {label["class"] for label in labels(path, "class").values()} == {"miku", "rin"}
+    assert "no attribute" not in noted(path, "class")
+
+
+@pytest.mark.parametrize(
+    ("head", "row"),
+    [
+        ("filename,left,top,width,height", "1,2,4,3"),
+        ("file,x1,y1,x2,y2", "1,2,5,5"),
+        ("image,xmin,ymin,xmax,ymax", "1,2,5,5"),
+        ("image_id,x_1,y_1,width,height", "1,2,4,3"),
+    ],
+)
+def test_boxes_by_other_names(tmp_path, head, row):
+    rows = "".join(f"{name},{row}\n" for name in NAMES)
+    found = discover.survey(folder(tmp_path, {"boxes.csv": f"{head}\n{rows}"}), Options())
+    assert {item.box for item in found.items} == {(1, 2, 4, 3)}
+
+
+def test_boxes_without_sides_are_refused(tmp_path):
+    path = folder(tmp_path, {"boxes.csv": "file,x1,y1,w,y2\n000.png,1,2,3,4\n"})
+    with pytest.raises(UserError, match=r"file,x,y,w,h .or file,x1,y1,x2,y2"):
+        labels(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("set.zip.001", "cat FILE"),
+        ("set.tar.partaa", "cat FILE"),
+        ("faces.tfrecords", "tensorflow-datasets"),
+        ("data_batch_1", "cifar10"),
+        ("train-images-idx3-ubyte.gz", "tfds:mnist"),
+        (".1.png.icloud", "not downloaded"),
+    ],
+)
+def test_what_is_no_image_comes_with_what_to_do(tmp_path, name, said):
+    (tmp_path / name).write_bytes(b"\x1f\x8b" if name.endswith("gz") else b"x")
+    with pytest.raises(UserError, match="holds no images.*" + re.escape(said)):
+        labels(tmp_path)
+
+
+def test_parts_of_a_zip_are_told(tmp_path):
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        archive.writestr("0.png", png())
+    assert len(labels(tmp_path / "set.zip")) == 1
+    (tmp_path / "set.z01").write_bytes(b"PK\3\4")
+    for path in (tmp_path / "set.zip", tmp_path / "set.z01", tmp_path):
+        with pytest.raises(UserError, match="zip -s 0"):
+            labels(path)
+
+
+def test_what_lies_in_icloud_is_counted(tmp_path):
+    path = folder(tmp_path, {".x.png.icloud": "bplist00"})
+    assert discover.survey(path, Options()).ignored == {"in iCloud, not downloaded": 1}

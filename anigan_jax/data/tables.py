@@ -333,7 +333,8 @@ def _labeled(items: list, told: Told, fits: dict, options: Options, findings: li
     if table.scores:
         findings.append(Finding(where, "scores", f"{table.scores} columns"))
     if not any(table.labels.values()):
-        if told.where:
+        # 'class' may be of folders.
+        if told.where and CLASS not in options.attributes:
             findings.append(Finding(where, "no attribute", _words(table.passed_over)))
         return items, ()
     findings += [Finding(f"{where}: {key}", "conflict", what) for key, what in table.conflicts]
