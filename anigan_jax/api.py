@@ -26,7 +26,7 @@ from anigan_jax.data.dataset import Pack
 from anigan_jax.errors import DivergedError, MachineError, UserError
 from anigan_jax.runtime import environment, processes, signals
 from anigan_jax.sampling import grids
-from anigan_jax.storage import run_dir, safetensors
+from anigan_jax.storage import manifest, run_dir, safetensors
 from anigan_jax.trained import Trained, model_at
 
 
@@ -91,7 +91,8 @@ def _load(
     # Weights alone are as the newest checkpoint was.
     weights = file.exists() and file.suffix == safetensors.SUFFIX and checkpoint == "latest"
     if not recorded and checkpoint is not None and not weights:
-        raise UserError(f"{path} is not a run directory (no {run_dir.RUN}); it has no checkpoints")
+        why = manifest.hint(path) or "; it has no checkpoints"
+        raise UserError(f"{path} is not a run directory (no {run_dir.RUN}){why}")
     if checkpoint == "latest" and weights and not any((path / "checkpoints").glob("step_*")):
         # A run that was handed on without them: its weights are those of the newest.
         checkpoint = None
@@ -103,6 +104,7 @@ def _load(
     if not file.exists():
         raise UserError(
             f"{path} is not a run directory (no {run_dir.RUN}, no {safetensors.WEIGHTS})"
+            f"{manifest.hint(path)}"
         )
     about = safetensors.metadata(file)
     config = given or run_dir.config_of_weights(file, recorded, trust)

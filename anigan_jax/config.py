@@ -64,7 +64,10 @@ class MethodSettings:
 
     @property
     def next_verbs(self) -> tuple[tuple[str, str], ...]:
-        """(what follows `anigan`, what it gives) for a run that has ended."""
+        """(what follows `anigan`, what it gives) for a run that has ended.
+
+        RUN stands for its folder, PROMPT for words that it knows.
+        """
         return ()
 
 

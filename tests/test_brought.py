@@ -7,46 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from brought import folder, labels, png, table
 
 from anigan_jax.data import archives, boxes, captions, discover, label_text, matching
 from anigan_jax.data.attributes import DEFAULT, Attribute
 from anigan_jax.data.discover import Options
 from anigan_jax.errors import UserError
-
-
-def png(number: int = 0) -> bytes:
-    out = io.BytesIO()
-    pixels = np.random.default_rng(number).integers(0, 255, (8, 8, 3), np.uint8)
-    Image.fromarray(pixels).save(out, "PNG")
-    return out.getvalue()
-
-
-def folder(root: Path, files: dict[str, str | bytes], images=12) -> Path:
-    """Images 000.png, ..., or those of the names that are given, and files of text beside."""
-    names = [f"{i:03d}.png" for i in range(images)] if isinstance(images, int) else images
-    for i, name in enumerate(names):
-        files = {**files, name: png(i)}
-    for name, said in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(said.encode() if isinstance(said, str) else said)
-    return root
-
-
-def labels(path: Path, *attributes: str, **options) -> dict[str, dict]:
-    found = discover.survey(path, Options(attributes=attributes, **options))
-    return {item.name: dict(item.label) for item in found.items}
-
-
-def codes(path: Path, *attributes: str) -> set[str]:
-    return {f.code for f in discover.survey(path, Options(attributes=attributes)).findings}
-
-
-def table(*values: str, head: str = "file,hair", end: str = ".png", images: int = 12) -> str:
-    rows = (f"{i:03d}{end},{values[i % len(values)]}" for i in range(images))
-    return "\n".join([*([head] if head else []), *rows, ""])
-
 
 WORDS = {
     "cp932": ("初音ミク", "鏡音リン", "巡音ルカ"),

@@ -71,7 +71,21 @@ def test_wordings_of_further_attributes():
         ("blue hair red eyes", colors("blue", "red")),
         ("Red Eyes, AQUA hair.", colors("aqua", "red")),
         ("grey hair and silver-haired", colors("gray")),
-        ("a blond girl", None),
+        ("a blond girl", colors("blonde")),
+        ("blonde girl with blue eyes", colors("blonde", "blue")),
+        ("hair: blonde, eyes=red", colors("blonde", "red")),
+        ("hair blonde eyes blue", colors("blonde", "blue")),
+        ("her hair is blonde", colors("blonde")),
+        # As people type them.
+        ("\u201cblue hair\u201d, \u2018red eyes\u2019", colors("blue", "red")),
+        ("blue hair/red eyes", colors("blue", "red")),
+        ("hair color: blue; eye color: red", colors("blue", "red")),
+        ("hair_color=blue, eye_colour blue", colors("blue", "blue")),
+        ("blue colored hair, red-coloured eyes", colors("blue", "red")),
+        ("((blue hair)) red eyes", colors("blue", "red")),
+        ("(blue hair:1.2) [red eyes]", colors("blue", "red")),
+        ("blue hair::2 red eyes::1", colors("blue", "red")),
+        ("1.5::blue hair:: red eyes", colors("blue", "red")),
         ("red hair", colors("red", None)),
         ("a girl with green eyes", colors(None, "green")),
         ("blonde hair, blue eyes", colors("blonde", "blue")),
@@ -80,11 +94,7 @@ def test_wordings_of_further_attributes():
     ],
 )
 def test_free_prompts(text, want):
-    if want is None:
-        with pytest.raises(ValueError, match="hair"):
-            captions.parse_prompt(text)
-    else:
-        assert captions.parse_prompt(text) == Prompt(text, want)
+    assert captions.parse_prompt(text) == Prompt(text, want)
 
 
 @pytest.mark.parametrize(
@@ -137,6 +147,13 @@ def test_prompts_of_any_attributes(text, want, lost):
     assert bool(lost) == bool(got.passed_over)
 
 
+def test_marks_of_a_class_divide_nothing():
+    named = (Attribute("who", ("saber (fate)", "fate/zero rin", "asuka")), *DEFAULT)
+    for words in ("saber (fate)", "fate/zero rin"):
+        found = captions.parse_prompt(f"{words}, (blue hair:1.1)", named)
+        assert found.label == {"who": words, "hair": "blue"}
+
+
 def test_the_tables_of_sjtu_are_understood():
     """Of every line both colors, where the data has yellow hair and white eyes; one without."""
     wide = (("hair", (*HAIR, "yellow")), ("eyes", (*EYES, "white")))
@@ -158,6 +175,8 @@ def test_prompt_files_name_every_fault():
         Prompt("red hair", colors("red", None)),
         Prompt("aqua eyes, purple hair", colors("purple", "aqua")),
     ]
+    for head in ("id,prompt", "prompt", "ID,Caption", "\ufeffid,text"):
+        assert captions.read_prompts([head, *lines], "p") == captions.read_prompts(lines, "p")
     with pytest.raises(UserError, match=r"line 1.*line 3.*Known are hair"):
         captions.read_prompts(["nonsense", "1,red hair", "2,mauve eyes"], "p")
     with pytest.raises(UserError, match=r"or 'blue eyes'\? Known are hair"):

@@ -1,6 +1,7 @@
 """The verbs of text GANs on good and bad input; trainings in real processes."""
 
 import json
+import shlex
 import shutil
 
 import numpy as np
@@ -9,6 +10,8 @@ from PIL import Image
 from processes import leaves
 from tiny import anigan, untrained, write_config
 
+from anigan_jax.data.attributes import Attribute
+from anigan_jax.methods import text_conditioning
 from anigan_jax.storage import checkpoint, metrics_file
 
 pytestmark = pytest.mark.long
@@ -47,6 +50,22 @@ def picture(found) -> Image.Image:
     code, out, err = found
     assert code == 0, err
     return Image.open(out.split()[-1])
+
+
+def test_the_prompt_that_is_shown_is_one_of_the_data(trained, verb, tmp_path):
+    made = trained("TEXT", *OPTIONS)
+    line = next(line for line in made.said.splitlines() if "--prompt" in line)
+    prompt = shlex.split(line)[shlex.split(line).index("--prompt") + 1]
+    assert prompt != WITHOUT
+    said = verb("sample", made.run, "--prompt", prompt, "--n", 2, "--out", tmp_path / "a.png")
+    assert said[0] == 0 and "note" not in said[2]
+
+
+def test_classes_of_a_run_are_in_its_example():
+    labels = np.array([[0], [2], [2]], np.int32)
+    attributes = (Attribute("class", ("miku", "rin", "luka chan")),)
+    constants = text_conditioning.tables(text_conditioning.Encoder(), labels, attributes)
+    assert text_conditioning.example(constants) == "luka chan"
 
 
 def test_a_row_for_each_prompt(gan, tmp_path, verb):

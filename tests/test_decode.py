@@ -9,7 +9,7 @@ import time
 import files
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from tiny import process_env
 
 from anigan_jax.data import decode as d
@@ -73,6 +73,13 @@ def clear_palette() -> bytes:
     return files.encode(image, transparency=0)
 
 
+def long_text() -> bytes:
+    """As of a picture generator that keeps its whole work flow."""
+    said = PngImagePlugin.PngInfo()
+    said.add_itxt("workflow", "masterpiece " * 2**18, zip=True)
+    return files.picture(pnginfo=said)
+
+
 def cmyk() -> bytes:
     return files.picture((0, 255, 255, 0), (16, 16), "CMYK", "JPEG", quality=100)
 
@@ -95,6 +102,9 @@ def cmyk() -> bytes:
         (cmyk(), (254, 0, 0), ["cmyk"]),
         (files.picture(icc_profile=files.swapped_profile()), (60, 30, 200), ["profile"]),
         (files.picture(icc_profile=b"no profile"), (200, 30, 60), ["bad profile"]),
+        # Over the 1 MiB that Pillow takes of a text or profile.
+        (files.picture(icc_profile=bytes(2**21)), (200, 30, 60), ["bad profile"]),
+        (long_text(), (200, 30, 60), []),
     ],
 )
 def test_golden_pixels(data, want, codes):
@@ -103,6 +113,15 @@ def test_golden_pixels(data, want, codes):
     assert pixels.dtype == np.uint8
     np.testing.assert_allclose(pixels[3, 3], want, atol=1)
     assert [code for code, _ in notes] == codes
+
+
+@pytest.mark.parametrize(
+    ("size", "told"), [((40, 20), 2), ((20, 40), 1), ((41, 20), 1), ((39, 20), 0)]
+)
+def test_half_of_a_picture_that_is_lost_is_noted(size, told):
+    notes = decode(files.picture(size=size), Crop(20)).notes
+    assert [code for code, _ in notes] == ["cropped"] * bool(told)
+    assert any("side by side" in detail for _, detail in notes) == (told == 2)
 
 
 @pytest.mark.fault(15)

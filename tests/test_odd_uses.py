@@ -125,6 +125,35 @@ def test_a_disk_that_is_full_is_named_by_every_verb(run, verb, monkeypatch):
     assert code == 4 and "out.png cannot be written" in err
 
 
+def test_an_output_that_cannot_be_written_comes_with_the_flag_that_moves_it(run, verb, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    code, _, err = verb("sample", run, "--n", "1", "--out", tmp_path / "file" / "x.png")
+    assert code == 2 and "--out names another place" in err
+
+
+@pytest.mark.parametrize("name", ["sample", "report", "checkpoints", "evaluate", "log"])
+def test_what_lies_in_a_run_names_the_run(run, verb, name):
+    more = ("--to", "tensorboard") if name == "log" else ()
+    (step,) = (run / "checkpoints").glob("step_*")
+    for path, said in (
+        (step, f"give {run} --checkpoint {int(step.name[5:])}"),
+        (run / "checkpoints", f"give {run}"),
+    ):
+        code, _, err = verb(name, path, *more)
+        assert code == 2 and "not a run directory" in err and said in " ".join(err.split())
+
+
+def test_a_run_that_is_packed_is_to_be_unpacked(run, verb, tmp_path):
+    packed = shutil.make_archive(str(tmp_path / "run"), "zip", run)
+    code, _, err = verb("sample", packed)
+    assert code == 2 and "unpack it" in err
+
+
+def test_a_run_in_the_place_of_real_images_names_its_images(run, verb, tmp_path):
+    code, _, err = verb("evaluate", tmp_path, "--against", run)
+    assert code == 2 and f"{run} is a run; give the real images" in " ".join(err.split())
+
+
 @dataclasses.dataclass(frozen=True)
 class Listed:
     names: list[str] = dataclasses.field(default_factory=list)

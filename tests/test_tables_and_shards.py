@@ -44,6 +44,22 @@ def test_shards_that_differ_after_a_dot_keep_their_own_labels(tmp_path):
     assert not [f for f in found.findings if f.code == "conflict"]
 
 
+def test_a_list_beside_shards_is_no_shard(tmp_path):
+    """As img2dataset leaves 00000.tar with 00000.parquet and 00000_stats.json."""
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    write(tmp_path / "x", {"00000_stats.json": "{}"})
+    shard(tmp_path / "x" / "00000.tar", "blue", 0)
+    rows = {"url": ["http://x"] * 2, "caption": ["red hair"] * 2, "key": ["0", "1"]}
+    parquet.write_table(pa.table(rows), tmp_path / "x" / "00000.parquet")
+    found = scanned(tmp_path, str(tmp_path / "x"), size=16)
+    assert {item.name: item.label["hair"] for item in found.items} == {
+        f"{i}.png": "blue" for i in range(2)
+    }
+    assert found.catalogue.ignored == {".parquet": 1, ".json": 1}
+
+
 @pytest.mark.parametrize(
     ("names", "folders"),
     [

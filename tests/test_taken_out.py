@@ -15,6 +15,7 @@ from anigan_jax.errors import UserError
 from anigan_jax.evaluation import checkpoint_quality
 from anigan_jax.export import about
 from anigan_jax.report import files, sinks
+from anigan_jax.runtime import environment
 from anigan_jax.sampling import latents
 from anigan_jax.storage import run_dir, safetensors
 from anigan_jax.trained import with_data
@@ -146,15 +147,16 @@ def test_what_is_published_has_no_folder_of_ones_own(noise):
     assert "secret" in str(config)
 
 
-def test_seeds_do_not_depend_on_a_switch_of_jax(noise, monkeypatch):
+@pytest.mark.parametrize("switch", environment.SWITCHES)
+def test_runs_do_not_depend_on_a_switch_of_jax(noise, switch):
     import jax
 
     want = anigan_jax.load(noise).generate(2, seed=3)
-    jax.config.update("jax_threefry_partitionable", False)
+    jax.config.update(switch, not environment.SWITCHES[switch])
     try:
         np.testing.assert_array_equal(anigan_jax.load(noise).generate(2, seed=3), want)
     finally:
-        jax.config.update("jax_threefry_partitionable", True)
+        jax.config.update(switch, environment.SWITCHES[switch])
 
 
 @pytest.mark.parametrize("verb_of", ["sample", "interpolate", "history"])

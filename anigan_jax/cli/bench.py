@@ -89,7 +89,7 @@ def bench(
     else:
         print(f"{config} on {machine}\n\n{as_text(tables)}")
     if picture:
-        with common.writing(picture):
+        with common.writing(picture, "--picture"):
             table.picture(config, machine, rows, picture)
     # What was measured is shown all the same.
     return (

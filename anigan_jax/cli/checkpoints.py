@@ -70,7 +70,7 @@ def checkpoints(
         and what killed saves left; damaged ones that were set aside stay.
     """
     if not (run / "run.json").exists():
-        raise UserError(f"{run} is not a run directory (no run.json)")
+        raise UserError(f"{run} is not a run directory (no run.json){manifest.hint(run)}")
     if prune is not None and prune < 1:
         raise UserError(f"--prune {prune}: at least 1 checkpoint stays")
     if verify or prune is not None:

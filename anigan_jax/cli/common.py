@@ -166,13 +166,15 @@ def meant(words: Sequence[str], flags: set[str]) -> list[str]:
 
 
 @contextlib.contextmanager
-def writing(out: Path) -> Iterator[None]:
-    """Turns what a disk answers into a refusal that names the output."""
+def writing(out: Path, flag: str = "--out") -> Iterator[None]:
+    """Turns what a disk answers into a refusal that names the output, and what moves it."""
     try:
         yield
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        raise UserError(f"{out} cannot be written: {error.strerror or error}{where}") from None
+        raise UserError(
+            f"{out} cannot be written: {error.strerror or error}{where}; {flag} names another place"
+        ) from None
 
 
 def settings(name: str, overrides: Sequence[str], prog: str) -> Config:

@@ -53,7 +53,7 @@ def compile_(
     settings = _settings(config, overrides, batch, dtype)
     if hlo:
         # Before a compilation of minutes.
-        with common.writing(hlo):
+        with common.writing(hlo, "--hlo"):
             hlo.parent.mkdir(parents=True, exist_ok=True)
     kind, _, count = for_.partition(":")
     environment.prepare("cpu", devices=int(count) if kind == "cpu" and count.isdecimal() else 0)

@@ -35,7 +35,7 @@ from anigan_jax.report import tables
 from anigan_jax.report.table import as_text
 from anigan_jax.runtime.progress import Stages
 from anigan_jax.sampling import grids, photos
-from anigan_jax.storage import atomic, run_dir, safetensors
+from anigan_jax.storage import atomic, manifest, run_dir, safetensors
 from anigan_jax.storage.run_dir import RUN, out_dir
 from anigan_jax.trained import with_data
 
@@ -161,12 +161,17 @@ def _check_subject(run: Path, against: str, out: Path | None, alone: bool) -> No
     recorded = (home / RUN).exists() or (home / safetensors.WEIGHTS).exists() or home != run
     if against and recorded:
         raise UserError(f"{run} is a run, which knows its own data; leave out --against")
+    if against and (Path(against).expanduser() / RUN).exists():
+        config = run_dir.read_run(Path(against).expanduser()).get("config") or {}
+        learned = (config.get("data") or {}).get("path", "")
+        data = f": --against {learned}" if learned else ""
+        raise UserError(f"{against} is a run; give the real images that it learned from{data}")
     if not against and not alone:
         raise UserError("--size and --domain are of --against DATA")
     if not against and not recorded and (run.is_dir() or archives.is_archive(run)):
         raise UserError(
             f"{run} is not a run directory; to judge images, say which are the real ones: "
-            "--against DATA"
+            f"--against DATA{manifest.hint(run)}"
         )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +19,7 @@ from anigan_jax.cli.common import AsJson, ConfigName, Overrides, Trust
 from anigan_jax.config import Config
 from anigan_jax.data import images
 from anigan_jax.errors import UserError
+from anigan_jax.methods import text_conditioning
 from anigan_jax.parent import Parent
 from anigan_jax.perceptual import store
 from anigan_jax.report import files
@@ -173,9 +176,13 @@ def _farewell(config: Config, workdir: Path) -> None:
     proof = ("replay RUN", "prove that the run repeats bit for bit")
     # Opening a run with code of its own takes the word of whoever opens it.
     own = " --trust" if run_dir.read_run(workdir).get("code") else ""
+    verbs = (*config.method.next_verbs, *_judging(config, workdir), page, proof)
+    words = {"RUN": f"{workdir}{own}"}
+    if any("PROMPT" in verb for verb, _ in verbs):
+        words["PROMPT"] = shlex.quote(text_conditioning.example(run_dir.constants_of(workdir)))
     lines = [
-        (f"anigan {verb}".replace("RUN", f"{workdir}{own}"), gives)
-        for verb, gives in (*config.method.next_verbs, *_judging(config, workdir), page, proof)
+        (re.sub("|".join(words), lambda word: words[word[0]], f"anigan {verb}"), gives)
+        for verb, gives in verbs
     ]
     width = max(len(verb) for verb, _ in lines)
     for verb, gives in lines:

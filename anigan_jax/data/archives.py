@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from anigan_jax.data.decode import MAX_BYTES, Finding
-from anigan_jax.data.kinds import CONVERT, kind_of
+from anigan_jax.data.kinds import CONVERT, joined, kind_of
 from anigan_jax.data.kinds import SUFFIXES as IMAGES
 from anigan_jax.data.label_text import NAMES, encoding
 from anigan_jax.errors import UserError
@@ -243,7 +243,7 @@ def _unreadable(path: Path, what: str, error: object) -> str:
     why = str(error) or type(error).__name__
     if kind and kind not in ("ZIP archive", "GZIP archive", "XZ archive", "BZIP2 archive"):
         why = f"it is {kind}{CONVERT.get(kind, '')}"
-    return f"{path} is no readable {what}: {why}"
+    return f"{path} is no readable {what}: {why}{joined(path)}"
 
 
 def _zip_count(path: Path) -> int:
@@ -255,7 +255,7 @@ def _zip_count(path: Path) -> int:
         # A comment of 65,535 bytes, and what it is of.
         file.seek(max(0, path.stat().st_size - 65557))
         start, tail = file.tell(), file.read()
-        at = tail.rfind(b"PK\5\6")
+        at = -1 if path.with_suffix(".z01").exists() else tail.rfind(b"PK\5\6")
         if at < 0 or at + 22 > len(tail):
             raise UserError(_unreadable(path, "zip", "it has no directory (cut off?)"))
         end = start + at

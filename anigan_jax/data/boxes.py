@@ -14,9 +14,16 @@ from anigan_jax.data.matching import match
 from anigan_jax.data.table_files import BOX_FILES, Part
 from anigan_jax.errors import UserError
 
-SIDES = ("x", "y", "w", "h")
-# Columns of CelebA's list_bbox_celeba.txt, which begins with the number of its rows.
-CELEBA = {"x_1": "x", "y_1": "y", "width": "w", "height": "h"}
+SIDES, CORNERS = ("x", "y", "w", "h"), ("x", "y", "right", "bottom")
+# What else columns are called; CelebA's list_bbox_celeba.txt begins with the number of its rows.
+SPELLINGS = {
+    **dict.fromkeys(("x_1", "x1", "xmin", "x_min", "left"), "x"),
+    **dict.fromkeys(("y_1", "y1", "ymin", "y_min", "top"), "y"),
+    **dict.fromkeys(("x_2", "x2", "xmax", "x_max"), "right"),
+    **dict.fromkeys(("y_2", "y2", "ymax", "y_max"), "bottom"),
+    "width": "w",
+    "height": "h",
+}
 Box = tuple[float, float, float, float]
 
 
@@ -63,25 +70,30 @@ def _of_table(text: str, where: str, findings: list[Finding]) -> dict[str, Box]:
     rows = (line.split() for line in lines(text)) if blank else label_files.cells(text)
     rows = rows or iter(())
     place = {name.lower(): at for at, name in enumerate(next(rows, ()))}
-    place = {CELEBA.get(name, name): at for name, at in place.items()}
+    place = {SPELLINGS.get(name, name): at for name, at in place.items()}
     key = next((name for name in NAMES if name in place), "")
-    if not key or not place.keys() >= {*SIDES}:
-        raise UserError(f"{where}: its first line must name the columns file,x,y,w,h")
+    corners = place.keys() >= {*CORNERS} and not place.keys() & {"w", "h"}
+    sides = CORNERS if corners else SIDES
+    if not key or not place.keys() >= {*sides}:
+        raise UserError(
+            f"{where}: its first line must name the columns file,x,y,w,h (or file,x1,y1,x2,y2)"
+        )
     boxes: dict[str, Box] = {}
     several = set()
     for number, row in enumerate(rows, start=2):
-        if not any(row[place[side]].strip() for side in SIDES if place[side] < len(row)):
+        if not any(row[place[side]].strip() for side in sides if place[side] < len(row)):
             # No face was found there.
             continue
         try:
             # Beside semicolons, a spreadsheet of many countries writes 0,5.
-            x, y, w, h = (float(row[place[side]].replace(",", ".")) for side in SIDES)
+            x, y, w, h = (float(row[place[side]].replace(",", ".")) for side in sides)
+            w, h = (w - x, h - y) if corners else (w, h)
             name = row[place[key]]
             if name in boxes:
                 several.add(name)
             boxes[name] = max((boxes.get(name, (x, y, w, h)), (x, y, w, h)), key=_area)
         except (IndexError, ValueError):
-            raise UserError(f"{where}, line {number}: x, y, w and h must be numbers") from None
+            raise UserError(f"{where}, line {number}: {', '.join(sides)} must be numbers") from None
     findings += [Finding(n, "conflict", "several boxes; the largest is used") for n in several]
     return boxes
 

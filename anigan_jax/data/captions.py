@@ -12,7 +12,7 @@ import numpy as np
 
 from anigan_jax.data import attributes as known
 from anigan_jax.data.attributes import DEFAULT, PARTS, Attributes, Label
-from anigan_jax.data.words import DIVIDERS, SYNONYMS, plain
+from anigan_jax.data.words import DIVIDERS, SYNONYMS, bare, plain
 from anigan_jax.errors import UserError
 
 
@@ -65,6 +65,8 @@ _NEAREST = {
     },
 }
 _LISTED = 40
+_QUOTES = str.maketrans("\u201c\u201d\u201e\xab\xbb\u2018\u2019", '"""""\'\'')
+_HEADER = re.compile(r"prompts?|(id|index|n|number|),(prompt|text|caption)s?", re.IGNORECASE)
 # Where no attribute is hair or eyes.
 _PLAIN = ("{}", "a girl with {}", "an anime face with {}", "a picture of {}")
 
@@ -116,16 +118,22 @@ def parse_prompt(text: str, attributes: Attributes = DEFAULT) -> Prompt:
       ValueError: nothing is understood, with the words and near ones; or an attribute is
         named twice.
     """
-    words = plain(text)
+    found = phrases(attributes)
+    words = _divided(plain(text), " ".join(map(" ".join, found)))
+    words = re.sub(r"([a-z]+)[- ]colou?red[- ](hair|eye)", r"\1 \2", words)
+    words = re.sub(r"\b(hair|eyes?) colou?r\b", r"\1", words)
     words = re.sub(r"([a-z]+)[- ](hair|eye)(?:ed|d)\b", r"\1 \2", words)
     words = re.sub(r"([a-z]+)-(hair|eyes?)\b", r"\1 \2", words)
     words = re.sub(rf"\bnot {PASSED}", "not-", words)
     words = re.sub(rf"\b({'|'.join(DENIED)}) {PASSED}", r"\1 ", words)
     words = re.sub(r"\b(hair|eyes) (?:is|are) ([a-z]+)", r"\2 \1", words)
     words = re.sub(r"\beye\b", "eyes", words)
-    found, label, lost = phrases(attributes), {}, []
+    if not any("blonde" in said and "hair" not in said for said in map(" ".join, found)):
+        # A color of hair alone: 'a blonde girl'.
+        words = re.sub(r"(?<!hair[ :=])(?<!hair: )\bblonde?\b(?! hair| eyes)", "blonde hair", words)
+    label, lost = {}, []
     for piece in re.split(DIVIDERS + r"|\.(?:\s|$)|(?<=\w)[!?]+(?:\s|$)", words):
-        for name, chosen in _scan(_in_order(_bare(piece).split(), found), found):
+        for name, chosen in _scan(_in_order(bare(piece).split(), found), found):
             if not name:
                 nearest, hint = _near(chosen, attributes)
                 lost.append(hint)
@@ -138,12 +146,16 @@ def parse_prompt(text: str, attributes: Attributes = DEFAULT) -> Prompt:
     return Prompt(text, label, tuple(lost))
 
 
-def _bare(piece: str) -> str:
-    """Without the quotes, brackets and weights of picture generators: '((blue hair:1.2))'."""
-    piece = piece.strip(" \"'").lstrip("([{").rstrip("]}")
-    while piece.endswith(")") and piece.count(")") > piece.count("("):
-        piece = piece[:-1].rstrip("]}")
-    return re.sub(r":{1,2}[\d.]+$", "", piece)
+def _divided(words: str, known: str) -> str:
+    """With commas for what else divides: '/', brackets and weights, 'blue hair::2 red eyes::1'.
+
+    Args:
+      known: phrases, whose own marks divide nothing: 'saber (fate)'.
+    """
+    words = words.translate(_QUOTES)
+    words = re.sub(r":[\d.]+(?=[)\]}])|((?<!\S)[\d.]+)?::[\d.]*", ",", words)
+    marks = re.escape("".join(mark for mark in "/()[]{}" if mark not in known))
+    return re.sub(f"[{marks}]", ",", words) if marks else words
 
 
 def _in_order(words: list[str], found: dict) -> list[str]:
@@ -205,7 +217,9 @@ def _near(lost: str, attributes: Attributes) -> tuple[tuple[str, str] | None, st
 
 
 def text_of(line: str) -> str:
-    """The prompt of a line, without an id as in `1,blue hair blue eyes`; '' of a remark."""
+    """The prompt of a line, without an id as in `1,blue hair`; '' of a remark or a header."""
+    if _HEADER.fullmatch(line.strip("\ufeff \r\n")):
+        return ""
     key, comma, rest = line.partition(",")
     text = (rest if comma and key.strip().isdecimal() else line).strip()
     return "" if text.startswith("#") else text

@@ -9,13 +9,13 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import simplejpeg
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from anigan_jax.data.alpha import without_hidden
 from anigan_jax.data.kinds import CONVERT, FORMATS, SUFFIXES, kind_of
 
 # Part of every pack's key: raise it when the same files give other pixels or labels.
-VERSION = 5
+VERSION = 6
 # Bounds the memory of a worker: about 16 bytes a pixel where it is transparent.
 MAX_PIXELS = 100_000_000
 # A JPEG is decoded at an eighth of its size at least, and over this at the smallest fraction
@@ -24,6 +24,9 @@ FULL_JPEG = 50_000_000
 # Twice Pillow's own limit, over which it opens none.
 MAX_JPEG = 178_956_970
 MAX_BYTES = 256 * 2**20
+
+# Of a PNG's texts or color profile, of which Pillow takes 1 MiB each; all together are bounded so.
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
 
 REFUSED = {
     "empty": "the file has no bytes",
@@ -56,16 +59,18 @@ NOTED = {
     "bad profile": "its color profile is damaged and ignored",
     "pages": "the first picture of a multi-picture JPEG is used",
     "reduced": "a huge JPEG is decoded at a fraction of its size",
-    "cropped": "under half of the picture is kept; --crop top, pad or boxes.csv keep other parts",
+    "cropped": "half of the picture or less is kept; --crop top, pad or boxes.csv keep other parts",
     "enlarged": "smaller than the size asked for",
     "duplicate": "the same pixels as another image",
     "mirror": "the mirror image of another image",
     "near": "nearly the pixels of another image",
     "chain": "alike in layout and no copies: grouped by nearer pairs, so that they can be parted",
     "held out": "fewer images than asked for: large groups of duplicates are never parted",
+    "untrained": "all images of a class are held out: it is not learned; --test 0 holds none out",
     "no label": "the label file has no row for it",
     "unlabeled": "its row leaves an attribute open",
     "unknown tag": "words that name no class of an attribute are passed over",
+    "scores": "numbers of 0 to 1 under names of tags: a tag from 0.35 on, as WD14 has it",
     "no attribute": "the labels name no colors and no classes; --attributes tags takes the tags",
     "folders": "no labels, and several folders; --attributes class makes each of them a class",
     "tables": "no labels are read; --tags FILE names a file that has some",
@@ -328,8 +333,11 @@ def _square(image: Image.Image, crop: Crop, notes: list) -> np.ndarray:
         left, top = (image.width - side) // 2, (image.height - side) // 2
         if crop.mode == "top":
             top = 0
-        if crop.mode != "pad" and 2 * side < max(image.size):
-            notes.append(("cropped", f"{image.width}x{image.height} to {side}x{side}"))
+        if crop.mode != "pad" and 2 * side <= max(image.size):
+            # As pix2pix keeps its pairs.
+            two = "; two side by side? magick FILE -crop 2x1@ +repage FILE-%d.png"
+            twice = two if image.width == 2 * image.height else ""
+            notes.append(("cropped", f"{image.width}x{image.height} to {side}x{side}{twice}"))
     if (2 * side < size and crop.upscale == "limited") or min(image.size) < 2:
         raise Refusal("too small", f"{image.width}x{image.height}, crop {side} for {size}")
     if side < size:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from anigan_jax.data import archives, boxes, parquet, table_files, tables, words
 from anigan_jax.data.attributes import Attributes, Label
 from anigan_jax.data.decode import Finding
-from anigan_jax.data.kinds import ARCHIVES, FORMATS, PICTURES, SUFFIXES, kind_of
+from anigan_jax.data.kinds import ARCHIVES, FORMATS, JOIN, JOIN_ZIP, PICTURES, SUFFIXES, kind_of
 from anigan_jax.data.table_files import Part
 from anigan_jax.data.tables import Options
 from anigan_jax.errors import UserError
@@ -90,11 +90,24 @@ CONVERT = {
     **dict.fromkeys((".npz", ".npy", ".mat", ".h5", ".hdf5", ".pkl", ".pt"), ARRAYS),
     ".mdb": "It is an LMDB; write its values as files first",
     ".lmdb": "It is an LMDB; write its values as files first",
-    ".tfrecord": "Give tfds:FOLDER, of what tensorflow-datasets prepared; convert others to it",
+    **dict.fromkeys(
+        (".tfrecord", ".tfrecords"),
+        "Give tfds:FOLDER, of what tensorflow-datasets prepared; convert others to it",
+    ),
+    **dict.fromkeys((".001", ".partaa", ".part1"), JOIN),
+    ".z01": JOIN_ZIP,
     **dict.fromkeys((".rar", ".7z", ".zst"), "Unpack it once"),
     ".arrow": "Write it as Parquet: datasets.load_from_disk(FOLDER).to_parquet('a.parquet')",
     ".gif": "Write the frames as PNG files",
     ".mp4": "Write the frames as PNG files: ffmpeg -i FILE %05d.png",
+}
+# Of no ending of their own, or of another kind's.
+KNOWN = {
+    r"(data|test)_batch(_\d)?": "CIFAR: tensorflow-datasets prepares it, "
+    "then give tfds:cifar10; or numpy.load(FILE, allow_pickle=True, encoding='bytes')[b'data']"
+    ".reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1) for anigan_jax.pack(images, 'faces', labels)",
+    r".*idx\d-ubyte(\.gz)?": "MNIST: tensorflow-datasets prepares it, then give tfds:mnist",
+    r"\..*\.icloud": "They lie in iCloud and are not downloaded; download them in Finder first",
 }
 
 
@@ -187,7 +200,7 @@ def _open(root: Path, options: Options) -> tuple[list[Part], list[Finding], Path
     if _suffix(root.name) == parquet.SUFFIX and root.is_file():
         return [_parquet(root, "")], [], None
     if not root.is_dir() and not archives.is_archive(root):
-        hint = CONVERT.get(_suffix(root.name), "")
+        hint = _hint(root.name)
         if _suffix(root.name) in SUFFIXES:
             hint = "It is one image; give the folder that it lies in"
         kinds = ", ".join((*archives.SUFFIXES, parquet.SUFFIX))
@@ -198,7 +211,9 @@ def _open(root: Path, options: Options) -> tuple[list[Part], list[Finding], Path
         return [_part(root, "", found)], findings, near
     seen = [m.name for m in found if _visible(m.name)]
     shards = [name for name in seen if name.lower().endswith(archives.SUFFIXES)]
-    shards += [name for name in seen if _suffix(name) == parquet.SUFFIX]
+    columns = [name for name in seen if _suffix(name) == parquet.SUFFIX]
+    # Beside archives, one without images lists what lies in them, as img2dataset's do.
+    shards += [n for n in columns if not (shards and parquet.is_list(root / n))]
     if not shards or any(SUFFIXES.get(_suffix(name)) for name in seen):
         return [_part(root, "", found)], findings, None
     # Shards of one set, each with names of its own; the other files lie beside them.
@@ -245,7 +260,8 @@ def _part(store: Path, prefix: str, found: list[archives.Member]) -> Part:
     for name in (member.name for member in found):
         if _visible(name) and _suffix(name) not in (*BESIDE, *SUFFIXES, *FOREIGN):
             odd.append(name)
-        kinds[name] = _visible(name) and _suffix(name) not in BESIDE
+        arrays = _suffix(name) == ".gz" and _known(name)
+        kinds[name] = _visible(name) and _suffix(name) not in BESIDE and not arrays
     # One that cannot be read is named as that when it is read.
     for name, head in archives.heads(store, odd) if odd else ():
         kind = "" if head is None else kind_of(head)
@@ -266,13 +282,27 @@ def _visible(name: str) -> bool:
 
 
 def _ending(name: str) -> str:
+    if name.endswith(".icloud"):
+        return "in iCloud, not downloaded"
     return (_suffix(name) or "without an ending") if _visible(name) else "hidden"
 
 
+def _known(name: str) -> str:
+    """What is said of files that are known by their whole name."""
+    file = name.rpartition("/")[2].lower()
+    return next((said for pattern, said in KNOWN.items() if re.fullmatch(pattern, file)), "")
+
+
+def _hint(name: str) -> str:
+    """How a file of another kind becomes images."""
+    return _known(name) or CONVERT.get(_suffix(name), "")
+
+
 def _no_images(root: Path, parts: list[Part]) -> str:
-    counts = Counter(_ending(name) for part in parts for name in part.others)
+    others = [name for part in parts for name in part.others]
+    counts = Counter(map(_ending, others))
     there = f"; it holds {counted(counts)}" if counts else ""
-    hints = dict.fromkeys(CONVERT[end] for end in counts if end in CONVERT)
+    hints = dict.fromkeys(filter(None, map(_hint, others)))
     return ". ".join([f"{root} holds no images ({', '.join(SUFFIXES)}){there}", *hints])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.machinery
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -13,8 +13,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from anigan_jax.data import attributes as known
 from anigan_jax.data import dedup, isolated
 from anigan_jax.data.archives import in_bytes
+from anigan_jax.data.attributes import Attributes, Label
 from anigan_jax.data.decode import Finding, Refusal
 from anigan_jax.data.discover import Catalogue, Item
 from anigan_jax.data.sources import Source
@@ -98,6 +100,7 @@ def scan(
     findings += [Finding("", "chain", f"{n} images; RMS {rms:g}") for n, rms in chains]
     findings += [Finding(rows[p.index].name, p.code, f"of {rows[p.of].name}") for p in pairs]
     parts, order = _parts(source, rows, by_name, groups, digests, findings)
+    findings += _untrained(catalogue.attributes, [(rows[i].label, parts[i]) for i in order])
     findings.sort(key=lambda f: (not f.refused, f.code, in_bytes(f.file)))
     return Scan(pixels, rows, groups, pairs, parts, order, findings, catalogue)
 
@@ -135,6 +138,23 @@ def _parts(source: Source, rows, by_name, groups, digests, findings):
         findings.append(Finding("", "held out", detail))
     parts = [("test" if h else "train") + r.domain for r, h in zip(rows, held, strict=True)]
     return parts, sorted(used, key=lambda i: PARTS.index(parts[i]))
+
+
+def _untrained(attributes: Attributes, shown: list[tuple[Label, str]]) -> list[Finding]:
+    """A note of each class of which images are held out and none is trained on.
+
+    Args:
+      shown: label and part of each image that is used.
+    """
+    labels = known.rows(attributes, (label for label, _ in shown))
+    trained = np.array([part.startswith("train") for _, part in shown], bool)
+    found = []
+    for (name, classes), column in zip(attributes, labels.T, strict=False):
+        held = Counter(column[~trained].tolist())
+        for index in sorted(held.keys() - {*column[trained].tolist(), -1}):
+            said = known.phrase(attributes, name, classes[index])
+            found.append(Finding("", "untrained", f"{said}: {held[index]} held out"))
+    return found
 
 
 # Under so many, chance alone explains that few images are held out.

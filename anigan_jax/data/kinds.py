@@ -1,5 +1,7 @@
 """Which kind of file some bytes are, and which kinds are taken."""
 
+from pathlib import Path
+
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 SUFFIXES = {
     ".png": "PNG",
@@ -24,6 +26,17 @@ CONVERT = {
     "HTML": "; a download that failed?",
     "Git LFS pointer": "; fetch what it stands for: git lfs pull",
 }
+
+
+JOIN = "These are parts of one file; join them first: cat FILE.* > FILE"
+JOIN_ZIP = "These are parts of one zip; join them first: zip -s 0 FILE.zip --out whole.zip"
+
+
+def joined(path: Path) -> str:
+    """How the parts of an archive become one, where a file is one of several."""
+    if path.with_suffix(".z01").exists():
+        return f". {JOIN_ZIP}"
+    return f". {JOIN}" if path.suffix[1:].isdecimal() or path.suffix.startswith(".part") else ""
 
 
 def kind_of(head: bytes) -> str:

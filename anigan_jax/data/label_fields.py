@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 from anigan_jax.data.kinds import SUFFIXES
 from anigan_jax.data.matching import folded
 from anigan_jax.data.rows import Row, Rows, Tag
-from anigan_jax.data.words import CLASS, DIVIDERS, plain
+from anigan_jax.data.words import CLASS, DIVIDERS, SCORE, plain, tag
 
 # Columns by their header, the likeliest first.
 NAMES = (
@@ -66,11 +66,12 @@ def of_fields(fields: Mapping[str, Any], key: str | None = None) -> tuple[str, R
     name = key if known.get(key or "") not in (None, "") else usual(known)
     key = cell(known.pop(name)) if name is not None else ""
     tags: list[Tag] = []
-    texts = [cell(known.pop(column)) for column in TEXTS if column in known]
+    # One that holds several is read as any list.
+    several = {column for column in TEXTS if isinstance(known.get(column), list | tuple)}
+    texts = [cell(known.pop(column)) for column in TEXTS if column in known.keys() - several]
     for column in TAGS:
         if isinstance(value := known.get(column), dict):
-            # By their kinds: {"general": [...], "character": [...]}.
-            value = [tag for kind in value.values() if isinstance(kind, list) for tag in kind]
+            value = _of_dict(value)
         if not isinstance(value, str | list | tuple):
             # A number is a class.
             continue
@@ -91,6 +92,13 @@ def of_fields(fields: Mapping[str, Any], key: str | None = None) -> tuple[str, R
     cells = {n: cell(v) for n, v in rest.items()}
     cells = {n: v for n, v in cells.items() if v and len(v) <= LONGEST}
     return key, Row(next(filter(None, texts), ""), tuple(tags), cells)
+
+
+def _of_dict(tags: dict) -> list:
+    """Tags by their kinds, {"general": [...], "character": [...]}, or with a tagger's scores."""
+    kinds = [_of_dict(kind) if isinstance(kind, dict) else kind for kind in tags.values()]
+    each = [word for kind in kinds if isinstance(kind, list) for word in kind]
+    return each + [name for name, n in tags.items() if isinstance(n, float) and n >= SCORE]
 
 
 def _listed(value: Any) -> Any:
@@ -152,9 +160,15 @@ def split_tags(value: Any) -> list[Tag]:
     if isinstance(value, str):
         marks = _marks(value)
         value = re.split(marks, value) if re.search(marks, value) else value.split()
-    value = (word.get("name", "") if isinstance(word, dict) else word for word in value or ())
-    words = (plain(cell(word)) for word in value if not isinstance(word, dict | list))
-    return [Tag(word) for word in words if word]
+    value = (_named(word) if isinstance(word, dict) else word for word in value or ())
+    # Of several captions each is one.
+    pieces = (tag(plain(cell(word))) for word in value if not isinstance(word, dict | list))
+    return [Tag(word) for words in pieces for word in words if word]
+
+
+def _named(word: dict) -> Any:
+    """A tag or caption that is an object of its own."""
+    return next((word[name] for name in ("name", "raw", *TEXTS) if name in word), "")
 
 
 def _marks(value: Any) -> str:

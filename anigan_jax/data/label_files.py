@@ -38,6 +38,10 @@ LINES = 5
 ABOVE = re.compile(r"\A(?:(?:sep=.|#[^,;\t|\r\n]*)[\r\n]+)+", re.IGNORECASE)
 
 
+class NoLabels(UserError):
+    """A file of a known layout that names images and says nothing of them."""
+
+
 def read(text: str, where: str, images: Collection[str] = ()) -> Labels:
     """Reads a label file; its layout is recognized by its content.
 
@@ -59,11 +63,16 @@ def read(text: str, where: str, images: Collection[str] = ()) -> Labels:
     if found and (found is UNLABELED or any(key and row for key, row in found.rows)):
         return found
     first = next(lines(text))
+    if found and found.rows and not found.faults:
+        raise NoLabels(
+            f"{where} says nothing that a label can be made of: its first line is {first[:60]!r}; "
+            "--tags FILE names another file, --tags none reads none"
+        )
     raise UserError(
         f"{where} is no label file: its first line is {first[:60]!r}. Known layouts are a CSV of "
         "file name and text, tags or classes ('ID,aqua hair blue eyes', with or without a "
         "header), 'ID,tag:count<TAB>tag:count', metadata.jsonl, dataset.json, "
-        "list_attr_celeba.txt and 23 columns of 0 and 1"
+        "list_attr_celeba.txt and 23 columns of 0 and 1; --tags none reads no labels"
     )
 
 

@@ -57,7 +57,10 @@ def of_tree(text: str, images: Collection[str]) -> Labels | None:
         root = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    if isinstance(root, dict) and isinstance(pairs := root.get("labels", ()), list | None):
+    pairs = root.get("labels", ()) if isinstance(root, dict) else ()
+    if isinstance(pairs, dict) and any(map(is_image, pairs)):
+        pairs = [*pairs.items()]
+    if isinstance(pairs, list | None):
         return UNLABELED if pairs is None else _stylegan(pairs)
     if isinstance(root, dict) and {"images", "annotations"} <= root.keys():
         return _coco(root)
@@ -123,16 +126,25 @@ def _coco(tree: dict) -> Labels:
 
 
 def _stylegan(pairs: list) -> Labels:
-    """[["00000/img00000000.png", 3], ...]; a class may be one-hot."""
+    """[["00000/img00000000.png", 3], ...]; classes may be one-hot, or several of an image."""
     found = Labels("dataset.json", Rows(), [])
+    known = [pair for pair in pairs if isinstance(pair, list | tuple) and len(pair) == 2]
+    vectors = [value for _, value in known if isinstance(value, list)]
+    bits = all(one in (0, 1) for value in vectors for one in value)
+    several = any(value.count(1) != 1 for value in vectors)
     for number, pair in enumerate(pairs):
         try:
             name, value = pair
-            if isinstance(value, list):
-                if sorted(value) != [0] * (len(value) - 1) + [1]:
-                    raise ValueError("its class is no number and not one-hot")
-                value = value.index(1)
-            found.rows.append((str(name), class_row(value)))
+            if not isinstance(value, list):
+                row = class_row(value)
+            elif not bits:
+                # Poses and the like name no class.
+                row = Row()
+            elif several:
+                row = Row(classes={f"label {i}": f"{one:g}" for i, one in enumerate(value)})
+            else:
+                row = class_row(value.index(1))
+            found.rows.append((str(name), row))
         except (TypeError, ValueError) as error:
             found.faults.append((f"label {number}", "bad row", str(error)))
     return found

@@ -42,12 +42,14 @@ class Table(NamedTuple):
     Attributes:
       conflicts: (id, detail) of rows that contradict themselves or each other.
       passed_over: words that name no class, quoted, and how often.
+      scores: columns of a tagger's scores, which became tags.
     """
 
     attributes: Attributes
     labels: dict[str, Label]
     conflicts: list[tuple[str, str]]
     passed_over: Counter[str]
+    scores: int = 0
 
 
 def choose(candidates: list[Tag], rule: Rule = "max-count") -> str | None:
@@ -89,7 +91,8 @@ def table(rows: Pairs, where: str, rule: Rule = "max-count", wanted: tuple[str, 
     tally = _tally(rows, how)
     found = _found(tally)
     places = Places(select(tally, found, wanted, where))
-    made = Table(places.attributes, {}, [], Counter())
+    scores = [*how.kinds.values()].count("score")
+    made = Table(places.attributes, {}, [], Counter(), scores)
     known = {name: place for name, place in places.classes.items() if name in found}
     tags = {name: places.of[name] for name in places.of if name not in found}
     # 'no glasses' until a row has the tag.

@@ -91,7 +91,7 @@ def notes(manifest: dict) -> list[str]:
         found.append(f"not read    {counted(manifest['ignored'])}")
     if labels := {what: counts[code] for code, what in LABELS.items() if code in counts}:
         found.append(f"labels      {counted(labels)}")
-    found += [f"note: {NOTED[code]}" for code in WITHOUT if code in counts]
+    found += [f"note: {NOTED[code]}" for code in (*WITHOUT, "untrained") if code in counts]
     if small := counts.get("enlarged"):
         size = manifest["size"]
         found.append(f"note: {small:,} images are smaller than {size} px and were enlarged")

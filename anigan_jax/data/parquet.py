@@ -78,6 +78,14 @@ def opened(path: Path) -> tuple[Store, list[Member], Rows]:
     return store, [Member(_member(n), 0) for n in range(count)], rows
 
 
+def is_list(path: Path) -> bool:
+    """Whether a file can be read and has no column of images: of their addresses, say."""
+    try:
+        return not any(map(_holds_bytes, _asked(path, _schema, str(path))[0].values()))
+    except UserError:
+        return False
+
+
 def _holds_bytes(kind: str) -> bool:
     packed = kind.startswith("struct<") and re.search(r"\bbytes: (large_)?binary", kind)
     return kind in ("binary", "large_binary") or bool(packed)

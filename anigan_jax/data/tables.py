@@ -25,7 +25,7 @@ from anigan_jax.errors import UserError
 SIDECARS = (".txt", ".caption", ".json", ".cls")
 # Files that may be tables of labels.
 POSSIBLE = re.compile(
-    r"\.(csv|tsv|jsonl|xlsx?|ods)$|(label|tag|caption|annot|attr|metadata)[^/]*(/[^/]*)?\.(txt|json|parquet)$",
+    r"\.(csv|tsv|jsonl|xlsx?|ods)$|(dataset|label|tag|caption|annot|attr|metadata)[^/]*(/[^/]*)?\.(txt|json|parquet)$",
     re.IGNORECASE,
 )
 # Columns that may say a split.
@@ -79,8 +79,13 @@ def find(root: Path, parts: list[Part], beside: Path | None, options: Options) -
         return None
     files = table_files.files(root, parts, beside, options.tags)
     own = bool(files)
-    if files and (told := _read(files, _images(parts))).rows:
-        return told._replace(read={*told.read, *(_inside(root, name) for name in told.read)})
+    try:
+        if files and (told := _read(files, _images(parts))).rows:
+            return told._replace(read={*told.read, *(_inside(root, name) for name in told.read)})
+    except label_files.NoLabels:
+        # One that was found is passed over as other tables are.
+        if options.tags:
+            raise
     inner = Rows((part.prefix + key, row) for part in parts for key, row in part.rows)
     if inner:
         return Told("the columns of the Parquet file", inner, set(), [], True)
@@ -325,8 +330,11 @@ def _labeled(items: list, told: Told, fits: dict, options: Options, findings: li
         each = ((item, fits.get(_whole(item))) for item in items)
         items = [item._replace(held=held.get(key, item.held)) for item, key in each]
     table = labels.table(rows, where or "what folders say", options.tag_rule, options.attributes)
+    if table.scores:
+        findings.append(Finding(where, "scores", f"{table.scores} columns"))
     if not any(table.labels.values()):
-        if told.where:
+        # 'class' may be of folders.
+        if told.where and CLASS not in options.attributes:
             findings.append(Finding(where, "no attribute", _words(table.passed_over)))
         return items, ()
     findings += [Finding(f"{where}: {key}", "conflict", what) for key, what in table.conflicts]

@@ -36,12 +36,20 @@ MEASURE = 20
 """Numbers that a column has at most, unless it measures something."""
 NO, YES = ("0", "-1", "0.0", "-1.0", "false", "no"), ("1", "1.0", "true", "yes")
 
+BRACKETS = {"(": ")", "[": "]", "{": "}"}
+_SURE = re.compile(r"^\([\d.]+\) ")
+_BRACKET, _WORD = re.compile(r"[()\[\]{}]"), re.compile(r"[^\W\d_]{2}")
 MARKS = (*YES, "x", "\u2713", "\u2714", "\u25cb")
 """What a cell holds where the others of its column are empty: the image has it."""
 SEVERAL = 2
 """Rows of an image, on average, from which on they are taken together."""
 
-Kind = Literal["class", "flag", "mark", "text", "measure"]
+SCORE = 0.35
+"""Of a tagger's scores, 0 to 1, the lowest that makes a tag (WD14's own)."""
+# Tags that nearly every list of tags has.
+USUAL = ("1girl", "1boy", "solo")
+
+Kind = Literal["class", "flag", "mark", "score", "text", "measure"]
 Pairs = Collection[tuple[str, Row]]
 
 
@@ -111,7 +119,7 @@ def read(row: Row, how: How = _PLAIN) -> Said:
     tags: list[str] = []
     words: Iterable[str] = _pieces(row.text)
     if how.spaced:
-        words = (found for word in row.text.lower().split() for found in _tag(plain(word)))
+        words = (found for word in row.text.lower().split() for found in tag(plain(word)))
     spoken = [*row.tags, *map(Tag, words)]
     for column in how.marks:
         name = plain(column)
@@ -123,6 +131,10 @@ def read(row: Row, how: How = _PLAIN) -> Said:
         if part := _part(name):
             words = (w.strip().removesuffix(f" {part}") for w in word.split(",") if w.strip())
             given.setdefault(part, []).extend(Tag(SYNONYMS.get(w, w)) for w in words)
+        elif kind == "score" and word:
+            # The surest of several colors counts.
+            score = float(word)
+            spoken += [Tag(name, round(1000 * score))] if score >= SCORE else []
         elif kind == "text":
             spoken += map(Tag, _pieces(value))
         elif kind == "flag" and names_color(name):
@@ -175,11 +187,26 @@ def _pieces(text: str) -> list[str]:
     if not divided and "_" not in text:
         return _phrase(text)
     pieces = re.split(DIVIDERS, text) if divided else text.split()
-    return [found for piece in pieces for found in _tag(plain(piece))]
+    return [found for piece in pieces for found in tag(plain(piece))]
 
 
-def _tag(text: str) -> list[str]:
+def bare(piece: str) -> str:
+    """Without the quotes, brackets and weights of picture generators: '((blue hair:1.2))'."""
+    piece = piece.strip(" \"'").lstrip("".join(BRACKETS))
+    while piece and piece[-1] in BRACKETS.values():
+        opened = next(one for one, other in BRACKETS.items() if other == piece[-1])
+        if piece.count(piece[-1]) <= piece.count(opened):
+            break
+        piece = piece[:-1]
+    return re.sub(r":{1,2}[\d.]+$", "", piece).strip()
+
+
+def tag(text: str) -> list[str]:
     """'long blue hair' -> 'long', 'blue hair'; 'light blue hair' and 'hair bow' stay whole."""
+    if _BRACKET.search(text):
+        # A tagger writes '(0.93) smile'; '(o)_(o)' is a tag.
+        text = _SURE.sub("", text)
+        text = bare(text) if _WORD.search(text) else text
     words = text.split()
     if len(words) > 4 or _only_parts(text):
         return _phrase(text)
@@ -222,7 +249,16 @@ def _kinds(rows: Pairs, wanted: tuple[str, ...]) -> dict[str, Kind]:
             found[name] = "measure"
         else:
             found[name] = "class"
+    rest = [name for name, kind in found.items() if kind not in ("flag", "mark")]
+    shares = [name for name in rest if all(map(_is_share, values[name]))]
+    # A single 'quality' of 0 to 1 measures something.
+    if any(names_color(name) or plain(name) in USUAL for name in shares):
+        found |= dict.fromkeys(shares, "score")
     return found
+
+
+def _is_share(word: str) -> bool:
+    return not word or (_is_number(word) and 0 <= float(word) <= 1)
 
 
 def _is_number(word: str) -> bool:

@@ -69,7 +69,7 @@ class R3GAN(GAN):
         if not self.labels:
             return super().next_verbs
         return (
-            ("sample RUN --prompt 'blue hair red eyes'", "faces by words"),
+            ("sample RUN --prompt PROMPT", "faces by words"),
             ("table RUN", "every class of an attribute with every one of another"),
         )
 

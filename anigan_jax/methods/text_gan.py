@@ -51,7 +51,7 @@ class TextGAN(GAN):
     @property
     def next_verbs(self) -> tuple[tuple[str, str], ...]:
         return (
-            ("sample RUN --prompt 'blue hair red eyes'", "faces by words"),
+            ("sample RUN --prompt PROMPT", "faces by words"),
             ("table RUN", "every hair color with every eye color"),
         )
 

@@ -17,7 +17,7 @@ from anigan_jax.report import by_epoch, files, tables
 from anigan_jax.report.files import read_json, reading
 from anigan_jax.report.series import series
 from anigan_jax.report.table import Table
-from anigan_jax.storage import epochs, metrics_file, safetensors
+from anigan_jax.storage import epochs, manifest, metrics_file, safetensors
 from anigan_jax.storage.metrics_file import spaced
 
 # Points of a judged metric; more than a run will ever have.
@@ -50,7 +50,7 @@ def recorded(run: Path) -> dict:
     """
     path = run / "run.json"
     if not path.exists():
-        raise UserError(f"{run} is not a run directory (no run.json)")
+        raise UserError(f"{run} is not a run directory (no run.json){manifest.hint(run)}")
     found = read_json(path)
     with reading(path):
         for key in ("config", "facts"):

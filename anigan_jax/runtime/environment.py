@@ -24,6 +24,9 @@ RETAINING = {
     "MALLOC_MMAP_THRESHOLD_": (-3, 2**31 - 1),
     "MALLOC_TRIM_THRESHOLD_": (-1, 2**31 - 1),
 }
+# JAX's own switches that the bits of a run rest on: with the first off, a seed draws other latents;
+# with the second on, arrays are float64 where runs keep float32.
+SWITCHES = {"jax_threefry_partitionable": True, "jax_enable_x64": False}
 PLATFORMS = {"cpu": "cpu", "gpu": "cuda", "tpu": "tpu"}
 # Extra -> packages of which one is there where it was installed.
 PLUGINS = {"cuda": ("jax-cuda13-plugin", "jax-cuda12-plugin"), "tpu": ("libtpu",)}
@@ -91,12 +94,12 @@ def prepare(
         os.environ["JAX_PLATFORMS"] = PLATFORMS[platform]
     folder = cache_home() / f"xla-{host.machine()}-{host.node()}"
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
-    os.environ["JAX_THREEFRY_PARTITIONABLE"] = "1"
+    os.environ |= {name.upper(): str(int(on)) for name, on in SWITCHES.items()}
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
     if jax := sys.modules.get("jax"):
-        # It read the environment when this package, or a config, imported it. Where this switch is
-        # another, a seed draws other latents.
-        jax.config.update("jax_threefry_partitionable", True)
+        # It read the environment when this package, or a config, imported it.
+        for name, on in SWITCHES.items():
+            jax.config.update(name, on)
         for name in ("jax_platforms", "jax_compilation_cache_dir"):
             if value := os.environ.get(name.upper()):
                 jax.config.update(name, value)

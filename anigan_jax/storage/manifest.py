@@ -20,6 +20,7 @@ import re
 import shutil
 from pathlib import Path
 
+from anigan_jax.data import archives
 from anigan_jax.errors import MachineError, UserError
 from anigan_jax.intervals import NEVER, Every
 
@@ -28,6 +29,17 @@ MANIFEST, DIGEST = "manifest.json", "manifest.sha256"
 FIELDS = {"schema": int, "step": int, "meta": dict, "leaves": dict, "files": dict}
 LEAF = {"dtype": str, "shape": list, "sha256": str}
 FILE = {"bytes": int, "sha256": str}
+
+
+def hint(path: Path) -> str:
+    """What to add to the news that a path is not a run: which run was meant, where one is near."""
+    if path.is_file() and archives.is_archive(path):
+        return "; it is an archive: unpack it and give the folder"
+    around = (*path.parents, *path.absolute().parents)
+    run = next((folder for folder in around if (folder / "run.json").exists()), None)
+    step = re.fullmatch(r"step_0*(\d+)", path.name)
+    more = f" --checkpoint {step[1]}" if step else ""
+    return f"; it lies in a run: give {run}{more}" if run else ""
 
 
 def path_of(folder: Path, step: int) -> Path:

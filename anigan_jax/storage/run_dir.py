@@ -292,7 +292,7 @@ def read_run(workdir: Path) -> dict:
     """
     path = workdir / RUN
     if not path.exists():
-        raise UserError(f"{workdir} is not a run directory (no {RUN})")
+        raise UserError(f"{workdir} is not a run directory (no {RUN}){manifest.hint(workdir)}")
     try:
         recorded = json.loads(path.read_text())
         if not isinstance(recorded, dict):
