@@ -163,8 +163,12 @@ def test_irregular_intervals_change_no_bit_of_a_run(pack, tmp_path):
     assert trained(irregular, "run") == want
     assert len(want) == 18
     assert checkpoint.steps(tmp_path / "run" / "checkpoints") == [9, 13, 17]
+    # What was kept stays, also where later starts keep nothing.
+    run = dataclasses.replace(irregular.run, steps=18, keep_every=0)
+    trained(dataclasses.replace(irregular, run=run), "run")
+    assert checkpoint.steps(tmp_path / "run" / "checkpoints") == [9, 13, 18]
     shown = sorted(path.stem for path in (tmp_path / "run" / "previews" / "samples").iterdir())
-    assert [int(name[5:]) for name in shown] == [1, 9, 17]
+    assert [int(name[5:]) for name in shown] == [1, 9, 17, 18]
 
 
 def test_an_empty_interval_is_never_due():

@@ -164,10 +164,13 @@ class Artifacts:
         method = self.program.method
         constants = self.program.constants if method.texts or method.scores else {}
         run_dir.export_weights(self.workdir, self.program.given, state, constants)
-        checkpoint.save(self.folder, at, state, {"config_sha256": fingerprint(self.config)})
+        every = self.program.intervals.keep
+        # Later starts may have other intervals.
+        kept = {"kept": True} if every.due(at) else {}
+        meta = {"config_sha256": fingerprint(self.config), **kept}
+        checkpoint.save(self.folder, at, state, meta)
         best = self.evaluator.best()
-        kept = best and best.step
-        checkpoint.prune(self.folder, run.keep_checkpoints, self.program.intervals.keep, kept)
+        checkpoint.prune(self.folder, run.keep_checkpoints, every, best and best.step)
         self.evaluator.saved()
 
     def check(self) -> None:
