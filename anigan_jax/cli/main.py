@@ -106,9 +106,9 @@ def main(argv: list[str] | None = None) -> None:
         print("stopped", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
-        from anigan_jax import config_file
+        from anigan_jax import own_code
 
-        told = config_file.fault_of_own(error)
+        told = own_code.fault_of_own(error)
         # JAX's own switch for what it leaves out of a traceback.
         if not told or os.environ.get("JAX_TRACEBACK_FILTERING") == "off":
             raise

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from tyro.conf import arg
 
-from anigan_jax import api, config_file
+from anigan_jax import api, config_file, own_code
 from anigan_jax import config as configs
 from anigan_jax.cli import common
 from anigan_jax.cli.common import AsJson, ConfigName, Overrides, Trust
@@ -127,7 +127,7 @@ def _is_of_others(workdir: Path, settings: Config) -> bool:
         return False
     ignored = {"run": None}
     recorded = run_dir.read_run(workdir).get("config") or {}
-    given = configs.to_json(settings, config_file.own_code(settings).modules)
+    given = configs.to_json(settings, own_code.of(settings).modules)
     return {**recorded, **ignored} != {**given, **ignored}
 
 

@@ -32,7 +32,7 @@ import jax
 import numpy as np
 
 from anigan_jax import config as configs
-from anigan_jax import config_file, shipped
+from anigan_jax import own_code, shipped
 from anigan_jax.config import Config, differences, fingerprint, identity, to_json
 from anigan_jax.core import PyTree, TrainState
 from anigan_jax.data import diff
@@ -100,7 +100,7 @@ def open_run(
     if workdir.exists() and any(p.name not in begun for p in workdir.iterdir()):
         raise UserError(f"{workdir} is not empty and holds no run; take another --workdir")
     constants = config.method.constants(pack)
-    code = config_file.own_code(config)
+    code = own_code.of(config)
     recorded = {
         "schema": SCHEMA,
         "name": config.name,
@@ -162,7 +162,7 @@ def _keep_code(files: dict[str, Path], folder: Path) -> dict[str, str]:
 
 def facts_here(config: Config) -> dict:
     """Versions, code, flags, devices and processes that the bits rest on."""
-    code = config_file.own_code(config).files.items()
+    code = own_code.of(config).files.items()
     own = {f"code/{n}": hashlib.sha256(p.read_bytes()).hexdigest() for n, p in code}
     devices = config.run.devices or jax.device_count()
     return {**environment.facts(), **own, "devices": devices, "processes": jax.process_count()}
@@ -204,7 +204,7 @@ def note_resume(workdir: Path, config: Config, step: int) -> None:
     changed = changes(recorded, config)
     # How long, where the data lie and what the run's own code says may differ from start to
     # start: `load` takes the newest.
-    code, now = config_file.own_code(config), facts_here(config)
+    code, now = own_code.of(config), facts_here(config)
     settings = to_json(config, code.modules)
     if not changed and recorded["config"] == settings:
         return
@@ -240,7 +240,7 @@ def export_weights(
         "ema_stats": state.ema_stats,
         "constants": constants,
     }
-    code = config_file.own_code(config)
+    code = own_code.of(config)
     about = {"step": int(state.step), "config": to_json(config, code.modules), **notes}
     about["empty"] = safetensors.empty(trees)
     safetensors.write(safetensors.flatten(trees), workdir / safetensors.WEIGHTS, about)
@@ -317,7 +317,7 @@ def config_of(workdir: Path, recorded: dict, trust: bool = False) -> Config:
 
 def own_of(workdir: Path, recorded: dict, trust: bool) -> Callable[[str], ModuleType]:
     """Gives the modules of a run's own code."""
-    return config_file.importer(workdir / CODE, recorded.get("code") or {}, trust)
+    return own_code.importer(workdir / CODE, recorded.get("code") or {}, trust)
 
 
 def settings_of(tree: Any, own: Callable[[str], ModuleType], where: Path) -> Config:

@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from anigan_jax import config_file
+from anigan_jax import own_code
 from anigan_jax.config import Config, resolve
 from anigan_jax.core import Health, Method, TrainState
 from anigan_jax.data import pack_files
@@ -79,7 +79,7 @@ def checked(
 
 def _check_own(config: Config, method: Method, pack: Pack) -> None:
     """Refuses a generator of the user's own whose images are not those that D is to judge."""
-    if method.texts or not config_file.own_code(config).files:
+    if method.texts or not own_code.of(config).files:
         return
     want = (2, *pack.images.shape[1:])
     makers = [(change, "photos", want) for change in (method.translate or {}).values()]
