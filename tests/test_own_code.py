@@ -10,7 +10,7 @@ import anigan_jax
 from anigan_jax import config as configs
 from anigan_jax import config_file, own_code
 from anigan_jax.errors import UserError
-from anigan_jax.storage import metrics_file, run_dir
+from anigan_jax.storage import metrics_file, run_code, run_dir
 
 # What the documentation shows.
 EXAMPLES = Path(__file__).resolve().parent.parent / "docs" / "examples"
@@ -159,7 +159,7 @@ def test_classes_of_a_package_are_kept_with_it_and_opened(tmp_path, line, more):
         config = config_file.load(str(folder / "from" / "mine.v1.py"))
         code = own_code.of(config)
         assert code.files.keys() == files.keys() - {"unused.py", *["mine.v1.py"] * (not both)}
-        kept = run_dir._keep_code(code.files, folder / "code")
+        kept = run_code.keep(code.files, folder / "code")
         tree = configs.to_json(config, code.modules)
         sys.path.remove(str(folder / "from"))
         forget(*names, "pkg.sub")
@@ -172,6 +172,25 @@ def test_classes_of_a_package_are_kept_with_it_and_opened(tmp_path, line, more):
         assert {p.name for p in (folder / "code").rglob("*") if p.is_file()} == {
             Path(name).name for name in kept
         }
+
+
+def test_code_that_a_run_keeps_already_is_not_written_anew(tmp_path, monkeypatch):
+    """A kill between a deletion and a writing would lose the only copy."""
+    texts = {"a.py": b"# caf\xe9", "pkg/b.py": b"b\n"}
+    for name, text in texts.items():
+        (tmp_path / "from" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "from" / name).write_bytes(text)
+    kept, folder = {name: tmp_path / "from" / name for name in texts}, tmp_path / "code"
+    digests = run_code.keep(kept, folder)
+    assert {p.relative_to(folder).as_posix() for p in folder.rglob("*.py")} == texts.keys()
+    with monkeypatch.context() as patch:
+        patch.setattr(run_code.atomic, "save_bytes", None)
+        assert run_code.keep({name: folder / name for name in texts}, folder) == digests
+    # What it no longer has goes, and the folder of it.
+    kept["a.py"].write_bytes(b"a\n")
+    run_code.keep({"a.py": kept["a.py"]}, folder)
+    assert [path.name for path in folder.iterdir()] == ["a.py"]
+    assert (folder / "a.py").read_bytes() == b"a\n"
 
 
 def test_the_verbs_say_how_to_trust_it(own, verb):

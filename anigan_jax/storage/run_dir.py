@@ -20,7 +20,6 @@ import hashlib
 import json
 import os
 import platform as host
-import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -39,7 +38,7 @@ from anigan_jax.data import diff
 from anigan_jax.data.dataset import Pack
 from anigan_jax.errors import UserError
 from anigan_jax.runtime import environment
-from anigan_jax.storage import atomic, manifest, safetensors
+from anigan_jax.storage import atomic, manifest, run_code, safetensors
 from anigan_jax.storage.checkpoint import Found
 
 RUN, CONTENTS, CODE = "run.json", "data.json", "code"
@@ -108,7 +107,7 @@ def open_run(
         "identity": identity(config),
         "config_sha256": fingerprint(config),
         "command": list(command),
-        "code": _keep_code(code.files, workdir / CODE),
+        "code": run_code.keep(code.files, workdir / CODE),
         "data_sha256": pack.manifest["sha256"],
         "facts": facts_here(config),
     }
@@ -147,17 +146,6 @@ def _instead(workdir: Path) -> str:
         again = f"--init-from {workdir} starts from the weights of this run"
         return f"Take another --workdir, where {again}"
     return f"It has no checkpoint yet: delete {workdir}, or take another --workdir"
-
-
-def _keep_code(files: dict[str, Path], folder: Path) -> dict[str, str]:
-    """Copies a run's own code into it; path -> SHA-256."""
-    # Read first: a run may go on with the very files that it keeps.
-    texts = {name: path.read_bytes() for name, path in files.items()}
-    shutil.rmtree(folder, ignore_errors=True)
-    for name, text in texts.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(text)
-    return {name: hashlib.sha256(text).hexdigest() for name, text in texts.items()}
 
 
 def facts_here(config: Config) -> dict:
@@ -209,7 +197,7 @@ def note_resume(workdir: Path, config: Config, step: int) -> None:
     if not changed and recorded["config"] == settings:
         return
     recorded["config"] = settings
-    recorded["code"] = _keep_code(code.files, workdir / CODE)
+    recorded["code"] = run_code.keep(code.files, workdir / CODE)
     if changed and step == 0:
         # It starts over: nothing is left of what came before.
         recorded.pop("resumed", None)
