@@ -85,7 +85,7 @@ class Run:
     steps_per_dispatch: int = 10
     """At most this many steps in one dispatch; fewer where something is due before."""
     log_every: int = 1
-    """Steps between lines of metrics.jsonl."""
+    """Steps between lines of metrics.jsonl, which has the last step too."""
     sample_every: int | str = 500
     """When sample grids are written."""
     checkpoint_every: int | str = 500

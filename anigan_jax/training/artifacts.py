@@ -107,7 +107,7 @@ class Artifacts:
         batch = self.config.batch_size
         for i in range(chunk.end - chunk.start):
             step = chunk.start + 1 + i
-            if step % self.config.run.log_every:
+            if step % self.config.run.log_every and step != self.program.total:
                 continue
             speed = math.nan if seconds is None else batch / seconds
             values = {k: float(v[i]) for k, v in sorted(metrics.items()) if k != "fingerprint"}

@@ -47,9 +47,12 @@ def _replay(
     }
     if not ledger:
         raise UserError(f"{workdir} has recorded no step yet; there is nothing to replay")
-    last = min(until if until is not None else max(ledger), max(ledger))
+    saved = leaves_of(workdir)
+    # A signal stops a run between two lines, with a checkpoint.
+    last = max(*ledger, *saved)
+    last = last if until is None else min(until, last)
     # Process 0's view: the others may look at a folder that is being written.
-    shared = processes.broadcast_json(group, [list(ledger.items()), last, leaves_of(workdir)])
+    shared = processes.broadcast_json(group, [list(ledger.items()), last, saved])
     ledger, last = dict(map(tuple, shared[0])), shared[1]
     saved = {int(step): leaves for step, leaves in shared[2].items()}
     constants = run_dir.constants_of(workdir)
