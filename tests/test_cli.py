@@ -114,6 +114,7 @@ def test_a_run_goes_on_with_its_own_settings(run, verb):
     code, out, err = verb("train", "--resume", folder, "--run.steps", 12, "--dry-run")
     assert (code, err) == (0, "")
     assert out.startswith("44 images, 12 steps, ")
+    assert out.endswith(f", resumes {folder} at step 8\n")
     for words, named in (
         (("--optimizers.g.learning-rate", "0.1"), "optimizers.g.learning_rate: 0.0002 -> 0.1"),
         (("quickstart",), "leave out CONFIG"),
@@ -158,7 +159,20 @@ def test_a_dry_run_writes_nothing(run, tmp_path, verb):
     assert verb(*words)[:2] == (0, "44 images, 8 steps, 1 device(s)\n")
     found = json.loads(verb(*words, "--json")[1])
     assert (found["steps"], found["config"]["batch_size"]) == (8, 8)
+    assert found["resumes"] is None
     assert not (tmp_path / "none").exists()
+
+
+def test_a_dry_run_refuses_a_folder_that_the_run_would(run, tmp_path, verb):
+    config, folder, _ = run
+    (tmp_path / "notes.txt").write_text("mine")
+    for where, flags, said in (
+        (folder, ["--seed", 5], "holds another run: seed: 0 -> 5"),
+        (folder, ["--init-from", folder], "holds another run: parent."),
+        (tmp_path, [], "is not empty and holds no run"),
+    ):
+        code, _, err = verb("train", config, "--workdir", where, "--dry-run", *flags)
+        assert (code, said in err) == (2, True), err
 
 
 TRAIN = ["train", "quickstart", "--workdir", "x"]

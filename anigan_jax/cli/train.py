@@ -44,7 +44,8 @@ def train(
     Args:
       workdir: the run directory; the same command resumes what it holds.
       resume: a run that goes on with its own settings; more steps by --run.steps.
-      dry_run: check everything, say how many images, steps and devices, and write nothing.
+      dry_run: check everything, say how many images, steps and devices, and whether RUN is resumed;
+        write nothing.
       distributed: one of several processes, found by JAX.
     """
     if json and not dry_run:
@@ -67,10 +68,10 @@ def train(
     if workdir is None:
         raise UserError("say where the run goes: --workdir RUN")
     api.refuse_name(workdir)
-    if dry_run:
-        return _dry_run(settings, workdir, json)
     words = ("--resume", str(resume)) if resume else (config, "--workdir", str(workdir))
     try:
+        if dry_run:
+            return _dry_run(settings, workdir, json)
         with signals.caught() as stop:
             command = ("anigan", "train", *words, *overrides)
             code = api.start(settings, workdir, command, stop, distributed)
@@ -138,15 +139,18 @@ def _dry_run(config: Config, workdir: Path, as_json: bool) -> int:
         from anigan_jax.training.program import Program
 
         _, taken = loop.checked(config, workdir, pack)
+        run_dir.check(config, workdir, pack)
         resumes = (workdir / run_dir.RUN).exists()
         constants = run_dir.constants_of(workdir) if resumes else config.method.constants(pack)
         program = Program(config, pack, constants)
         images, steps, devices = len(pack.images), program.total, len(program.devices)
+    at = max(manifest.steps(workdir / "checkpoints"), default=0) if resumes else None
     if as_json:
-        found = {"images": images, "steps": steps, "devices": devices}
+        found = {"images": images, "steps": steps, "devices": devices, "resumes": at}
         print(json.dumps({**found, "config": configs.to_json(config)}, indent=1))
     else:
         start = f", starts from {transfer.told(taken.record)}" if taken else ""
+        start = f", resumes {workdir} at step {at:,}" if resumes else start
         print(f"{images} images, {steps} steps, {devices} device(s){start}")
     return 0
 

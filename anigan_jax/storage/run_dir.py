@@ -90,14 +90,11 @@ def open_run(
     Returns:
       The constants: of the method at the start, of the run directory afterwards.
     """
+    check(config, workdir, pack)
     if (workdir / RUN).exists():
-        return _continue(config, workdir, pack)
-    # What a start that was killed leaves before run.json.
-    begun = {"lock", CODE}
-    for name in (RUN, CONSTANTS, CONTENTS, PARENT):
-        begun |= {name, atomic.partial(Path(name)).name}
-    if workdir.exists() and any(p.name not in begun for p in workdir.iterdir()):
-        raise UserError(f"{workdir} is not empty and holds no run; take another --workdir")
+        for line in changes(read_run(workdir), config):
+            print(f"warning: {line}; the resumed run is not promised the same bits", flush=True)
+        return constants_of(workdir)
     constants = config.method.constants(pack)
     code = own_code.of(config)
     recorded = {
@@ -122,8 +119,24 @@ def open_run(
     return constants
 
 
-def _continue(config: Config, workdir: Path, pack: Pack) -> dict[str, np.ndarray]:
-    """Checks that a run can go on with a config and data; its constants."""
+def check(config: Config, workdir: Path, pack: Pack) -> None:
+    """Refuses a folder in which a run of this config and data can neither begin nor go on.
+
+    Raises:
+      UserError: it holds another run, or what is no run.
+    """
+    if (workdir / RUN).exists():
+        _check_same(config, workdir, pack)
+        return
+    # What a start that was killed leaves before run.json.
+    begun = {"lock", CODE}
+    for name in (RUN, CONSTANTS, CONTENTS, PARENT):
+        begun |= {name, atomic.partial(Path(name)).name}
+    if workdir.exists() and any(p.name not in begun for p in workdir.iterdir()):
+        raise UserError(f"{workdir} is not empty and holds no run; take another --workdir")
+
+
+def _check_same(config: Config, workdir: Path, pack: Pack) -> None:
     old = same_bits(workdir)
     changed = differences(old["identity"], identity(config))
     if changed:
@@ -135,9 +148,6 @@ def _continue(config: Config, workdir: Path, pack: Pack) -> dict[str, np.ndarray
             f"the data of {workdir} changed since its start ({what}); it cannot resume. "
             f"Bring the data back, or: {_instead(workdir)}"
         )
-    for line in changes(old, config):
-        print(f"warning: {line}; the resumed run is not promised the same bits", flush=True)
-    return constants_of(workdir)
 
 
 def _instead(workdir: Path) -> str:
