@@ -138,6 +138,7 @@ def _dry_run(config: Config, workdir: Path, as_json: bool) -> int:
         from anigan_jax.training import loop, transfer
         from anigan_jax.training.program import Program
 
+        config = transfer.as_begun(config, workdir)
         _, taken = loop.checked(config, workdir, pack)
         run_dir.check(config, workdir, pack)
         resumes = (workdir / run_dir.RUN).exists()

@@ -49,6 +49,7 @@ def train(
       UserError: it is refused; DivergedError: it made NaN; MachineError: it can be resumed.
     """
     stop = stop or Stop()
+    config = transfer.as_begun(config, workdir)
     with machine_faults(workdir, group):
         evaluator, taken = checked(config, workdir, pack, group)
         with run_dir.lock(workdir) if group.is_primary else contextlib.nullcontext():
@@ -138,12 +139,13 @@ def _resume(
         # Checkpoints have the settings in steps.
         run_dir.same_run(resolved, workdir, found)
         artifacts.check_space(resolved, workdir, shapes)
-    at = processes.broadcast_json(group, found.step if found else 0)
+    begun = found.step if found else 0, group.is_primary and transfer.ramps(workdir)
+    at, ramps = processes.broadcast_json(group, begun)
     if group.is_primary:
         print("\n".join(_header(config, shapes, pack, workdir, at, total)), flush=True)
     # Once, now that the start is known: it puts the data on the devices.
     report = (lambda text: print(text, flush=True)) if group.is_primary else (lambda text: None)
-    program = Program(config, pack, constants, at, group, report)
+    program = Program(config, pack, constants, at, group, report, ramps)
     if group.is_primary:
         run_dir.note_resume(workdir, config, at)
     started = {} if found or not group.is_primary else run_dir.taken_by(workdir)
