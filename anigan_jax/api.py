@@ -140,6 +140,8 @@ def train(
 ) -> Trained | None:
     """Trains a run to its end in this process, or resumes it where `workdir` holds one.
 
+    A run that has as many steps as the config asks for, or more, is given back as it is.
+
     Args:
       workdir: the run directory.
       init_from: 'RUN', 'RUN@STEP', 'RUN@best': the run that a new one starts from; what it takes

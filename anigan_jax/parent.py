@@ -206,12 +206,11 @@ def refuse(
         states = "opt_state/" in "".join(found.odd)
         ways = {
             f"`anigan train {run} ...` has the settings of that run": changed is not None,
-            "without --init-optimizers the optimizers begin anew": "opt_state/"
-            in "".join(found.odd),
+            "without --init-optimizers the optimizers begin anew": states,
             "--init-fitting takes the layers that fit and starts the others at random": True,
         }
-        more = "; ".join(way for way, is_one in ways.items() if is_one)
-        raise UserError("\n  ".join(told) + f"\n{more}")
+        remedy = "; ".join(way for way, is_one in ways.items() if is_one)
+        raise UserError("\n  ".join(told) + f"\n{remedy}")
     if not found.taken:
         raise UserError(f"nothing of {settings.run} fits this run")
     # A translation has two discriminators: 'd/a/down1/weight'.

@@ -16,6 +16,7 @@ from anigan_jax.cli import main
 from anigan_jax.cli import train as cli_train
 from anigan_jax.errors import UserError
 from anigan_jax.runtime import processes, progress
+from anigan_jax.storage import run_dir
 
 
 @pytest.fixture(scope="module")
@@ -102,11 +103,13 @@ def test_sample_interpolate_and_kernels(run, verb):
 def test_training_again_has_nothing_to_do_and_changes_nothing(run, verb):
     config, folder, _ = run
     before = (folder / "metrics.jsonl").read_bytes()
-    for words in ((config, "--workdir", folder), ("--resume", folder)):
+    for words in ((config, "--workdir", folder), ("--resume", folder, "--run.steps", 4)):
         code, out, err = verb("train", *words, "--run.devices", 1)
         assert code == 0, err
-        assert "is finished: 8 steps; more with --run.steps" in out
+        assert "is finished: 8 steps; more with --run.steps 16\n" in out
         assert (folder / "metrics.jsonl").read_bytes() == before
+    # Not by fewer steps than it has.
+    assert run_dir.read_run(folder)["config"]["run"]["steps"] == 8
 
 
 def test_a_run_goes_on_with_its_own_settings(run, verb):

@@ -207,12 +207,14 @@ class Artifacts:
         with contextlib.suppress(MachineError):
             self.wait()
         kept = checkpoint.steps(self.folder)
-        kept = f"the last finite checkpoint is of step {kept[-1]}" if kept else "no checkpoint yet"
+        last = f"the last finite checkpoint is of step {kept[-1]}" if kept else "no checkpoint yet"
+        where = f"from its weights with --init-from {self.workdir}"
+        where = where if kept else f"after deleting {self.workdir}, or in another --workdir"
         return DivergedError(
             f"training diverged at step {step}{sign}: NaN or Inf in {leaf} and others, "
-            f"{len(bad)} arrays, all in {self.workdir / DIVERGED}; {kept}. It would diverge there "
+            f"{len(bad)} arrays, all in {self.workdir / DIVERGED}; {last}. It would diverge there "
             "again: start a run with lower rates (--optimizers.g.learning-rate, "
-            f"--optimizers.d.learning-rate), from its weights with --init-from {self.workdir}"
+            f"--optimizers.d.learning-rate), {where}"
         )
 
     def close(self, failed: bool = False) -> None:

@@ -146,7 +146,8 @@ def _resume(
     # Once, now that the start is known: it puts the data on the devices.
     report = (lambda text: print(text, flush=True)) if group.is_primary else (lambda text: None)
     program = Program(config, pack, constants, at, group, report, ramps)
-    if group.is_primary:
+    # One that is longer than it is asked to be stays as it is.
+    if group.is_primary and at <= total:
         run_dir.note_resume(workdir, config, at)
     started = {} if found or not group.is_primary else run_dir.taken_by(workdir)
     state = found.state if found else with_leaves(program.initial(), started)
@@ -197,7 +198,7 @@ def _header(config, shapes: TrainState, pack: Pack, workdir: Path, at: int, tota
     epochs = total / (len(pack.images) // config.batch_size)
     yield f"parameters  {players}; {total:,} steps of {config.batch_size} ({epochs:.1f} epochs)"
     if at >= total:
-        yield f"{workdir} is finished: {at:,} steps; more with --run.steps {2 * total}"
+        yield f"{workdir} is finished: {at:,} steps; more with --run.steps {2 * at}"
     elif at:
         yield f"resuming {workdir} at step {at}"
     elif parent := run_dir.read_run(workdir).get("parent"):
