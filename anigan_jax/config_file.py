@@ -19,7 +19,7 @@ from typing import Any
 import tyro
 from tyro.conf import HelptextFromCommentsOff
 
-from anigan_jax import own_code
+from anigan_jax import declared, own_code
 from anigan_jax.config import Config
 from anigan_jax.errors import UserError
 from anigan_jax.networks.blocks import NetworkSettings
@@ -80,7 +80,14 @@ def load(name: str) -> Config:
     module = _execute(f"{own_code.CONFIG}{path.stem}", path)
     config = getattr(module, "CONFIG", None)
     if not isinstance(config, Config):
-        raise UserError(f"{path} defines no CONFIG of type anigan_jax.config.Config")
+        others = [name for name, value in vars(module).items() if isinstance(value, Config)]
+        found = f"; {', '.join(others)} is one: call it CONFIG" if others else ""
+        found = found if config is None else f"; its CONFIG is a {type(config).__name__}"
+        raise UserError(f"{path} defines no CONFIG of type anigan_jax.config.Config{found}")
+    # Types that no flag can have are refused where flags are made.
+    with contextlib.suppress(AttributeError, NameError, TypeError):
+        if faults := list(declared.type_faults("", config)):
+            raise UserError(f"{path}: {'; '.join(faults)}")
     return config
 
 

@@ -108,6 +108,7 @@ def test_settings_come_from_the_command_line_and_from_json():
         (10, [157] * 25, 9),
         (10, [3], 3),
         (10, [], 10),
+        (10**12, [500, 500, 250], 250),
     ],
 )
 def test_the_fewest_dispatches(most, stretches, length):

@@ -215,4 +215,6 @@ def best_length(most: int, stretches: Iterable[tuple[int, int]]) -> int:
         whole = sum(n * (steps // length) for steps, n in counts.items())
         return (whole + singles) * (2 if singles else 1)
 
+    # Where something is due after fewer steps, no dispatch is longer.
+    most = min(most, max(counts, default=most))
     return min(range(most, 0, -1), key=dispatches)
