@@ -11,6 +11,7 @@ from typing import Annotated, Any, NamedTuple
 from tyro.conf import arg
 
 from anigan_jax.errors import UserError
+from anigan_jax.runtime import environment
 
 LISTED = 30
 # What runs of before had not; see `config.identity`.
@@ -83,7 +84,8 @@ def _layers(method: Any) -> list[str]:
 def place(text: str) -> tuple[Path, str | None]:
     """The run and the checkpoint that 'RUN@best' names; None where it names none."""
     run, at, checkpoint = text.rpartition("@")
-    return (Path(run), checkpoint) if at and not Path(text).exists() else (Path(text), None)
+    whole = environment.expanded(text)
+    return (environment.expanded(run), checkpoint) if at and not whole.exists() else (whole, None)
 
 
 def label(path: str) -> str:

@@ -186,6 +186,11 @@ BAD = {
     "field": ([*TRAIN, "--run.stepz", "3"], "--run.steps INT"),
     "old field": ([*TRAIN, "--g.rate", "3"], "--g.rate is --optimizers.g.learning-rate"),
     "short field": ([*TRAIN, "--optimizers.d.lr", "3"], "is --optimizers.d.learning-rate"),
+    "switch": ([*TRAIN, "--flip", "true"], "--flip takes no value: --flip is on, --no-flip off"),
+    "deep switch": (
+        [*TRAIN, "--method.discriminator.no-bias=false"],
+        "--method.discriminator.bias is on, --method.discriminator.no-bias off",
+    ),
     "own pictures": ([*TRAIN, "--data.path", "x"], "quickstart draws its own images; for your own"),
     "value": ([*TRAIN, "--run.steps", "many"], "many"),
     "choice": ([*TRAIN, "--method.loss", "hing"], "hinge"),

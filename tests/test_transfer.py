@@ -157,6 +157,16 @@ def test_another_parent_or_none_is_another_run(child, verb):
     assert "goes on with its own settings" in err
 
 
+def test_a_run_in_place_of_its_config_goes_on_with_its_parent(child, verb):
+    code, out, err = verb("train", child.run, "--workdir", f"{child.run}/", "--dry-run")
+    assert code == 0, err
+    assert out.endswith(f"resumes {child.run} at step 4\n")
+    other = child.run.with_name("other")
+    code, out, err = verb("train", child.run, "--workdir", other, "--dry-run")
+    assert code == 0, err
+    assert "starts from" not in out
+
+
 def test_what_was_kept_of_the_parent_is_verified(child, verb, tmp_path):
     changed = Path(shutil.copytree(child.run, tmp_path / "changed"))
     data = bytearray((changed / run_dir.PARENT).read_bytes())
@@ -205,6 +215,7 @@ def test_layers_that_do_not_fit_are_named(wide, verb, tmp_path):
         (("--init-from", "nowhere"), "not a run directory"),
         (("--init-from", "{}@7"), "no checkpoint of step 7; it has 0"),
         (("--init-from", "{}@best"), "no best checkpoint"),
+        (("--init-from", "{}/checkpoints/step_000000000"), "full@0 names it"),
         (("--init-from", "{}@newest"), "neither 'best', 'latest' nor a step"),
         (("--init-from", "{}", "--init-players", "g,x"), "--init-players names x; there are d, g"),
         (("--init-optimizers",), "give --init-from"),

@@ -224,7 +224,9 @@ def typed(function: Callable) -> Callable[..., dict[str, Any]]:
     """A function of a verb's own flags that gives them by name; what tyro reads of the verb."""
 
     def collected(**given: Any) -> dict[str, Any]:
-        return given
+        # A shell leaves `--out=~/x` as it is.
+        paths = {name: value for name, value in given.items() if isinstance(value, Path)}
+        return given | {name: environment.expanded(path) for name, path in paths.items()}
 
     hints = typing.get_type_hints(function, include_extras=True)
     parameters = inspect.signature(function).parameters.values()

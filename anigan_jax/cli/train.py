@@ -60,7 +60,7 @@ def train(
             "say what to train: anigan train CONFIG --workdir RUN; or --resume RUN, to go on"
         )
     else:
-        base = _of_run(Path(config), trust) or config_file.load(config)
+        base = _of_run(Path(config), workdir, trust) or config_file.load(config)
         settings = common.overridden(base, overrides, f"anigan train {config}")
     configs.check(settings)
     for _, network in config_file.networks("method", settings.method):
@@ -85,12 +85,14 @@ def train(
     return code
 
 
-def _of_run(run: Path, trust: bool) -> Config | None:
-    """The settings of a run, for a new one that has them too; None where it is none."""
+def _of_run(run: Path, workdir: Path | None, trust: bool) -> Config | None:
+    """The settings of a run, for one in `workdir` that has them too; None where it is none."""
     if not (run / run_dir.RUN).exists():
         return None
     own = run_dir.config_of(run, run_dir.read_run(run), trust)
-    return dataclasses.replace(own, parent=Parent())
+    # What another run starts from is said anew; in its own folder it goes on.
+    same = workdir is not None and workdir.resolve() == run.resolve()
+    return own if same else dataclasses.replace(own, parent=Parent())
 
 
 def _recorded(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,6 +49,9 @@ def take(config: Config, workdir: Path, pack: Pack) -> Taken | None:
         return None
     run, asked = parent.place(wanted.run)
     run = run_dir.found(run)
+    if (at := re.fullmatch(r"step_(\d+)", run.name)) and run.parent.name == "checkpoints":
+        whole = f"{run.parent.parent}@{int(at[1])}"
+        raise UserError(f"{run} is a checkpoint of a run: --init-from {whole} names it")
     there = _weights(run, asked) or _checkpoint(run, asked)
     method, constants = config.method.make(), config.method.constants(pack)
     players = parent.chosen(wanted, method.players)
