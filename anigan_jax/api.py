@@ -57,10 +57,8 @@ def load(
       UserError: there is no such run or checkpoint, it is damaged, it averages no weights, or it
         needs `trust`.
     """
-    if isinstance(path, str):
-        with contextlib.suppress(RuntimeError):
-            path = Path(path).expanduser()
-    found = _load(Path(path), checkpoint, trust, config)._replace(weights=weights)
+    path = environment.expanded(path) if isinstance(path, str) else path
+    found = _load(path, checkpoint, trust, config)._replace(weights=weights)
     # Refused here, not at the first picture.
     _ = found.model
     return found
@@ -74,7 +72,13 @@ def load_config(name: str, *flags: str) -> Config:
     Raises:
       UserError: there is no such config, or a flag is unknown or has no such value.
     """
-    config = config_file.override(config_file.load(name), [*map(str, flags)], "load_config")
+    words = [*map(str, flags)]
+    for word in words:
+        flag, blank, value = word.partition(" ")
+        if blank and flag.startswith("--") and "=" not in flag:
+            raise UserError(f"{word!r} are two words; give each by itself: {flag!r}, {value!r}")
+    # Its help is that of the command line.
+    config = config_file.override(config_file.load(name), words, f"anigan train {name}")
     configs.check(config)
     return config
 
@@ -142,6 +146,8 @@ def train(
 ) -> Trained | None:
     """Trains a run to its end in this process, or resumes it where `workdir` holds one.
 
+    A run that has as many steps as the config asks for, or more, is given back as it is.
+
     Args:
       workdir: the run directory.
       init_from: 'RUN', 'RUN@STEP', 'RUN@best': the run that a new one starts from; what it takes
@@ -163,7 +169,7 @@ def train(
             f"config is {config!r}; it must be a Config: one of your own, or "
             "anigan_jax.load_config('quickstart')"
         )
-    workdir = Path(workdir)
+    workdir = environment.expanded(workdir)
     if init_from:
         parent = dataclasses.replace(config.parent, run=str(init_from))
         config = dataclasses.replace(config, parent=parent)

@@ -88,7 +88,7 @@ class Run:
     steps_per_dispatch: int = 10
     """At most this many steps in one dispatch; fewer where something is due before."""
     log_every: int = 1
-    """Steps between lines of metrics.jsonl."""
+    """Steps between lines of metrics.jsonl, which has the last step too."""
     sample_every: int | str = 500
     """When sample grids are written."""
     checkpoint_every: int | str = 500
@@ -161,7 +161,11 @@ class Config:
 
 
 def resolve(config: Config, images: int) -> Config:
-    """The config with its length, intervals and schedules in steps, not in epochs of `images`."""
+    """The config with its length, intervals and schedules in steps, not in epochs of `images`.
+
+    Raises:
+      UserError: they are more than can be counted.
+    """
     per_epoch = images // config.batch_size
     steps = config.run.steps or config.run.epochs * per_epoch
     players = {
@@ -170,7 +174,10 @@ def resolve(config: Config, images: int) -> Config:
     every = {name: getattr(config.run, name) for name in intervals.SETTINGS}
     every = {name: intervals.in_steps(value, per_epoch) for name, value in every.items()}
     run = dataclasses.replace(config.run, steps=steps, **every)
-    return dataclasses.replace(config, optimizers=players, run=run)
+    found = dataclasses.replace(config, optimizers=players, run=run)
+    if faults := list(_too_large(found)):
+        raise UserError(f"counted in steps ({per_epoch} are an epoch), {'; '.join(faults)}")
+    return found
 
 
 def _tree(value: Any, class_name: Callable[[type], str], locations: bool = True) -> Any:
@@ -290,14 +297,26 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     return [f"{path}: {before} -> {after}" for path, before, after in both if before != after]
 
 
-def _numbers(path: str, value: Any) -> Iterator[tuple[str, float]]:
-    """Path and value of every float of settings in their JSON form."""
-    if isinstance(value, float):
+def _numbers(path: str, value: Any) -> Iterator[tuple[str, int | float]]:
+    """Path and value of every number of settings in their JSON form."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
         yield path, value
     elif isinstance(value, dict | list):
         parts = value.items() if isinstance(value, dict) else enumerate(value)
         for name, part in parts:
             yield from _numbers(f"{path}.{name}".removeprefix("."), part)
+
+
+def _too_large(config: Config) -> Iterator[str]:
+    """Faults of integers that a step computes with, which are of 32 bits there."""
+    tree = to_json(config)
+    # How long a run is, is one; no step knows anything else of these.
+    tree["run"] = {"steps": config.run.steps, "epochs": config.run.epochs}
+    del tree["data"]
+    for path, number in _numbers("", tree):
+        end = 32 if path == "seed" else 31
+        if isinstance(number, int) and abs(number) >= 2**end:
+            yield f"{path} is {number}; it must be below 2**{end}"
 
 
 def _out_of_range(path: str, settings: Any) -> Iterator[str]:
@@ -345,16 +364,14 @@ def check(config: Config) -> None:
     ):
         if value < low:
             faults.append(f"{path} is {value}; it must be at least {low}")
-    for path, value, end in (("run.steps", run.steps, 31), ("seed", config.seed, 32)):
-        if value >= 2**end:
-            faults.append(f"{path} is {value}; it must be below 2**{end}")
+    faults += _too_large(config)
     faults += _out_of_range("method", config.method)
     for name in intervals.SETTINGS:
         value = getattr(run, name)
         if told := intervals.fault(value, int(name in ("sample_every", "checkpoint_every"))):
             faults.append(f"run.{name} is {value}; {told}")
     for path, number in _numbers("", to_json(config)):
-        if not math.isfinite(number):
+        if isinstance(number, float) and not math.isfinite(number):
             faults.append(f"{path} is {number}; it must be a finite number")
     for player, settings in config.optimizers.items():
         faults += [f"optimizers.{player}.{fault}" for fault in settings.faults()]

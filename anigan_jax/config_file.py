@@ -1,28 +1,26 @@
-"""Config files: found by name, executed, overridden; and the user's own code in them."""
+"""Config files: found by name, executed, overridden."""
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import dataclasses
 import difflib
-import hashlib
 import importlib.util
 import io
 import itertools
 import os
 import re
 import sys
-import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import tyro
 from tyro.conf import HelptextFromCommentsOff
 
-from anigan_jax.config import PACKAGE, Config
+from anigan_jax import declared, own_code
+from anigan_jax.config import Config
 from anigan_jax.errors import UserError
 from anigan_jax.networks.blocks import NetworkSettings
 from anigan_jax.runtime.environment import config_folder
@@ -79,10 +77,17 @@ def load(name: str) -> Config:
     if str(path.parent) not in sys.path:
         # Last: a neighbor must not hide an installed package.
         sys.path.append(str(path.parent))
-    module = _execute(f"anigan_config_{path.stem}", path)
+    module = _execute(f"{own_code.CONFIG}{path.stem}", path)
     config = getattr(module, "CONFIG", None)
     if not isinstance(config, Config):
-        raise UserError(f"{path} defines no CONFIG of type anigan_jax.config.Config")
+        others = [name for name, value in vars(module).items() if isinstance(value, Config)]
+        found = f"; {', '.join(others)} is one: call it CONFIG" if others else ""
+        found = found if config is None else f"; its CONFIG is a {type(config).__name__}"
+        raise UserError(f"{path} defines no CONFIG of type anigan_jax.config.Config{found}")
+    # Types that no flag can have are refused where flags are made.
+    with contextlib.suppress(AttributeError, NameError, TypeError):
+        if faults := list(declared.type_faults("", config)):
+            raise UserError(f"{path}: {'; '.join(faults)}")
     return config
 
 
@@ -99,51 +104,8 @@ def _execute(name: str, path: Path) -> ModuleType:
         del sys.modules[name]
         if isinstance(error, UserError) or not isinstance(error, Exception):
             raise
-        raise UserError(_fault_of(error, path, vars(module))) from None
+        raise UserError(own_code.fault_of(error, path, vars(module))) from None
     return module
-
-
-def _fault_of(error: Exception, path: Path, names: dict[str, Any]) -> str:
-    """What a config file does wrong, in one line: where, what, and the field that was meant."""
-    line, text = None, str(error)
-    if isinstance(error, SyntaxError) and error.filename == str(path):
-        line, text = error.lineno, error.msg
-    if found := _innermost(error, lambda file: file == path):
-        line = found[1]
-    where, hint = f"{path}, line {line}" if line else str(path), ""
-    if unknown := re.search(r"unexpected keyword argument '(\w+)'", text):
-        classes = [c for c in names.values() if dataclasses.is_dataclass(c)]
-        hint = _near(unknown[1], {f.name for c in classes for f in dataclasses.fields(c)})
-    elif unknown := re.search(r"name '(\w+)' is not defined", text):
-        hint = _near(unknown[1], set(names))
-    return f"{where}: {type(error).__name__}: {text}{hint}"
-
-
-def fault_of_own(error: Exception) -> str | None:
-    """'FILE, line N: TypeError: ...' of an error in a config file of the user's, or beside it.
-
-    The innermost of its lines; None where the error did not pass through any.
-    """
-    ours = config_folder().resolve()
-    loaded = [m for n, m in sys.modules.items() if n.startswith(("anigan_config_", "anigan_run_"))]
-    folders = {Path(m.__file__).parent for m in loaded if m.__file__} - {ours}
-    if not (found := _innermost(error, lambda file: file.parent in folders)):
-        return None
-    return f"{found[0]}, line {found[1]}: {type(error).__name__}: {error}"
-
-
-def _innermost(error: Exception, own: Callable[[Path], bool]) -> tuple[str, int] | None:
-    """The file and line nearest to an error, of those files that `own` accepts."""
-    frames = traceback.walk_tb(error.__traceback__)
-    lines = [(frame.f_code.co_filename, line) for frame, line in frames]
-    return next((at for at in reversed(lines) if own(Path(at[0]))), None)
-
-
-def _near(name: str, known: set[str]) -> str:
-    """'. Did you mean ...?', whatever the case; '' where nothing is near."""
-    lower = {other.lower(): other for other in sorted(known)}
-    near = difflib.get_close_matches(name.lower(), lower, 1)
-    return f". Did you mean {lower[near[0]]!r}?" if near else ""
 
 
 def override(config: Config, argv: list[str], prog: str) -> Config:
@@ -158,7 +120,7 @@ def override(config: Config, argv: list[str], prog: str) -> Config:
     try:
         made = parse(type(config), sized(config, argv), prog, default=config)
     except (AttributeError, NameError, TypeError) as error:
-        own = {cls.__name__ for cls in _classes(config) if not cls.__module__.startswith(PACKAGE)}
+        own = own_code.names(config)
         if not own:
             raise
         raise UserError(
@@ -285,116 +247,3 @@ def refuse_repeats(argv: list[str]) -> None:
             hint = REPEATED.get(flag, "")
             raise UserError(f"{flag} is given twice{also}; give it once{hint}")
         seen[setting] = flag
-
-
-class OwnCode(NamedTuple):
-    """The user's own modules that the classes of a config come from.
-
-    Attributes:
-      files: path below the folder of them all -> the file.
-      modules: module name -> path below that folder; as `config.to_json` takes them.
-    """
-
-    files: dict[str, Path]
-    modules: dict[str, str]
-
-
-def own_code(config: Config) -> OwnCode:
-    """The files that define a config's classes, with the neighbors that they import.
-
-    A class that was typed into an interpreter has no file: it cannot be read back.
-    """
-    own: dict[str, Path] = {}
-    for cls in _classes(config):
-        file = getattr(sys.modules.get(cls.__module__), "__file__", None)
-        if cls.__module__.split(".")[0] != PACKAGE and file:
-            own[cls.__module__] = Path(file).resolve()
-    if not own:
-        return OwnCode({}, {})
-    folder = min((path.parent for path in own.values()), key=lambda path: len(path.parts))
-    found: set[Path] = set()
-    todo = list(own.values())
-    while todo:
-        path = todo.pop()
-        if path not in found and path.is_relative_to(folder):
-            found.add(path)
-            todo += _neighbors(path, folder)
-    files = {path.relative_to(folder).as_posix(): path for path in sorted(found)}
-    names = {n: path.relative_to(folder).as_posix() for n, path in own.items() if path in found}
-    return OwnCode(files, names)
-
-
-def _classes(value: Any) -> Iterator[type]:
-    if dataclasses.is_dataclass(value):
-        yield type(value)
-        for f in dataclasses.fields(value):
-            yield from _classes(getattr(value, f.name))
-    elif isinstance(value, Mapping | tuple):
-        for item in value.values() if isinstance(value, Mapping) else value:
-            yield from _classes(item)
-
-
-def _neighbors(path: Path, folder: Path) -> Iterator[Path]:
-    """The files below a folder that a module imports, anywhere in it."""
-    for node in ast.walk(ast.parse(path.read_bytes())):
-        names: list[str] = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        for name in names:
-            parts = name.split(".")
-            for end in range(1, len(parts) + 1):
-                stem = folder.joinpath(*parts[:end])
-                yield from (
-                    p for p in (stem.with_suffix(".py"), stem / "__init__.py") if p.is_file()
-                )
-
-
-def importer(folder: Path, sha256: Mapping[str, str], trust: bool) -> Callable[[str], ModuleType]:
-    """Gives the modules of a run's own code, as `config.from_json` takes it.
-
-    Args:
-      folder: where the run keeps the files.
-      sha256: path below it -> what the file must have.
-      trust: whether they may be executed.
-
-    Raises:
-      UserError: (the function) not trusted, unknown, or changed.
-    """
-
-    def own(file: str) -> ModuleType:
-        if file not in sha256:
-            raise UserError(f"a class of {file} was defined outside of any file; it cannot be read")
-        if not trust:
-            raise UserError(
-                f"this run has classes of its own, and opening it would run {', '.join(sha256)} of "
-                f"{folder}. Read that code; if you trust it, pass --trust (in Python: trust=True)"
-            )
-        for name, expected in sha256.items():
-            path = folder / name
-            if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != expected:
-                raise UserError(f"{path} is absent or not the file that the run was trained with")
-        known = hashlib.sha256("".join(sha256.values()).encode()).hexdigest()[:12]
-        module = f"anigan_run_{known}_" + re.sub(r"\W", "_", file)
-        return sys.modules.get(module) or _with_neighbors(module, folder, file, set(sha256))
-
-    return own
-
-
-def _with_neighbors(module: str, folder: Path, file: str, files: set[str]) -> ModuleType:
-    """Executes a file whose imports find the run's own files first, whatever was imported."""
-    names = {Path(name).with_suffix("").as_posix().replace("/", ".") for name in files}
-    names |= {name.removesuffix(".__init__") for name in names}
-    hidden = {name: sys.modules.pop(name) for name in names & sys.modules.keys()}
-    sys.path.insert(0, str(folder))
-    # The run directory is only read: no bytecode is left in it.
-    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
-    try:
-        return _execute(module, folder / file)
-    finally:
-        sys.dont_write_bytecode = before
-        sys.path.remove(str(folder))
-        for name in names:
-            sys.modules.pop(name, None)
-        sys.modules.update(hidden)

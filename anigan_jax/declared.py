@@ -44,7 +44,10 @@ def _type_fault(path: str, value: Any, hint: Any) -> Iterator[str]:
     elif isinstance(hint, type) and hint not in (Any, type(None)):
         number = hint is float and isinstance(value, int) and not isinstance(value, bool)
         wrong_bool = isinstance(value, bool) and hint is not bool
-        if not (isinstance(value, hint) or number) or wrong_bool:
+        if isinstance(value, type) and not isinstance(value, hint):
+            name = value.__name__
+            yield f"{path} is the class {name}; it must be an object, such as {name}()"
+        elif not (isinstance(value, hint) or number) or wrong_bool:
             yield f"{path} is {value!r}; it must be {hint.__name__}"
         elif dataclasses.is_dataclass(value):
             yield from type_faults(path, value)

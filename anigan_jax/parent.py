@@ -11,6 +11,7 @@ from typing import Annotated, Any, NamedTuple
 from tyro.conf import arg
 
 from anigan_jax.errors import UserError
+from anigan_jax.runtime import environment
 
 LISTED = 30
 # What runs of before had not; see `config.identity`.
@@ -83,7 +84,8 @@ def _layers(method: Any) -> list[str]:
 def place(text: str) -> tuple[Path, str | None]:
     """The run and the checkpoint that 'RUN@best' names; None where it names none."""
     run, at, checkpoint = text.rpartition("@")
-    return (Path(run), checkpoint) if at and not Path(text).exists() else (Path(text), None)
+    whole = environment.expanded(text)
+    return (environment.expanded(run), checkpoint) if at and not whole.exists() else (whole, None)
 
 
 def label(path: str) -> str:
@@ -128,7 +130,8 @@ def fit(
     Args:
       here, there: label -> what has a shape and a dtype.
       players: whose leaves are asked for; `optimizers`: their optimizers' states too.
-      strange: layers ('g/embedding') whose meaning differs, whatever their shapes.
+      strange: layers ('g/embedding') and optimizers ('opt_state/g') whose meaning differs,
+        whatever their shapes.
     """
 
     def own(leaves: Mapping[str, Any]) -> set[str]:
@@ -154,6 +157,8 @@ def fit(
     for player in players if optimizers else ():
         state = [name for name in here if name.startswith(f"opt_state/{player}/")]
         wrong = {name: line for name in state if (line := differs(name))}
+        if (whole := f"opt_state/{player}") in strange:
+            wrong = {whole: f"{whole}: of another optimizer there"}
         if wrong or any(name.startswith(f"{player}/") for name in torn):
             fresh.append(f"the optimizer of {player}")
             # Those of a layer that does not fit have been named by it.
@@ -180,13 +185,16 @@ def chosen(settings: Parent, known: Collection[str]) -> tuple[str, ...]:
 
 
 def refuse(
-    settings: Parent, found: Fit, frozen: Collection[str] = (), changed: Collection[str] = ()
+    settings: Parent,
+    found: Fit,
+    frozen: Collection[str] = (),
+    changed: Collection[str] | None = None,
 ) -> None:
     """Refuses a parent whose leaves do not fit, unless what fits is asked for.
 
     Args:
       frozen: names of D's layers that must be taken.
-      changed: lines of the settings that are others than the parent's.
+      changed: lines of the settings that are others than the parent's; None: it is no run.
 
     Raises:
       UserError: naming each leaf with its shapes.
@@ -195,12 +203,16 @@ def refuse(
         more = len(found.odd) - LISTED
         lines = [*found.odd[:LISTED], *([f"and {more} more"] if more > 0 else [])]
         told = [f"{len(found.odd)} arrays of {settings.run} do not fit this run:", *lines]
-        told[1:1] = [f"setting {line}" for line in changed]
-        raise UserError(
-            "\n  ".join(told)
-            + f"\n`anigan train {place(settings.run)[0]} ...` has the settings of that run; "
-            "--init-fitting takes the layers that fit and starts the others at random"
-        )
+        told[1:1] = [f"setting {line}" for line in changed or ()]
+        run = place(settings.run)[0]
+        states = "opt_state/" in "".join(found.odd)
+        ways = {
+            f"`anigan train {run} ...` has the settings of that run": changed is not None,
+            "without --init-optimizers the optimizers begin anew": states,
+            "--init-fitting takes the layers that fit and starts the others at random": True,
+        }
+        remedy = "; ".join(way for way, is_one in ways.items() if is_one)
+        raise UserError("\n  ".join(told) + f"\n{remedy}")
     if not found.taken:
         raise UserError(f"nothing of {settings.run} fits this run")
     # A translation has two discriminators: 'd/a/down1/weight'.

@@ -208,7 +208,7 @@ class Trained(NamedTuple):
         Raises:
           UserError: the folder is not empty.
         """
-        folder = Path(folder)
+        folder = environment.expanded(folder)
         atomic.refuse_taken(folder, "folder")
         folder.mkdir(parents=True, exist_ok=True)
         constants = self.networks.constants if self.method.texts else {}

@@ -13,7 +13,9 @@ import pytest
 from tiny import process_env, untrained
 
 import anigan_jax
-from anigan_jax import api
+from anigan_jax import api, parent
+from anigan_jax.cli import main
+from anigan_jax.cli import train as cli_train
 from anigan_jax.errors import UserError
 from anigan_jax.sampling import grids
 from anigan_jax.storage import images as record
@@ -227,6 +229,32 @@ def test_a_config_with_flags():
         anigan_jax.load_config("anime_facess")
     with pytest.raises(UserError, match="batch_size is 0"):
         anigan_jax.load_config("anime_faces", "--batch-size", "0")
+    with pytest.raises(UserError, match="two words; give each by itself: '--data"):
+        anigan_jax.load_config("anime_faces", "--data.path A B.zip")
+    with pytest.raises(UserError, match="run anigan train anime_faces --help"):
+        anigan_jax.load_config("anime_faces", "--batch-sise", "8")
+    spaced = anigan_jax.load_config("anime_faces", "--data.path=A B.zip")
+    assert spaced.data.path == "A B.zip"
+
+
+def test_the_home_directory_is_written_to_as_it_is_read(tmp_path, monkeypatch):
+    """Also where a shell leaves it as it is: `--workdir=~/x`."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), np.uint8)
+    assert anigan_jax.pack(pixels, "~/pack") == tmp_path / "pack"
+    assert anigan_jax.load("painted/noise").save("~/weights") == tmp_path / "weights"
+    seen = []
+    monkeypatch.setattr(api, "start", lambda config, workdir, *_: seen.append(workdir) or 1)
+    with pytest.raises(KeyboardInterrupt):
+        anigan_jax.train(anigan_jax.load_config("quickstart"), "~/x")
+    assert seen == [tmp_path / "x"]
+    assert parent.place("~/x@best") == (tmp_path / "x", "best")
+    assert parent.place("~/x@best".replace("~", "~no-such-user"))[1] == "best"
+    words = ["quickstart", "--workdir=~/x", "--resume", "~/y"]
+    given = main._arguments(cli_train.train, words, "anigan train")
+    assert (given["workdir"], given["resume"]) == (tmp_path / "x", tmp_path / "y")
+    assert not (tmp_path / "~").exists()
 
 
 HANDS_ON = [

@@ -145,6 +145,14 @@ def test_pruning_keeps_the_newest_and_those_of_a_history(tmp_path):
     assert checkpoint.steps(folder) == [4, 6]
 
 
+def test_what_was_written_to_be_kept_stays_whatever_the_interval_is_now(tmp_path):
+    for step in (2, 3, 4, 5):
+        checkpoint.save(tmp_path, step, STATE, {"kept": True} if step == 3 else {})
+    assert checkpoint.prune(tmp_path, 1, intervals.parse("2")) == []
+    assert checkpoint.prune(tmp_path, 1) == [2, 4]
+    assert checkpoint.steps(tmp_path) == [3, 5]
+
+
 def test_one_step_of_a_history_is_read_or_refused_without_touching_it(tmp_path):
     folder = saved(tmp_path)
     same(checkpoint.restore(folder, STATE, at=2), 2)

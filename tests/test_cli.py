@@ -16,6 +16,7 @@ from anigan_jax.cli import main
 from anigan_jax.cli import train as cli_train
 from anigan_jax.errors import UserError
 from anigan_jax.runtime import processes, progress
+from anigan_jax.storage import run_dir
 
 
 @pytest.fixture(scope="module")
@@ -102,11 +103,13 @@ def test_sample_interpolate_and_kernels(run, verb):
 def test_training_again_has_nothing_to_do_and_changes_nothing(run, verb):
     config, folder, _ = run
     before = (folder / "metrics.jsonl").read_bytes()
-    for words in ((config, "--workdir", folder), ("--resume", folder)):
+    for words in ((config, "--workdir", folder), ("--resume", folder, "--run.steps", 4)):
         code, out, err = verb("train", *words, "--run.devices", 1)
         assert code == 0, err
-        assert "is finished: 8 steps; more with --run.steps" in out
+        assert "is finished: 8 steps; more with --run.steps 16\n" in out
         assert (folder / "metrics.jsonl").read_bytes() == before
+    # Not by fewer steps than it has.
+    assert run_dir.read_run(folder)["config"]["run"]["steps"] == 8
 
 
 def test_a_run_goes_on_with_its_own_settings(run, verb):
@@ -114,6 +117,7 @@ def test_a_run_goes_on_with_its_own_settings(run, verb):
     code, out, err = verb("train", "--resume", folder, "--run.steps", 12, "--dry-run")
     assert (code, err) == (0, "")
     assert out.startswith("44 images, 12 steps, ")
+    assert out.endswith(f", resumes {folder} at step 8\n")
     for words, named in (
         (("--optimizers.g.learning-rate", "0.1"), "optimizers.g.learning_rate: 0.0002 -> 0.1"),
         (("quickstart",), "leave out CONFIG"),
@@ -158,7 +162,20 @@ def test_a_dry_run_writes_nothing(run, tmp_path, verb):
     assert verb(*words)[:2] == (0, "44 images, 8 steps, 1 device(s)\n")
     found = json.loads(verb(*words, "--json")[1])
     assert (found["steps"], found["config"]["batch_size"]) == (8, 8)
+    assert found["resumes"] is None
     assert not (tmp_path / "none").exists()
+
+
+def test_a_dry_run_refuses_a_folder_that_the_run_would(run, tmp_path, verb):
+    config, folder, _ = run
+    (tmp_path / "notes.txt").write_text("mine")
+    for where, flags, said in (
+        (folder, ["--seed", 5], "holds another run: seed: 0 -> 5"),
+        (folder, ["--init-from", folder], "holds another run: parent."),
+        (tmp_path, [], "is not empty and holds no run"),
+    ):
+        code, _, err = verb("train", config, "--workdir", where, "--dry-run", *flags)
+        assert (code, said in err) == (2, True), err
 
 
 TRAIN = ["train", "quickstart", "--workdir", "x"]
@@ -169,6 +186,11 @@ BAD = {
     "field": ([*TRAIN, "--run.stepz", "3"], "--run.steps INT"),
     "old field": ([*TRAIN, "--g.rate", "3"], "--g.rate is --optimizers.g.learning-rate"),
     "short field": ([*TRAIN, "--optimizers.d.lr", "3"], "is --optimizers.d.learning-rate"),
+    "switch": ([*TRAIN, "--flip", "true"], "--flip takes no value: --flip is on, --no-flip off"),
+    "deep switch": (
+        [*TRAIN, "--method.discriminator.no-bias=false"],
+        "--method.discriminator.bias is on, --method.discriminator.no-bias off",
+    ),
     "own pictures": ([*TRAIN, "--data.path", "x"], "quickstart draws its own images; for your own"),
     "value": ([*TRAIN, "--run.steps", "many"], "many"),
     "choice": ([*TRAIN, "--method.loss", "hing"], "hinge"),

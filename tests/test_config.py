@@ -45,6 +45,51 @@ def test_a_path_or_a_name_or_a_suggestion(tmp_path):
 
 
 @pytest.mark.fault(21)
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("config = Config('x', GAN(), PaintedFaces())", "; config is one: call it CONFIG"),
+        ("def CONFIG(): pass", "; its CONFIG is a function"),
+        (
+            "CONFIG = Config('x', GAN, PaintedFaces())",
+            r"method is the class GAN; it must be an object, such as GAN\(\)",
+        ),
+        (
+            "CONFIG = Config('x', GAN(generator=Generator), PaintedFaces())",
+            r"method.generator is the class Generator; .* Generator\(\)",
+        ),
+    ],
+)
+def test_what_stands_in_place_of_a_config_is_told(tmp_path, text, told):
+    path = tmp_path / "mine.py"
+    front = "from anigan_jax import Config\nfrom anigan_jax.methods.gan import GAN\n"
+    front += "from anigan_jax.networks.dcgan import Generator\n"
+    front += "from anigan_jax.data.synthetic.sources import PaintedFaces\n"
+    path.write_text(front + text)
+    with pytest.raises(UserError, match=told):
+        config_file.load(str(path))
+
+
+@pytest.mark.fault(21)
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("--run.steps 0 --run.epochs 1000000000", "run.steps is 5000000000"),
+        ("--optimizers.g.unit epoch --optimizers.g.boundaries 1 900000000", "g.boundaries.1 is 45"),
+        ("--optimizers.g.unit image --optimizers.g.boundaries 2000000000", ""),
+    ],
+)
+def test_more_steps_than_can_be_counted_are_refused(words, told):
+    config = config_file.override(FULL, words.split(), "x")
+    configs.check(config)
+    if not told:
+        configs.resolve(config, 40)
+        return
+    with pytest.raises(UserError, match=rf"counted in steps \(5 are an epoch\), .*{told}"):
+        configs.resolve(config, 40)
+
+
+@pytest.mark.fault(21)
 def test_all_faults_are_named_at_once():
     bad = dataclasses.replace(of_g(learning_rate=float("inf")), batch_size=0, seed=-1)
     with pytest.raises(UserError) as caught:

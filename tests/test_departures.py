@@ -41,6 +41,10 @@ def test_as_many_images_in_batches_of_another_size():
     assert other.flags.count("--batch-size") == 1
     small = planned("aiub", "batch_size=16", budget=plan.SMALL).runs["faces"]
     assert (small.config.batch_size, small.steps) == (16, 360_000 // 16)
+    # Also the report's own, which the budget has not.
+    same = planned("aiub", "batch-size=128", budget=plan.SMALL).runs["faces"]
+    assert (same.config.batch_size, same.steps) == (128, round(360_000 / 128))
+    assert same.flags.count("--batch-size") == 1
 
 
 def test_the_reports_own_studies_stay():

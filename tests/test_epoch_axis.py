@@ -91,6 +91,14 @@ def test_means_by_epoch(logged):
         by_epoch.epoch_table(run)
 
 
+def test_a_run_before_its_first_epoch_says_so(run, verb):
+    path = run / "metrics.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:4]))
+    code, out, _ = verb("epochs", run)
+    assert (code, out) == (0, f"{run} has completed 0 epochs: one is 5 steps\n")
+    assert json.loads(verb("epochs", run, "--json")[1])["epochs"] == []
+
+
 def test_the_verb_and_the_page_have_the_table(run, verb):
     code, out, err = verb("epochs", run)
     assert code == 0, err

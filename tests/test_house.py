@@ -21,6 +21,7 @@ ORDER = (
     ("data",),
     ("optimizers", "intervals", "parent", "declared"),
     ("config",),
+    ("own_code",),
     ("config_file",),
     ("storage",),
     ("perceptual",),

@@ -13,7 +13,7 @@ from anigan_jax.errors import UserError
 from anigan_jax.intervals import Every, in_steps, parse
 from anigan_jax.runtime import signals
 from anigan_jax.storage import checkpoint, metrics_file
-from anigan_jax.training import loop
+from anigan_jax.training import loop, replay
 from anigan_jax.training.program import Program, best_length
 
 
@@ -108,6 +108,7 @@ def test_settings_come_from_the_command_line_and_from_json():
         (10, [157] * 25, 9),
         (10, [3], 3),
         (10, [], 10),
+        (10**12, [500, 500, 250], 250),
     ],
 )
 def test_the_fewest_dispatches(most, stretches, length):
@@ -163,8 +164,18 @@ def test_irregular_intervals_change_no_bit_of_a_run(pack, tmp_path):
     assert trained(irregular, "run") == want
     assert len(want) == 18
     assert checkpoint.steps(tmp_path / "run" / "checkpoints") == [9, 13, 17]
+    # What was kept stays, also where later starts keep nothing.
+    run = dataclasses.replace(irregular.run, steps=18, keep_every=0, log_every=5)
+    longer = dataclasses.replace(irregular, run=run)
+    assert list(trained(longer, "run")) == list(range(19))
+    assert checkpoint.steps(tmp_path / "run" / "checkpoints") == [9, 13, 18]
+    # The replay reaches the end by the checkpoint alone, too.
+    path = tmp_path / "run" / "metrics.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-2]))
+    told = replay.replay(longer, tmp_path / "run", pack, None)
+    assert told == (0, "identical through step 18")
     shown = sorted(path.stem for path in (tmp_path / "run" / "previews" / "samples").iterdir())
-    assert [int(name[5:]) for name in shown] == [1, 9, 17]
+    assert [int(name[5:]) for name in shown] == [1, 9, 17, 18]
 
 
 def test_an_empty_interval_is_never_due():

@@ -152,6 +152,20 @@ def test_another_protocol_is_refused(judged, pack):
     assert [line["step"] for line in lines(judged)] == [4, 8, 12]
 
 
+def test_the_best_is_known_where_a_run_goes_on_without_being_judged(pack, tmp_path):
+    found = {"kid-random": 0.1, "variety-random": 0.95}
+    text = "".join(json.dumps({"step": step, **found}) + "\n" for step in (2, 4))
+    (tmp_path / online_eval.LINES).write_text(text)
+    run = dataclasses.replace(RUN, evaluate_every=0)
+    method, state = start(JUDGED)
+    judge = online_eval.Evaluator(dataclasses.replace(JUDGED, run=run), method, pack, tmp_path)
+    judge.begin(4, state, {}, 12)
+    judge.checkpoint(12, state, signals.Stop())
+    judge.close()
+    assert judge.best().step == 2
+    assert (tmp_path / online_eval.LINES).read_text() == text
+
+
 @pytest.mark.parametrize("weights", ["raw", "ema"])
 def test_the_weights_that_are_asked_for_are_judged(pack, tmp_path, monkeypatch, weights):
     config = dataclasses.replace(JUDGED, run=dataclasses.replace(RUN, eval_weights=weights))

@@ -13,7 +13,7 @@ from PIL import Image
 from run_dirs import judged
 
 from anigan_jax.errors import UserError
-from anigan_jax.report import collect, record
+from anigan_jax.report import collect, record, sinks
 from anigan_jax.report.record import Sink
 from anigan_jax.storage import metrics_file, run_dir
 
@@ -85,6 +85,18 @@ def test_the_default_place_is_the_run(run, verb):
     assert list((run / "log/tensorboard").glob("events.out.tfevents.*"))
     before = collect.collect(run, "run")["outputs"].keys()
     assert "log" not in before
+
+
+def test_another_run_at_the_same_place_is_another_record(run):
+    """So are not the same settings in another length."""
+    first = sinks.place_of("wandb", run).identity
+    recorded = run_dir.read_run(run)
+    recorded["config"]["run"]["steps"] += 1
+    (run / "run.json").write_text(json.dumps(recorded))
+    assert sinks.place_of("wandb", run).identity == first
+    recorded["config_sha256"] = "0" * 64
+    (run / "run.json").write_text(json.dumps(recorded))
+    assert sinks.place_of("wandb", run).identity != first
 
 
 def test_a_log_follows_a_training_to_its_end(run, monkeypatch):

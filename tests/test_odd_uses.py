@@ -13,7 +13,7 @@ from tiny import LEAST, PLAIN, untrained, write_config
 
 import anigan_jax
 from anigan_jax import config as configs
-from anigan_jax import config_file, errors, storage
+from anigan_jax import errors, own_code, storage
 from anigan_jax.errors import UserError
 from anigan_jax.runtime import signals
 from anigan_jax.storage import atomic
@@ -259,9 +259,7 @@ def test_a_config_in_another_encoding_keeps_its_code(tmp_path):
     )
     (tmp_path / "mine.py").write_bytes(text.encode("latin-1"))
     (tmp_path / "neighbor.py").write_text("")
-    assert [p.name for p in config_file._neighbors(tmp_path / "mine.py", tmp_path)] == [
-        "neighbor.py"
-    ]
+    assert [p.name for p in own_code._imported(tmp_path / "mine.py", tmp_path)] == ["neighbor.py"]
 
 
 def test_signals_are_left_alone_in_a_thread():

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 import anigan_jax
-from anigan_jax import config_file
+from anigan_jax import config as configs
+from anigan_jax import config_file, own_code
 from anigan_jax.errors import UserError
-from anigan_jax.storage import metrics_file, run_dir
+from anigan_jax.storage import metrics_file, run_code, run_dir
 
 # What the documentation shows.
 EXAMPLES = Path(__file__).resolve().parent.parent / "docs" / "examples"
@@ -116,6 +117,80 @@ def test_it_trains_is_kept_and_opens_when_trusted(own, verb, name, files):
         assert images.dtype == np.uint8
     # Reading leaves no bytecode in it.
     assert sorted(p.name for p in (run / "code").iterdir()) == files
+
+
+# Its imports are of three kinds, one of them made when the network is built.
+FAMILY, _, MADE = GENERATOR.partition("CONFIG = ")
+LATE = "        import pkg.util as late\n        import flat\n        assert flat.util is late\n"
+PACKAGE = {
+    "mine.v1.py": f"from pkg.sub.fam import *\nCONFIG = {MADE}",
+    "flat.py": "from pkg import util\n",
+    "pkg/__init__.py": "WORD = 1\n",
+    "pkg/util.py": "import anigan_jax\ndef note():\n    return 1\n",
+    "pkg/sub/fam.py": FAMILY.replace("        return Painter(", f"{LATE}        return Painter("),
+}
+RELATIVE = {"pkg/sub/__init__.py": "", "pkg/sub/near.py": "from .. import WORD\n"}
+
+
+@pytest.mark.parametrize(
+    ("line", "more"),
+    [
+        ("from .near import WORD", RELATIVE),
+        ("from . import near", RELATIVE),
+        ("from pkg.util import note", {}),
+        ("import pkg.util\nassert pkg.util.note() == pkg.WORD", {}),
+    ],
+)
+def test_classes_of_a_package_are_kept_with_it_and_opened(tmp_path, line, more):
+    """Also where a class of the config's own file stands on them."""
+    mine = "@dataclass(frozen=True)\nclass Mine(PainterSettings):\n    pass\n\n\nCONFIG = "
+    files = {**PACKAGE, **more, "unused.py": ""}
+    files["pkg/sub/fam.py"] = f"{line}\n{files['pkg/sub/fam.py']}"
+    names = [n.removesuffix(".py").replace("/", ".").removesuffix(".__init__") for n in files]
+    for both in (False, True):
+        folder = tmp_path / str(both)
+        if both:
+            text = files["mine.v1.py"].replace("PainterSettings()", "Mine()")
+            files["mine.v1.py"] = text.replace("CONFIG = ", mine)
+        for file, text in files.items():
+            path = folder / "from" / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        config = config_file.load(str(folder / "from" / "mine.v1.py"))
+        code = own_code.of(config)
+        assert code.files.keys() == files.keys() - {"unused.py", *["mine.v1.py"] * (not both)}
+        kept = run_code.keep(code.files, folder / "code")
+        tree = configs.to_json(config, code.modules)
+        sys.path.remove(str(folder / "from"))
+        forget(*names, "pkg.sub")
+        opened = configs.from_json(tree, own_code.importer(folder / "code", kept, True))
+        opened.method.generator.build()
+        assert not {"pkg", "flat"} & sys.modules.keys()
+        assert configs.fingerprint(opened) == configs.fingerprint(config)
+        # A resume keeps the same files, and nothing was left beside them.
+        assert own_code.of(opened).files.keys() == kept.keys()
+        assert {p.name for p in (folder / "code").rglob("*") if p.is_file()} == {
+            Path(name).name for name in kept
+        }
+
+
+def test_code_that_a_run_keeps_already_is_not_written_anew(tmp_path, monkeypatch):
+    """A kill between a deletion and a writing would lose the only copy."""
+    texts = {"a.py": b"# caf\xe9", "pkg/b.py": b"b\n"}
+    for name, text in texts.items():
+        (tmp_path / "from" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "from" / name).write_bytes(text)
+    kept, folder = {name: tmp_path / "from" / name for name in texts}, tmp_path / "code"
+    digests = run_code.keep(kept, folder)
+    assert {p.relative_to(folder).as_posix() for p in folder.rglob("*.py")} == texts.keys()
+    with monkeypatch.context() as patch:
+        patch.setattr(run_code.atomic, "save_bytes", None)
+        assert run_code.keep({name: folder / name for name in texts}, folder) == digests
+    # What it no longer has goes, and the folder of it.
+    kept["a.py"].write_bytes(b"a\n")
+    run_code.keep({"a.py": kept["a.py"]}, folder)
+    assert [path.name for path in folder.iterdir()] == ["a.py"]
+    assert (folder / "a.py").read_bytes() == b"a\n"
 
 
 def test_the_verbs_say_how_to_trust_it(own, verb):

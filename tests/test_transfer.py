@@ -21,6 +21,7 @@ from anigan_jax.parent import Fit, Parent, fit, refuse
 from anigan_jax.state import init_state
 from anigan_jax.storage import checkpoint, manifest, run_dir
 from anigan_jax.training import step, transfer
+from anigan_jax.training.program import Program
 
 # Other data, another rate, another batch, another schedule, two devices.
 OTHER = ("--data.seed", "1", "--data.count", "20", "--optimizers.g.learning-rate", "1e-3")
@@ -156,6 +157,16 @@ def test_another_parent_or_none_is_another_run(child, verb):
     assert "goes on with its own settings" in err
 
 
+def test_a_run_in_place_of_its_config_goes_on_with_its_parent(child, verb):
+    code, out, err = verb("train", child.run, "--workdir", f"{child.run}/", "--dry-run")
+    assert code == 0, err
+    assert out.endswith(f"resumes {child.run} at step 4\n")
+    other = child.run.with_name("other")
+    code, out, err = verb("train", child.run, "--workdir", other, "--dry-run")
+    assert code == 0, err
+    assert "starts from" not in out
+
+
 def test_what_was_kept_of_the_parent_is_verified(child, verb, tmp_path):
     changed = Path(shutil.copytree(child.run, tmp_path / "changed"))
     data = bytearray((changed / run_dir.PARENT).read_bytes())
@@ -204,6 +215,7 @@ def test_layers_that_do_not_fit_are_named(wide, verb, tmp_path):
         (("--init-from", "nowhere"), "not a run directory"),
         (("--init-from", "{}@7"), "no checkpoint of step 7; it has 0"),
         (("--init-from", "{}@best"), "no best checkpoint"),
+        (("--init-from", "{}/checkpoints/step_000000000"), "full@0 names it"),
         (("--init-from", "{}@newest"), "neither 'best', 'latest' nor a step"),
         (("--init-from", "{}", "--init-players", "g,x"), "--init-players names x; there are d, g"),
         (("--init-optimizers",), "give --init-from"),
@@ -224,6 +236,69 @@ def test_refusals(wide, verb, tmp_path, words, said):
     assert code == 2
     assert said in err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("player", ["g", "d"])
+def test_moments_of_another_optimizer_are_not_taken(wide, verb, tmp_path, player):
+    """RMSProp's mean squares have the names and shapes of Adam's second moments."""
+    start = ("train", wide, "--workdir", tmp_path / "run", "--dry-run", "--init-from", wide)
+    start += (f"--optimizers.{player}.name", "rmsprop", "--init-players", player)
+    code, _, err = verb(*start, "--init-optimizers")
+    assert code == 2
+    assert f"setting optimizers.{player}.name: adam -> rmsprop" in err
+    assert f"opt_state/{player}: of another optimizer there" in err
+    assert "without --init-optimizers the optimizers begin anew" in err
+    assert verb(*start)[0] == 0
+    code, out, _ = verb(*start, "--init-optimizers", "--init-fitting")
+    assert code == 0
+    assert out.endswith(f"at random: the optimizer of {player}\n")
+
+
+def test_exported_weights_that_do_not_fit_are_no_run_to_train_as(wide, verb, tmp_path):
+    start = ("train", wide, "--workdir", tmp_path / "run", "--dry-run", "--size", 32)
+    for place, told in ((wide, True), (wide / "weights.safetensors", False)):
+        code, _, err = verb(*start, "--init-from", place)
+        assert (code, "has the settings of that run" in err) == (2, told)
+        assert "without --init-optimizers" not in err
+        assert "--init-fitting takes" in err
+
+
+def test_an_average_of_layers_at_random_begins_with_a_ramp(wide, tmp_path):
+    """Its half-lives are long: it would show them for most of the run."""
+    config = run_dir.config_of(wide, run_dir.read_run(wide))
+    pack = packed(config, tmp_path / "cache")
+    small = dataclasses.replace(config.method.generator, base_channels=4)
+    for method, want in (
+        (config.method, False),
+        (dataclasses.replace(config.method, generator=small), True),
+    ):
+        own = dataclasses.replace(config, method=method, parent=Parent(str(wide), fitting=True))
+        taken = transfer.take(own, tmp_path / "run", pack)
+        run = tmp_path / str(want)
+        run.mkdir()
+        run_dir.open_run(own, run, pack, (), taken)
+        assert transfer.ramps(run) is want
+        made = Program(own, pack, {}, ramps=want)
+        # What `step._average` asks.
+        assert made.trained.parent.takes("g") is not want
+        assert made.trained.parent.frozen(method) == own.parent.frozen(method)
+
+
+@pytest.mark.parametrize("spelled", ["{}/", "{}@latest", "./{}", "x/../{}", "{absolute}"])
+def test_the_same_parent_in_another_spelling_is_the_same_run(tmp_path, monkeypatch, spelled):
+    monkeypatch.chdir(tmp_path)
+    config = dataclasses.replace(FULL, parent=Parent("e1"))
+    pack, run = packed(FULL, tmp_path / "cache"), tmp_path / "run"
+    run.mkdir()
+    run_dir.open_run(config, run, pack, ())
+
+    def named(text: str) -> str:
+        own = dataclasses.replace(config, parent=Parent(text))
+        return transfer.as_begun(own, run).parent.run
+
+    assert named(spelled.format("e1", absolute=tmp_path / "e1")) == "e1"
+    assert named("e1@8") == "e1@8"
+    assert named("e2") == "e2"
 
 
 @pytest.fixture(scope="module")

@@ -195,8 +195,22 @@ def hinted(config: Config, overrides: Sequence[str]) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        hints = dict.fromkeys(filter(None, (_hint(config, word) for word in overrides)))
+        pairs = itertools.zip_longest(overrides, overrides[1:], fillvalue="")
+        found = [(_hint(config, word), _switch(config, word, after)) for word, after in pairs]
+        hints = dict.fromkeys(filter(None, itertools.chain(*found)))
         raise UserError("\n  ".join([*hints, str(error)])) from None
+
+
+def _switch(config: Config, word: str, following: str) -> str:
+    """How a setting that is on or off is called, where a flag of it has a value."""
+    flag, given, _ = word.removeprefix("--").partition("=")
+    setting = config_file.setting_of(flag)
+    valued = word.startswith("--") and (given or not (following or "--").startswith("--"))
+    if not valued or not isinstance(value_of(config, setting), bool):
+        return ""
+    front, _, name = setting.rpartition(".")
+    off = f"{front}.no-{name}".removeprefix(".")
+    return f"--{setting} takes no value: --{setting} is on, --{off} off"
 
 
 def _hint(config: Config, word: str) -> str:

@@ -106,9 +106,9 @@ def main(argv: list[str] | None = None) -> None:
         print("stopped", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
-        from anigan_jax import config_file
+        from anigan_jax import own_code
 
-        told = config_file.fault_of_own(error)
+        told = own_code.fault_of_own(error)
         # JAX's own switch for what it leaves out of a traceback.
         if not told or os.environ.get("JAX_TRACEBACK_FILTERING") == "off":
             raise
@@ -224,7 +224,9 @@ def typed(function: Callable) -> Callable[..., dict[str, Any]]:
     """A function of a verb's own flags that gives them by name; what tyro reads of the verb."""
 
     def collected(**given: Any) -> dict[str, Any]:
-        return given
+        # A shell leaves `--out=~/x` as it is.
+        paths = {name: value for name, value in given.items() if isinstance(value, Path)}
+        return given | {name: environment.expanded(path) for name, path in paths.items()}
 
     hints = typing.get_type_hints(function, include_extras=True)
     parameters = inspect.signature(function).parameters.values()

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import numpy as np
 from tyro.conf import Positional, arg
 
-from anigan_jax import api, config_file
+from anigan_jax import api, own_code
 from anigan_jax.cli import common
 from anigan_jax.cli.common import Checkpoint, RunDir, Seed, Trust, Weights, at_least, need_seed
 from anigan_jax.cli.data import progress
@@ -107,7 +107,7 @@ def _fits(trained: api.Trained, tune: bool) -> None:
     grids.need_noise(trained.method)
     if trained.config.method.channels == 4:
         raise UserError("this run makes transparent images; opaque ones alone can be projected")
-    if tune and (files := config_file.own_code(trained.config).files):
+    if tune and (files := own_code.of(trained.config).files):
         raise UserError(
             "--tune writes weights alone, and this run's settings are classes of its own "
             f"({', '.join(files)}), without which nobody can open them"

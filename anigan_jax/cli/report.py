@@ -69,7 +69,13 @@ def epochs(
     """
     collect.recorded(run)
     found = by_epoch.epoch_means(run, common.epochs_of("--at", at) if at else None)
-    print(jsons.dumps(found, indent=1) if json else as_text([by_epoch.table(found)]))
+    if json:
+        print(jsons.dumps(found, indent=1))
+    elif not found["epochs"]:
+        per_epoch = found["images"] // found["batch_size"]
+        print(f"{printable(run)} has completed 0 epochs: one is {per_epoch:,} steps")
+    else:
+        print(as_text([by_epoch.table(found)]))
     return 0
 
 

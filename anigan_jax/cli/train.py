@@ -12,7 +12,7 @@ from typing import Annotated
 
 from tyro.conf import arg
 
-from anigan_jax import api, config_file
+from anigan_jax import api, config_file, own_code
 from anigan_jax import config as configs
 from anigan_jax.cli import common
 from anigan_jax.cli.common import AsJson, ConfigName, Overrides, Trust
@@ -47,7 +47,8 @@ def train(
     Args:
       workdir: the run directory; the same command resumes what it holds.
       resume: a run that goes on with its own settings; more steps by --run.steps.
-      dry_run: check everything, say how many images, steps and devices, and write nothing.
+      dry_run: check everything, say how many images, steps and devices, and whether RUN is resumed;
+        write nothing.
       distributed: one of several processes, found by JAX.
     """
     if json and not dry_run:
@@ -62,7 +63,7 @@ def train(
             "say what to train: anigan train CONFIG --workdir RUN; or --resume RUN, to go on"
         )
     else:
-        base = _of_run(Path(config), trust) or config_file.load(config)
+        base = _of_run(Path(config), workdir, trust) or config_file.load(config)
         settings = common.overridden(base, overrides, f"anigan train {config}")
     configs.check(settings)
     for _, network in config_file.networks("method", settings.method):
@@ -70,10 +71,10 @@ def train(
     if workdir is None:
         raise UserError("say where the run goes: --workdir RUN")
     api.refuse_name(workdir)
-    if dry_run:
-        return _dry_run(settings, workdir, json)
     words = ("--resume", str(resume)) if resume else (config, "--workdir", str(workdir))
     try:
+        if dry_run:
+            return _dry_run(settings, workdir, json)
         with signals.caught() as stop:
             command = ("anigan", "train", *words, *overrides)
             code = api.start(settings, workdir, command, stop, distributed)
@@ -87,12 +88,14 @@ def train(
     return code
 
 
-def _of_run(run: Path, trust: bool) -> Config | None:
-    """The settings of a run, for a new one that has them too; None where it is none."""
+def _of_run(run: Path, workdir: Path | None, trust: bool) -> Config | None:
+    """The settings of a run, for one in `workdir` that has them too; None where it is none."""
     if not (run / run_dir.RUN).exists():
         return None
     own = run_dir.config_of(run, run_dir.read_run(run), trust)
-    return dataclasses.replace(own, parent=Parent())
+    # What another run starts from is said anew; in its own folder it goes on.
+    same = workdir is not None and workdir.resolve() == run.resolve()
+    return own if same else dataclasses.replace(own, parent=Parent())
 
 
 def _recorded(
@@ -130,7 +133,7 @@ def _is_of_others(workdir: Path, settings: Config) -> bool:
         return False
     ignored = {"run": None}
     recorded = run_dir.read_run(workdir).get("config") or {}
-    given = configs.to_json(settings, config_file.own_code(settings).modules)
+    given = configs.to_json(settings, own_code.of(settings).modules)
     return {**recorded, **ignored} != {**given, **ignored}
 
 
@@ -140,16 +143,20 @@ def _dry_run(config: Config, workdir: Path, as_json: bool) -> int:
         from anigan_jax.training import loop, transfer
         from anigan_jax.training.program import Program
 
+        config = transfer.as_begun(config, workdir)
         _, taken = loop.checked(config, workdir, pack)
+        run_dir.check(config, workdir, pack)
         resumes = (workdir / run_dir.RUN).exists()
         constants = run_dir.constants_of(workdir) if resumes else config.method.constants(pack)
         program = Program(config, pack, constants)
         images, steps, devices = len(pack.images), program.total, len(program.devices)
+    at = max(manifest.steps(workdir / "checkpoints"), default=0) if resumes else None
     if as_json:
-        found = {"images": images, "steps": steps, "devices": devices}
+        found = {"images": images, "steps": steps, "devices": devices, "resumes": at}
         print(json.dumps({**found, "config": configs.to_json(config)}, indent=1))
     else:
         start = f", starts from {transfer.told(taken.record)}" if taken else ""
+        start = f", resumes {workdir} at step {at:,}" if resumes else start
         print(f"{images} images, {steps} steps, {devices} device(s){start}")
     return 0
 

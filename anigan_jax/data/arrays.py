@@ -19,6 +19,7 @@ from anigan_jax.data.discover import Catalogue, Item
 from anigan_jax.data.sources import Source
 from anigan_jax.data.words import plain
 from anigan_jax.errors import UserError
+from anigan_jax.runtime import environment
 
 LEAST = 8
 """Pixels of a side."""
@@ -52,8 +53,9 @@ def pack(
     """
     sides, said, attributes = _checked(images, labels, images_b)
     source = _Arrays(sides, said, attributes, test, twins)
-    dataset.import_to(source, Path(out), overwrite=overwrite, workers=1)
-    return Path(out)
+    place = environment.expanded(out)
+    dataset.import_to(source, place, overwrite=overwrite, workers=1)
+    return place
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ from typing import Any
 
 import anigan_jax
 from anigan_jax import config as configs
-from anigan_jax import config_file
+from anigan_jax import own_code
 from anigan_jax.api import Trained
 from anigan_jax.config import Run
 from anigan_jax.errors import UserError
@@ -35,9 +35,7 @@ def about(trained: Trained, generator: Generator, data_license: str = "") -> dic
         "statistics": "running",
         "data_license": license_of(trained, data_license),
         "data_sha256": trained.recorded.get("data_sha256", ""),
-        "config": configs.to_json(
-            published(trained.config), config_file.own_code(trained.config).modules
-        ),
+        "config": configs.to_json(published(trained.config), own_code.of(trained.config).modules),
         "attributes": asked,
     }
 
@@ -68,7 +66,7 @@ def published(settings: Any) -> Any:
 
 def refuse_own_code(trained: Trained) -> None:
     """Refuses a run that cannot be opened without code of its own."""
-    if files := config_file.own_code(trained.config).files:
+    if files := own_code.of(trained.config).files:
         raise UserError(
             f"this run's settings are classes of its own ({', '.join(files)}), and a hub folder "
             "holds no code; --to stablehlo takes any run"

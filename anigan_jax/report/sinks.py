@@ -46,7 +46,9 @@ def place_of(target: Target, run: Path, project: str = "", folder: Path | None =
       UserError: the folder is not a run directory.
     """
     about = collect.recorded(run)
-    words = (str(run.resolve()), about["name"], about["data_sha256"])
+    # A run of other settings may be trained where one was deleted.
+    which = str(about.get("config_sha256"))
+    words = (str(run.resolve()), about["name"], about["data_sha256"], which)
     identity = hashlib.sha256("\0".join(words).encode()).hexdigest()[:16]
     settings = collect.flat(about["config"])
     name, log = run.resolve().name, run / "log" / target

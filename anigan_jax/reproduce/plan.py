@@ -287,7 +287,7 @@ def _planned(
 ) -> Planned:
     size, own = budget.size(training), changed.config.batch_size
     images, batch = size or (training.images, own)
-    if own != full.batch_size:
+    if own != full.batch_size or "batch-size" in config_file.flags_of(changed.words):
         batch = own
     steps = max(1, round(images / batch))
     flags = [*_sources(training, place), *changed.words, *training.flags]

@@ -48,6 +48,14 @@ def cache_home() -> Path:
         ) from None
 
 
+def expanded(path: str | Path) -> Path:
+    """The path with the home directory for '~', where there is one."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
 def config_folder() -> Path:
     """The project's own configs: in the package where it is installed, beside it in a checkout."""
     package = Path(__file__).resolve().parent.parent

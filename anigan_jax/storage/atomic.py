@@ -22,10 +22,15 @@ def partial(path: Path) -> Path:
 
 def save_text(text: str, path: Path) -> Path:
     """Writes a text file whole or not at all, and to the disk."""
+    return save_bytes(text.encode(), path)
+
+
+def save_bytes(data: bytes, path: Path) -> Path:
+    """Writes a file whole or not at all, and to the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temp = partial(path)
-    with temp.open("w", encoding="utf-8") as file:
-        file.write(text)
+    with temp.open("wb") as file:
+        file.write(data)
         file.flush()
         os.fsync(file.fileno())
     os.replace(temp, path)

@@ -12,6 +12,7 @@ step_000000040.corrupt/   a damaged one, kept to look at
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -199,17 +200,26 @@ def delete(folder: Path, step: int) -> None:
     shutil.rmtree(gone, ignore_errors=True)
 
 
+def _kept(path: Path) -> bool:
+    """Whether a checkpoint was written to be kept, whatever the settings are now."""
+    with contextlib.suppress(OSError, ValueError, UserError):
+        return bool(read_manifest(path)["meta"].get("kept"))
+    return False
+
+
 def prune(folder: Path, keep: int, every: Every = NEVER, *spared: int | None) -> list[int]:
     """Deletes all but the newest `keep` checkpoints, and what was left by kills.
 
-    Checkpoints of steps that `every` names stay, and those `spared`.
+    Checkpoints of steps that `every` names stay, those that were written to be kept, and those
+    `spared`.
 
     Returns:
       The steps that were deleted.
     """
     recover(folder)
     old = steps(folder)[:-keep]
-    deleted = [step for step in old if step not in spared and not every.due(step)]
+    old = [step for step in old if step not in spared and not every.due(step)]
+    deleted = [step for step in old if not _kept(path_of(folder, step))]
     for step in deleted:
         delete(folder, step)
     for path in leftovers(folder):

@@ -20,7 +20,6 @@ import hashlib
 import json
 import os
 import platform as host
-import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -32,14 +31,14 @@ import jax
 import numpy as np
 
 from anigan_jax import config as configs
-from anigan_jax import config_file, shipped
+from anigan_jax import own_code, shipped
 from anigan_jax.config import Config, differences, fingerprint, identity, to_json
 from anigan_jax.core import PyTree, TrainState
 from anigan_jax.data import diff
 from anigan_jax.data.dataset import Pack
 from anigan_jax.errors import UserError
 from anigan_jax.runtime import environment
-from anigan_jax.storage import atomic, manifest, safetensors
+from anigan_jax.storage import atomic, manifest, run_code, safetensors
 from anigan_jax.storage.checkpoint import Found
 
 RUN, CONTENTS, CODE = "run.json", "data.json", "code"
@@ -91,16 +90,13 @@ def open_run(
     Returns:
       The constants: of the method at the start, of the run directory afterwards.
     """
+    check(config, workdir, pack)
     if (workdir / RUN).exists():
-        return _continue(config, workdir, pack)
-    # What a start that was killed leaves before run.json.
-    begun = {"lock", CODE}
-    for name in (RUN, CONSTANTS, CONTENTS, PARENT):
-        begun |= {name, atomic.partial(Path(name)).name}
-    if workdir.exists() and any(p.name not in begun for p in workdir.iterdir()):
-        raise UserError(f"{workdir} is not empty and holds no run; take another --workdir")
+        for line in changes(read_run(workdir), config):
+            print(f"warning: {line}; the resumed run is not promised the same bits", flush=True)
+        return constants_of(workdir)
     constants = config.method.constants(pack)
-    code = config_file.own_code(config)
+    code = own_code.of(config)
     recorded = {
         "schema": SCHEMA,
         "name": config.name,
@@ -108,7 +104,7 @@ def open_run(
         "identity": identity(config),
         "config_sha256": fingerprint(config),
         "command": list(command),
-        "code": _keep_code(code.files, workdir / CODE),
+        "code": run_code.keep(code.files, workdir / CODE),
         "data_sha256": pack.manifest["sha256"],
         "facts": facts_here(config),
     }
@@ -123,8 +119,24 @@ def open_run(
     return constants
 
 
-def _continue(config: Config, workdir: Path, pack: Pack) -> dict[str, np.ndarray]:
-    """Checks that a run can go on with a config and data; its constants."""
+def check(config: Config, workdir: Path, pack: Pack) -> None:
+    """Refuses a folder in which a run of this config and data can neither begin nor go on.
+
+    Raises:
+      UserError: it holds another run, or what is no run.
+    """
+    if (workdir / RUN).exists():
+        _check_same(config, workdir, pack)
+        return
+    # What a start that was killed leaves before run.json.
+    begun = {"lock", CODE}
+    for name in (RUN, CONSTANTS, CONTENTS, PARENT):
+        begun |= {name, atomic.partial(Path(name)).name}
+    if workdir.exists() and any(p.name not in begun for p in workdir.iterdir()):
+        raise UserError(f"{workdir} is not empty and holds no run; take another --workdir")
+
+
+def _check_same(config: Config, workdir: Path, pack: Pack) -> None:
     old = same_bits(workdir)
     changed = differences(old["identity"], identity(config))
     if changed:
@@ -136,9 +148,6 @@ def _continue(config: Config, workdir: Path, pack: Pack) -> dict[str, np.ndarray
             f"the data of {workdir} changed since its start ({what}); it cannot resume. "
             f"Bring the data back, or: {_instead(workdir)}"
         )
-    for line in changes(old, config):
-        print(f"warning: {line}; the resumed run is not promised the same bits", flush=True)
-    return constants_of(workdir)
 
 
 def _instead(workdir: Path) -> str:
@@ -149,20 +158,9 @@ def _instead(workdir: Path) -> str:
     return f"It has no checkpoint yet: delete {workdir}, or take another --workdir"
 
 
-def _keep_code(files: dict[str, Path], folder: Path) -> dict[str, str]:
-    """Copies a run's own code into it; path -> SHA-256."""
-    # Read first: a run may go on with the very files that it keeps.
-    texts = {name: path.read_bytes() for name, path in files.items()}
-    shutil.rmtree(folder, ignore_errors=True)
-    for name, text in texts.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(text)
-    return {name: hashlib.sha256(text).hexdigest() for name, text in texts.items()}
-
-
 def facts_here(config: Config) -> dict:
     """Versions, code, flags, devices and processes that the bits rest on."""
-    code = config_file.own_code(config).files.items()
+    code = own_code.of(config).files.items()
     own = {f"code/{n}": hashlib.sha256(p.read_bytes()).hexdigest() for n, p in code}
     devices = config.run.devices or jax.device_count()
     return {**environment.facts(), **own, "devices": devices, "processes": jax.process_count()}
@@ -204,12 +202,12 @@ def note_resume(workdir: Path, config: Config, step: int) -> None:
     changed = changes(recorded, config)
     # How long, where the data lie and what the run's own code says may differ from start to
     # start: `load` takes the newest.
-    code, now = config_file.own_code(config), facts_here(config)
+    code, now = own_code.of(config), facts_here(config)
     settings = to_json(config, code.modules)
     if not changed and recorded["config"] == settings:
         return
     recorded["config"] = settings
-    recorded["code"] = _keep_code(code.files, workdir / CODE)
+    recorded["code"] = run_code.keep(code.files, workdir / CODE)
     if changed and step == 0:
         # It starts over: nothing is left of what came before.
         recorded.pop("resumed", None)
@@ -240,7 +238,7 @@ def export_weights(
         "ema_stats": state.ema_stats,
         "constants": constants,
     }
-    code = config_file.own_code(config)
+    code = own_code.of(config)
     about = {"step": int(state.step), "config": to_json(config, code.modules), **notes}
     about["empty"] = safetensors.empty(trees)
     safetensors.write(safetensors.flatten(trees), workdir / safetensors.WEIGHTS, about)
@@ -317,7 +315,7 @@ def config_of(workdir: Path, recorded: dict, trust: bool = False) -> Config:
 
 def own_of(workdir: Path, recorded: dict, trust: bool) -> Callable[[str], ModuleType]:
     """Gives the modules of a run's own code."""
-    return config_file.importer(workdir / CODE, recorded.get("code") or {}, trust)
+    return own_code.importer(workdir / CODE, recorded.get("code") or {}, trust)
 
 
 def settings_of(tree: Any, own: Callable[[str], ModuleType], where: Path) -> Config:

@@ -107,7 +107,7 @@ class Artifacts:
         batch = self.config.batch_size
         for i in range(chunk.end - chunk.start):
             step = chunk.start + 1 + i
-            if step % self.config.run.log_every:
+            if step % self.config.run.log_every and step != self.program.total:
                 continue
             speed = math.nan if seconds is None else batch / seconds
             values = {k: float(v[i]) for k, v in sorted(metrics.items()) if k != "fingerprint"}
@@ -164,10 +164,13 @@ class Artifacts:
         method = self.program.method
         constants = self.program.constants if method.texts or method.scores else {}
         run_dir.export_weights(self.workdir, self.program.given, state, constants)
-        checkpoint.save(self.folder, at, state, {"config_sha256": fingerprint(self.config)})
+        every = self.program.intervals.keep
+        # Later starts may have other intervals.
+        kept = {"kept": True} if every.due(at) else {}
+        meta = {"config_sha256": fingerprint(self.config), **kept}
+        checkpoint.save(self.folder, at, state, meta)
         best = self.evaluator.best()
-        kept = best and best.step
-        checkpoint.prune(self.folder, run.keep_checkpoints, self.program.intervals.keep, kept)
+        checkpoint.prune(self.folder, run.keep_checkpoints, every, best and best.step)
         self.evaluator.saved()
 
     def check(self) -> None:
@@ -204,12 +207,14 @@ class Artifacts:
         with contextlib.suppress(MachineError):
             self.wait()
         kept = checkpoint.steps(self.folder)
-        kept = f"the last finite checkpoint is of step {kept[-1]}" if kept else "no checkpoint yet"
+        last = f"the last finite checkpoint is of step {kept[-1]}" if kept else "no checkpoint yet"
+        where = f"from its weights with --init-from {self.workdir}"
+        where = where if kept else f"after deleting {self.workdir}, or in another --workdir"
         return DivergedError(
             f"training diverged at step {step}{sign}: NaN or Inf in {leaf} and others, "
-            f"{len(bad)} arrays, all in {self.workdir / DIVERGED}; {kept}. It would diverge there "
+            f"{len(bad)} arrays, all in {self.workdir / DIVERGED}; {last}. It would diverge there "
             "again: start a run with lower rates (--optimizers.g.learning-rate, "
-            f"--optimizers.d.learning-rate), from its weights with --init-from {self.workdir}"
+            f"--optimizers.d.learning-rate), {where}"
         )
 
     def close(self, failed: bool = False) -> None:

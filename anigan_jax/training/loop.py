@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from anigan_jax import config_file
+from anigan_jax import own_code
 from anigan_jax.config import Config, resolve
 from anigan_jax.core import Health, Method, TrainState
 from anigan_jax.data import pack_files
@@ -49,6 +49,7 @@ def train(
       UserError: it is refused; DivergedError: it made NaN; MachineError: it can be resumed.
     """
     stop = stop or Stop()
+    config = transfer.as_begun(config, workdir)
     with machine_faults(workdir, group):
         evaluator, taken = checked(config, workdir, pack, group)
         with run_dir.lock(workdir) if group.is_primary else contextlib.nullcontext():
@@ -79,7 +80,7 @@ def checked(
 
 def _check_own(config: Config, method: Method, pack: Pack) -> None:
     """Refuses a generator of the user's own whose images are not those that D is to judge."""
-    if method.texts or not config_file.own_code(config).files:
+    if method.texts or not own_code.of(config).files:
         return
     want = (2, *pack.images.shape[1:])
     makers = [(change, "photos", want) for change in (method.translate or {}).values()]
@@ -138,13 +139,15 @@ def _resume(
         # Checkpoints have the settings in steps.
         run_dir.same_run(resolved, workdir, found)
         artifacts.check_space(resolved, workdir, shapes)
-    at = processes.broadcast_json(group, found.step if found else 0)
+    begun = found.step if found else 0, group.is_primary and transfer.ramps(workdir)
+    at, ramps = processes.broadcast_json(group, begun)
     if group.is_primary:
         print("\n".join(_header(config, shapes, pack, workdir, at, total)), flush=True)
     # Once, now that the start is known: it puts the data on the devices.
     report = (lambda text: print(text, flush=True)) if group.is_primary else (lambda text: None)
-    program = Program(config, pack, constants, at, group, report)
-    if group.is_primary:
+    program = Program(config, pack, constants, at, group, report, ramps)
+    # One that is longer than it is asked to be stays as it is.
+    if group.is_primary and at <= total:
         run_dir.note_resume(workdir, config, at)
     started = {} if found or not group.is_primary else run_dir.taken_by(workdir)
     state = found.state if found else with_leaves(program.initial(), started)
@@ -195,7 +198,7 @@ def _header(config, shapes: TrainState, pack: Pack, workdir: Path, at: int, tota
     epochs = total / (len(pack.images) // config.batch_size)
     yield f"parameters  {players}; {total:,} steps of {config.batch_size} ({epochs:.1f} epochs)"
     if at >= total:
-        yield f"{workdir} is finished: {at:,} steps; more with --run.steps {2 * total}"
+        yield f"{workdir} is finished: {at:,} steps; more with --run.steps {2 * at}"
     elif at:
         yield f"resuming {workdir} at step {at}"
     elif parent := run_dir.read_run(workdir).get("parent"):

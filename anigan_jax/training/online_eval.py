@@ -57,13 +57,13 @@ class Evaluator:
 
     def begin(self, at: int, state: TrainState, constants: PyTree, total: int) -> None:
         """Opens the files of a run that goes on from step `at` to step `total`."""
-        self.constants = constants
-        if not (self.own or self.networks):
+        self.constants, self.total = constants, total
+        path = self.workdir / LINES
+        # What an earlier start has found says which checkpoint is the best, also without a judge.
+        if not (self.own or self.networks or path.exists()):
             return
-        self.total = total
         if self.networks:
             self.panel = of_panel(self.networks, self.config, self.method, self.pack, self.workdir)
-        path = self.workdir / LINES
         self.file = metrics_file.MetricsFile(path, at)
         here = [line for line in self.file.lines if line["step"] == at]
         # A run that was stopped here was not kept waiting for its scores.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import itertools
 import sys
 import time
@@ -45,6 +46,7 @@ class Program:
     Attributes:
       given: the config before it was resolved, which is what files of a run say.
       config, method: resolved, and made for the devices.
+      trained: the config that the steps are made of.
       data, constants: as `input.rows` and `MethodSettings.constants` give them.
       devices: of all processes.
       total: steps of the run.
@@ -63,18 +65,22 @@ class Program:
         start: int = 0,
         group: ProcessGroup = processes.ALONE,
         report: Callable[[str], None] = lambda text: None,
+        ramps: bool = False,
     ):
         """Puts the data on the devices; compiles nothing yet.
 
         Args:
           start: completed steps at which the run goes on.
           report: is given a line before something that takes long.
+          ramps: whether G's average begins as from scratch, whatever is taken of a parent.
         """
         images = len(pack.images)
         self.given = config
         self.config = config = resolve(config, images)
         self.group, self.report = group, report
         run, self.total = config.run, config.run.steps
+        scratch = dataclasses.replace(config, parent=dataclasses.replace(config.parent, run=""))
+        self.trained = scratch if ramps else config
         self.devices = devices.choose_devices(run.devices, config.batch_size)
         axis = devices.axis_of(self.devices)
         self.method: Method = config.method.make(axis)
@@ -141,7 +147,7 @@ class Program:
             axis = devices.axis_of(self.devices)
             made = self.method.phases[phase]
             self._steps[phase, length] = devices.map_step(
-                step.make_super_step(self.config, self.method, made, length, axis),
+                step.make_super_step(self.trained, self.method, made, length, axis),
                 self.config.run.mapper,
                 self.devices,
             )
@@ -209,4 +215,6 @@ def best_length(most: int, stretches: Iterable[tuple[int, int]]) -> int:
         whole = sum(n * (steps // length) for steps, n in counts.items())
         return (whole + singles) * (2 if singles else 1)
 
+    # Where something is due after fewer steps, no dispatch is longer.
+    most = min(most, max(counts, default=most))
     return min(range(most, 0, -1), key=dispatches)

@@ -16,7 +16,7 @@ from anigan_jax.runtime import devices, processes
 from anigan_jax.runtime.processes import ProcessGroup
 from anigan_jax.state import with_leaves
 from anigan_jax.storage import checkpoint, manifest, metrics_file, run_dir
-from anigan_jax.training import artifacts
+from anigan_jax.training import artifacts, transfer
 from anigan_jax.training.loop import machine_faults
 from anigan_jax.training.program import Program
 
@@ -47,15 +47,21 @@ def _replay(
     }
     if not ledger:
         raise UserError(f"{workdir} has recorded no step yet; there is nothing to replay")
-    last = min(until if until is not None else max(ledger), max(ledger))
+    saved = leaves_of(workdir)
+    # A signal stops a run between two lines, with a checkpoint.
+    last = max(*ledger, *saved)
+    last = last if until is None else min(until, last)
     # Process 0's view: the others may look at a folder that is being written.
-    shared = processes.broadcast_json(group, [list(ledger.items()), last, leaves_of(workdir)])
+    shared = processes.broadcast_json(
+        group, [list(ledger.items()), last, saved, transfer.ramps(workdir)]
+    )
     ledger, last = dict(map(tuple, shared[0])), shared[1]
     saved = {int(step): leaves for step, leaves in shared[2].items()}
     constants = run_dir.constants_of(workdir)
     # Dispatches of one step: each fingerprint and each checkpoint is compared.
     alone = dataclasses.replace(config.run, steps_per_dispatch=1)
-    program = Program(dataclasses.replace(config, run=alone), pack, constants, 0, group)
+    alone = dataclasses.replace(config, run=alone)
+    program = Program(alone, pack, constants, 0, group, ramps=shared[3])
     state = with_leaves(program.initial(), run_dir.taken_by(workdir))
     state = devices.replicate(state, program.devices)
     now = f"{int(artifacts.fingerprint_of(devices.local(state))):08x}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +19,9 @@ from anigan_jax.data.dataset import Pack
 from anigan_jax.errors import UserError
 from anigan_jax.storage import checkpoint, metrics_file, run_dir, safetensors
 from anigan_jax.storage.run_dir import Taken
+
+OPTIMIZER = ("class", "name")
+"""The settings that say which optimizer one is, and with it what its state means."""
 
 
 class Source(NamedTuple):
@@ -44,6 +49,9 @@ def take(config: Config, workdir: Path, pack: Pack) -> Taken | None:
         return None
     run, asked = parent.place(wanted.run)
     run = run_dir.found(run)
+    if (at := re.fullmatch(r"step_(\d+)", run.name)) and run.parent.name == "checkpoints":
+        whole = f"{run.parent.parent}@{int(at[1])}"
+        raise UserError(f"{run} is a checkpoint of a run: --init-from {whole} names it")
     there = _weights(run, asked) or _checkpoint(run, asked)
     method, constants = config.method.make(), config.method.constants(pack)
     players = parent.chosen(wanted, method.players)
@@ -51,11 +59,17 @@ def take(config: Config, workdir: Path, pack: Pack) -> Taken | None:
     if absent:
         raise UserError(f"{run} has no player {', '.join(absent)}; see --init-players")
     here = states.labeled(states.abstract_state(config, method, constants))
-    strange = _strange(method, constants, there.constants)
-    fit = parent.fit(here, there.leaves, players, wanted.optimizers, strange)
     old, new = there.recorded.get("identity", {}), configs.identity(config)
-    changed = [line for line in configs.differences(old, new) if line.startswith("method.")]
-    parent.refuse(wanted, fit, wanted.frozen(config.method), changed if old else ())
+    # Moments of one optimizer have the names and shapes of another's.
+    which = {f"opt_state/{p}": [f"optimizers.{p}.{part}" for part in OPTIMIZER] for p in players}
+    others = [p for p, names in which.items() if old and _of(old, names) != _of(new, names)]
+    strange = (*_strange(method, constants, there.constants), *others)
+    fit = parent.fit(here, there.leaves, players, wanted.optimizers, strange)
+    told = ("method.", *(n for p in others * wanted.optimizers for n in which[p]))
+    changed = [line for line in configs.differences(old, new) if line.startswith(told)]
+    parent.refuse(wanted, fit, wanted.frozen(config.method), changed if old else None)
+    # Layers at random would stay in the average: it begins as one from scratch.
+    anew = {"ramps": True} if any(name.startswith("g/") for name in fit.fresh) else {}
     return Taken(
         {name: np.asarray(there.leaves[source]) for name, source in sorted(fit.taken.items())},
         {
@@ -68,8 +82,33 @@ def take(config: Config, workdir: Path, pack: Pack) -> Taken | None:
             "taken": sorted({name.split("/")[0] for name in fit.taken}),
             "arrays": len(fit.taken),
             "fresh": fit.fresh,
+            **anew,
         },
     )
+
+
+def _of(identity: dict, names: list[str]) -> list:
+    return [identity.get(name) for name in names]
+
+
+def as_begun(config: Config, workdir: Path) -> Config:
+    """The config with its parent as the run in `workdir` names it, where that is the same place."""
+    if not config.parent.run or not (workdir / run_dir.RUN).exists():
+        return config
+    begun = run_dir.read_run(workdir).get("identity", {}).get("parent.run", "")
+    if not begun or _place(begun) != _place(config.parent.run):
+        return config
+    return dataclasses.replace(config, parent=dataclasses.replace(config.parent, run=begun))
+
+
+def ramps(workdir: Path) -> bool:
+    """Whether the average of a run with a parent begins as one from scratch."""
+    return bool(run_dir.read_run(workdir).get("parent", {}).get("ramps"))
+
+
+def _place(text: str) -> tuple[Path, str]:
+    run, checkpoint = parent.place(text)
+    return run.resolve(), checkpoint or "latest"
 
 
 def _checkpoint(run: Path, asked: str | None) -> Source:

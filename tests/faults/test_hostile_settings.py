@@ -155,6 +155,11 @@ REFUSED = {
         (*TRAIN, "--optimizers.d.learning-rate", "inf"),
         "optimizers.d.learning_rate is inf; it must be a finite number",
     ),
+    "late": (
+        (*TRAIN, "--optimizers.g.decay-start", "5000000000"),
+        "optimizers.g.decay_start is 5000000000; it must be below 2**31",
+    ),
+    "half-life": ((*TRAIN, "--ema-half-life", "5000000000"), "must be below 2**31"),
     "NaN within": ((*TRAIN, "--data.test", "nan"), "data.test is nan"),
     "twice": ((*TRAIN, "--batch-size", "8", "--batch_size=16"), "--batch_size is given twice"),
     "yes and no": ((*TRAIN, "--flip", "--no-flip"), "--no-flip is given twice"),

@@ -43,6 +43,8 @@ def test_a_rate_that_is_far_too_high(whole, tmp_path):
     assert told["leaves"]
     assert told["first"] in training.said()
     assert told["first"] in told["leaves"]
+    # Only a run that has a checkpoint is a source of weights.
+    assert ("--init-from" in training.said()) == bool(steps_of(run))
     for kept in steps_of(run):
         state = checkpoint.restore(run / "checkpoints", start(FULL)[1], at=kept).state
         assert not artifacts.not_finite(state)
