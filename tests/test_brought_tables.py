@@ -106,7 +106,8 @@ def test_a_found_file_that_says_nothing_of_images_stops_nothing(tmp_path, name):
     lines = "\n".join(map(json.dumps, OBJECTS))
     path = folder(tmp_path, {name: {"dataset.json": json.dumps(POSES)}.get(name, lines)})
     assert set(map(str, labels(path).values())) == {"{}"}
-    assert noted(path) == {"tables": name}
+    found = discover.survey(path, Options()).findings
+    assert [(finding.file, finding.code) for finding in found] == [(name, "silent")]
     with pytest.raises(UserError, match="--tags none"):
         labels(path, tags=name)
 

@@ -12,6 +12,7 @@ from tiny import anigan, untrained, write_config
 
 from anigan_jax.data.attributes import Attribute
 from anigan_jax.methods import text_conditioning
+from anigan_jax.sampling import prompts
 from anigan_jax.storage import checkpoint, metrics_file
 
 pytestmark = pytest.mark.long
@@ -65,7 +66,8 @@ def test_classes_of_a_run_are_in_its_example():
     labels = np.array([[0], [2], [2]], np.int32)
     attributes = (Attribute("class", ("miku", "rin", "luka chan")),)
     constants = text_conditioning.tables(text_conditioning.Encoder(), labels, attributes)
-    assert text_conditioning.example(constants) == "luka chan"
+    texts = text_conditioning.askable(text_conditioning.Encoder(), constants)
+    assert prompts.example(texts) == "luka chan"
 
 
 def test_a_row_for_each_prompt(gan, tmp_path, verb):

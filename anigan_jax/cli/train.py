@@ -19,11 +19,11 @@ from anigan_jax.cli.common import AsJson, ConfigName, Overrides, Trust
 from anigan_jax.config import Config
 from anigan_jax.data import images
 from anigan_jax.errors import UserError
-from anigan_jax.methods import text_conditioning
 from anigan_jax.parent import Parent
 from anigan_jax.perceptual import store
 from anigan_jax.report import files
 from anigan_jax.runtime import processes, signals
+from anigan_jax.sampling import prompts
 from anigan_jax.storage import epochs, manifest, metrics_file, run_dir
 
 
@@ -185,8 +185,8 @@ def _farewell(config: Config, workdir: Path) -> None:
     own = " --trust" if run_dir.read_run(workdir).get("code") else ""
     verbs = (*config.method.next_verbs, *_judging(config, workdir), page, proof)
     words = {"RUN": f"{workdir}{own}"}
-    if any("PROMPT" in verb for verb, _ in verbs):
-        words["PROMPT"] = shlex.quote(text_conditioning.example(run_dir.constants_of(workdir)))
+    if ask := config.method.make().texts:
+        words["PROMPT"] = shlex.quote(prompts.example(ask(run_dir.constants_of(workdir))))
     lines = [
         (re.sub("|".join(words), lambda word: words[word[0]], f"anigan {verb}"), gives)
         for verb, gives in verbs

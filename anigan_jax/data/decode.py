@@ -70,6 +70,7 @@ NOTED = {
     "no label": "the label file has no row for it",
     "unlabeled": "its row leaves an attribute open",
     "unknown tag": "words that name no class of an attribute are passed over",
+    "silent": "it names images and says nothing that a label can be made of; it is passed over",
     "scores": "numbers of 0 to 1 under names of tags: a tag from 0.35 on, as WD14 has it",
     "no attribute": "the labels name no colors and no classes; --attributes tags takes the tags",
     "folders": "no labels, and several folders; --attributes class makes each of them a class",

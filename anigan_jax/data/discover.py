@@ -159,7 +159,7 @@ def survey(root: Path, options: Options, domain: str = "") -> Catalogue:
     names = [part.prefix + name for part in parts for name in part.images]
     if not names and not findings:
         raise UserError(_no_images(root, parts))
-    told = tables.find(root, parts, beside, options)
+    told = tables.find(root, parts, beside, options, findings)
     if told is None and set(options.attributes) - {words.CLASS}:
         raise UserError(f"{root} has no labels; data.attributes can be 'class', of its folders")
     face_boxes = boxes.read(root, parts, beside, options.boxes, findings)
@@ -178,7 +178,7 @@ def survey(root: Path, options: Options, domain: str = "") -> Catalogue:
     items, attributes = tables.attach(items, told, options, findings)
     items = boxes.attach(items, face_boxes, findings)
     if told is None and not options.tags and items:
-        findings += tables.unread(parts)
+        findings += tables.unread(parts, {f.file for f in findings if f.code == "silent"})
     read = {
         *(told.read if told else ()),
         *(table_files.BOX_FILES if face_boxes is not None else ()),

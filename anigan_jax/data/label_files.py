@@ -41,6 +41,13 @@ ABOVE = re.compile(r"\A(?:(?:sep=.|#[^,;\t|\r\n]*)[\r\n]+)+", re.IGNORECASE)
 class NoLabels(UserError):
     """A file of a known layout that names images and says nothing of them."""
 
+    def __init__(self, where: str, first: str):
+        super().__init__(
+            f"{where} says nothing that a label can be made of: its first line is {first[:60]!r}; "
+            "--tags FILE names another file, --tags none reads none"
+        )
+        self.where = where
+
 
 def read(text: str, where: str, images: Collection[str] = ()) -> Labels:
     """Reads a label file; its layout is recognized by its content.
@@ -64,10 +71,7 @@ def read(text: str, where: str, images: Collection[str] = ()) -> Labels:
         return found
     first = next(lines(text))
     if found and found.rows and not found.faults:
-        raise NoLabels(
-            f"{where} says nothing that a label can be made of: its first line is {first[:60]!r}; "
-            "--tags FILE names another file, --tags none reads none"
-        )
+        raise NoLabels(where, first)
     raise UserError(
         f"{where} is no label file: its first line is {first[:60]!r}. Known layouts are a CSV of "
         "file name and text, tags or classes ('ID,aqua hair blue eyes', with or without a "

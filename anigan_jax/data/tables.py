@@ -25,7 +25,7 @@ from anigan_jax.errors import UserError
 SIDECARS = (".txt", ".caption", ".json", ".cls")
 # Files that may be tables of labels.
 POSSIBLE = re.compile(
-    r"\.(csv|tsv|jsonl|xlsx?|ods)$|(dataset|label|tag|caption|annot|attr|metadata)[^/]*(/[^/]*)?\.(txt|json|parquet)$",
+    r"\.(csv|tsv|jsonl|xlsx?|ods)$|(label|tag|caption|annot|attr|metadata)[^/]*(/[^/]*)?\.(txt|json|parquet)$",
     re.IGNORECASE,
 )
 # Columns that may say a split.
@@ -69,8 +69,13 @@ class Told(NamedTuple):
     certain: bool = False
 
 
-def find(root: Path, parts: list[Part], beside: Path | None, options: Options) -> Told | None:
+def find(
+    root: Path, parts: list[Part], beside: Path | None, options: Options, findings: list[Finding]
+) -> Told | None:
     """The labels of a source: of a file, of the store itself, of texts beside, of folders.
+
+    Args:
+      findings: where a file that was found and says nothing is noted.
 
     Raises:
       UserError: several label files, or one that cannot be read.
@@ -82,10 +87,10 @@ def find(root: Path, parts: list[Part], beside: Path | None, options: Options) -
     try:
         if files and (told := _read(files, _images(parts))).rows:
             return told._replace(read={*told.read, *(_inside(root, name) for name in told.read)})
-    except label_files.NoLabels:
-        # One that was found is passed over as other tables are.
+    except label_files.NoLabels as error:
         if options.tags:
             raise
+        findings.append(Finding(error.where, "silent"))
     inner = Rows((part.prefix + key, row) for part in parts for key, row in part.rows)
     if inner:
         return Told("the columns of the Parquet file", inner, set(), [], True)
@@ -276,10 +281,15 @@ def attach(
     return items, attributes
 
 
-def unread(parts: list[Part]) -> list[Finding]:
-    """A note of the files that may hold labels by their ending or name, where none are read."""
+def unread(parts: list[Part], told: set[str]) -> list[Finding]:
+    """A note of the files that may hold labels by their ending or name, where none are read.
+
+    Args:
+      told: those that are noted already.
+    """
     names = [part.prefix + name for part in parts for name in part.others if name[:1] != "."]
-    names = [n for n in names if POSSIBLE.search(n) and PurePosixPath(n).name not in BOX_FILES]
+    names = [n for n in names if POSSIBLE.search(n) and n not in told]
+    names = [n for n in names if PurePosixPath(n).name not in BOX_FILES]
     return [Finding("", "tables", ", ".join(names))] if 0 < len(names) <= WORDS else []
 
 

@@ -89,13 +89,6 @@ def about(attributes: Attributes, found: np.ndarray) -> dict[str, np.ndarray]:
     return {**known.to_arrays(attributes), **many}
 
 
-def example(constants: dict) -> str:
-    """The combination of classes that most training images have, in words."""
-    row = combinations(constants)[int(np.argmax(constants["counts"]))]
-    attributes = known.of_arrays(constants)
-    return known.say(attributes, known.label_of(attributes, row))
-
-
 def combinations(constants: dict):
     """(P, A) int32 class indices: all there are in order, or those that the data has."""
     if COMBINATIONS in constants:

@@ -26,6 +26,12 @@ def need_texts(model: Model) -> Texts:
     return model.texts
 
 
+def example(texts: Texts) -> str:
+    """The combination of classes that most training images have, in words."""
+    most = int(np.argmax(texts.frequencies))
+    return of_row(texts.attributes, texts.combinations[most]).text
+
+
 def read(model: Model, lines: list[str], where: str) -> list[Prompt]:
     """`understood`, in the classes that the run knows.
 
