@@ -227,7 +227,7 @@ def test_weights_of_16_bits_are_no_matter():
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", ["FULL", "TEXT", "CYCLE"])
+@pytest.mark.parametrize("name", ["FULL", "TEXT", "CYCLE", "R3"])
 def test_stablehlo_gives_the_bits_of_the_model(name):
     trained = opened(getattr(tiny, name))
     for generator in generators_of(trained):
