@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import glob
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -37,6 +38,7 @@ class Trained(NamedTuple):
       networks: of the checkpoint, with all weights.
       recorded: run.json; {} where there is none.
       weights: of G, what is drawn with: 'raw' or 'ema'; None: averaged where the run averages.
+      notes: what a file of weights says of the data that they come from.
     """
 
     path: Path
@@ -44,6 +46,7 @@ class Trained(NamedTuple):
     networks: Model
     recorded: dict
     weights: str | None = None
+    notes: Mapping[str, str] = MappingProxyType({})
 
     @property
     def model(self) -> Model:
@@ -64,6 +67,7 @@ class Trained(NamedTuple):
     def params(self) -> dict[str, Any]:
         """Player -> tree of parameters; 'ema': the averaged ones of the generator.
 
+        Of `export --to weights` 'g' are those that were exported, averaged or not.
         They draw with statistics of their own: take both from `generator`.
         """
         averaged = {"ema": self.state.ema} if self.state.ema else {}
@@ -73,6 +77,11 @@ class Trained(NamedTuple):
     def step(self) -> int:
         """Completed steps of training."""
         return int(self.state.step)
+
+    @property
+    def data_sha256(self) -> str:
+        """SHA-256 of the packed images that it was trained on; '' where nothing says it."""
+        return (self.recorded or self.notes).get("data_sha256", "")
 
     def generate(
         self,
@@ -211,10 +220,7 @@ class Trained(NamedTuple):
         folder = Path(folder)
         atomic.refuse_taken(folder, "folder")
         folder.mkdir(parents=True, exist_ok=True)
-        constants = self.networks.constants if self.method.texts else {}
-        known = self.recorded.get("data_sha256", "")
-        state = self.networks.state
-        run_dir.export_weights(folder, self.config, state, constants, data_sha256=known)
+        write_weights(self, self.networks, folder)
         return folder
 
     def evaluate(
@@ -303,6 +309,19 @@ class Trained(NamedTuple):
 
     def _drawing(self, weights: str | None) -> Model:
         return grids.with_weights(self.networks, weights or self.weights)
+
+
+def write_weights(trained: Trained, model: Model, folder: Path, **notes: str) -> None:
+    """Writes networks of a run as weights that `load` opens, with what is known of them.
+
+    Args:
+      model: the run's own, or one with a generator of other weights.
+      notes: what the file says of the data beside what the run knows.
+    """
+    constants = model.constants if model.method.texts else {}
+    known = {**trained.notes, "data_sha256": trained.data_sha256, **notes}
+    told = {"weights": grids.weights_of(model), **known}
+    run_dir.export_weights(folder, trained.config, model.state, constants, **told)
 
 
 def with_data(config: Config, path: str) -> Config:

@@ -195,11 +195,7 @@ def _run(run: Path, data: str, checkpoint: str, weights: Weights, trust: bool) -
 def _data(trained: api.Trained, path: str) -> Pack:
     """The images of a run, where they are now; those of another set are told."""
     pack = api.data_of(with_data(trained.config, path))
-    known = trained.recorded.get("data_sha256")
-    if not trained.recorded:
-        weights = trained.path
-        weights = weights / safetensors.WEIGHTS if weights.is_dir() else weights
-        known = safetensors.metadata(weights).get("data_sha256")
+    known = trained.data_sha256
     if known and known != pack.manifest["sha256"]:
         print("note: these are not the images that the run was trained on", file=sys.stderr)
     if "trainA" in pack.manifest["parts"] and not trained.method.translate:
@@ -271,7 +267,7 @@ def accuracy(
     images, labels = held_out.part("test"), held_out.labels("test")
     found["ceiling"] = prompt_accuracy.ceiling(colors.model, images, labels)
     found["classifier"] = str(classifier)
-    found["same_data"] = colors.recorded["data_sha256"] == trained.recorded.get("data_sha256")
+    found["same_data"] = colors.recorded["data_sha256"] == trained.data_sha256
     path = out or out_dir(run, "accuracy") / f"{grids.stem(trained.model, seed)}.json"
     text = jsons.dumps(prompt_accuracy.as_json(found), indent=1)
     _show(text, tables.accuracy, json)

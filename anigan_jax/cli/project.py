@@ -17,6 +17,7 @@ from anigan_jax.perceptual import convert
 from anigan_jax.sampling import grids, latents, photos, projection, tuning
 from anigan_jax.sampling import prompts as texts
 from anigan_jax.storage import images, run_dir
+from anigan_jax.trained import write_weights
 
 
 def project(
@@ -118,8 +119,7 @@ def _tuned(trained: api.Trained, vgg: dict, picture, z, text, home: Path) -> tun
     """The run's generator, fitted to a picture and written as weights that `load` opens."""
     bar = progress(printable(f"tuning {home.name}"), unit="step")
     found = tuning.tune(trained.model, vgg, picture, z, tuning.Settings(), text, bar)
-    constants = trained.model.constants if trained.method.texts else {}
     with common.writing(home):
         home.mkdir(parents=True, exist_ok=True)
-        run_dir.export_weights(home, trained.config, found.model.state, constants)
+        write_weights(trained, found.model, home)
     return found

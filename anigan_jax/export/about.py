@@ -13,6 +13,7 @@ from anigan_jax.config import Run
 from anigan_jax.errors import UserError
 from anigan_jax.export.generators import Generator
 from anigan_jax.parent import Parent
+from anigan_jax.sampling import grids
 
 DRAWN = "none needed: drawn by anigan_jax's own code"
 UNSAID = "not stated"
@@ -30,11 +31,11 @@ def about(trained: Trained, generator: Generator, data_license: str = "") -> dic
         "anigan_jax": anigan_jax.__version__,
         "name": trained.config.name,
         "step": trained.step,
-        "weights": weights_of(trained),
+        "weights": grids.weights_of(trained.model),
         "weights_sha256": generator.sha256,
         "statistics": "running",
         "data_license": license_of(trained, data_license),
-        "data_sha256": trained.recorded.get("data_sha256", ""),
+        "data_sha256": trained.data_sha256,
         "config": configs.to_json(
             published(trained.config), config_file.own_code(trained.config).modules
         ),
@@ -42,14 +43,10 @@ def about(trained: Trained, generator: Generator, data_license: str = "") -> dic
     }
 
 
-def weights_of(trained: Trained) -> str:
-    """'ema' or 'raw': which weights of G are exported."""
-    return "ema" if trained.model.state.ema else "raw"
-
-
 def license_of(trained: Trained, given: str) -> str:
     """The license of the training images, as far as it is known."""
-    return given or (DRAWN if trained.config.data.drawn else UNSAID)
+    known = given or trained.notes.get("data_license", "")
+    return known or (DRAWN if trained.config.data.drawn else UNSAID)
 
 
 def published(settings: Any) -> Any:

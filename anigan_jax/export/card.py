@@ -11,6 +11,7 @@ from anigan_jax.errors import printable
 from anigan_jax.export import about
 from anigan_jax.metrics.feature_scores import COLUMNS, label
 from anigan_jax.report import collect, files
+from anigan_jax.sampling import grids
 from anigan_jax.storage.run_dir import out_dir
 from anigan_jax.storage.safetensors import SUFFIX
 
@@ -36,7 +37,7 @@ def card(trained: Trained, onnx: dict[str, str], data_license: str) -> str:
     size, channels = method.size, method.channels
     version = anigan_jax.__version__
     name = printable(trained.config.name)
-    ones = {"ema": "averaged weights", "raw": "weights as trained"}[about.weights_of(trained)]
+    ones = {"ema": "averaged weights", "raw": "weights as trained"}[grids.weights_of(trained.model)]
     lines = [
         *("---", "library_name: anigan_jax", f"pipeline_tag: {task}", "tags: [gan, jax, onnx]"),
         *("---", "", f"# {name}", ""),
@@ -88,11 +89,10 @@ def _onnx(trained: Trained, onnx: dict[str, str]) -> list[str]:
 
 
 def _training(trained: Trained, data_license: str) -> list[str]:
-    config, recorded = trained.config, trained.recorded
+    config, digest = trained.config, trained.data_sha256
     data = type(config.data).__name__
     path = getattr(config.data, "path", "")
     where = f"{data}, {Path(path).name}" if path else data
-    digest = recorded.get("data_sha256")
     return [
         f"- Data: {printable(where)}"
         + (f" (SHA-256 of the packed images {digest})" if digest else ""),

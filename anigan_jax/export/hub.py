@@ -14,7 +14,8 @@ from anigan_jax.data.synthetic import painted, photo
 from anigan_jax.export import about
 from anigan_jax.export.card import card
 from anigan_jax.sampling import grids, photos, prompts
-from anigan_jax.storage import atomic, images, run_dir
+from anigan_jax.storage import atomic, images
+from anigan_jax.trained import write_weights
 
 SAMPLES = 64
 PHOTOS = 8
@@ -27,9 +28,8 @@ def write(trained: Trained, folder: Path, files: dict[str, str], data_license: s
       files: names of the ONNX files that are in the folder already, and what was found of each.
     """
     config = about.published(trained.config)
-    constants = trained.model.constants if trained.method.texts else {}
-    known = trained.recorded.get("data_sha256", "")
-    run_dir.export_weights(folder, config, trained.model.state, constants, data_sha256=known)
+    told = about.license_of(trained, data_license)
+    write_weights(trained._replace(config=config), trained.model, folder, data_license=told)
     atomic.save_text(json.dumps(configs.to_json(config), indent=1) + "\n", folder / "config.json")
     images.save_image(_samples(trained), folder / "samples.png")
     atomic.save_text(card(trained, files, data_license), folder / "README.md")

@@ -55,6 +55,7 @@ class Model(NamedTuple):
       constants: the method's arrays that nothing trains.
       tag: tells its pictures from those of the same checkpoint's averaged weights.
       drawing: how its images are drawn.
+      alone: 'raw' or 'ema', which weights of G these are where the state has no average.
     """
 
     method: Method
@@ -63,11 +64,17 @@ class Model(NamedTuple):
     constants: dict
     tag: str = ""
     drawing: Drawing = AS_TRAINED
+    alone: str = "raw"
 
 
 def model_of(method: Method, state: TrainState, constants: dict) -> Model:
     """A model; the constants may be {} where G reads no text."""
     return Model(method, state, method.texts(constants) if method.texts else None, constants)
+
+
+def weights_of(model: Model) -> str:
+    """'ema' or 'raw': which weights of G a model draws with."""
+    return "ema" if model.state.ema else model.alone
 
 
 def with_weights(model: Model, weights: str | None) -> Model:
@@ -79,20 +86,29 @@ def with_weights(model: Model, weights: str | None) -> Model:
     Raises:
       UserError: the run averages nothing, or there are no such weights.
     """
-    averaged = bool(model.state.ema)
-    if weights == "raw" and averaged:
-        return model._replace(state=model.state.replace(ema={}, ema_stats={}), tag="_raw")
-    if weights == "ema" and not averaged:
-        raise UserError("this run has no averaged weights (ema_half_life is 0), only 'raw' ones")
     if weights not in (None, "raw", "ema"):
         raise UserError(f"weights are {weights!r}; they can be 'raw' or 'ema'")
-    return model
+    if weights in (None, weights_of(model)):
+        return model
+    if weights == "ema":
+        raise UserError(
+            "there are no averaged weights here, only 'raw' ones: the run averages none "
+            "(ema_half_life is 0), or they were exported or trained on without them"
+        )
+    if not model.state.ema:
+        raise UserError(
+            "these are the averaged weights alone ('ema'); the 'raw' ones are in the run "
+            "directory that they were exported from"
+        )
+    state = model.state.replace(ema={}, ema_stats={})
+    return model._replace(state=state, tag="_raw", alone="raw")
 
 
 def with_generator(model: Model, params: PyTree, stats: PyTree) -> Model:
     """The model with a generator of other weights alone: no discriminator, no average."""
     nets = {"params": {"g": params}, "stats": {"g": stats}, "ema": {}, "ema_stats": {}}
-    return model._replace(state=model.state.replace(**nets, opt_state={}, extra_state={}))
+    state = model.state.replace(**nets, opt_state={}, extra_state={})
+    return model._replace(state=state, alone="raw")
 
 
 def with_drawing(model: Model, drawing: Drawing) -> Model:
