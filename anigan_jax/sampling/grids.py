@@ -217,7 +217,8 @@ def slerp(a: np.ndarray, b: np.ndarray, t: float) -> np.ndarray:
     """Great-circle path between latents: lengths stay typical of a normal draw."""
     cosine = a @ b / (np.linalg.norm(a) * np.linalg.norm(b))
     angle = np.arccos(np.clip(cosine, -1, 1))
-    if angle < 1e-6:
+    # At its begin it is `a` to the bit.
+    if angle < 1e-6 or t == 0:
         return a
     return (np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / np.sin(angle)
 
@@ -240,17 +241,22 @@ def save_walk(walk: Walk, run: Path) -> list[Path]:
 def walk(model: Model, ends: np.ndarray, frames: int, name: str, text=None) -> Walk:
     """A closed path through latents (n, Z): pictures of `frames`, a sheet of ten a leg.
 
-    `text`: (T,) of all images, where the run has texts.
+    `text`: (T,) of all images or (n, T) of each latent, where the run has texts.
     """
     stops = len(ends)
+    told = None if text is None else np.broadcast_to(text, (stops, np.shape(text)[-1]))
 
     def draw(steps: int) -> np.ndarray:
-        rows = []
+        rows, texts = [], []
         for i in range(steps):
             leg, t = divmod(i * stops / steps, 1)
-            rows.append(slerp(ends[int(leg)], ends[(int(leg) + 1) % stops], t))
-        texts = None if text is None else np.tile(text, (steps, 1))
-        return generated(model, np.stack(rows).astype(np.float32), texts)
+            here, there = int(leg), (int(leg) + 1) % stops
+            rows.append(slerp(ends[here], ends[there], t))
+            if told is not None:
+                # In this form the way from a text to itself is that text, to the bit.
+                texts.append(told[here] + np.float32(t) * (told[there] - told[here]))
+        words = None if told is None else np.stack(texts)
+        return generated(model, np.stack(rows).astype(np.float32), words)
 
     pictures = [record.grid(image[None], pad=0) for image in draw(frames)]
     return Walk(pictures, record.grid(draw(10 * stops), columns=10), name)
