@@ -28,7 +28,9 @@ def project(
     *,
     out: Annotated[Path | None, arg(metavar="DIR")] = None,
     prompt: Annotated[str, arg(metavar="TEXT")] = "",
-    crop: Literal["auto", "center", "pad"] = "auto",
+    crop: Annotated[
+        Literal["auto", "center", "top", "pad"] | None, arg(metavar="auto|center|top|pad")
+    ] = None,
     steps: int = projection.Settings.steps,
     restarts: int = projection.Settings.restarts,
     tune: bool = False,
@@ -46,7 +48,7 @@ def project(
     Args:
       out: a folder of both; without: in RUN/out/project, by step and pictures.
       prompt: what the pictures show, for a run that reads texts.
-      crop: how they become squares.
+      crop: how they become squares; without: as the run's images did.
       steps: of the search for each.
       restarts: latents that it begins from, of which the best by pixels is followed.
       tune: also fits the generator to each picture at its latent and writes it as
