@@ -269,7 +269,8 @@ class Trained(NamedTuple):
         """Images in the other domain, (n, S, S, 3) uint8; S need not be that of the training.
 
         Args:
-          images: (n, S, S, 3) uint8, RGB.
+          images: (n, S, S, 3) uint8, RGB; S is a multiple of 2 to the number of the generator's
+            halvings, of 4 say, and at least twice that.
           direction: 'ab', or 'ba' where the run has learned the way back.
           weights: as for `generate`.
 

@@ -88,6 +88,9 @@ def test_a_name_that_is_none_is_refused(verb, tmp_path, monkeypatch):
     code, _, error = verb("evaluate", "painted/noise", "--checkpoint", "best")
     assert code == 2
     assert "Traceback" not in error
+    for words in ((), ("--epochs", "1")):
+        code, _, error = verb("history", "painted/noise", *words)
+        assert (code, "holds weights alone" in error) == (2, True), error
 
 
 @pytest.mark.long

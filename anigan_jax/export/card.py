@@ -72,14 +72,18 @@ def _call(trained: Trained, task: str) -> str:
 
 
 def _onnx(trained: Trained, onnx: dict[str, str]) -> list[str]:
+    method = trained.config.method
+    # Mirrored borders need larger maps: 3 pixels at the ends, 1 at the lowest resolution.
+    side = max(4, method.generator.multiple_of + 1) if trained.method.translate else 0
     inputs = {
-        "image-to-image": "`source` (N, 3, H, W) float32 in [-1, 1], any height and width",
+        "image-to-image": "`source` (N, 3, H, W) float32 in [-1, 1], any height and width of at "
+        "least {side} pixels",
         "text-to-image": "`z` (N, {z}) float32, standard normal, and the words as `label` (N, A) "
         "int64 classes or as `text` (N, T) float32; the metadata lists the classes",
         "unconditional-image-generation": "`z` (N, {z}) float32, standard normal",
-    }[_task(trained)].format(z=trained.method.z_dim)
+    }[_task(trained)].format(z=trained.method.z_dim, side=side)
     lines = [f"- `{name}`: {found}" for name, found in onnx.items()]
-    channels = trained.config.method.channels
+    channels = method.channels
     alpha = ", RGBA with colors multiplied by alpha" if channels == 4 else ""
     return [
         f"Without JAX, by ONNX Runtime: {inputs}; the output `images` is (N, {channels}, H, W) in "
