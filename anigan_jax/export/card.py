@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import anigan_jax
 from anigan_jax.api import Trained
@@ -72,7 +73,7 @@ def _call(trained: Trained, task: str) -> str:
 
 
 def _onnx(trained: Trained, onnx: dict[str, str]) -> list[str]:
-    method = trained.config.method
+    method: Any = trained.config.method
     # Mirrored borders need larger maps: 3 pixels at the ends, 1 at the lowest resolution.
     side = max(4, method.generator.multiple_of + 1) if trained.method.translate else 0
     inputs = {
