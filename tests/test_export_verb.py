@@ -1,6 +1,7 @@
 """`anigan export`: folders to publish, model cards, and what is refused."""
 
 import json
+import runpy
 import sys
 from pathlib import Path
 from unittest import mock
@@ -104,18 +105,26 @@ def test_a_card_has_the_scores_of_its_step(noise, tmp_path):
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", ["TEXT", "CYCLE"])
-def test_hub_folders_of_words_and_photos(verb, tmp_path, name):
+def test_hub_folders_of_words_and_photos(verb, tmp_path, name, monkeypatch):
     run = untrained(tmp_path / "run", name)
     out = tmp_path / "hub"
     code, _, error = verb("export", run, "--to", "hub", "--out", out)
     assert code == 0, error
     found, whole = anigan_jax.load(out), anigan_jax.load(run)
+    # What the card says is run as it stands there.
+    code = (out / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    (tmp_path / "use.py").write_text(code.replace("PATH/OF/THIS/FOLDER", str(out)))
+    Image.new("RGB", (50, 40), "blue").save(tmp_path / "me.jpg")
+    monkeypatch.chdir(tmp_path)
+    made = runpy.run_path("use.py")
     if name == "TEXT":
         asked = {"n": 2, "prompt": "blue hair red eyes"}
         assert (found.generate(**asked) == whole.generate(**asked)).all()
+        assert made["images"].shape == (8, 16, 16, 3)
     else:
         source = np.full((1, 16, 16, 3), 90, np.uint8)
         assert (found.translate(source, "ba") == whole.translate(source, "ba")).all()
+        assert made["images"].shape == (1, 16, 16, 3)
 
 
 @pytest.mark.long

@@ -18,12 +18,14 @@ from anigan_jax.cli.common import (
     Weights,
     at_least,
     epochs_of,
+    need_folder,
     need_other,
     need_seed,
     told_left_out,
     writing,
 )
 from anigan_jax.data.captions import Prompt
+from anigan_jax.data.kinds import SUFFIXES
 from anigan_jax.errors import UserError
 from anigan_jax.sampling import grids, latents, photos
 from anigan_jax.sampling import history as histories
@@ -114,9 +116,11 @@ def _check_out(out: Path | None, files: bool) -> None:
     """Refuses an --out that is no folder for files, or no .png for a sheet."""
     if out is None:
         return
-    if files and (out.suffix.lower() == ".png" or (out.exists() and not out.is_dir())):
-        raise UserError(f"--out {out} is not a folder; a sheet in one file is --grid")
-    if not files and out.suffix.lower() != ".png":
+    if files:
+        if out.suffix.lower() in SUFFIXES and not out.is_dir():
+            raise UserError(f"--out {out} is not a folder; a sheet in one file is --grid")
+        need_folder(out)
+    elif out.suffix.lower() != ".png":
         raise UserError(
             f"--out {out} of a sheet must end in .png; `sample --seeds` writes a folder"
         )

@@ -19,8 +19,11 @@ from anigan_jax.storage.safetensors import SUFFIX
 CALLS = {
     "unconditional-image-generation": "images = run.generate(64, seed=0)",
     "text-to-image": 'images = run.generate(8, prompt="{prompt}")',
-    "image-to-image": "images = run.translate(photos)",
+    "image-to-image": """\
+photo = ImageOps.fit(Image.open("me.jpg").convert("RGB"), ({size}, {size}))
+images = run.translate(np.asarray(photo)[None])""",
 }
+IMPORTS = {"image-to-image": ("import numpy as np", "from PIL import Image, ImageOps", "")}
 TAKES = {
     "unconditional-image-generation": "from noise",
     "text-to-image": "from words",
@@ -44,6 +47,7 @@ def card(trained: Trained, onnx: dict[str, str], data_license: str) -> str:
         *("---", "", f"# {name}", ""),
         f"Makes images of {size}x{size} pixels {TAKES[task]}. Trained with anigan_jax {version}.",
         *("", "![Samples](samples.png)", "", "## Use", "", "```python", "import anigan_jax"),
+        *IMPORTS.get(task, ()),
         'run = anigan_jax.load("PATH/OF/THIS/FOLDER")',
         f"{_call(trained, task)}  # uint8 (n, {size}, {size}, {channels})",
         *("```", "", *_onnx(trained, onnx)),
@@ -65,7 +69,7 @@ def _task(trained: Trained) -> str:
 def _call(trained: Trained, task: str) -> str:
     texts = trained.model.texts
     if not texts:
-        return CALLS[task]
+        return CALLS[task].format(size=trained.config.method.size)
     from anigan_jax.sampling import prompts
 
     best = texts.combinations[texts.frequencies.argmax()]
