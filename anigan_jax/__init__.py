@@ -16,6 +16,7 @@ __all__ = [
     "Run",
     "Trained",
     "UserError",
+    "evaluate",
     "load",
     "load_config",
     "pack",
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from anigan_jax.config import Config, Run
     from anigan_jax.data.arrays import pack
     from anigan_jax.errors import DivergedError, MachineError, UserError
+    from anigan_jax.evaluation.images_of_any_model import evaluate
     from anigan_jax.optimizers import Optimizer
     from anigan_jax.trained import Trained
 
@@ -38,6 +40,7 @@ _HOMES = {
     "MachineError": "errors",
     "UserError": "errors",
     "Trained": "trained",
+    "evaluate": "evaluation.images_of_any_model",
     "load": "api",
     "load_config": "api",
     "pack": "data.arrays",

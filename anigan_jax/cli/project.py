@@ -13,11 +13,11 @@ from anigan_jax.cli import common
 from anigan_jax.cli.common import Checkpoint, RunDir, Seed, Trust, Weights, at_least, need_seed
 from anigan_jax.cli.data import progress
 from anigan_jax.errors import UserError, printable
+from anigan_jax.opened import write_weights
 from anigan_jax.perceptual import convert
 from anigan_jax.sampling import grids, latents, photos, projection, tuning
 from anigan_jax.sampling import prompts as texts
 from anigan_jax.storage import images, run_dir
-from anigan_jax.trained import write_weights
 
 
 def project(

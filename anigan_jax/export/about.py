@@ -8,10 +8,10 @@ from typing import Any
 import anigan_jax
 from anigan_jax import config as configs
 from anigan_jax import config_file
-from anigan_jax.api import Trained
 from anigan_jax.config import Run
 from anigan_jax.errors import UserError
 from anigan_jax.export.generators import Generator
+from anigan_jax.opened import Opened
 from anigan_jax.parent import Parent
 from anigan_jax.sampling import grids
 
@@ -19,7 +19,7 @@ DRAWN = "none needed: drawn by anigan_jax's own code"
 UNSAID = "not stated"
 
 
-def about(trained: Trained, generator: Generator, data_license: str = "") -> dict[str, Any]:
+def about(trained: Opened, generator: Generator, data_license: str = "") -> dict[str, Any]:
     """What a generator's file keeps: run, step, weights, data, settings, and what it is asked by.
 
     Args:
@@ -43,7 +43,7 @@ def about(trained: Trained, generator: Generator, data_license: str = "") -> dic
     }
 
 
-def license_of(trained: Trained, given: str) -> str:
+def license_of(trained: Opened, given: str) -> str:
     """The license of the training images, as far as it is known."""
     known = given or trained.notes.get("data_license", "")
     return known or (DRAWN if trained.config.data.drawn else UNSAID)
@@ -63,7 +63,7 @@ def published(settings: Any) -> Any:
     return dataclasses.replace(settings, **changes)
 
 
-def refuse_own_code(trained: Trained) -> None:
+def refuse_own_code(trained: Opened) -> None:
     """Refuses a run that cannot be opened without code of its own."""
     if files := config_file.own_code(trained.config).files:
         raise UserError(

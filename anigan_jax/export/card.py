@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import anigan_jax
-from anigan_jax.api import Trained
 from anigan_jax.errors import printable
 from anigan_jax.export import about
 from anigan_jax.metrics.feature_scores import COLUMNS, label
+from anigan_jax.opened import Opened
 from anigan_jax.report import collect, files
 from anigan_jax.sampling import grids
 from anigan_jax.storage.run_dir import out_dir
@@ -31,7 +31,7 @@ TAKES = {
 }
 
 
-def card(trained: Trained, onnx: dict[str, str], data_license: str) -> str:
+def card(trained: Opened, onnx: dict[str, str], data_license: str) -> str:
     """README.md of a hub folder.
 
     Args:
@@ -60,13 +60,13 @@ def card(trained: Trained, onnx: dict[str, str], data_license: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _task(trained: Trained) -> str:
+def _task(trained: Opened) -> str:
     if trained.method.translate:
         return "image-to-image"
     return "text-to-image" if trained.model.texts else "unconditional-image-generation"
 
 
-def _call(trained: Trained, task: str) -> str:
+def _call(trained: Opened, task: str) -> str:
     texts = trained.model.texts
     if not texts:
         return CALLS[task].format(size=trained.config.method.size)
@@ -76,7 +76,7 @@ def _call(trained: Trained, task: str) -> str:
     return CALLS[task].format(prompt=prompts.of_row(texts.attributes, best).text)
 
 
-def _onnx(trained: Trained, onnx: dict[str, str]) -> list[str]:
+def _onnx(trained: Opened, onnx: dict[str, str]) -> list[str]:
     method: Any = trained.config.method
     # Mirrored borders need larger maps: 3 pixels at the ends, 1 at the lowest resolution.
     side = max(4, method.generator.multiple_of + 1) if trained.method.translate else 0
@@ -97,7 +97,7 @@ def _onnx(trained: Trained, onnx: dict[str, str]) -> list[str]:
     ]
 
 
-def _training(trained: Trained, data_license: str) -> list[str]:
+def _training(trained: Opened, data_license: str) -> list[str]:
     config, digest = trained.config, trained.data_sha256
     data = type(config.data).__name__
     path = getattr(config.data, "path", "")
@@ -111,7 +111,7 @@ def _training(trained: Trained, data_license: str) -> list[str]:
     ]
 
 
-def _scores(trained: Trained) -> list[str]:
+def _scores(trained: Opened) -> list[str]:
     """What `anigan evaluate`, or the training itself, has measured of this step."""
     run, step = trained.path, trained.step
     name = f"step_{step:09d}{trained.model.tag}.json"

@@ -9,19 +9,18 @@ from typing import Any
 import numpy as np
 
 from anigan_jax import config as configs
-from anigan_jax.api import Trained
 from anigan_jax.data.synthetic import painted, photo
 from anigan_jax.export import about
 from anigan_jax.export.card import card
+from anigan_jax.opened import Opened, write_weights
 from anigan_jax.sampling import grids, photos, prompts
 from anigan_jax.storage import atomic, images
-from anigan_jax.trained import write_weights
 
 SAMPLES = 64
 PHOTOS = 8
 
 
-def write(trained: Trained, folder: Path, files: dict[str, str], data_license: str) -> None:
+def write(trained: Opened, folder: Path, files: dict[str, str], data_license: str) -> None:
     """Writes weights.safetensors, config.json, samples.png and README.md.
 
     Args:
@@ -35,7 +34,7 @@ def write(trained: Trained, folder: Path, files: dict[str, str], data_license: s
     atomic.save_text(card(trained, files, data_license), folder / "README.md")
 
 
-def _samples(trained: Trained) -> Any:
+def _samples(trained: Opened) -> Any:
     """A sheet: a grid, or painted faces and what they become."""
     model, size = trained.model, trained.config.method.size
     if not trained.method.translate:

@@ -7,18 +7,17 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from anigan_jax.api import Trained
 from anigan_jax.core import generator_of
 from anigan_jax.errors import UserError
 from anigan_jax.export import about
+from anigan_jax.opened import Opened, write_weights
 from anigan_jax.sampling import grids
 from anigan_jax.storage import safetensors
-from anigan_jax.trained import write_weights
 
 HALF = np.finfo(np.float16).max
 
 
-def write(trained: Trained, folder: Path, data_license: str) -> dict[str, str]:
+def write(trained: Opened, folder: Path, data_license: str) -> dict[str, str]:
     """Writes weights.safetensors: what G draws with, and what it is asked with.
 
     Gives its name and size, as `files.write`.
