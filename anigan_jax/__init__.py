@@ -9,9 +9,9 @@
 
 A config of one's own is `Config(name, method, data)`: methods in `anigan_jax.methods` (`gan.GAN`,
 `text_gan.TextGAN`, `r3gan.R3GAN`, `cyclegan.CycleGAN`, `cartoongan.CartoonGAN`), networks in
-`anigan_jax.networks`, data in `anigan_jax.data` (`images.Images`, `synthetic.sources.PaintedFaces`).
-`anigan help train CONFIG` says what each setting means. What else the command line does
-(`anigan --help`), a run's methods do, or a verb does alone.
+`anigan_jax.networks`, data in `anigan_jax.data` (`images.Images`,
+`synthetic.sources.PaintedFaces`). `anigan help train CONFIG` says what each setting means; what
+else the command line does, `anigan --help`.
 
 The names below are looked up when they are used, so that `import anigan_jax` takes no time.
 """
@@ -29,6 +29,7 @@ __all__ = [
     "Run",
     "Trained",
     "UserError",
+    "evaluate",
     "load",
     "load_config",
     "pack",
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from anigan_jax.config import Config, Run
     from anigan_jax.data.arrays import pack
     from anigan_jax.errors import DivergedError, MachineError, UserError
+    from anigan_jax.evaluation.images_of_any_model import evaluate
     from anigan_jax.optimizers import Optimizer
     from anigan_jax.trained import Trained
 
@@ -51,6 +53,7 @@ _HOMES = {
     "MachineError": "errors",
     "UserError": "errors",
     "Trained": "trained",
+    "evaluate": "evaluation.images_of_any_model",
     "load": "api",
     "load_config": "api",
     "pack": "data.arrays",

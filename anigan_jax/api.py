@@ -128,7 +128,18 @@ def _load(
     )
     constants = safetensors.flatten(trees.get("constants", {}))
     model = grids.model_of(config.method.make(), state, constants)
-    return Trained(path, config, model, recorded)
+    model = model._replace(alone=_alone(about, config, state))
+    notes = {name: str(about[name]) for name in ("data_license", "data_sha256") if name in about}
+    return Trained(path, config, model, recorded, notes=notes)
+
+
+def _alone(about: dict, config: Config, state: TrainState) -> str:
+    """Which weights of G a file holds, where it has no average beside them: 'raw' or 'ema'.
+
+    Those of before did not say it; a generator alone is what its run drew with.
+    """
+    drawn = "ema" if config.ema_half_life and "d" not in state.params else "raw"
+    return "ema" if about.get("weights", drawn) == "ema" else "raw"
 
 
 def data_of(config: Config, report: Any = None) -> Pack:

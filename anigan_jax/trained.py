@@ -7,7 +7,7 @@ import glob
 from collections.abc import Callable, Iterable, Sequence
 from numbers import Real
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,10 +15,11 @@ import numpy as np
 from jax import Array
 
 from anigan_jax.config import Config
-from anigan_jax.core import Method, PyTree, TrainState, generator_of
+from anigan_jax.core import PyTree, generator_of
 from anigan_jax.data import dataset, scratch
 from anigan_jax.errors import UserError
 from anigan_jax.networks.resnet import check_side
+from anigan_jax.opened import Opened, write_weights
 from anigan_jax.runtime import environment
 from anigan_jax.sampling import grids, photos, prompts
 from anigan_jax.sampling import seeds as by_seed
@@ -28,8 +29,8 @@ from anigan_jax.storage import atomic, run_dir
 from anigan_jax.storage import checkpoint as checkpoints
 
 
-class Trained(NamedTuple):
-    """A trained run, opened without its data.
+class Trained(Opened):
+    """A trained run, opened without its data; equal to itself alone, and not pickled.
 
     Attributes:
       path: the run directory, or the file of weights.
@@ -37,42 +38,13 @@ class Trained(NamedTuple):
       networks: of the checkpoint, with all weights.
       recorded: run.json; {} where there is none.
       weights: of G, what is drawn with: 'raw' or 'ema'; None: averaged where the run averages.
+      notes: what a file of weights says of the data that they come from.
     """
 
-    path: Path
-    config: Config
-    networks: Model
-    recorded: dict
-    weights: str | None = None
-
-    @property
-    def model(self) -> Model:
-        """The networks with the weights that are drawn with."""
-        return self._drawing(None)
-
-    @property
-    def method(self) -> Method:
-        """The pure functions of the family, on one device: `anigan_jax.core.Method`."""
-        return self.networks.method
-
-    @property
-    def state(self) -> TrainState:
-        """Parameters, statistics and averages as arrays: `anigan_jax.core.TrainState`."""
-        return self.networks.state
-
-    @property
-    def params(self) -> dict[str, Any]:
-        """Player -> tree of parameters; 'ema': the averaged ones of the generator.
-
-        They draw with statistics of their own: take both from `generator`.
-        """
-        averaged = {"ema": self.state.ema} if self.state.ema else {}
-        return {**self.state.params, **averaged}
-
-    @property
-    def step(self) -> int:
-        """Completed steps of training."""
-        return int(self.state.step)
+    # Not by its arrays, as tuples are.
+    __hash__ = object.__hash__
+    __eq__ = object.__eq__
+    __ne__ = object.__ne__
 
     def generate(
         self,
@@ -211,11 +183,34 @@ class Trained(NamedTuple):
         folder = environment.expanded(folder)
         atomic.refuse_taken(folder, "folder")
         folder.mkdir(parents=True, exist_ok=True)
-        constants = self.networks.constants if self.method.texts else {}
-        known = self.recorded.get("data_sha256", "")
-        state = self.networks.state
-        run_dir.export_weights(folder, self.config, state, constants, data_sha256=known)
+        write_weights(self, self.networks, folder)
         return folder
+
+    def export(
+        self, to: str, folder: str | Path, *, data_license: str = "", opset: int = 17
+    ) -> dict[str, str]:
+        """Writes its generators for other programs, as `anigan export`: whole, or not at all.
+
+        Args:
+          to: 'onnx', 'stablehlo', 'weights' or 'hub'.
+          folder: a new or an empty one.
+          data_license: of the training images, kept in every file of weights; '': as known.
+          opset: of ONNX.
+
+        Returns:
+          Names of the files, and what is known about each.
+
+        Raises:
+          UserError: the run has no generator, or none of that form; the folder is taken, cannot
+            be written, or a package is missing.
+        """
+        # Here: who draws needs none of it.
+        from anigan_jax.export import files
+
+        files.check(to, opset)
+        atomic.refuse_taken(Path(folder), "folder")
+        with atomic.new_folder(Path(folder)) as made:
+            return files.write(self, to, made, opset, data_license)
 
     def evaluate(
         self,
@@ -263,7 +258,8 @@ class Trained(NamedTuple):
         """Images in the other domain, (n, S, S, 3) uint8; S need not be that of the training.
 
         Args:
-          images: (n, S, S, 3) uint8, RGB.
+          images: (n, S, S, 3) uint8, RGB; S is a multiple of 2 to the number of the generator's
+            halvings, of 4 say, and at least twice that.
           direction: 'ab', or 'ba' where the run has learned the way back.
           weights: as for `generate`.
 
@@ -300,9 +296,6 @@ class Trained(NamedTuple):
         if z.ndim != 2 or z.shape[1] != side or not len(z) or not np.isfinite(z).all():
             raise UserError(f"latents are {z.shape}; they must be finite numbers (n, {side})")
         return z
-
-    def _drawing(self, weights: str | None) -> Model:
-        return grids.with_weights(self.networks, weights or self.weights)
 
 
 def with_data(config: Config, path: str) -> Config:

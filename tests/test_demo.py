@@ -308,6 +308,8 @@ def test_a_picture_is_translated(runs, pages, driver, tmp_path):
     chosen.send_keys(str(tmp_path / "words.png"))
     problem = driver.find_element("id", "problem")
     soon(lambda: problem.text == "words.png is not a picture that this browser can read.")
+    ready = "Ready. A test image came out as the training library makes it."
+    assert driver.find_element("id", "status").text == ready
     assert said(driver) == []
 
 

@@ -20,6 +20,7 @@ from anigan_jax.api import Trained
 from anigan_jax.data import attributes
 from anigan_jax.errors import UserError
 from anigan_jax.export import about, onnx, stablehlo
+from anigan_jax.export.card import card
 from anigan_jax.export.generators import Generator, generators_of
 from anigan_jax.methods import text_conditioning
 from anigan_jax.methods.augment import signed
@@ -142,10 +143,15 @@ def test_photos_of_any_size(config):
     for generator in generators:
         data, _ = onnx.write(generator, {})
         one = session(data)
-        inputs = rows_of(generator, 2, (17, 23))
-        found, wanted = run(one, inputs), generator.images(inputs)
-        assert found.shape == wanted.shape == (2, 20, 24, 3)
-        assert np.abs(found - wanted).max() <= 1e-5
+        for given, made in (((17, 23), (20, 24)), ((5, 6), (8, 8))):
+            inputs = rows_of(generator, 2, given)
+            found, wanted = run(one, inputs), generator.images(inputs)
+            assert found.shape == wanted.shape == (2, *made, 3)
+            assert np.abs(found - wanted).max() <= 1e-5
+        # As the card says.
+        with pytest.raises(Exception, match="Pad reflect"):
+            run(one, rows_of(generator, 1, (4, 16)))
+    assert "any height and width of at least 5 pixels" in card(trained, {}, "")
 
 
 def test_both_directions_have_their_own_weights():
@@ -227,7 +233,7 @@ def test_weights_of_16_bits_are_no_matter():
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", ["FULL", "TEXT", "CYCLE"])
+@pytest.mark.parametrize("name", ["FULL", "TEXT", "CYCLE", "R3"])
 def test_stablehlo_gives_the_bits_of_the_model(name):
     trained = opened(getattr(tiny, name))
     for generator in generators_of(trained):

@@ -1,6 +1,7 @@
 """`anigan export`: folders to publish, model cards, and what is refused."""
 
 import json
+import runpy
 import sys
 from pathlib import Path
 from unittest import mock
@@ -14,10 +15,11 @@ from tiny import JUDGE, untrained
 
 import anigan_jax
 from anigan_jax import api
+from anigan_jax.errors import UserError
 from anigan_jax.export import hub, onnx
 from anigan_jax.export.card import card
 from anigan_jax.sampling import grids
-from anigan_jax.storage import atomic
+from anigan_jax.storage import atomic, safetensors
 from anigan_jax.storage import images as record
 
 
@@ -56,6 +58,34 @@ def test_a_hub_folder_opens_anywhere(verb, noise, tmp_path, monkeypatch, weights
     assert np.abs(anigan_jax.load(tmp_path / "small").generate(3, seed=1) - want).max() <= 3
 
 
+@pytest.mark.parametrize("weights", ["ema", "raw"])
+def test_an_export_of_an_export_says_what_the_first_one_knew(verb, noise, tmp_path, weights):
+    """Which weights they are, the license of the data and their checksum, in each kind of file."""
+    folders, run = {}, noise
+    for to in ("weights", "onnx", "stablehlo", "hub", "weights"):
+        own = ("--weights", weights, "--data-license", "CC0") if run is noise else ()
+        folders[to] = out = tmp_path / f"{to}_{len(folders)}"
+        code, _, error = verb("export", run, "--to", to, "--out", out, *own)
+        assert code == 0, error
+        run = out if to == "weights" else run
+    about = json.loads((folders["stablehlo"] / "generator.json").read_text())
+    session = onnxruntime.InferenceSession(folders["onnx"] / "generator.onnx")
+    files = [folders[to] / "weights.safetensors" for to in ("weights", "hub")]
+    says = [session.get_modelmeta().custom_metadata_map, *map(safetensors.metadata, files)]
+    known = {"weights": weights, "data_license": "CC0"}
+    known["data_sha256"] = json.loads((noise / "run.json").read_text())["data_sha256"]
+    for found in (about, *says):
+        assert {name: found[name] for name in known} == known
+    words = (folders["hub"] / "README.md").read_text()
+    for said in ("CC0", known["data_sha256"], {"ema": "averaged weights", "raw": "as trained"}):
+        assert (said[weights] if isinstance(said, dict) else said) in words
+    own, (other,) = anigan_jax.load(run, weights=weights), {"ema", "raw"} - {weights}
+    assert (own.generate(2) == anigan_jax.load(run).generate(2)).all()
+    told = {"ema": "averaged weights alone", "raw": "were exported"}[weights]
+    with pytest.raises(UserError, match=told):
+        anigan_jax.load(run, weights=other)
+
+
 def test_a_card_has_the_scores_of_its_step(noise, tmp_path):
     """Those of `anigan evaluate`, or else of the training's own evaluation."""
     run = judged(untrained(tmp_path / "run", "FULL"))
@@ -75,18 +105,26 @@ def test_a_card_has_the_scores_of_its_step(noise, tmp_path):
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", ["TEXT", "CYCLE"])
-def test_hub_folders_of_words_and_photos(verb, tmp_path, name):
+def test_hub_folders_of_words_and_photos(verb, tmp_path, name, monkeypatch):
     run = untrained(tmp_path / "run", name)
     out = tmp_path / "hub"
     code, _, error = verb("export", run, "--to", "hub", "--out", out)
     assert code == 0, error
     found, whole = anigan_jax.load(out), anigan_jax.load(run)
+    # What the card says is run as it stands there.
+    code = (out / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    (tmp_path / "use.py").write_text(code.replace("PATH/OF/THIS/FOLDER", str(out)))
+    Image.new("RGB", (50, 40), "blue").save(tmp_path / "me.jpg")
+    monkeypatch.chdir(tmp_path)
+    made = runpy.run_path("use.py")
     if name == "TEXT":
         asked = {"n": 2, "prompt": "blue hair red eyes"}
         assert (found.generate(**asked) == whole.generate(**asked)).all()
+        assert made["images"].shape == (8, 16, 16, 3)
     else:
         source = np.full((1, 16, 16, 3), 90, np.uint8)
         assert (found.translate(source, "ba") == whole.translate(source, "ba")).all()
+        assert made["images"].shape == (1, 16, 16, 3)
 
 
 @pytest.mark.long

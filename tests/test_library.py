@@ -1,6 +1,7 @@
 """Building on it in Python: arrays, weights out and back, terms and judges of one's own."""
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 from tiny import drawn_state, shrunk, untrained
 
 import anigan_jax
@@ -16,6 +18,7 @@ from anigan_jax.data import dataset, scratch
 from anigan_jax.data.images import Images
 from anigan_jax.errors import UserError
 from anigan_jax.evaluation.features import Network
+from anigan_jax.export import files
 from anigan_jax.methods.cartoongan import CartoonGAN
 from anigan_jax.methods.cyclegan import CycleGAN
 from anigan_jax.metrics import feature_scores
@@ -100,6 +103,65 @@ def test_weights_go_out_and_back(verb, noise, tmp_path):
         tuned.save(tmp_path / "tuned")
     with pytest.raises(UserError, match="not of this run"):
         run.with_generator(({}, {}))
+
+
+def test_a_run_is_itself_alone(noise):
+    """Tuples of arrays can neither be compared nor hashed."""
+    one, other = anigan_jax.load(noise), anigan_jax.load(noise)
+    assert one == one
+    assert one != other
+    assert len({one, other, one}) == 2
+
+
+@pytest.mark.parametrize("to", ["onnx", "weights", "stablehlo"])
+def test_exports_in_python_are_those_of_the_verb(verb, noise, tmp_path, to):
+    words = ("--to", to, "--out", tmp_path / "verb", "--data-license", "CC0")
+    assert verb("export", noise, *words)[0] == 0
+    told = anigan_jax.load(noise).export(to, tmp_path / "own", data_license="CC0")
+    got = {path.name: path.read_bytes() for path in (tmp_path / "own").iterdir()}
+    assert got.keys() == told.keys()
+    for name, data in got.items():
+        # What is compiled names the line that called it.
+        same = (tmp_path / "verb" / name).read_bytes() == data
+        assert same or name.endswith(".stablehlo")
+    with pytest.raises(UserError, match="not empty"):
+        anigan_jax.load(noise).export(to, tmp_path / "own")
+
+
+def test_exports_that_cannot_be_leave_nothing(noise, tmp_path, monkeypatch):
+    run = anigan_jax.load(noise)
+    with pytest.raises(UserError, match="'tflite'; it must be one of onnx, stablehlo"):
+        run.export("tflite", tmp_path / "x")
+    monkeypatch.setattr(files, "write", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run.export("weights", tmp_path / "x")
+    assert not list(tmp_path.iterdir())
+
+
+def test_images_of_any_model_are_scored_as_by_the_verb(verb, tmp_path):
+    real, made = anigan_jax.pack(PIXELS, tmp_path / "real", test=0.2), PIXELS[:20] // 2
+    (tmp_path / "made").mkdir()
+    for i, image in enumerate(made):
+        record.save_image(Image.fromarray(image), tmp_path / "made" / f"{i:02d}.png")
+    words = ("--against", real, "--judge", "random", "--n", 10, "--json")
+    code, out, error = verb("evaluate", tmp_path / "made", *words)
+    assert code == 0, error
+    want = json.loads(out)["sets"]["generated"]
+    for images in (made, tmp_path / "made"):
+        found = anigan_jax.evaluate(images, real, n=10, judges=["random"])
+        # LPIPS is the verb's alone.
+        assert found["sets"]["generated"]["scores"] == want["scores"]
+    for words, told in (
+        ({"judges": "random"}, "judges is 'random'"),
+        ({"n": 30}, "20 usable images, fewer than 30"),
+        ({"n": 1}, "n is 1; it must be at least 2"),
+        ({"images": made / 255}, "must be uint8"),
+        ({"images": made[:, :8, :8]}, "8"),
+        ({"size": 32}, "leave size out"),
+    ):
+        given = {"images": made, "against": real, "judges": ["random"], **words}
+        with pytest.raises(UserError, match=told):
+            anigan_jax.evaluate(**given)
 
 
 @dataclasses.dataclass(frozen=True)

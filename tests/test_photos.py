@@ -210,6 +210,25 @@ def test_a_photo_lies_on_the_background_of_the_run(runs, tmp_path, verb):
     assert (shown[2:-2, 2:-2] == (0, 0, 255)).all()
 
 
+def test_photos_are_cropped_as_the_runs_images_were(album, tmp_path, verb):
+    """Where nobody says another way: of a folder by its settings, of a pack by its import."""
+    data = Images(path="gone", crop="pad", box_scale=2.0, background="#0000ff", upscale="nearest")
+    told = Cropping().of_run(data)
+    assert (told.crop, told.box_scale, told.upscale) == ("pad", 2.0, "nearest")
+    box = (1.0, 2.0, 3.0, 4.0)
+    assert Cropping("top", box_scale=3.0).of_run(data)[:4:3] == ("top", 3.0)
+    assert Cropping(box=box).of_run(data).crop == "auto"
+    words = ("import", album, "--size", 16, "--crop", "top", "--test", 0)
+    code, _, error = verb(*words, "--out", tmp_path / "pack")
+    assert code == 0, error
+    assert Cropping().of_run(Images(path=str(tmp_path / "pack"))).crop == "top"
+    photo = album / "b.png"
+    for crop in ("top", "pad"):
+        found = photos.gather([photo], Cropping().of_run(dataclasses.replace(data, crop=crop)), 16)
+        want = decode(photo.read_bytes(), Crop(16, crop, None, 2.0, "#0000ff")).pixels
+        np.testing.assert_array_equal(found.images[16][0], want)
+
+
 @pytest.mark.long
 def test_the_other_direction_and_another_size(runs, album, tmp_path, verb):
     flags = ["--direction", "ba", "--size", 24, "--crop", "pad", "--out", tmp_path / "out"]

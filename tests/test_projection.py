@@ -156,7 +156,7 @@ def test_bad_input(run, weights, verb, tmp_path):
         (("sample", run, "--latent", tmp_path / "notes.txt"), "no readable weights"),
         (("sample", run, "--latent", file, "--n", "3"), "leave out --n"),
         (("interpolate", run, "--latent", file, "--seeds", "1,2"), "give one of them"),
-        (("interpolate", other, "--latent", file), "through 1 latents"),
+        (("interpolate", other, "--latent", file), "is a path through 1 latent"),
     ):
         code, printed, error = verb(*words)
         assert (code, printed) == (2, ""), (words, error)

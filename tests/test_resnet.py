@@ -343,6 +343,7 @@ def test_sizes_that_do_not_come_back_are_refused_with_a_near_one(make, size):
         make(size=size).check("method.generator")
     near = int(re.search(r"such as (\d+)", str(told.value))[1])
     assert abs(near - size) <= 2 or near == 8
+    assert str(told.value).endswith("8, the least") == (size < 8)
     make(size=near).check("method.generator")
 
 

@@ -16,7 +16,7 @@ from anigan_jax import rng
 from anigan_jax.cli import main
 from anigan_jax.core import generator_of
 from anigan_jax.errors import UserError
-from anigan_jax.sampling import grids, seeds
+from anigan_jax.sampling import grids, latents, prompts, seeds
 from anigan_jax.storage import images, video
 
 PROMPT = "blue hair red eyes"
@@ -179,6 +179,51 @@ def test_walks_through_seeds(noise, verb, tmp_path):
         assert np.abs(tiles[2 + 34 * i : 34 + 34 * i, 2:34] - ends[i].astype(int)).max() <= 1
 
 
+def test_walks_through_seeds_lead_through_their_texts(text):
+    """A stop is what its seed draws, with its own words; one text for all stays that text."""
+    run = anigan_jax.load(text)
+    held = latents.of_seeds(run.model, [5, 7, 9, 11])
+    assert len(np.unique(held.text, axis=0)) > 1
+    walk = grids.walk(run.model, held.z, 8, "walk", held.text)
+    stops = np.stack([np.asarray(frame) for frame in walk.frames[::2]])
+    assert (stops == run.generate(seeds=[5, 7, 9, 11])).all()
+    one = np.tile(held.text[:1], (4, 1))
+    for some in (one, one[0]):
+        frame = grids.walk(run.model, held.z, 4, "walk", some).frames[1]
+        assert (np.asarray(frame) == grids.generated(run.model, held.z, one)[1]).all()
+
+
+def test_a_row_of_a_prompt_depends_on_no_other(text):
+    """What it leaves open neither; and it is what Python makes of that prompt alone."""
+    model = anigan_jax.load(text).model
+    asked = prompts.read(model, ["red hair", "blue eyes"], "prompt")
+    both, rows = prompts.ask(model, asked, 6, 0)
+    alone, told = prompts.ask(model, asked[1:], 4, 0)
+    assert (rows[6:10] == told).all()
+    assert len(np.unique(told, axis=0)) > 1
+    assert (both[1, :4] == alone[0]).all()
+    assert (both[0] == anigan_jax.load(text).generate(6, prompt="red hair")).all()
+    # Statistics count on independent images.
+    _, twice = prompts.ask(model, asked[:1] * 2, 6, 0, same=False)
+    assert (twice[:6] != twice[6:]).any()
+
+
+def test_walks_by_seeds_are_those_of_the_texts(text, verb, tmp_path):
+    """Without a prompt; the text of a prompt stays."""
+    run, sheet = anigan_jax.load(text), tmp_path / "sheet.png"
+    held = latents.of_seeds(run.model, [5, 7])
+    file = latents.write(held, run.config, tmp_path / latents.FILE)
+    for words, made in (
+        (("--seeds", "5,7"), run.generate(seeds=[5, 7])),
+        (("--latent", file), run.generate(seeds=[5, 7])),
+        (("--seeds", "5,7", "--prompt", PROMPT), run.generate(seeds=[5, 7], prompt=PROMPT)),
+    ):
+        assert verb("interpolate", text, *words, "--frames", 2, "--out", sheet)[0] == 0
+        tiles = np.asarray(Image.open(sheet))
+        for i in range(2):
+            assert (tiles[2 + 18 * i : 18 + 18 * i, 2:18] == made[i]).all()
+
+
 FFMPEG = """#!/bin/sh
 for last; do :; done
 cat > "$last"
@@ -227,10 +272,15 @@ BAD = {
     "with n": (["sample", "RUN", "--seeds", "1", "--n", "3"], "leave out --n and --seed"),
     "a folder for a sheet": (["sample", "RUN", "--n", "3", "--out", "x"], "writes a folder"),
     "a sheet for files": (["sample", "RUN", "--seeds", "3", "--out", "x.png"], "--grid"),
-    "a file": (["sample", "RUN", "--seeds", "3", "--out", "there"], "is not a folder"),
+    "a photo for files": (["sample", "RUN", "--seeds", "3", "--out", "x.jpg"], "--grid"),
+    "a file": (["sample", "RUN", "--seeds", "3", "--out", "there"], "there is a file"),
+    "in a file": (["sample", "RUN", "--seeds", "3", "--out", "there/x"], "there is a file"),
+    "another kind": (["sample", "RUN", "--seeds", "3", "--out", "x.gif"], "give it no .gif"),
     "truncation": (["sample", "RUN", "--truncation", "0"], "truncation is 0"),
     "scale": (["interpolate", "RUN", "--scale", "33"], "scale is 33; it must be 1 to 32"),
-    "one stop": (["interpolate", "RUN", "--seeds", "3"], "--stops must be at least 2"),
+    "one seed": (["interpolate", "RUN", "--seeds", "5,5"], "--seeds 5,5 is a path through 1 "),
+    "one stop": (["interpolate", "RUN", "--stops", "1"], "--stops 1 is a path through 1 latent"),
+    "few frames": (["interpolate", "RUN", "--seeds", "5,7,9", "--frames", "2"], "--frames is 2; "),
     "no video": (["interpolate", "RUN", "--out", "walk.avi"], "must end in .gif, .mp4, .png"),
     "prompt": (["sample", "RUN", "--seeds", "1", "--prompt", PROMPT], "without texts"),
     "checkpoint": (["sample", "RUN", "--seeds", "1", "--checkpoint", "7"], "no checkpoint of step"),

@@ -88,6 +88,9 @@ def test_a_name_that_is_none_is_refused(verb, tmp_path, monkeypatch):
     code, _, error = verb("evaluate", "painted/noise", "--checkpoint", "best")
     assert code == 2
     assert "Traceback" not in error
+    for words in ((), ("--epochs", "1")):
+        code, _, error = verb("history", "painted/noise", *words)
+        assert (code, "holds weights alone" in error) == (2, True), error
 
 
 @pytest.mark.long
@@ -140,7 +143,14 @@ def test_a_name_stands_for_a_run_also_after_its_first_output(tmp_path, monkeypat
 def test_it_can_be_published_and_says_what_it_was_trained_on(tmp_path, verb):
     code, _, err = verb("export", "painted/noise", "--to", "hub", "--out", tmp_path / "hub")
     assert code == 0, err
-    assert "Not measured" in (tmp_path / "hub/README.md").read_text()
+    card = (tmp_path / "hub/README.md").read_text()
+    assert "Not measured" in card
+    assert "averaged weights" in card
+    assert "none needed" in card
+    # Its file is older than the note of which weights it holds.
+    anigan_jax.load("painted/noise", weights="ema")
+    with pytest.raises(UserError, match="averaged weights alone"):
+        anigan_jax.load("painted/noise", weights="raw")
     words = ("--to", "weights", "--data-license", "CC BY 4.0", "--out", tmp_path / "small")
     code, _, err = verb("export", "painted/noise", *words)
     assert code == 0, err

@@ -44,7 +44,8 @@ def test_seeds_in_a_folder_of_ones_own_pictures(verb, noise, tmp_path):
     assert code == 2
     assert "0001.png is there already" in error and "--out" in error
     assert (tmp_path / "faces/0001.png").read_bytes() == mine
-    assert not [path for path in (tmp_path / "faces").iterdir() if "partial" in path.name]
+    # Nor is another one written before that is seen.
+    assert [path.name for path in (tmp_path / "faces").iterdir()] == ["0001.png"]
     # The same command once more is no loss.
     for _ in range(2):
         assert verb(*words[:-1], tmp_path / "new")[0] == 0
@@ -61,15 +62,17 @@ def test_seeds_in_a_folder_of_ones_own_pictures(verb, noise, tmp_path):
 def test_photos_are_not_written_over(verb, cycle, tmp_path):
     photo = picture(tmp_path / "album/images/anna.png")
     before = photo.read_bytes()
+    picture(tmp_path / "album/images/aaa.jpg")
     folder, album = tmp_path / "album/images", tmp_path / "album"
     for out, told in ((album, "anna.png is there already"), (folder, "is what is read")):
         code, _, error = verb("translate", cycle, folder, "--out", out)
         assert (code, told in error) == (2, True), error
+    assert not list(album.glob("*.png")) and len(list(folder.iterdir())) == 2
     assert verb("translate", cycle, photo, "--out", photo)[0] == 2
     # What was made is not read the next time.
     for _ in range(2):
         code, said, error = verb("translate", cycle, folder, "--out", folder / "new")
-        assert (code, "(1)" in said) == (0, True), error
+        assert (code, "(2)" in said) == (0, True), error
     assert photo.read_bytes() == before
 
 

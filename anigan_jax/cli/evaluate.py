@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
-import numpy as np
 from tyro.conf import Positional, UseAppendAction, arg
 
 from anigan_jax import api
@@ -26,15 +25,14 @@ from anigan_jax.cli.common import (
     told_left_out,
     writing,
 )
-from anigan_jax.data import archives, dataset, scratch
+from anigan_jax.data import archives
 from anigan_jax.data.dataset import Pack
-from anigan_jax.data.images import Images
 from anigan_jax.errors import UserError
 from anigan_jax.perceptual import convert
 from anigan_jax.report import tables
 from anigan_jax.report.table import as_text
 from anigan_jax.runtime.progress import Stages
-from anigan_jax.sampling import grids, photos
+from anigan_jax.sampling import grids
 from anigan_jax.storage import atomic, manifest, run_dir, safetensors
 from anigan_jax.storage.run_dir import RUN, out_dir
 from anigan_jax.trained import with_data
@@ -200,11 +198,7 @@ def _run(run: Path, data: str, checkpoint: str, weights: Weights, trust: bool) -
 def _data(trained: api.Trained, path: str) -> Pack:
     """The images of a run, where they are now; those of another set are told."""
     pack = api.data_of(with_data(trained.config, path))
-    known = trained.recorded.get("data_sha256")
-    if not trained.recorded:
-        weights = trained.path
-        weights = weights / safetensors.WEIGHTS if weights.is_dir() else weights
-        known = safetensors.metadata(weights).get("data_sha256")
+    known = trained.data_sha256
     if known and known != pack.manifest["sha256"]:
         print("note: these are not the images that the run was trained on", file=sys.stderr)
     if "trainA" in pack.manifest["parts"] and not trained.method.translate:
@@ -218,26 +212,14 @@ def _images(
     """Images of any model, cropped and resized as the real ones are."""
     if size is not None:
         at_least("--size", size, 1)
-    photos.check([given], photos.Cropping())
-    real = Path(against).expanduser()
-    packed = dataset.open_pack(real) if dataset.is_pack(real) else None
-    size = size or (packed and packed.manifest["size"]) or photos.side_of([given]) or Images.size
-    kept = "keep" if packed and packed.images.shape[-1] == 4 else "lay over"
-    settings = Images(path=against, size=size, domain=domain, transparency=kept)
-    pack = dataset.build(settings, scratch.default_cache())
-    if "trainA" in pack.manifest["parts"]:
-        raise UserError(f"{against} has two domains; say which: --domain a, b or both")
-    found = photos.gather([given], photos.Cropping(transparency=kept), size)
-    pixels = found.images[size]
-    if len(pixels) < max(2, n or 0):
-        raise UserError(f"{given} has {len(pixels)} usable images, fewer than {max(2, n or 0)}")
-    if n is not None:
-        chosen = np.random.default_rng(seed).choice(len(pixels), n, replace=False)
-        pixels = pixels[np.sort(chosen)]
+    # Here: no other verb needs the training code.
+    from anigan_jax.evaluation import checkpoint_quality, images_of_any_model
+
+    pack, found = images_of_any_model.files(given, against, domain, size)
+    size = pack.images.shape[1]
+    pixels = images_of_any_model.some(found.images[size], n, seed, str(given))
 
     def measure(wanted, notify):
-        from anigan_jax.evaluation import checkpoint_quality
-
         report, pictures = checkpoint_quality.measure_images(pixels, pack, wanted, notify)
         about = {"images": str(given), "against": against, "size": size}
         return {**about, "left_out": len(found.left_out), **report}, pictures
@@ -276,7 +258,7 @@ def accuracy(
     images, labels = held_out.part("test"), held_out.labels("test")
     found["ceiling"] = prompt_accuracy.ceiling(colors.model, images, labels)
     found["classifier"] = str(classifier)
-    found["same_data"] = colors.recorded["data_sha256"] == trained.recorded.get("data_sha256")
+    found["same_data"] = colors.recorded["data_sha256"] == trained.data_sha256
     path = out or out_dir(run, "accuracy") / f"{grids.stem(trained.model, seed)}.json"
     text = jsons.dumps(prompt_accuracy.as_json(found), indent=1)
     _show(text, tables.accuracy, json)

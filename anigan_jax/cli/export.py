@@ -39,8 +39,6 @@ def export(
 
     files.check(to, opset)
     trained = api.load(run, checkpoint, weights=weights, trust=trust)
-    with atomic.new_folder(out) as folder:
-        found = files.write(trained, to, folder, opset, data_license)
-    for name, told in found.items():
+    for name, told in trained.export(to, out, data_license=data_license, opset=opset).items():
         print(f"{out / name}" + (f"  ({told})" if told else ""))
     return 0

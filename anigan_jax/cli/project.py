@@ -13,6 +13,7 @@ from anigan_jax.cli import common
 from anigan_jax.cli.common import Checkpoint, RunDir, Seed, Trust, Weights, at_least, need_seed
 from anigan_jax.cli.data import progress
 from anigan_jax.errors import UserError, printable
+from anigan_jax.opened import write_weights
 from anigan_jax.perceptual import convert
 from anigan_jax.sampling import grids, latents, photos, projection, tuning
 from anigan_jax.sampling import prompts as texts
@@ -27,7 +28,9 @@ def project(
     *,
     out: Annotated[Path | None, arg(metavar="DIR")] = None,
     prompt: Annotated[str, arg(metavar="TEXT")] = "",
-    crop: Literal["auto", "center", "pad"] = "auto",
+    crop: Annotated[
+        Literal["auto", "center", "top", "pad"] | None, arg(metavar="auto|center|top|pad")
+    ] = None,
     steps: int = projection.Settings.steps,
     restarts: int = projection.Settings.restarts,
     tune: bool = False,
@@ -45,7 +48,7 @@ def project(
     Args:
       out: a folder of both; without: in RUN/out/project, by step and pictures.
       prompt: what the pictures show, for a run that reads texts.
-      crop: how they become squares.
+      crop: how they become squares; without: as the run's images did.
       steps: of the search for each.
       restarts: latents that it begins from, of which the best by pixels is followed.
       tune: also fits the generator to each picture at its latent and writes it as
@@ -118,8 +121,7 @@ def _tuned(trained: api.Trained, vgg: dict, picture, z, text, home: Path) -> tun
     """The run's generator, fitted to a picture and written as weights that `load` opens."""
     bar = progress(printable(f"tuning {home.name}"), unit="step")
     found = tuning.tune(trained.model, vgg, picture, z, tuning.Settings(), text, bar)
-    constants = trained.model.constants if trained.method.texts else {}
     with common.writing(home):
         home.mkdir(parents=True, exist_ok=True)
-        run_dir.export_weights(home, trained.config, found.model.state, constants)
+        write_weights(trained, found.model, home)
     return found

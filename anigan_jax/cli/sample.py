@@ -18,12 +18,14 @@ from anigan_jax.cli.common import (
     Weights,
     at_least,
     epochs_of,
+    need_folder,
     need_other,
     need_seed,
     told_left_out,
     writing,
 )
 from anigan_jax.data.captions import Prompt
+from anigan_jax.data.kinds import SUFFIXES
 from anigan_jax.errors import UserError
 from anigan_jax.sampling import grids, latents, photos
 from anigan_jax.sampling import history as histories
@@ -114,9 +116,11 @@ def _check_out(out: Path | None, files: bool) -> None:
     """Refuses an --out that is no folder for files, or no .png for a sheet."""
     if out is None:
         return
-    if files and (out.suffix.lower() == ".png" or (out.exists() and not out.is_dir())):
-        raise UserError(f"--out {out} is not a folder; a sheet in one file is --grid")
-    if not files and out.suffix.lower() != ".png":
+    if files:
+        if out.suffix.lower() in SUFFIXES and not out.is_dir():
+            raise UserError(f"--out {out} is not a folder; a sheet in one file is --grid")
+        need_folder(out)
+    elif out.suffix.lower() != ".png":
         raise UserError(
             f"--out {out} of a sheet must end in .png; `sample --seeds` writes a folder"
         )
@@ -149,7 +153,7 @@ def interpolate(
     """A grid and a GIF along a closed path between latents, or between two prompts.
 
     Args:
-      frames: of the GIF or video.
+      frames: of the GIF or video; between two prompts, of the way there, without the way back.
       stops: latents on the path; or latents that are shown, between two prompts.
       seeds: the path leads through these seeds of `anigan sample --seeds` instead.
       latent: or through the latents that `anigan project` found.
@@ -158,14 +162,18 @@ def interpolate(
     """
     listed = by_seed.read(seeds) if seeds else []
     _one_of(seeds, latent, bool(seed))
-    stops = len(listed) or (2 if latent else stops)
-    if stops < 2 or frames < stops:
-        raise UserError("--stops must be at least 2, and --frames no fewer than --stops")
     need_seed(seed)
     if len(prompt) > 2:
         raise UserError(f"--prompt is given {len(prompt)} times; once or twice is allowed")
     if (listed or latent) and len(prompt) == 2:
         raise UserError("a path from prompt to prompt has latents of its own; give --seed alone")
+    if len(prompt) == 2:
+        at_least("--stops", stops, 1)
+        at_least("--frames", frames, 2)
+    elif listed:
+        _check_path(f"--seeds {seeds}", len(listed), frames)
+    elif not latent:
+        _check_path(f"--stops {stops}", stops, frames)
     if out and out.suffix.lower() not in WALKS:
         raise UserError(f"--out {out} must end in {', '.join(WALKS)}")
     if out and out.suffix.lower() == ".mp4":
@@ -179,19 +187,26 @@ def interpolate(
         text = texts.one_text(model, wanted, seed)
         if latent:
             held = latents.read(latent, trained.config, model)
-            z, name = held.z, latents.stem(model, latent, [])
-            text = text if wanted or held.text is None else held.text[0]
+            name = latents.stem(model, latent, [])
+            _check_path(f"--latent {latent}", len(held.z), frames)
         elif listed:
-            z, name = grids.latents_of(model.method, listed), by_seed.stem(model, seeds, [])
+            held, name = latents.of_seeds(model, listed), by_seed.stem(model, seeds, [])
         else:
             z, name = grids.latents(model.method, stops, seed), grids.stem(model, seed)
-        if len(z) < 2 or frames < len(z):
-            raise UserError(f"a path through {len(z)} latents: it needs 2, and a frame for each")
-        walk = grids.walk(model, z, frames, name + texts.suffix(wanted), text)
+            held = latents.Latents([], z, text)
+        told = text if wanted else held.text
+        walk = grids.walk(model, held.z, frames, name + texts.suffix(wanted), told)
     with writing(out or out_dir(run, "interpolate")):
         written = [WALKS[out.suffix.lower()](walk, out)] if out else grids.save_walk(walk, run)
     print("\n".join(map(str, written)))
     return 0
+
+
+def _check_path(told: str, stops: int, frames: int) -> None:
+    """Refuses a closed path through too few latents, or with fewer frames than latents."""
+    if stops < 2:
+        raise UserError(f"{told} is a path through {stops} latent; it must be 2 or more")
+    at_least("--frames", frames, stops)
 
 
 WALKS = {

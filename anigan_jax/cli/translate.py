@@ -36,10 +36,11 @@ Photos = Annotated[
 ]
 Direction = Annotated[Literal["ab", "ba"], arg(help="ab: from photo to anime")]
 Crop = Annotated[
-    Literal["auto", "center", "pad", "box"],
+    Literal["auto", "center", "top", "pad", "box"] | None,
     arg(
-        help="around the face box; the centered square; all of it on the background; auto: box "
-        "where there is one, else center"
+        metavar="auto|center|top|pad|box",
+        help="around the face box; the centered square; the one at the top; all of it on the "
+        "background; auto: box where there is one, else center; without: as the run's images",
     ),
 ]
 Box = Annotated[str, arg(metavar="X,Y,W,H", help="face box of a single photo, in pixels")]
@@ -50,7 +51,10 @@ Boxes = Annotated[
         help="face boxes file,x,y,w,h; without: boxes.csv with or beside the photos",
     ),
 ]
-BoxScale = Annotated[float, arg(help="side of the square in face widths")]
+BoxScale = Annotated[
+    float | None,
+    arg(metavar="X", help="side of the square in face widths; without: as the run's images"),
+]
 
 
 def translate(
@@ -60,10 +64,10 @@ def translate(
     direction: Direction = "ab",
     out: Annotated[Path | None, arg(metavar="DIR")] = None,
     size: Annotated[int | None, arg(metavar="PX")] = None,
-    crop: Crop = "auto",
+    crop: Crop = None,
     box: Box = "",
     boxes: Boxes = "",
-    box_scale: BoxScale = 1.5,
+    box_scale: BoxScale = None,
     checkpoint: Checkpoint = "latest",
     weights: Weights = None,
     trust: Trust = False,
@@ -93,13 +97,16 @@ def translate(
         return told_left_out(found)
     keep, out = out is not None, out or out_dir(run, "translate") / name
     with writing(out):
-        for name, image in zip(photos.files(found.names), after, strict=True):
-            images.save_image(Image.fromarray(image), out / "images" / name, keep=keep)
         n = photos.shown(len(before), size)
         columns = _columns(trained, direction, before[:n], after[:n])
-        images.save_image(_sheet(columns, size), out / "rows.png", keep=keep)
-        images.save_image(images.grid(before[:n]), out / "before.png", keep=keep)
-        images.save_image(images.grid(after[:n]), out / "after.png", keep=keep)
+        pages = {
+            out / "images" / name: Image.fromarray(image)
+            for name, image in zip(photos.files(found.names), after, strict=True)
+        }
+        pages[out / "rows.png"] = _sheet(columns, size)
+        pages[out / "before.png"] = images.grid(before[:n])
+        pages[out / "after.png"] = images.grid(after[:n])
+        images.save_images(pages, keep=keep)
     some = f"  (the first {n} of {len(before)})" if n < len(before) else ""
     print(f"{out / 'images'}  ({len(after)})")
     for name in ("rows", "before", "after"):
@@ -114,10 +121,10 @@ def compare(
     *,
     direction: Direction = "ab",
     out: Annotated[Path | None, arg(metavar="FILE.png")] = None,
-    crop: Crop = "auto",
+    crop: Crop = None,
     box: Box = "",
     boxes: Boxes = "",
-    box_scale: BoxScale = 1.5,
+    box_scale: BoxScale = None,
     checkpoint: Checkpoint = "latest",
     weights: Weights = None,
     trust: Trust = False,
@@ -198,7 +205,7 @@ def _sheet(columns: list, side: int) -> Image.Image:
 
 
 def _cropping(
-    given: tuple[Path, ...], crop: str, box: str, boxes: str, box_scale: float
+    given: tuple[Path, ...], crop: Crop, box: str, boxes: str, box_scale: float | None
 ) -> tuple[list[Path], Cropping]:
     """The photos and the crop flags; what is wrong is refused here, before JAX starts."""
     if not given:

@@ -23,6 +23,7 @@ from anigan_jax.evaluation import prompt_accuracy, sample_quality, translation_q
 from anigan_jax.evaluation.features import Network
 from anigan_jax.metrics import diversity
 from anigan_jax.perceptual import store
+from anigan_jax.sampling import grids
 from anigan_jax.sampling.grids import Model
 from anigan_jax.storage import atomic
 from anigan_jax.storage import images as record
@@ -79,7 +80,7 @@ def measure(
     }
     report = {
         "step": int(state.step),
-        "averaged": bool(state.ema),
+        "averaged": grids.weights_of(model) == "ema",
         "protocols": {
             network.name: sample_quality.protocol(network, pack, counts, wanted.seed)
             for network in wanted.networks

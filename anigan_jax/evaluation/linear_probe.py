@@ -208,7 +208,7 @@ def measure(config: Config, model: Model, pack: Pack, n: int, seed: int):
     """
     seen = spaces(config, model)
     found, refused = tasks(model, pack, n, seed)
-    report = {"step": int(model.state.step), "averaged": bool(model.state.ema)}
+    report = {"step": int(model.state.step), "averaged": grids.weights_of(model) == "ema"}
     report |= {"n": n, "seed": seed, "tasks": {}, "refused": refused}
     report["protocol"] = {"neighbors": NEIGHBORS, "iterations": ITERATIONS, "fewest_images": FEWEST}
     for name, task in found.items():

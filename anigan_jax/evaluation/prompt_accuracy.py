@@ -15,7 +15,7 @@ from anigan_jax.data.captions import Prompt
 from anigan_jax.errors import UserError
 from anigan_jax.metrics import attributes
 from anigan_jax.metrics.attributes import Share
-from anigan_jax.sampling import prompts
+from anigan_jax.sampling import grids, prompts
 from anigan_jax.sampling.grids import Model
 
 MOST = 256
@@ -92,7 +92,7 @@ def measure(model: Model, classifier: Model, n: int, seed: int) -> dict:
         raise UserError(f"the classifier tells {listed} alone, the run {', '.join(own)}")
     judged = tuple(judged[i] for i in shared)
     names = tuple(a.name for a in judged)
-    averaged = bool(model.state.ema)
+    averaged = grids.weights_of(model) == "ema"
     report = {"step": int(model.state.step), "averaged": averaged, "n": n, "seed": seed}
     for name, asked_for in groups(texts, seed).items():
         if not asked_for:

@@ -8,17 +8,18 @@ from typing import Any
 import anigan_jax
 from anigan_jax import config as configs
 from anigan_jax import own_code
-from anigan_jax.api import Trained
 from anigan_jax.config import Run
 from anigan_jax.errors import UserError
 from anigan_jax.export.generators import Generator
+from anigan_jax.opened import Opened
 from anigan_jax.parent import Parent
+from anigan_jax.sampling import grids
 
 DRAWN = "none needed: drawn by anigan_jax's own code"
 UNSAID = "not stated"
 
 
-def about(trained: Trained, generator: Generator, data_license: str = "") -> dict[str, Any]:
+def about(trained: Opened, generator: Generator, data_license: str = "") -> dict[str, Any]:
     """What a generator's file keeps: run, step, weights, data, settings, and what it is asked by.
 
     Args:
@@ -30,24 +31,20 @@ def about(trained: Trained, generator: Generator, data_license: str = "") -> dic
         "anigan_jax": anigan_jax.__version__,
         "name": trained.config.name,
         "step": trained.step,
-        "weights": weights_of(trained),
+        "weights": grids.weights_of(trained.model),
         "weights_sha256": generator.sha256,
         "statistics": "running",
         "data_license": license_of(trained, data_license),
-        "data_sha256": trained.recorded.get("data_sha256", ""),
+        "data_sha256": trained.data_sha256,
         "config": configs.to_json(published(trained.config), own_code.of(trained.config).modules),
         "attributes": asked,
     }
 
 
-def weights_of(trained: Trained) -> str:
-    """'ema' or 'raw': which weights of G are exported."""
-    return "ema" if trained.model.state.ema else "raw"
-
-
-def license_of(trained: Trained, given: str) -> str:
+def license_of(trained: Opened, given: str) -> str:
     """The license of the training images, as far as it is known."""
-    return given or (DRAWN if trained.config.data.drawn else UNSAID)
+    known = given or trained.notes.get("data_license", "")
+    return known or (DRAWN if trained.config.data.drawn else UNSAID)
 
 
 def published(settings: Any) -> Any:
@@ -64,10 +61,10 @@ def published(settings: Any) -> Any:
     return dataclasses.replace(settings, **changes)
 
 
-def refuse_own_code(trained: Trained) -> None:
+def refuse_own_code(trained: Opened) -> None:
     """Refuses a run that cannot be opened without code of its own."""
     if files := own_code.of(trained.config).files:
         raise UserError(
-            f"this run's settings are classes of its own ({', '.join(files)}), and a hub folder "
-            "holds no code; --to stablehlo takes any run"
+            f"this run's settings are classes of its own ({', '.join(files)}), and exported "
+            "weights hold no code; --to stablehlo takes any run"
         )

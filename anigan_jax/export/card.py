@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import anigan_jax
-from anigan_jax.api import Trained
 from anigan_jax.errors import printable
 from anigan_jax.export import about
 from anigan_jax.metrics.feature_scores import COLUMNS, label
+from anigan_jax.opened import Opened
 from anigan_jax.report import collect, files
+from anigan_jax.sampling import grids
 from anigan_jax.storage.run_dir import out_dir
 from anigan_jax.storage.safetensors import SUFFIX
 
 CALLS = {
     "unconditional-image-generation": "images = run.generate(64, seed=0)",
     "text-to-image": 'images = run.generate(8, prompt="{prompt}")',
-    "image-to-image": "images = run.translate(photos)",
+    "image-to-image": """\
+photo = ImageOps.fit(Image.open("me.jpg").convert("RGB"), ({size}, {size}))
+images = run.translate(np.asarray(photo)[None])""",
 }
+IMPORTS = {"image-to-image": ("import numpy as np", "from PIL import Image, ImageOps", "")}
 TAKES = {
     "unconditional-image-generation": "from noise",
     "text-to-image": "from words",
@@ -26,7 +31,7 @@ TAKES = {
 }
 
 
-def card(trained: Trained, onnx: dict[str, str], data_license: str) -> str:
+def card(trained: Opened, onnx: dict[str, str], data_license: str) -> str:
     """README.md of a hub folder.
 
     Args:
@@ -36,12 +41,13 @@ def card(trained: Trained, onnx: dict[str, str], data_license: str) -> str:
     size, channels = method.size, method.channels
     version = anigan_jax.__version__
     name = printable(trained.config.name)
-    ones = {"ema": "averaged weights", "raw": "weights as trained"}[about.weights_of(trained)]
+    ones = {"ema": "averaged weights", "raw": "weights as trained"}[grids.weights_of(trained.model)]
     lines = [
         *("---", "library_name: anigan_jax", f"pipeline_tag: {task}", "tags: [gan, jax, onnx]"),
         *("---", "", f"# {name}", ""),
         f"Makes images of {size}x{size} pixels {TAKES[task]}. Trained with anigan_jax {version}.",
         *("", "![Samples](samples.png)", "", "## Use", "", "```python", "import anigan_jax"),
+        *IMPORTS.get(task, ()),
         'run = anigan_jax.load("PATH/OF/THIS/FOLDER")',
         f"{_call(trained, task)}  # uint8 (n, {size}, {size}, {channels})",
         *("```", "", *_onnx(trained, onnx)),
@@ -54,31 +60,35 @@ def card(trained: Trained, onnx: dict[str, str], data_license: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _task(trained: Trained) -> str:
+def _task(trained: Opened) -> str:
     if trained.method.translate:
         return "image-to-image"
     return "text-to-image" if trained.model.texts else "unconditional-image-generation"
 
 
-def _call(trained: Trained, task: str) -> str:
+def _call(trained: Opened, task: str) -> str:
     texts = trained.model.texts
     if not texts:
-        return CALLS[task]
+        return CALLS[task].format(size=trained.config.method.size)
     from anigan_jax.sampling import prompts
 
     best = texts.combinations[texts.frequencies.argmax()]
     return CALLS[task].format(prompt=prompts.of_row(texts.attributes, best).text)
 
 
-def _onnx(trained: Trained, onnx: dict[str, str]) -> list[str]:
+def _onnx(trained: Opened, onnx: dict[str, str]) -> list[str]:
+    method: Any = trained.config.method
+    # Mirrored borders need larger maps: 3 pixels at the ends, 1 at the lowest resolution.
+    side = max(4, method.generator.multiple_of + 1) if trained.method.translate else 0
     inputs = {
-        "image-to-image": "`source` (N, 3, H, W) float32 in [-1, 1], any height and width",
+        "image-to-image": "`source` (N, 3, H, W) float32 in [-1, 1], any height and width of at "
+        "least {side} pixels",
         "text-to-image": "`z` (N, {z}) float32, standard normal, and the words as `label` (N, A) "
         "int64 classes or as `text` (N, T) float32; the metadata lists the classes",
         "unconditional-image-generation": "`z` (N, {z}) float32, standard normal",
-    }[_task(trained)].format(z=trained.method.z_dim)
+    }[_task(trained)].format(z=trained.method.z_dim, side=side)
     lines = [f"- `{name}`: {found}" for name, found in onnx.items()]
-    channels = trained.config.method.channels
+    channels = method.channels
     alpha = ", RGBA with colors multiplied by alpha" if channels == 4 else ""
     return [
         f"Without JAX, by ONNX Runtime: {inputs}; the output `images` is (N, {channels}, H, W) in "
@@ -87,12 +97,11 @@ def _onnx(trained: Trained, onnx: dict[str, str]) -> list[str]:
     ]
 
 
-def _training(trained: Trained, data_license: str) -> list[str]:
-    config, recorded = trained.config, trained.recorded
+def _training(trained: Opened, data_license: str) -> list[str]:
+    config, digest = trained.config, trained.data_sha256
     data = type(config.data).__name__
     path = getattr(config.data, "path", "")
     where = f"{data}, {Path(path).name}" if path else data
-    digest = recorded.get("data_sha256")
     return [
         f"- Data: {printable(where)}"
         + (f" (SHA-256 of the packed images {digest})" if digest else ""),
@@ -102,7 +111,7 @@ def _training(trained: Trained, data_license: str) -> list[str]:
     ]
 
 
-def _scores(trained: Trained) -> list[str]:
+def _scores(trained: Opened) -> list[str]:
     """What `anigan evaluate`, or the training itself, has measured of this step."""
     run, step = trained.path, trained.step
     name = f"step_{step:09d}{trained.model.tag}.json"

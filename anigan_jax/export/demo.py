@@ -19,12 +19,12 @@ import numpy as np
 from PIL import Image
 
 import anigan_jax
-from anigan_jax.api import Trained
 from anigan_jax.data.synthetic import painted, photo
 from anigan_jax.errors import UserError, printable
 from anigan_jax.export import onnx, weights
 from anigan_jax.export.about import about, license_of
 from anigan_jax.export.generators import Generator, generators_of
+from anigan_jax.opened import Opened
 from anigan_jax.report.page import script_hash, script_json
 from anigan_jax.report.table import environment
 from anigan_jax.sampling import grids, prompts
@@ -48,7 +48,7 @@ def check() -> None:
     onnx.check(onnx.OPSET)
 
 
-def page(trained: Trained, data_license: str = "") -> str:
+def page(trained: Opened, data_license: str = "") -> str:
     """The page of a run's generators as HTML.
 
     Raises:
@@ -137,7 +137,7 @@ def halved(data: bytes) -> bytes:
     return model.SerializeToString(deterministic=True)
 
 
-def _asked(trained: Trained, generators: list[Generator]) -> tuple[dict, dict[str, np.ndarray]]:
+def _asked(trained: Opened, generators: list[Generator]) -> tuple[dict, dict[str, np.ndarray]]:
     """What the page shows and asks the generators, as JSON and as arrays by name."""
     settings, texts, first = trained.config.method, trained.model.texts, generators[0]
     data: dict[str, Any] = {

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from anigan_jax.api import Trained
+from anigan_jax.errors import UserError
 from anigan_jax.export import hub, onnx, stablehlo, weights
 from anigan_jax.export.about import about, refuse_own_code
 from anigan_jax.export.generators import generators_of
+from anigan_jax.opened import Opened
 from anigan_jax.storage import atomic
+
+KINDS = ("onnx", "stablehlo", "weights", "hub")
 
 
 def check(to: str, opset: int) -> None:
@@ -18,13 +21,15 @@ def check(to: str, opset: int) -> None:
     Args:
       to: 'onnx', 'stablehlo', 'weights' or 'hub'.
     """
+    if to not in KINDS:
+        raise UserError(f"to is {to!r}; it must be one of {', '.join(KINDS)}")
     if to == "stablehlo":
         stablehlo.check()
     elif to != "weights":
         onnx.check(opset)
 
 
-def write(trained: Trained, to: str, folder: Path, opset: int, data_license: str) -> dict[str, str]:
+def write(trained: Opened, to: str, folder: Path, opset: int, data_license: str) -> dict[str, str]:
     """Fills a folder; gives the names of its files and what is known about each.
 
     Raises:
@@ -50,7 +55,7 @@ def write(trained: Trained, to: str, folder: Path, opset: int, data_license: str
     return found
 
 
-def _stablehlo(trained: Trained, folder: Path, data_license: str) -> dict[str, str]:
+def _stablehlo(trained: Opened, folder: Path, data_license: str) -> dict[str, str]:
     found = {}
     for generator in generators_of(trained):
         data = stablehlo.write(generator)

@@ -12,12 +12,12 @@ import jax
 import numpy as np
 from safetensors.numpy import save
 
-from anigan_jax.api import Trained
 from anigan_jax.core import Array, PyTree, Texts, generator_of
 from anigan_jax.data import attributes
 from anigan_jax.data.synthetic import painted, photo
 from anigan_jax.errors import UserError
 from anigan_jax.methods.augment import signed
+from anigan_jax.opened import Opened
 from anigan_jax.sampling import grids, prompts
 from anigan_jax.storage import safetensors
 
@@ -61,7 +61,7 @@ class Generator(NamedTuple):
         return hashlib.sha256(save(flat)).hexdigest()
 
 
-def generators_of(trained: Trained, dtype: str | None = None) -> list[Generator]:
+def generators_of(trained: Opened, dtype: str | None = None) -> list[Generator]:
     """The generators of a run, with the weights that it was loaded with.
 
     Args:
@@ -89,7 +89,7 @@ def _module(settings: Any) -> Any:
         return None
 
 
-def _from_noise(trained: Trained, generate: Callable, weights: tuple) -> Generator:
+def _from_noise(trained: Opened, generate: Callable, weights: tuple) -> Generator:
     settings, texts, table = trained.config.method, trained.model.texts, None
     sample = {"z": grids.latents(trained.method, 1, SEED)}
     if texts is not None:

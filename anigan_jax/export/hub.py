@@ -9,33 +9,32 @@ from typing import Any
 import numpy as np
 
 from anigan_jax import config as configs
-from anigan_jax.api import Trained
 from anigan_jax.data.synthetic import painted, photo
 from anigan_jax.export import about
 from anigan_jax.export.card import card
+from anigan_jax.opened import Opened, write_weights
 from anigan_jax.sampling import grids, photos, prompts
-from anigan_jax.storage import atomic, images, run_dir
+from anigan_jax.storage import atomic, images
 
 SAMPLES = 64
 PHOTOS = 8
 
 
-def write(trained: Trained, folder: Path, files: dict[str, str], data_license: str) -> None:
+def write(trained: Opened, folder: Path, files: dict[str, str], data_license: str) -> None:
     """Writes weights.safetensors, config.json, samples.png and README.md.
 
     Args:
       files: names of the ONNX files that are in the folder already, and what was found of each.
     """
     config = about.published(trained.config)
-    constants = trained.model.constants if trained.method.texts else {}
-    known = trained.recorded.get("data_sha256", "")
-    run_dir.export_weights(folder, config, trained.model.state, constants, data_sha256=known)
+    told = about.license_of(trained, data_license)
+    write_weights(trained._replace(config=config), trained.model, folder, data_license=told)
     atomic.save_text(json.dumps(configs.to_json(config), indent=1) + "\n", folder / "config.json")
     images.save_image(_samples(trained), folder / "samples.png")
     atomic.save_text(card(trained, files, data_license), folder / "README.md")
 
 
-def _samples(trained: Trained) -> Any:
+def _samples(trained: Opened) -> Any:
     """A sheet: a grid, or painted faces and what they become."""
     model, size = trained.model, trained.config.method.size
     if not trained.method.translate:

@@ -7,16 +7,17 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from anigan_jax.api import Trained
-from anigan_jax.core import PyTree, generator_of
+from anigan_jax.core import generator_of
 from anigan_jax.errors import UserError
 from anigan_jax.export import about
-from anigan_jax.storage import run_dir, safetensors
+from anigan_jax.opened import Opened, write_weights
+from anigan_jax.sampling import grids
+from anigan_jax.storage import safetensors
 
 HALF = np.finfo(np.float16).max
 
 
-def write(trained: Trained, folder: Path, data_license: str) -> dict[str, str]:
+def write(trained: Opened, folder: Path, data_license: str) -> dict[str, str]:
     """Writes weights.safetensors: what G draws with, and what it is asked with.
 
     Gives its name and size, as `files.write`.
@@ -30,16 +31,11 @@ def write(trained: Trained, folder: Path, data_license: str) -> dict[str, str]:
     if not trained.config.method.has_generator:
         raise UserError("this run trains no generator; it has nothing to export")
     params, stats = generator_of(trained.model.state)
-    state = trained.model.state.replace(
-        params={"g": jax.tree.map(halved, params)}, stats={"g": stats}, ema={}, ema_stats={}
-    )
-    constants: PyTree = trained.model.constants if trained.method.texts else {}
-    license = about.license_of(trained, data_license)
-    config = about.published(trained.config)
-    known = trained.recorded.get("data_sha256", "")
-    run_dir.export_weights(
-        folder, config, state, constants, data_license=license, data_sha256=known
-    )
+    small = grids.with_generator(trained.model, jax.tree.map(halved, params), stats)
+    small = small._replace(alone=grids.weights_of(trained.model))
+    told = about.license_of(trained, data_license)
+    public = trained._replace(config=about.published(trained.config))
+    write_weights(public, small, folder, data_license=told)
     size = (folder / safetensors.WEIGHTS).stat().st_size
     return {safetensors.WEIGHTS: f"{size / 1e6:.1f} MB, float16"}
 

@@ -113,7 +113,9 @@ def check_side(size: int, step: int, field: str) -> None:
     """Refuses a side in pixels that is no multiple of `step`, or no larger than it."""
     if size < 2 * step or size % step:
         near = max(2, round(size / step)) * step
-        raise UserError(f"{field} is {size}; it must be a multiple of {step}, such as {near}")
+        least = ", the least" if size < 2 * step else ""
+        told = f"it must be a multiple of {step}, such as {near}{least}"
+        raise UserError(f"{field} is {size}; {told}")
 
 
 def generator_plan(g: ResnetGenerator) -> tuple[Block, ...]:

@@ -55,6 +55,7 @@ class Model(NamedTuple):
       constants: the method's arrays that nothing trains.
       tag: tells its pictures from those of the same checkpoint's averaged weights.
       drawing: how its images are drawn.
+      alone: 'raw' or 'ema', which weights of G these are where the state has no average.
     """
 
     method: Method
@@ -63,11 +64,17 @@ class Model(NamedTuple):
     constants: dict
     tag: str = ""
     drawing: Drawing = AS_TRAINED
+    alone: str = "raw"
 
 
 def model_of(method: Method, state: TrainState, constants: dict) -> Model:
     """A model; the constants may be {} where G reads no text."""
     return Model(method, state, method.texts(constants) if method.texts else None, constants)
+
+
+def weights_of(model: Model) -> str:
+    """'ema' or 'raw': which weights of G a model draws with."""
+    return "ema" if model.state.ema else model.alone
 
 
 def with_weights(model: Model, weights: str | None) -> Model:
@@ -79,20 +86,29 @@ def with_weights(model: Model, weights: str | None) -> Model:
     Raises:
       UserError: the run averages nothing, or there are no such weights.
     """
-    averaged = bool(model.state.ema)
-    if weights == "raw" and averaged:
-        return model._replace(state=model.state.replace(ema={}, ema_stats={}), tag="_raw")
-    if weights == "ema" and not averaged:
-        raise UserError("this run has no averaged weights (ema_half_life is 0), only 'raw' ones")
     if weights not in (None, "raw", "ema"):
         raise UserError(f"weights are {weights!r}; they can be 'raw' or 'ema'")
-    return model
+    if weights in (None, weights_of(model)):
+        return model
+    if weights == "ema":
+        raise UserError(
+            "there are no averaged weights here, only 'raw' ones: the run averages none "
+            "(ema_half_life is 0), or they were exported or trained on without them"
+        )
+    if not model.state.ema:
+        raise UserError(
+            "these are the averaged weights alone ('ema'); the 'raw' ones are in the run "
+            "directory that they were exported from"
+        )
+    state = model.state.replace(ema={}, ema_stats={})
+    return model._replace(state=state, tag="_raw", alone="raw")
 
 
 def with_generator(model: Model, params: PyTree, stats: PyTree) -> Model:
     """The model with a generator of other weights alone: no discriminator, no average."""
     nets = {"params": {"g": params}, "stats": {"g": stats}, "ema": {}, "ema_stats": {}}
-    return model._replace(state=model.state.replace(**nets, opt_state={}, extra_state={}))
+    state = model.state.replace(**nets, opt_state={}, extra_state={})
+    return model._replace(state=state, alone="raw")
 
 
 def with_drawing(model: Model, drawing: Drawing) -> Model:
@@ -201,7 +217,8 @@ def slerp(a: np.ndarray, b: np.ndarray, t: float) -> np.ndarray:
     """Great-circle path between latents: lengths stay typical of a normal draw."""
     cosine = a @ b / (np.linalg.norm(a) * np.linalg.norm(b))
     angle = np.arccos(np.clip(cosine, -1, 1))
-    if angle < 1e-6:
+    # At its begin it is `a` to the bit.
+    if angle < 1e-6 or t == 0:
         return a
     return (np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / np.sin(angle)
 
@@ -224,17 +241,22 @@ def save_walk(walk: Walk, run: Path) -> list[Path]:
 def walk(model: Model, ends: np.ndarray, frames: int, name: str, text=None) -> Walk:
     """A closed path through latents (n, Z): pictures of `frames`, a sheet of ten a leg.
 
-    `text`: (T,) of all images, where the run has texts.
+    `text`: (T,) of all images or (n, T) of each latent, where the run has texts.
     """
     stops = len(ends)
+    told = None if text is None else np.broadcast_to(text, (stops, np.shape(text)[-1]))
 
     def draw(steps: int) -> np.ndarray:
-        rows = []
+        rows, texts = [], []
         for i in range(steps):
             leg, t = divmod(i * stops / steps, 1)
-            rows.append(slerp(ends[int(leg)], ends[(int(leg) + 1) % stops], t))
-        texts = None if text is None else np.tile(text, (steps, 1))
-        return generated(model, np.stack(rows).astype(np.float32), texts)
+            here, there = int(leg), (int(leg) + 1) % stops
+            rows.append(slerp(ends[here], ends[there], t))
+            if told is not None:
+                # In this form the way from a text to itself is that text, to the bit.
+                texts.append(told[here] + np.float32(t) * (told[there] - told[here]))
+        words = None if told is None else np.stack(texts)
+        return generated(model, np.stack(rows).astype(np.float32), words)
 
     pictures = [record.grid(image[None], pad=0) for image in draw(frames)]
     return Walk(pictures, record.grid(draw(10 * stops), columns=10), name)

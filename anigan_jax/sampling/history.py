@@ -15,6 +15,7 @@ from anigan_jax.sampling import grids, photos, prompts
 from anigan_jax.sampling.grids import Model
 from anigan_jax.storage import checkpoint, epochs, images
 from anigan_jax.storage.metrics_file import spaced
+from anigan_jax.storage.run_dir import RUN
 
 
 class Rows(NamedTuple):
@@ -66,10 +67,17 @@ def pick_steps(run: Path, most: int, last: int | None = None) -> list[int]:
     Raises:
       UserError: there is none.
     """
-    have = [step for step in checkpoint.steps(run / "checkpoints") if last is None or step <= last]
-    if not have:
-        raise UserError(f"{run} holds no checkpoint yet")
+    have = [step for step in _kept(run) if last is None or step <= last]
     return [have[i] for i in spaced(len(have), most)]
+
+
+def _kept(run: Path) -> list[int]:
+    """Steps of a run's checkpoints; refuses what has none, and says what it is."""
+    if have := checkpoint.steps(run / "checkpoints"):
+        return have
+    if not (run / RUN).exists():
+        raise UserError(f"{run} holds weights alone; a history is in a run directory")
+    raise UserError(f"{run} holds no checkpoint; what it became has to be kept in training")
 
 
 def of_epochs(run: Path, wanted: Sequence[int]) -> list[int]:
@@ -78,10 +86,9 @@ def of_epochs(run: Path, wanted: Sequence[int]) -> list[int]:
     Raises:
       UserError: it has no checkpoint of one of them, or does not say how long its epochs are.
     """
-    known = epochs.of_run(run)
+    have, known = _kept(run), epochs.of_run(run)
     if known is None:
         raise UserError(f"{run} does not say how many images it learns from; it has no epochs")
-    have = checkpoint.steps(run / "checkpoints")
     missing = [str(epoch) for epoch in wanted if epoch * known.steps not in have]
     if missing:
         raise UserError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import re
@@ -14,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from anigan_jax.core import generator_of
-from anigan_jax.data import archives, boxes, discover
+from anigan_jax.data import archives, boxes, dataset, decode, discover
 from anigan_jax.data.decode import REFUSED, Finding, Refusal
 from anigan_jax.data.discover import Catalogue, Item
 from anigan_jax.data.images import Images
@@ -35,25 +36,35 @@ BATCH, BATCH_PIXELS = 16, 2**16
 STEM_BYTES = 200
 NAMED = 5
 ASIDE = "photos in the folder of the results"
+# Of a cropping, what a run's data settings say where nobody else does.
+OPEN = ("crop", "box_scale", "background", "upscale")
 
 Box = tuple[float, float, float, float]
 
 
 class Cropping(NamedTuple):
-    """How photos become squares; as the settings of `sources.Images`."""
+    """How photos become squares; as the settings of `Images`, None: as it has them."""
 
-    crop: Literal["auto", "center", "pad", "box"] = "auto"
+    crop: Literal["auto", "center", "top", "pad", "box"] | None = None
     box: Box | None = None
     """Face box x, y, width, height of the one photo that is given."""
     boxes: str = ""
     """File of face boxes; '': boxes.csv in the folder or archive, or beside the photo."""
-    box_scale: float = 1.5
-    background: str = "white"
+    box_scale: float | None = None
+    background: str | None = None
     transparency: Literal["lay over", "keep"] = "lay over"
+    upscale: decode.Upscale | None = None
 
     def of_run(self, data: Any) -> Cropping:
-        """With the background that a run's data settings have."""
-        return self._replace(background=getattr(data, "background", self.background))
+        """With what is left open as a run's data have it; a box is used where one is given."""
+        asked = self._replace(crop="auto") if self.crop is None and self.with_box else self
+        own = {name: getattr(data, name, getattr(Images, name)) for name in OPEN} | _imported(data)
+        return asked._replace(**{n: own[n] for n in OPEN if getattr(asked, n) is None})
+
+    @property
+    def with_box(self) -> bool:
+        """Whether boxes are given."""
+        return bool(self.box or self.boxes)
 
 
 class Gathered(NamedTuple):
@@ -90,9 +101,9 @@ def check(given: list[Path], cropping: Cropping) -> None:
             raise UserError(f"{str(path)!r} does not exist; give photos, folders, zips or tars")
         if not path.is_dir() and not path.is_file():
             raise UserError(f"{str(path)!r} is no file and no folder")
-    if not 1 <= cropping.box_scale <= 10:
+    if cropping.box_scale is not None and not 1 <= cropping.box_scale <= 10:
         raise UserError(f"--box-scale is {cropping.box_scale:g}; it must be 1 to 10")
-    if (cropping.box or cropping.boxes) and cropping.crop in ("center", "pad"):
+    if cropping.with_box and cropping.crop in ("center", "top", "pad"):
         raise UserError(f"--crop {cropping.crop} uses no box; leave out --crop, --box and --boxes")
     if cropping.box and cropping.boxes:
         raise UserError("--box and --boxes are both given; one of them is allowed")
@@ -114,6 +125,7 @@ def gather(
       UserError: a path or flag is wrong, or no photo can be used; the reasons are listed.
     """
     check(given, cropping)
+    cropping = cropping.of_run(None)
     found, shown = _catalogue(given, cropping, without)
     shared = cropping._asdict()
     del shared["box"], shared["boxes"]
@@ -145,9 +157,18 @@ def gather(
     return Gathered(names, images, left_out, centered, order, aside)
 
 
+def _imported(data: Any) -> dict[str, Any]:
+    """The same of the pack that a run's data are, where it still is; else {}."""
+    path = Path(getattr(data, "path", "") or "nowhere").expanduser()
+    with contextlib.suppress(UserError):
+        made = dataset.open_pack(path).manifest["key"] if dataset.is_pack(path) else {}
+        return {name: made[name] for name in OPEN if name in made}
+    return {}
+
+
 def side_of(given: list[Path]) -> int | None:
     """The shorter side in pixels of the first picture; None where the first cannot be read."""
-    found, _ = _catalogue(given, Cropping())
+    found, _ = _catalogue(given, Cropping("center"))
     payload = next((payload for _, payload in Images().payloads(found)), b"")
     try:
         with Image.open(io.BytesIO(payload)) as image:

@@ -82,14 +82,15 @@ def completed(texts: Texts, prompt: Prompt, seed: int, number: int) -> Prompt:
 def ask(model: Model, prompts: list[Prompt], n: int, seed: int, *, same=True):
     """`n` images for each prompt; with `same`, image i has one latent for all prompts.
 
-    What a prompt leaves open is drawn for each image, as often as the training data has it.
+    What a prompt leaves open is drawn for each image, as often as the training data has it; with
+    `same` for image i whatever else is asked, otherwise independently for every image.
 
     Returns:
       Images (P, n, H, W, 3) uint8, and what was asked for, (P n, A) class indices.
     """
     texts = need_texts(model)
     full = [
-        completed(texts, prompt, seed, i * n + j)
+        completed(texts, prompt, seed, j if same else i * n + j)
         for i, prompt in enumerate(prompts)
         for j in range(n)
     ]

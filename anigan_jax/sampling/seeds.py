@@ -108,13 +108,21 @@ def write(
     Returns:
       How many were written.
     """
-    for prompt in prompts or [None]:
+
+    def some(prompt: Prompt | None, there: bool) -> None:
+        """Writes the seeds of a prompt whose pictures are there already, or the others."""
         end = texts.suffix([prompt]) if prompt else ""
-        for at in range(0, len(seeds), CHUNK):
-            part = seeds[at : at + CHUNK]
+        files = {seed: folder / f"{seed:04d}{end}.png" for seed in seeds}
+        listed = [seed for seed, file in files.items() if file.exists() == there]
+        for at in range(0, len(listed), CHUNK):
+            part = listed[at : at + CHUNK]
             for seed, image in zip(part, made(model, part, prompt), strict=True):
-                name = f"{seed:04d}{end}.png"
-                record.save_image(Image.fromarray(image), folder / name, keep=keep)
+                record.save_image(Image.fromarray(image), files[seed], keep=keep)
+
+    # What would be refused is looked at before anything is written.
+    for there in (True, False):
+        for prompt in prompts or [None]:
+            some(prompt, there)
     return len(seeds) * max(1, len(prompts))
 
 

@@ -102,6 +102,15 @@ def kernel_grid(kernels: np.ndarray, scale: int = 10) -> Image.Image:
     return grid(tiles.repeat(scale, 1).repeat(scale, 2), pad=4)
 
 
+def save_images(pages: dict[Path, Image.Image], *, keep: bool = False) -> None:
+    """Writes pictures as `save_image`; those that are there come first.
+
+    So with `keep` nothing is written before one of them is refused.
+    """
+    for path in sorted(pages, key=lambda path: not path.exists()):
+        save_image(pages[path], path, keep=keep)
+
+
 def save_image(image: Image.Image, path: Path, *, keep: bool = False, **options) -> Path:
     """Writes a picture whole or not at all.
 

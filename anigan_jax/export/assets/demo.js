@@ -16,7 +16,8 @@
   const problem = (words) => {
     byId("problem").textContent = words;
     byId("problem").hidden = false;
-    byId("status").textContent = "";
+    /* A page that makes images goes on to say so. */
+    if (!ready) byId("status").textContent = "";
   };
   const array = (id) => {
     const raw = atob(text(id));

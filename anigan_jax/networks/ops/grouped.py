@@ -24,7 +24,8 @@ def correlate(x: X, kernel: Kernel, groups: int, pads: Pads) -> Y:
     """
     x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
     rows, columns, i, _ = kernel.shape
-    b, h, w = len(x), x.shape[1] - rows + 1, x.shape[2] - columns + 1
+    # Not len(x): an export leaves the batch open.
+    b, h, w = x.shape[0], x.shape[1] - rows + 1, x.shape[2] - columns + 1
     x = x.reshape(*x.shape[:3], groups, i)
     taps = [x[:, r : r + h, c : c + w] for r in range(rows) for c in range(columns)]
     windows = jnp.concatenate(taps, -1).reshape(b * h * w, groups, -1)
