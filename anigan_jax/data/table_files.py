@@ -29,7 +29,8 @@ BOX_FILES = ("boxes.csv",)
 TABLES = (*LABEL_FILES, *BOX_FILES)
 # Names of splits, and whether they are held out.
 HELD = {
-    **dict.fromkeys(("train", "training"), False),
+    # Karpathy's "restval" is for training too.
+    **dict.fromkeys(("train", "training", "restval"), False),
     **dict.fromkeys(("test", "testing", "val", "valid", "validation", "dev", "eval"), True),
 }
 SPLITS = (*HELD, "traina", "trainb", "testa", "testb")
