@@ -25,8 +25,8 @@ FULL_JPEG = 50_000_000
 MAX_JPEG = 178_956_970
 MAX_BYTES = 256 * 2**20
 
-# Of a PNG's texts or color profile, of which Pillow takes 1 MiB each; all together are bounded so.
-PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
+# Bytes of a text or color profile of a PNG; Pillow's own limit, 1 MiB, refuses those of programs.
+PngImagePlugin.MAX_TEXT_CHUNK = 2**24
 
 REFUSED = {
     "empty": "the file has no bytes",
