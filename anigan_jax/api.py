@@ -134,12 +134,12 @@ def _load(
 
 
 def _alone(about: dict, config: Config, state: TrainState) -> str:
-    """Which weights of G a file holds, where it has no average beside them: 'raw' or 'ema'.
-
-    Those of before did not say it; a generator alone is what its run drew with.
+    """Which weights of G a file holds, where it has no average beside them: 'raw', 'ema', or
+    'drawn', of files of before, which did not say it: those that its run drew with, it is assumed.
     """
-    drawn = "ema" if config.ema_half_life and "d" not in state.params else "raw"
-    return "ema" if about.get("weights", drawn) == "ema" else "raw"
+    if "weights" in about:
+        return "ema" if about["weights"] == "ema" else "raw"
+    return "drawn" if config.ema_half_life and "d" not in state.params else "raw"
 
 
 def data_of(config: Config, report: Any = None) -> Pack:

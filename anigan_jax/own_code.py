@@ -1,7 +1,7 @@
 """The user's own code that a config rests on: found, kept with a run, opened again.
 
 A run keeps its files by their paths below the folders that their imports begin at. It opens them
-as a package of its own, so that no other module is taken for one of them, nor one of them for it.
+as a package of its own, in which the run's own modules come before others of their names.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import re
 import sys
 import sysconfig
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.util import spec_from_file_location
 from pathlib import Path
@@ -56,13 +56,18 @@ def of(config: Any) -> OwnCode:
             path = Path(file).absolute()
             own[cls.__module__] = path, _root(module, path)
     files: dict[str, Path] = {}
-    todo = list(own.values())
+    todo, tops = list(own.values()), _tops(own.values())
     while todo:
         path, root = todo.pop()
         name = path.relative_to(root).as_posix()
         if name not in files:
             files[name] = path
-            todo += [(other, root) for other in _imported(path, root)]
+            todo += _imported(path, root, tops)
+        elif files[name] != path and files[name].read_bytes() != path.read_bytes():
+            raise UserError(
+                f"{files[name]} and {path} are two files of one name, and a run keeps its code by "
+                "name; rename one of them"
+            )
     names = {name: path.relative_to(root).as_posix() for name, (path, root) in own.items()}
     return OwnCode(dict(sorted(files.items())), names)
 
@@ -91,29 +96,48 @@ def _root(module: ModuleType, path: Path) -> Path:
         return path.parent
     if name.startswith(RUN):
         name = name.partition(".")[2]
-    return path.parents[name.count(".") + (path.name == "__init__.py")]
+    parts = (*name.split("."), *(["__init__"] if path.name == "__init__.py" else []))
+    # A module may be loaded by another name than its place has.
+    alike = path.with_suffix("").parts[-len(parts) :] == parts
+    return path.parents[len(parts) - 1] if alike else path.parent
 
 
-def _imported(path: Path, root: Path) -> Iterator[Path]:
-    """The files below a root that a module imports, anywhere in it; its packages among them."""
+def _tops(own: Iterable[tuple[Path, Path]]) -> dict[Path, set[str]]:
+    """Root -> the first names of what lies below it and is the user's."""
+    tops: dict[Path, set[str]] = {}
+    for path, root in own:
+        tops.setdefault(root, set()).add(Path(path.relative_to(root).parts[0]).stem)
+    return tops
+
+
+def _imported(path: Path, root: Path, tops: dict[Path, set[str]]) -> Iterator[tuple[Path, Path]]:
+    """The files of the user's that a module imports, anywhere in it, and their roots; its packages
+    among them."""
     inside = path.relative_to(root).parts
-    found = [root.joinpath(*inside[:end], "__init__.py") for end in range(1, len(inside))]
+    found = [(root.joinpath(*inside[:end], "__init__.py"), root) for end in range(1, len(inside))]
     for node in ast.walk(ast.parse(path.read_bytes())):
-        base, names = root, []
+        level, names = 0, []
         if isinstance(node, ast.Import):
             names = [alias.name.split(".") for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            base = path.parents[node.level - 1] if node.level else root
-            front = node.module.split(".") if node.module else []
+            level, front = node.level, node.module.split(".") if node.module else []
             names = [front, *([*front, alias.name] for alias in node.names)]
         for parts in filter(None, names):
-            # Of what is installed one package is a user's, not those beside it.
-            others = _installed(root) and parts[0] != Path(inside[0]).stem
-            if base == root and (parts[0] == PACKAGE or others):
-                continue
-            stems = [base.joinpath(*parts[:end]) for end in range(1, len(parts) + 1)]
-            found += [file for s in stems for file in (s.with_suffix(".py"), s / "__init__.py")]
-    yield from (file for file in found if file.is_file() and file.is_relative_to(root))
+            if level:
+                bases = [(path.parents[level - 1], root)]
+            else:
+                # Of what is installed some packages are a user's, not those beside them.
+                bases = [
+                    (base, base)
+                    for base, own in tops.items()
+                    if parts[0] != PACKAGE and (parts[0] in own or not _installed(base))
+                ]
+            for base, top in bases:
+                stems = [base.joinpath(*parts[:end]) for end in range(1, len(parts) + 1)]
+                found += [
+                    (file, top) for s in stems for file in (s.with_suffix(".py"), s / "__init__.py")
+                ]
+    yield from ((file, top) for file, top in found if file.is_file() and file.is_relative_to(top))
 
 
 def _installed(path: Path) -> bool:
@@ -170,7 +194,8 @@ def _import(front: str, file: str) -> ModuleType:
         sys.meta_path.insert(0, _FINDER)
     parts = Path(file).with_suffix("").parts
     # The name of a config's file may have dots, which would be packages.
-    name = ".".join(part.replace(".", ":") for part in parts if part != "__init__")
+    names = [part.replace(".", ":") for part in parts]
+    name = ".".join(names[:-1] if len(names) > 1 and names[-1] == "__init__" else names)
     try:
         return importlib.import_module(f"{front}.{name}")
     except UserError:

@@ -207,7 +207,7 @@ class Trained(Opened):
         # Here: who draws needs none of it.
         from anigan_jax.export import files
 
-        files.check(to, opset)
+        files.check(to, by_seed.whole(opset, "opset"))
         atomic.refuse_taken(Path(folder), "folder")
         with atomic.new_folder(Path(folder)) as made:
             return files.write(self, to, made, opset, data_license)

@@ -259,7 +259,8 @@ def test_a_config_in_another_encoding_keeps_its_code(tmp_path):
     )
     (tmp_path / "mine.py").write_bytes(text.encode("latin-1"))
     (tmp_path / "neighbor.py").write_text("")
-    assert [p.name for p in own_code._imported(tmp_path / "mine.py", tmp_path)] == ["neighbor.py"]
+    mine, tops = tmp_path / "mine.py", {tmp_path: {"mine"}}
+    assert [p.name for p, _ in own_code._imported(mine, tmp_path, tops)] == ["neighbor.py"]
 
 
 def test_signals_are_left_alone_in_a_thread():

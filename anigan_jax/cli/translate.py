@@ -145,10 +145,9 @@ def compare(
         photos.need_direction(one.method, direction)
     sizes = [one.config.method.size for one in runs]
     side = max(sizes)
-    # Each on its own background; the photos are shown as the larger one sees them.
-    seen = [
-        photos.gather(given, cropping.of_run(r.config.data), r.config.method.size) for r in runs
-    ]
+    # Of one square, each on its own background; the photos are shown as the larger one sees them.
+    square = cropping.of_run(runs[sizes.index(side)].config.data)._replace(background=None)
+    seen = [photos.gather(given, square.of_run(r.config.data), r.config.method.size) for r in runs]
     # A photo may be too small for the larger run alone.
     both = sorted(set.intersection(*(set(one.places) for one in seen)))
     if not both:

@@ -69,10 +69,11 @@ def _of_table(text: str, where: str, findings: list[Finding]) -> dict[str, Box]:
     blank = not any(mark in next(lines(text), "") for mark in ",;\t|")
     rows = (line.split() for line in lines(text)) if blank else label_files.cells(text)
     rows = rows or iter(())
-    place = {name.lower(): at for at, name in enumerate(next(rows, ()))}
-    place = {SPELLINGS.get(name, name): at for name, at in place.items()}
+    given = {name.lower(): at for at, name in enumerate(next(rows, ()))}
+    place = {SPELLINGS.get(name, name): at for name, at in given.items()}
     key = next((name for name in NAMES if name in place), "")
-    corners = place.keys() >= {*CORNERS} and not place.keys() & {"w", "h"}
+    # Beside corners, 'width' and 'height' are the image's own.
+    corners = place.keys() >= {*CORNERS} and not given.keys() & {"w", "h"}
     sides = CORNERS if corners else SIDES
     if not key or not place.keys() >= {*sides}:
         raise UserError(

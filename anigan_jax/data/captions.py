@@ -120,7 +120,12 @@ def parse_prompt(text: str, attributes: Attributes = DEFAULT) -> Prompt:
     """
     found = phrases(attributes)
     words = _divided(plain(text), " ".join(map(" ".join, found)))
-    words = re.sub(r"([a-z]+)[- ]colou?red[- ](hair|eye)", r"\1 \2", words)
+    said = {" ".join(phrase) for phrase in found}
+    words = re.sub(
+        r"([a-z]+)[- ]colou?red[- ](hair|eyes?)",
+        lambda m: m[0] if m[0] in said else f"{m[1]} {m[2]}",
+        words,
+    )
     words = re.sub(r"\b(hair|eyes?) colou?r\b", r"\1", words)
     words = re.sub(r"([a-z]+)[- ](hair|eye)(?:ed|d)\b", r"\1 \2", words)
     words = re.sub(r"([a-z]+)-(hair|eyes?)\b", r"\1 \2", words)
@@ -128,9 +133,13 @@ def parse_prompt(text: str, attributes: Attributes = DEFAULT) -> Prompt:
     words = re.sub(rf"\b({'|'.join(DENIED)}) {PASSED}", r"\1 ", words)
     words = re.sub(r"\b(hair|eyes) (?:is|are) ([a-z]+)", r"\2 \1", words)
     words = re.sub(r"\beye\b", "eyes", words)
-    if not any("blonde" in said and "hair" not in said for said in map(" ".join, found)):
-        # A color of hair alone: 'a blonde girl'.
-        words = re.sub(r"(?<!hair[ :=])(?<!hair: )\bblonde?\b(?! hair| eyes)", "blonde hair", words)
+    if not any("blonde" in each and "hair" not in each for each in said):
+        # A color of hair alone: 'a blonde girl', but not 'hair: platinum blonde'.
+        words = re.sub(
+            r"\b(hair[ :=]+(?:\w+ )?)?\bblonde?\b(?! hair| eyes)",
+            lambda m: m[0] if m[1] else "blonde hair",
+            words,
+        )
     label, lost = {}, []
     for piece in re.split(DIVIDERS + r"|\.(?:\s|$)|(?<=\w)[!?]+(?:\s|$)", words):
         for name, chosen in _scan(_in_order(bare(piece).split(), found), found):
@@ -152,8 +161,9 @@ def _divided(words: str, known: str) -> str:
     Args:
       known: phrases, whose own marks divide nothing: 'saber (fate)'.
     """
-    words = words.translate(_QUOTES)
-    words = re.sub(r":[\d.]+(?=[)\]}])|((?<!\S)[\d.]+)?::[\d.]*", ",", words)
+    words = words.translate({mark: to for mark, to in _QUOTES.items() if chr(mark) not in known})
+    weights = r":[\d.]+(?=[)\]}])" + ("" if "::" in known else r"|((?<!\S)[\d.]+)?::[\d.]*")
+    words = re.sub(weights, ",", words)
     marks = re.escape("".join(mark for mark in "/()[]{}" if mark not in known))
     return re.sub(f"[{marks}]", ",", words) if marks else words
 

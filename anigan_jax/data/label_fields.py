@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 from anigan_jax.data.kinds import SUFFIXES
 from anigan_jax.data.matching import folded
 from anigan_jax.data.rows import Row, Rows, Tag
-from anigan_jax.data.words import CLASS, DIVIDERS, SCORE, plain, tag
+from anigan_jax.data.words import CLASS, DIVIDERS, SCORE, pieces, plain, tag
 
 # Columns by their header, the likeliest first.
 NAMES = (
@@ -66,9 +66,15 @@ def of_fields(fields: Mapping[str, Any], key: str | None = None) -> tuple[str, R
     name = key if known.get(key or "") not in (None, "") else usual(known)
     key = cell(known.pop(name)) if name is not None else ""
     tags: list[Tag] = []
-    # One that holds several is read as any list.
-    several = {column for column in TEXTS if isinstance(known.get(column), list | tuple)}
-    texts = [cell(known.pop(column)) for column in TEXTS if column in known.keys() - several]
+    texts = []
+    for value in (known.pop(column) for column in TEXTS if column in known):
+        each = value if isinstance(value, list | tuple) else [value]
+        each = [cell(_named(one) if isinstance(one, dict) else one) for one in each]
+        if len(each) == 1:
+            texts += each
+        else:
+            # Of several captions each is one.
+            tags += [Tag(word) for one in each for word in pieces(one)]
     for column in TAGS:
         if isinstance(value := known.get(column), dict):
             value = _of_dict(value)

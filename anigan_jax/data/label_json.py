@@ -125,25 +125,32 @@ def _coco(tree: dict) -> Labels:
     return Labels("COCO", rows, [])
 
 
+def _is_marks(value: list) -> bool:
+    return all(one in (0, 1) for one in value)
+
+
 def _stylegan(pairs: list) -> Labels:
     """[["00000/img00000000.png", 3], ...]; classes may be one-hot, or several of an image."""
     found = Labels("dataset.json", Rows(), [])
     known = [pair for pair in pairs if isinstance(pair, list | tuple) and len(pair) == 2]
     vectors = [value for _, value in known if isinstance(value, list)]
-    bits = all(one in (0, 1) for value in vectors for one in value)
-    several = any(value.count(1) != 1 for value in vectors)
+    marks = [value for value in vectors if _is_marks(value)]
+    # Poses and the like name no class.
+    measured = 2 * len(marks) < len(vectors)
+    several = any(value.count(1) > 1 for value in marks)
     for number, pair in enumerate(pairs):
         try:
             name, value = pair
             if not isinstance(value, list):
                 row = class_row(value)
-            elif not bits:
-                # Poses and the like name no class.
+            elif measured:
                 row = Row()
+            elif not _is_marks(value):
+                raise ValueError("its class is no number and not one-hot")
             elif several:
                 row = Row(classes={f"label {i}": f"{one:g}" for i, one in enumerate(value)})
             else:
-                row = class_row(value.index(1))
+                row = class_row(value.index(1)) if any(value) else Row()
             found.rows.append((str(name), row))
         except (TypeError, ValueError) as error:
             found.faults.append((f"label {number}", "bad row", str(error)))

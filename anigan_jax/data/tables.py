@@ -132,7 +132,13 @@ def _read(files: list[tuple[str, str, bytes]], images: list[str]) -> Told:
         where, folder, data = files.pop(0)
         text = of_bytes(data, where, images)
         del data
-        found = label_files.read(text, where, images)
+        try:
+            found = label_files.read(text, where, images)
+        except label_files.NoLabels:
+            if not (files or rows):
+                raise
+            faults.append(Finding(where, "silent"))
+            continue
         del text
         rows.extend((placed(folder, key), row) for key, row in found.rows if key)
         faults += [Finding(f"{Path(where).name}: {key}", *rest) for key, *rest in found.faults]

@@ -37,7 +37,8 @@ MEASURE = 20
 NO, YES = ("0", "-1", "0.0", "-1.0", "false", "no"), ("1", "1.0", "true", "yes")
 
 BRACKETS = {"(": ")", "[": "]", "{": "}"}
-_SURE = re.compile(r"^\([\d.]+\) ")
+_CLOSED = {other: one for one, other in BRACKETS.items()}
+_SURE = re.compile(r"^\(\d?\.\d+\) ")
 _BRACKET, _WORD = re.compile(r"[()\[\]{}]"), re.compile(r"[^\W\d_]{2}")
 MARKS = (*YES, "x", "\u2713", "\u2714", "\u25cb")
 """What a cell holds where the others of its column are empty: the image has it."""
@@ -46,8 +47,9 @@ SEVERAL = 2
 
 SCORE = 0.35
 """Of a tagger's scores, 0 to 1, the lowest that makes a tag (WD14's own)."""
-# Tags that nearly every list of tags has.
+# Tags that nearly every list of tags has, and columns beside them that are no tags.
 USUAL = ("1girl", "1boy", "solo")
+MEASURES = ("aesthetic", "quality", "confidence", "rating", "score")
 
 Kind = Literal["class", "flag", "mark", "score", "text", "measure"]
 Pairs = Collection[tuple[str, Row]]
@@ -82,7 +84,7 @@ def color(text: str, part: str) -> str | None:
 
 def names_color(text: str) -> bool:
     """Whether a text names a color of hair or eyes."""
-    return any(color(piece, part) for piece in _pieces(text) for part in PARTS)
+    return any(color(piece, part) for piece in pieces(text) for part in PARTS)
 
 
 class How(NamedTuple):
@@ -117,7 +119,7 @@ def read(row: Row, how: How = _PLAIN) -> Said:
     """What a row says."""
     given: dict[str, list[Tag]] = {}
     tags: list[str] = []
-    words: Iterable[str] = _pieces(row.text)
+    words: Iterable[str] = pieces(row.text)
     if how.spaced:
         words = (found for word in row.text.lower().split() for found in tag(plain(word)))
     spoken = [*row.tags, *map(Tag, words)]
@@ -136,7 +138,7 @@ def read(row: Row, how: How = _PLAIN) -> Said:
             score = float(word)
             spoken += [Tag(name, round(1000 * score))] if score >= SCORE else []
         elif kind == "text":
-            spoken += map(Tag, _pieces(value))
+            spoken += map(Tag, pieces(value))
         elif kind == "flag" and names_color(name):
             spoken += [Tag(name)] if word in YES else []
         elif kind == "flag" and word:
@@ -180,7 +182,7 @@ def _only_parts(text: str) -> bool:
     return bool(words) and len(words) % 2 == 0 and set(words[1::2]) <= {*PARTS}
 
 
-def _pieces(text: str) -> list[str]:
+def pieces(text: str) -> list[str]:
     """Tags of 'blue_hair smile' or 'blue hair, smile'; colors and the rest of a sentence."""
     text = text.lower()
     divided = re.search(DIVIDERS, text)
@@ -192,13 +194,24 @@ def _pieces(text: str) -> list[str]:
 
 def bare(piece: str) -> str:
     """Without the quotes, brackets and weights of picture generators: '((blue hair:1.2))'."""
-    piece = piece.strip(" \"'").lstrip("".join(BRACKETS))
-    while piece and piece[-1] in BRACKETS.values():
-        opened = next(one for one, other in BRACKETS.items() if other == piece[-1])
-        if piece.count(piece[-1]) <= piece.count(opened):
-            break
-        piece = piece[:-1]
-    return re.sub(r":{1,2}[\d.]+$", "", piece).strip()
+    while True:
+        before = piece
+        piece = re.sub(r":{1,2}[\d.]+$", "", piece.strip(" \"'"))
+        if len(piece) > 1 and BRACKETS.get(piece[0]) == piece[-1] and _encloses(piece):
+            piece = piece[1:-1]
+        elif piece[:1] in BRACKETS and BRACKETS[piece[0]] not in piece:
+            # Its other end is beyond a comma.
+            piece = piece[1:]
+        elif piece[-1:] in _CLOSED and _CLOSED[piece[-1]] not in piece and piece[-2:-1] != ":":
+            piece = piece[:-1]
+        if piece == before:
+            return piece
+
+
+def _encloses(piece: str) -> bool:
+    """Whether the first bracket is closed by the last letter: not in '(a) and (b)'."""
+    first, last = piece[0], piece[-1]
+    return all(piece[:end].count(first) > piece[:end].count(last) for end in range(1, len(piece)))
 
 
 def tag(text: str) -> list[str]:
@@ -249,9 +262,9 @@ def _kinds(rows: Pairs, wanted: tuple[str, ...]) -> dict[str, Kind]:
             found[name] = "measure"
         else:
             found[name] = "class"
-    rest = [name for name, kind in found.items() if kind not in ("flag", "mark")]
+    other = (*CLASSES, *MEASURES)
+    rest = [n for n, kind in found.items() if kind not in ("flag", "mark") and n not in other]
     shares = [name for name in rest if all(map(_is_share, values[name]))]
-    # A single 'quality' of 0 to 1 measures something.
     if any(names_color(name) or plain(name) in USUAL for name in shares):
         found |= dict.fromkeys(shares, "score")
     return found

@@ -18,6 +18,8 @@ from anigan_jax.sampling import photos
 from anigan_jax.sampling import seeds as by_seed
 from anigan_jax.sampling.photos import Gathered
 
+DOMAINS = ("ask", "a", "b", "both")
+
 
 def evaluate(
     images: np.ndarray | str | Path,
@@ -52,6 +54,10 @@ def evaluate(
         raise UserError(f"judges is {judges!r}; it is a list, such as ['vgg16']")
     if n is not None and by_seed.whole(n, "n") < 2:
         raise UserError(f"n is {n}; it must be at least 2")
+    if size is not None and by_seed.whole(size, "size") < 8:
+        raise UserError(f"size is {size}; it must be at least 8")
+    if domain not in DOMAINS:
+        raise UserError(f"domain is {domain!r}; it can be {', '.join(map(repr, DOMAINS))}")
     (seed,) = by_seed.checked([seed], "seed")
     environment.prepare()
     against = str(against)

@@ -109,7 +109,9 @@ def check_inputs(field: str, module: nn.Module, count: int) -> None:
     Raises:
       UserError: it takes another number of them; `field` names its settings.
     """
-    _self, *taken = inspect.signature(type(module).__call__).parameters.values()
+    taken = [*inspect.signature(type(module).__call__).parameters.values()]
+    if taken[0].kind is not taken[0].VAR_POSITIONAL:
+        del taken[0]  # self
     places = [p for p in taken if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     needed = [p for p in places if p.default is p.empty and p.name not in OPTIONS]
     most = len([p for p in places if p.name not in OPTIONS])

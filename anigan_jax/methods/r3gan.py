@@ -120,8 +120,10 @@ class R3GAN(GAN):
     def nets(self, axis_name: str | None) -> Networks:
         def build(settings: NetworkSettings) -> nn.Module:
             # Networks of the user's own are made with labels or without, and are not asked.
-            asked = self.labels and "labels" in inspect.signature(settings.build).parameters
-            return settings.build(axis_name, self.dtype, **({"labels": True} if asked else {}))
+            taken = inspect.signature(settings.build).parameters.values()
+            asks = any(p.name == "labels" or p.kind is p.VAR_KEYWORD for p in taken)
+            more = {"labels": True} if self.labels and asks else {}
+            return settings.build(axis_name, self.dtype, **more)
 
         g, d = build(self.generator), build(self.discriminator)
         return Unbounded(g, d, self.generator.unit_range, axis_name)

@@ -48,14 +48,21 @@ def place_of(target: Target, run: Path, project: str = "", folder: Path | None =
     about = collect.recorded(run)
     # A run of other settings may be trained where one was deleted.
     which = str(about.get("config_sha256"))
-    words = (str(run.resolve()), about["name"], about["data_sha256"], which)
-    identity = hashlib.sha256("\0".join(words).encode()).hexdigest()[:16]
+    words = (str(run.resolve()), about["name"], about["data_sha256"])
+    former, identity = (_identity(*words, *more) for more in ((), (which,)))
+    if not folder and any((run / "log" / target).glob(f"*{former}")):
+        # What an earlier version began there goes on.
+        identity = former
     settings = collect.flat(about["config"])
     name, log = run.resolve().name, run / "log" / target
     if folder:
         # Other runs may log there, too.
         log = folder / f".{target}-{identity}"
     return Place(identity, name, project or about["name"], settings, folder, log)
+
+
+def _identity(*words: str) -> str:
+    return hashlib.sha256("\0".join(words).encode()).hexdigest()[:16]
 
 
 def need(target: Target) -> None:

@@ -100,11 +100,18 @@ def prepare(
     os.environ.setdefault("NPROC", str(max(chosen, least)))
     if platform != "auto":
         os.environ["JAX_PLATFORMS"] = PLATFORMS[platform]
+    jax = sys.modules.get("jax")
+    unsaid = os.environ.get("JAX_ENABLE_X64", "").lower() in ("", "0", "false", "off")
+    if jax and jax.config.jax_enable_x64 and unsaid:
+        raise UserError(
+            "64-bit numbers are switched on in this process (jax_enable_x64), and runs compute in "
+            "32: jax.config.update('jax_enable_x64', False) before, or another process"
+        )
     folder = cache_home() / f"xla-{host.machine()}-{host.node()}"
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
     os.environ |= {name.upper(): str(int(on)) for name, on in SWITCHES.items()}
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
-    if jax := sys.modules.get("jax"):
+    if jax:
         # It read the environment when this package, or a config, imported it.
         for name, on in SWITCHES.items():
             jax.config.update(name, on)

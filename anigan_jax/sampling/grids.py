@@ -55,7 +55,8 @@ class Model(NamedTuple):
       constants: the method's arrays that nothing trains.
       tag: tells its pictures from those of the same checkpoint's averaged weights.
       drawing: how its images are drawn.
-      alone: 'raw' or 'ema', which weights of G these are where the state has no average.
+      alone: which weights of G these are where the state has no average: 'raw', 'ema', or 'drawn',
+        those that a run draws with, of a file that does not say more.
     """
 
     method: Method
@@ -74,7 +75,7 @@ def model_of(method: Method, state: TrainState, constants: dict) -> Model:
 
 def weights_of(model: Model) -> str:
     """'ema' or 'raw': which weights of G a model draws with."""
-    return "ema" if model.state.ema else model.alone
+    return "ema" if model.state.ema or model.alone == "drawn" else model.alone
 
 
 def with_weights(model: Model, weights: str | None) -> Model:
@@ -88,7 +89,7 @@ def with_weights(model: Model, weights: str | None) -> Model:
     """
     if weights not in (None, "raw", "ema"):
         raise UserError(f"weights are {weights!r}; they can be 'raw' or 'ema'")
-    if weights in (None, weights_of(model)):
+    if weights in (None, weights_of(model)) or model.alone == "drawn":
         return model
     if weights == "ema":
         raise UserError(

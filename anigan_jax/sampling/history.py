@@ -68,6 +68,8 @@ def pick_steps(run: Path, most: int, last: int | None = None) -> list[int]:
       UserError: there is none.
     """
     have = [step for step in _kept(run) if last is None or step <= last]
+    if not have:
+        raise UserError(f"{run} holds no checkpoint up to step {last}; it has {_kept(run)[0]}")
     return [have[i] for i in spaced(len(have), most)]
 
 

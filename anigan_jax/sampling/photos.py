@@ -56,7 +56,10 @@ class Cropping(NamedTuple):
     upscale: decode.Upscale | None = None
 
     def of_run(self, data: Any) -> Cropping:
-        """With what is left open as a run's data have it; a box is used where one is given."""
+        """With what is left open as a run's data have it; a box is used where one is given.
+
+        Where the run's data were a pack that is gone, as `Images` has it.
+        """
         asked = self._replace(crop="auto") if self.crop is None and self.with_box else self
         own = {name: getattr(data, name, getattr(Images, name)) for name in OPEN} | _imported(data)
         return asked._replace(**{n: own[n] for n in OPEN if getattr(asked, n) is None})
@@ -159,8 +162,9 @@ def gather(
 
 def _imported(data: Any) -> dict[str, Any]:
     """The same of the pack that a run's data are, where it still is; else {}."""
-    path = Path(getattr(data, "path", "") or "nowhere").expanduser()
-    with contextlib.suppress(UserError):
+    # A place that cannot be looked at has no pack, and the run's photos need none.
+    with contextlib.suppress(UserError, OSError, RuntimeError):
+        path = Path(getattr(data, "path", "") or "nowhere").expanduser()
         made = dataset.open_pack(path).manifest["key"] if dataset.is_pack(path) else {}
         return {name: made[name] for name in OPEN if name in made}
     return {}

@@ -36,8 +36,10 @@ def hint(path: Path) -> str:
     """What to add to the news that a path is not a run: which run was meant, where one is near."""
     if path.is_file() and archives.is_archive(path):
         return "; it is an archive: unpack it and give the folder"
-    around = (*path.parents, *path.absolute().parents)
-    run = next((folder for folder in around if (folder / "run.json").exists()), None)
+    around = (*path.parents, *path.absolute().parents) if path.exists() else ()
+    # Not any run.json: a run's is beside its data's record.
+    files = ("run.json", "data.json")
+    run = next((top for top in around if all((top / name).exists() for name in files)), None)
     step = re.fullmatch(r"step_0*(\d+)", path.name)
     more = f" --checkpoint {step[1]}" if step else ""
     return f"; it lies in a run: give {run}{more}" if run else ""
@@ -200,7 +202,7 @@ def delete(folder: Path, step: int) -> None:
     shutil.rmtree(gone, ignore_errors=True)
 
 
-def _kept(path: Path) -> bool:
+def is_kept(path: Path) -> bool:
     """Whether a checkpoint was written to be kept, whatever the settings are now."""
     with contextlib.suppress(OSError, ValueError, UserError):
         return bool(read_manifest(path)["meta"].get("kept"))
@@ -219,7 +221,7 @@ def prune(folder: Path, keep: int, every: Every = NEVER, *spared: int | None) ->
     recover(folder)
     old = steps(folder)[:-keep]
     old = [step for step in old if step not in spared and not every.due(step)]
-    deleted = [step for step in old if not _kept(path_of(folder, step))]
+    deleted = [step for step in old if not is_kept(path_of(folder, step))]
     for step in deleted:
         delete(folder, step)
     for path in leftovers(folder):

@@ -15,6 +15,9 @@ def keep(files: dict[str, Path], folder: Path) -> dict[str, str]:
     very files that it keeps, which have no other copy.
     """
     texts = {name: path.read_bytes() for name, path in files.items()}
+    # Earlier versions kept the same file by another path, and weights may still name it.
+    former = [path for path in folder.rglob("*.py") if path.read_bytes() in texts.values()]
+    texts = {path.relative_to(folder).as_posix(): path.read_bytes() for path in former} | texts
     for name, text in texts.items():
         path = folder / name
         if not (path.is_file() and path.read_bytes() == text):

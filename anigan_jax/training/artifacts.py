@@ -23,7 +23,7 @@ from anigan_jax.errors import DivergedError, MachineError, UserError
 from anigan_jax.report.curves import curves
 from anigan_jax.runtime import devices, progress
 from anigan_jax.runtime.signals import Stop
-from anigan_jax.storage import atomic, checkpoint, images, metrics_file, run_dir
+from anigan_jax.storage import atomic, checkpoint, images, manifest, metrics_file, run_dir
 from anigan_jax.storage.epochs import Epochs
 from anigan_jax.training import health, online_eval
 from anigan_jax.training.input import held_out, rows
@@ -294,7 +294,11 @@ def check_space(config: Config, workdir: Path, shapes: TrainState) -> None:
     # The newest with that of the end, the best, one in the making; and the exported networks,
     # old and new.
     most = len(list(newest)) + 3 + kept
-    have = len(checkpoint.steps(workdir / "checkpoints"))
+    folder = workdir / "checkpoints"
+    # Those that another start wanted kept stay beside these.
+    strays = [at for at in checkpoint.steps(folder) if not due.keep.due(at)]
+    stay = sum(manifest.is_kept(manifest.path_of(folder, at)) for at in strays)
+    have = len(checkpoint.steps(folder)) - stay
     exported = shapes.params, shapes.stats, shapes.ema, shapes.ema_stats
     need = max(most - have, 2) * one + size_of(exported) * 2
     free = shutil.disk_usage(workdir).free

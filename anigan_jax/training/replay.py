@@ -49,7 +49,7 @@ def _replay(
         raise UserError(f"{workdir} has recorded no step yet; there is nothing to replay")
     saved = leaves_of(workdir)
     # A signal stops a run between two lines, with a checkpoint.
-    last = max(*ledger, *saved)
+    last = max([*ledger, *saved])
     last = last if until is None else min(until, last)
     # Process 0's view: the others may look at a folder that is being written.
     shared = processes.broadcast_json(
