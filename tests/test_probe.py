@@ -285,7 +285,7 @@ def test_the_majority_and_the_mean_of_the_classes_are_what_they_say(monkeypatch)
         linear_probe, "spaces", lambda *_: {"pixels": lambda x: x.reshape(len(x), -1)}
     )
     report = linear_probe.measure(
-        None, SimpleNamespace(state=SimpleNamespace(step=3, ema={})), None, 20, 0
+        None, SimpleNamespace(state=SimpleNamespace(step=3, ema={}), alone="raw"), None, 20, 0
     )
     hair = report["tasks"]["hair"]
     assert hair["classes"] == {"a": (6, 2), "b": (3, 6)}

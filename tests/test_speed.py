@@ -123,7 +123,7 @@ def test_rematerialization_keeps_less():
         state = jax.eval_shape(lambda c=config, g=game: init_state(c, g, {}))
         images = jax.ShapeDtypeStruct((4, 64, 64, 3), jnp.float32)
         loss = game.phases[0].updates[1].losses[0]
-        keys = Keys(*[jax.eval_shape(lambda: jax.random.key(0))] * 3)
+        keys = Keys(*[jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 4))] * 3)
         batch = {"a": {"image": images}, "b": {"image": images}}
 
         def held(params, state, batch, keys, loss=loss):

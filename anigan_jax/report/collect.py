@@ -287,7 +287,8 @@ def ledger(lines: list[dict], every: int, checked: list[dict] | None) -> dict:
     """
     recorded = {line["step"]: line.get("fingerprint") for line in lines}
     steps = [line["step"] for line in lines]
-    gaps = [[a, b] for a, b in itertools.pairwise(steps) if b > (a // every + 1) * every]
+    pairs = itertools.pairwise(steps)
+    gaps = [[a, b] for a, b in pairs if not a < b <= (a // every + 1) * every]
     if steps and steps[0] != 0:
         gaps = [[0, steps[0]], *gaps]
     found = {
