@@ -6,6 +6,7 @@ import dataclasses
 import types
 import typing
 from collections.abc import Iterator
+from pathlib import PurePath
 from typing import Any, Literal
 
 
@@ -48,7 +49,8 @@ def _type_fault(path: str, value: Any, hint: Any) -> Iterator[str]:
             name = value.__name__
             yield f"{path} is the class {name}; it must be an object, such as {name}()"
         elif not (isinstance(value, hint) or number) or wrong_bool:
-            yield f"{path} is {value!r}; it must be {hint.__name__}"
+            hint_of = "; str(...) makes one" if isinstance(value, PurePath) else ""
+            yield f"{path} is {value!r}; it must be {hint.__name__}{hint_of}"
         elif dataclasses.is_dataclass(value):
             yield from type_faults(path, value)
     elif hint is type(None) and value is not None:

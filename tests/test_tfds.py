@@ -1,6 +1,7 @@
 """TensorFlow Datasets without TensorFlow: our builders, and prepared sets as a source."""
 
 import dataclasses
+import io
 import json
 import struct
 import sys
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from tiny import PLAIN, anigan, arrays, drawn_state, packed, run_steps
 
-from anigan_jax.data import archives, dataset, discover
+from anigan_jax.data import archives, dataset, discover, ingest, tfds_source
 from anigan_jax.data.images import Images
 from anigan_jax.data.synthetic import painted
 from anigan_jax.errors import UserError
@@ -188,3 +189,51 @@ def test_sets_that_are_not_there(tmp_path, name, hint):
 def test_the_core_does_not_import_tfds():
     assert not hasattr(discover, "tfds")
     assert not hasattr(archives, "tfds")
+
+
+class Flagged(tfds_builders._Builder, skip_registration=True):
+    """What CelebA and CIFAR-100 have: flags one level below, and a name with `_`."""
+
+    def _features(self):
+        return {
+            "image": tfds.features.Image(),
+            "attributes": {"Smiling": np.bool_, "Eyeglasses": np.bool_},
+            "coarse_label": tfds.features.ClassLabel(names=["fish", "tree"]),
+            "young": np.bool_,
+        }
+
+    def _split_generators(self, _):
+        return {"full": self._generate_examples()}
+
+    def _generate_examples(self):
+        for i in range(12):
+            flags = {"Smiling": i % 2 == 0, "Eyeglasses": i % 3 == 0}
+            rest = {"attributes": flags, "coarse_label": i % 2, "young": i < 6}
+            yield i, {"image": io.BytesIO(files.noise_file(i)), **rest}
+
+
+def test_flags_and_names_as_people_write_them(tmp_path, monkeypatch):
+    builder = prepared(Flagged, tmp_path / "sets")
+    wanted = ("smiling", "coarse label", "young")
+    folder, options = str(builder.data_dir), discover.Options(attributes=wanted)
+    found = tfds_source.survey(folder, "", options)
+    assert [a.name for a in found.attributes] == [*wanted]
+    # TFDS shuffles by key: an even one smiles and is a fish.
+    said = {tuple(item.label[name] for name in wanted[:2]) for item in found.items}
+    assert said == {("smiling", "fish"), ("no smiling", "tree")}
+    assert sorted(item.label["young"] for item in found.items) == ["no young"] * 6 + ["young"] * 6
+    # No split is called train, so none is held out by its name.
+    assert {item.held for item in found.items} == {None}
+    with pytest.raises(UserError, match="coarse label, eyeglasses, smiling, young"):
+        tfds_source.survey(folder, "", options._replace(attributes=("hat",)))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    home = folder.replace(str(tmp_path), "~")
+    source = Images(f"tfds:{home}", size=8, attributes=("Coarse_Label",))
+    made = dataset.build(source, tmp_path / "cache")
+    assert made.manifest["classes"] == {"coarse label": ["fish", "tree"]}
+
+
+def test_where_all_is_held_out_it_is_said():
+    scan = ingest.Scan(None, [None], None, [], ["test"], [0], [], discover.Catalogue([1], [], []))
+    with pytest.raises(UserError, match="none of 1 images can train: all are held out"):
+        dataset.refuse("skip", scan)

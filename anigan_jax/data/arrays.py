@@ -16,6 +16,7 @@ from anigan_jax.data import dataset
 from anigan_jax.data.attributes import Attribute, Attributes, tag
 from anigan_jax.data.decode import Decoded
 from anigan_jax.data.discover import Catalogue, Item
+from anigan_jax.data.label_fields import cell
 from anigan_jax.data.sources import Source
 from anigan_jax.data.words import plain
 from anigan_jax.errors import UserError
@@ -52,6 +53,8 @@ def pack(
       UserError: the arrays are not of these shapes, or `out` holds something else.
     """
     sides, said, attributes = _checked(images, labels, images_b)
+    if not 0 <= test < 1:
+        raise UserError(f"test is {test}; it is a share of the images, at least 0 and below 1")
     source = _Arrays(sides, said, attributes, test, twins)
     place = environment.expanded(out)
     dataset.import_to(source, place, overwrite=overwrite, workers=1)
@@ -113,9 +116,13 @@ def _checked(
         sides = {"A": images, "B": _need("images_b", images_b)}
         if sides["B"].shape[1:] != images.shape[1:]:
             raise UserError(f"images_b are {sides['B'].shape}; they must be as large as images")
+    if not isinstance(labels, Mapping):
+        raise UserError("labels are no dict; give each its name: {'hair': [...]}")
     said: dict[str, list[str | None]] = {}
     attributes = []
-    for name, values in labels.items():
+    for name, column in labels.items():
+        # Of pandas, what is missing is NaN or NA.
+        values = [value if cell(value) else None for value in column]
         if len(values) != len(images):
             raise UserError(f"labels {name!r} are {len(values)}, of {len(images)} images")
         word = plain(str(name))
@@ -133,7 +140,10 @@ def _checked(
 
 
 def _need(name: str, images: Any) -> np.ndarray:
-    images = np.asarray(images)
+    try:
+        images = np.asarray(images)
+    except ValueError:
+        raise UserError(f"{name} are of several sizes; make them one size first") from None
     good = images.ndim == 4 and images.shape[1] == images.shape[2] and images.shape[3] in (3, 4)
     if not good or images.dtype != np.uint8 or images.shape[1] < LEAST or not len(images):
         raise UserError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from anigan_jax.data.ingest import Scan
 from anigan_jax.data.scratch import temporary
 from anigan_jax.data.sources import Source
 from anigan_jax.errors import UserError
+from anigan_jax.runtime.disk import sync
 
 SCHEMA = 2
 LISTED = 20
@@ -270,23 +270,22 @@ def _place(made: Path, final: Path, temp: Path, replace: bool) -> None:
         # Another process built the same pack meanwhile.
         if not is_pack(final):
             raise
-    directory = os.open(final.parent, os.O_RDONLY)
-    os.fsync(directory)
-    os.close(directory)
+    sync(final.parent)
 
 
 def refuse(policy: str, found: Scan) -> None:
     """Raises UserError where the policy or an empty result forbids to go on."""
     bad = found.faults
     listed = "; ".join(map(str, bad[:LISTED]))
-    more = f" (and {len(bad) - LISTED} more)" if len(bad) > LISTED else ""
+    listed += f" (and {len(bad) - LISTED} more)" if len(bad) > LISTED else ""
     if bad and policy == "error":
         raise UserError(
-            f"{len(bad)} {'file' if len(bad) == 1 else 'files'} cannot be used: {listed}{more}. "
+            f"{len(bad)} {'file' if len(bad) == 1 else 'files'} cannot be used: {listed}. "
             "Mend them, or leave them out with policy skip; `anigan check` lists all"
         )
     if not any(found.parts[i].startswith("train") for i in found.order):
-        raise UserError(f"none of {len(found.catalogue.items)} images can be used: {listed}{more}")
+        of, why = len(found.catalogue.items), listed or "all are held out"
+        raise UserError(f"none of {of} images can train: {why}")
 
 
 def _write(source: Source, key: dict, folder: Path, found: Scan, landmarks) -> None:

@@ -15,7 +15,7 @@ from anigan_jax.data.alpha import without_hidden
 from anigan_jax.data.kinds import CONVERT, FORMATS, SUFFIXES, kind_of
 
 # Part of every pack's key: raise it when the same files give other pixels or labels.
-VERSION = 6
+VERSION = 7
 # Bounds the memory of a worker: about 16 bytes a pixel where it is transparent.
 MAX_PIXELS = 100_000_000
 # A JPEG is decoded at an eighth of its size at least, and over this at the smallest fraction

@@ -97,7 +97,8 @@ CONVERT = {
     **dict.fromkeys((".001", ".partaa", ".part1"), JOIN),
     ".z01": JOIN_ZIP,
     **dict.fromkeys((".rar", ".7z", ".zst"), "Unpack it once"),
-    ".arrow": "Write it as Parquet: datasets.load_from_disk(FOLDER).to_parquet('a.parquet')",
+    ".arrow": "Write it as Parquet: datasets.load_from_disk(FOLDER).to_parquet('a.parquet'), of "
+    "a set with several splits each: load_from_disk(FOLDER)['train']",
     ".gif": "Write the frames as PNG files",
     ".mp4": "Write the frames as PNG files: ffmpeg -i FILE %05d.png",
 }
@@ -163,7 +164,7 @@ def survey(root: Path, options: Options, domain: str = "") -> Catalogue:
     if told is None and set(options.attributes) - {words.CLASS}:
         raise UserError(f"{root} has no labels; data.attributes can be 'class', of its folders")
     face_boxes = boxes.read(root, parts, beside, options.boxes, findings)
-    domains, held = _folders(names)
+    domains, held = _folders(names, unpaired=not domain)
     items, aside, whole = [], 0, iter(names)
     for number, part in enumerate(parts):
         for member in part.images:
@@ -313,16 +314,18 @@ def counted(counts: Mapping[str, int]) -> str:
     )
 
 
-def _folders(images: list[str]):
-    """({name: (domain, held)}, {name: held}) by the names of folders."""
+def _folders(images: list[str], unpaired: bool):
+    """({name: (domain, held)}, {name: held}) by the names of folders.
+
+    Args:
+      unpaired: whether folders may be those of two domains.
+    """
     domains, held = {}, {}
     for name in images:
         for part in (part.lower() for part in name.split("/")[:-1]):
-            if (side := re.sub("[-_ ]", "", part)) in DOMAINS:
+            if unpaired and (side := re.sub("[-_ ]", "", part)) in DOMAINS:
                 domains[name] = DOMAINS[side]
-            # Shards have their split in their name, train-00000-of-00004; COCO's sets their year.
-            split = re.sub(r"-\d+(-of-\d+)?$|(?<=[a-z])\d{4}$", "", part)
-            if split in table_files.HELD:
+            if (split := table_files.split_of(part)) in table_files.HELD:
                 held[name] = table_files.HELD[split]
     sides = {side for side, test in domains.values() if not test}
     if domains and sides != {"A", "B"}:

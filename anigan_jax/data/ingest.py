@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.machinery
-import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
@@ -22,7 +21,7 @@ from anigan_jax.data.discover import Catalogue, Item
 from anigan_jax.data.sources import Source
 
 # Never 1: a decoder that dies or hangs must not take this process with it.
-WORKERS = max(2, os.cpu_count() or 2)
+WORKERS = min(32, max(2, isolated.cores()))
 CHUNK = 128
 CHUNK_BYTES = 16 * 2**20
 # Together under a minute, the starts of two processes included.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import math
 import multiprocessing
 import os
 import resource
@@ -11,12 +12,15 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from typing import Any
 
 from anigan_jax.errors import MachineError
 
 WORKER_MEMORY = 4 * 2**30
 START_SECONDS = 120.0
+# Of a container: microseconds of CPU in so many, or 'max'.
+QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 class Died(Exception):
@@ -81,6 +85,19 @@ class _Pool(concurrent.futures.ProcessPoolExecutor):
             main.update(hidden)
 
 
+def cores() -> int:
+    """CPU cores that this process may use: of its affinity, within its container's quota."""
+    found = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2
+    )
+    try:
+        quota, period = QUOTA.read_text().split()
+        return max(1, min(found, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError):
+        # Another system, or 'max': no quota.
+        return found
+
+
 def pool(workers: int) -> concurrent.futures.ProcessPoolExecutor:
     """Processes whose memory is bounded."""
     return _Pool(workers, multiprocessing.get_context("spawn"), initializer=_limit)
@@ -99,6 +116,9 @@ def probe(pool: concurrent.futures.ProcessPoolExecutor, function: Callable, *arg
 
 def _limit() -> None:
     """Bounds a worker, so that one hostile file cannot take the machine, where that can be."""
+    # Read when NumPy is imported, which nothing has done yet: of so many workers each would
+    # start as many threads.
+    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # macOS refuses every such limit, and other systems some.
     with contextlib.suppress(ValueError, OSError):

@@ -21,6 +21,8 @@ NAMES = (
 )
 TEXTS = ("text", "caption", "prompt", "description", "sentence")
 TAGS = ("tags", "tag_string", "tag_string_general", "tag", "tag_list", "keywords")
+# Columns that may hold others.
+NESTED = ("attributes", "labels", "annotations")
 INDEX = ("", "unnamed: 0", "index")
 FIRST = 1000
 """Rows by which a header, and the column that names images, are recognized."""
@@ -63,6 +65,10 @@ def of_fields(fields: Mapping[str, Any], key: str | None = None) -> tuple[str, R
       key: the column that names images, where it is known.
     """
     known = {str(name).strip().lower(): _listed(value) for name, value in fields.items()}
+    for column in NESTED:
+        if isinstance(known.get(column), dict):
+            inner = {str(n).strip().lower(): v for n, v in known.pop(column).items()}
+            known = {**inner, **known}
     name = key if known.get(key or "") not in (None, "") else usual(known)
     key = cell(known.pop(name)) if name is not None else ""
     tags: list[Tag] = []

@@ -34,6 +34,7 @@ HEAD = 50
 KEY = "the image"
 LINES = 5
 """Rows within one cell, over which its quote was never closed."""
+CLOCK = re.compile(r"\d:\d\d\s*$")
 # A spreadsheet's hint of the delimiter, and remarks.
 ABOVE = re.compile(r"\A(?:(?:sep=.|#[^,;\t|\r\n]*)[\r\n]+)+", re.IGNORECASE)
 
@@ -109,7 +110,8 @@ def _celeba(text: str, _: Collection[str]) -> Labels | None:
 
 def _one_hot(text: str, _: Collection[str]) -> Labels | None:
     """The NTU file without a header: ID, 11 columns of eyes and 12 of hair."""
-    if not any(n.count(",") == 23 and set(n.split(",", 1)[1]) <= set("01, ") for n in _head(text)):
+    first = next(lines(text))
+    if first.count(",") != 23 or not set(first.split(",", 1)[1]) <= set("01, "):
         return None
     found = Labels("one-hot", Rows(), [])
     for line in lines(text):
@@ -156,9 +158,10 @@ def _raw(text: str, _: Collection[str]) -> Labels | None:
         except ValueError:
             return False
 
-    # Most of what is no blank: ':3' and '16:9' end texts of another layout.
+    # Most of what is no blank: ':3' and '16:9' end texts of another layout, and times their lines.
     said = [rest for line in _head(text) if (rest := line.partition(",")[2]).strip()]
-    if 2 * sum(map(fits, said)) <= len(said):
+    timed = sum(bool(CLOCK.search(rest)) for rest in said)
+    if 2 * sum(map(fits, said)) <= len(said) or not fits(said[0]) or 2 * timed > len(said):
         return None
     found = Labels("raw tags", Rows(), [])
     for line in lines(text):

@@ -66,6 +66,10 @@ def of_tree(text: str, images: Collection[str]) -> Labels | None:
         return _coco(root)
     if (records := _records(root)) is not None:
         return of_records("JSON", records, images)
+    inner = [one for one in root.values() if isinstance(one, dict)]
+    if 2 * sum(map(_names_image, inner)) > len(root) and not any(map(is_image, root)):
+        # By the index of pandas, or a name of their own.
+        return of_records("JSON", inner, images)
     rows = Rows()
     for key, value in root.items():
         if isinstance(value, dict):
@@ -81,6 +85,12 @@ def _keys(record: dict) -> bool:
     """Whether a column is named as one of images, and says one."""
     cells = {str(n).lower(): v for n, v in record.items() if isinstance(v, str | int)}
     return usual(cells) is not None
+
+
+def _names_image(record: dict) -> bool:
+    """Whether a column that is named as one of images holds the name of one."""
+    columns = ((str(name).lower(), value) for name, value in record.items())
+    return any(name in NAMES and is_image(value) for name, value in columns)
 
 
 def _records(tree: Any) -> list[dict] | None:

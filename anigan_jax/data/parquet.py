@@ -94,12 +94,15 @@ def _holds_bytes(kind: str) -> bool:
 def _with_names(record: dict, classes: dict[str, list[str]]) -> dict:
     """The record with the names of classes in place of their numbers, where the file has them."""
 
-    def named(column: str, value: Any) -> Any:
-        names = classes.get(column, [])
-        known = isinstance(value, int) and 0 <= value < len(names)
-        return names[value] if known else value
+    def named(names: list[str], value: Any) -> Any:
+        if isinstance(value, list):
+            return [named(names, one) for one in value]
+        if not isinstance(value, int) or value >= len(names):
+            return value
+        # -1 is Hugging Face's word for none.
+        return names[value] if value >= 0 else None
 
-    return {column: named(column, value) for column, value in record.items()}
+    return {n: named(classes[n], v) if n in classes else v for n, v in record.items()}
 
 
 def _records(path: Path, columns: list[str]) -> Iterator[dict]:
@@ -169,11 +172,17 @@ def _class_names(about: bytes) -> dict[str, list[str]]:
     """Column -> names of its classes, of what Hugging Face's `datasets` keeps in a schema."""
     try:
         features = json.loads(about)["info"]["features"]
-        kinds = {name: kind for name, kind in features.items() if isinstance(kind, dict)}
-    except (ValueError, KeyError, TypeError, AttributeError):
+        each = {name: _of_feature(kind) for name, kind in features.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
         return {}
-    each = {name: kind.get("names") for name, kind in kinds.items()}
     return {n: [*map(str, names)] for n, names in each.items() if isinstance(names, list)}
+
+
+def _of_feature(kind: Any) -> Any:
+    """The names of a class label, or of those in a list: [...], or {"feature": ...}."""
+    inner = kind[0] if isinstance(kind, list) and kind else kind
+    inner = inner.get("feature", inner) if isinstance(inner, dict) else {}
+    return inner.get("names") if isinstance(inner, dict) else None
 
 
 @_refusing

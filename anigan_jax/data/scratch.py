@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from anigan_jax.errors import UserError
@@ -40,7 +40,9 @@ def temporary(parent: Path, name: str) -> Iterator[Path]:
         hint = "; XDG_CACHE_HOME says where instead" if parent == default_cache() else ""
         raise UserError(f"{parent} cannot be written: {error}{hint}") from None
     with (path / "lock").open("a") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        # A disk without locks: there nobody sweeps what is another's.
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
         try:
             yield path
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
@@ -11,7 +12,8 @@ from typing import Any, NamedTuple
 from anigan_jax.data import archives
 from anigan_jax.data.decode import Finding
 from anigan_jax.data.matching import plain_path
-from anigan_jax.data.rows import Row
+from anigan_jax.data.rows import Row, Rows
+from anigan_jax.data.words import plain
 from anigan_jax.errors import UserError
 
 # Groups of label files by name; the first group of which there is one is read.
@@ -32,8 +34,13 @@ HELD = {
     # Karpathy's "restval" is for training too.
     **dict.fromkeys(("train", "training", "restval"), False),
     **dict.fromkeys(("test", "testing", "val", "valid", "validation", "dev", "eval"), True),
+    **dict.fromkeys(("publictest", "privatetest"), True),  # FER's
 }
 SPLITS = (*HELD, "traina", "trainb", "testa", "testb")
+# Columns that may say a split.
+SPLIT_COLUMNS = ("split", "subset", "partition", "fold", "set", "usage")
+# CelebA's list: 0 trains, 1 validates, 2 tests.
+PARTITION = {"0": False, "1": True, "2": True}
 MOST_BYTES = 2**30
 """Of a label file."""
 WORDS = 8
@@ -122,6 +129,15 @@ def folder_of(table: str, own: bool = False) -> str:
     return f"{folder.as_posix()}/" if own and folder.parts else ""
 
 
+def split_of(folder: str) -> str:
+    """A folder's or shard's name, in lower case, without what stands around that of a split.
+
+    'train-00000-of-00004', with a hash too; COCO's 'train2017'; 'test_images'; 'seg_train'.
+    """
+    bare = re.sub(r"-\d+(-of-\d+(-[0-9a-f]{8,})?)?$|(?<=[a-z])\d{4}$", "", folder.lower())
+    return re.sub(r"^seg[-_ ]|[-_ ](images?|imgs?|set|data)$", "", bare)
+
+
 def placed(folder: str, key: str) -> str:
     """A row's name in the source, of a table that is of a folder."""
     key = plain_path(key)
@@ -173,3 +189,22 @@ def outside(root: Path, given: str) -> Path | None:
     """The file that a user's word names: a path, or a name in a folder or beside an archive."""
     tried = [Path(given).expanduser(), (root if root.is_dir() else root.parent) / given]
     return next((path for path in tried if path.is_file()), None)
+
+
+def splits(rows: Rows, wanted: tuple[str, ...]) -> tuple[Rows, dict[str | None, bool]]:
+    """The rows without a column that says a split, and what it says: key -> whether held out."""
+
+    _, first = next(iter(rows), ("", Row()))
+    column = next((name for name in first.classes if name.lower() in SPLIT_COLUMNS), None)
+    if column is None or plain(column) in map(plain, wanted):
+        return rows, {}
+    said = {key: row.classes.get(column, "").lower() for key, row in rows}
+    words, held = {*said.values()}, PARTITION if column == "partition" else HELD
+    held = held if words <= held.keys() else HELD
+    if not words <= held.keys() or len({held[word] for word in words}) < 2:
+        return rows, {}
+    without = (
+        (key, row._replace(classes={n: v for n, v in row.classes.items() if n != column}))
+        for key, row in rows
+    )
+    return Rows(without), {key: held[value] for key, value in said.items()}

@@ -17,7 +17,7 @@ from anigan_jax.data.label_fields import of_fields, of_text
 from anigan_jax.data.label_text import encoding, of_bytes, of_unicode
 from anigan_jax.data.matching import forms, match, plain_path
 from anigan_jax.data.rows import Row, Rows
-from anigan_jax.data.table_files import BOX_FILES, HELD, SPLITS, WORDS, Part, placed
+from anigan_jax.data.table_files import BOX_FILES, SPLITS, WORDS, Part, placed, split_of, splits
 from anigan_jax.data.words import CLASS, names_color, plain
 from anigan_jax.errors import UserError
 
@@ -28,8 +28,6 @@ POSSIBLE = re.compile(
     r"\.(csv|tsv|jsonl|xlsx?|ods)$|(label|tag|caption|annot|attr|metadata)[^/]*(/[^/]*)?\.(txt|json|parquet)$",
     re.IGNORECASE,
 )
-# Columns that may say a split.
-SPLIT_COLUMNS = ("split", "subset", "partition", "fold", "set")
 FEWEST = 0.1
 """Share of the images that must find a label: with fewer, the file is of other images."""
 
@@ -94,7 +92,12 @@ def find(
     inner = Rows((part.prefix + key, row) for part in parts for key, row in part.rows)
     if inner:
         return Told("the columns of the Parquet file", inner, set(), [], True)
-    return _sidecars(parts) or (None if own else _of_parent(root, parts)) or _folders(parts)
+    texts = _sidecars(parts)
+    if texts and len(set(texts.rows.names())) < FEWEST * len(_images(parts)):
+        # Of the others they say nothing.
+        findings.append(Finding(texts.where, "silent"))
+        texts = None
+    return texts or (None if own else _of_parent(root, parts)) or _folders(parts)
 
 
 def _of_parent(root: Path, parts: list[Part]) -> Told | None:
@@ -236,8 +239,9 @@ def _of_sidecar(ending: str, text: str) -> Row:
             return Row()
     if ending == ".cls" or text.strip().isdecimal():
         return Row(classes={CLASS: text.strip()})
-    # Numbers alone are boxes and the like.
-    return of_text(text) if any(map(str.isalpha, text)) else Row()
+    # Numbers alone, '6.1e-05' too, are boxes and the like.
+    words = any(map(str.isalpha, re.sub(r"(?<=\d)e[-+]?\d|\bnan\b", "", text)))
+    return of_text(text) if words else Row()
 
 
 def _folders(parts: list[Part]) -> Told | None:
@@ -250,7 +254,7 @@ def _folders(parts: list[Part]) -> Told | None:
 
 def _folder(name: str) -> str:
     """The folder that an image lies in, beside those of a split; '' where there is none."""
-    return next((f for f in reversed(name.split("/")[:-1]) if f.lower() not in SPLITS), "")
+    return next((f for f in reversed(name.split("/")[:-1]) if split_of(f) not in SPLITS), "")
 
 
 def _class_folders(names: list[str]) -> dict[str, str]:
@@ -341,7 +345,7 @@ def _of_others(told: Told, names: list[str], fits: dict) -> str:
 def _labeled(items: list, told: Told, fits: dict, options: Options, findings: list[Finding]):
     used, where = set(fits.values()), Path(told.where).name
     # Of the images that are there: a table of millions has classes that none of them shows.
-    rows, held = _splits(told.rows.of(used), options.attributes)
+    rows, held = splits(told.rows.of(used), options.attributes)
     if held:
         each = ((item, fits.get(_whole(item))) for item in items)
         items = [item._replace(held=held.get(key, item.held)) for item, key in each]
@@ -374,24 +378,6 @@ def _labeled(items: list, told: Told, fits: dict, options: Options, findings: li
     unused = dict.fromkeys(key for key in told.rows.names() if key not in used)
     findings += [Finding(key, "no image", "a label") for key in unused]
     return named, table.attributes
-
-
-def _splits(rows: Rows, wanted: tuple[str, ...]) -> tuple[Rows, dict[str | None, bool]]:
-    """The rows without a column that says a split, and what it says: key -> whether held out."""
-
-    _, first = next(iter(rows), ("", Row()))
-    column = next((name for name in first.classes if name.lower() in SPLIT_COLUMNS), None)
-    if column is None or plain(column) in map(plain, wanted):
-        return rows, {}
-    said = {key: row.classes.get(column, "").lower() for key, row in rows}
-    words = {*said.values()}
-    if not words <= HELD.keys() or len({HELD[word] for word in words}) < 2:
-        return rows, {}
-    without = (
-        (key, row._replace(classes={n: v for n, v in row.classes.items() if n != column}))
-        for key, row in rows
-    )
-    return Rows(without), {key: HELD[value] for key, value in said.items()}
 
 
 def _words(passed_over: Counter[str]) -> str:

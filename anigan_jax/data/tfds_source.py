@@ -5,15 +5,18 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Iterator
-from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from anigan_jax.data import attributes, tables, tfrecord
 from anigan_jax.data.attributes import DEFAULT, PARTS, Attribute, Attributes, Label
 from anigan_jax.data.decode import Finding
 from anigan_jax.data.discover import Catalogue, Item
 from anigan_jax.data.rows import Row, Rows
+from anigan_jax.data.words import plain
 from anigan_jax.errors import UserError
+from anigan_jax.runtime import environment
 
 TFRECORD = "tfrecord"
 FORMATS = ("array_record", TFRECORD)
@@ -51,8 +54,9 @@ def _open(name: str):
     """(the module, a read-only builder) of 'NAME', 'NAME/CONFIG:VERSION' or a folder."""
     tfds = _import()
     try:
-        if Path(name, "dataset_info.json").is_file():
-            return tfds, tfds.builder_from_directory(name)
+        folder = environment.expanded(name)
+        if (folder / "dataset_info.json").is_file():
+            return tfds, tfds.builder_from_directory(str(folder))
         return tfds, tfds.builder(name, try_gcs=False)
     except Exception as error:
         # TFDS raises its own, ImportError, ValueError, ... for a name it cannot build.
@@ -106,8 +110,8 @@ def survey(name: str, domain: str, options: tables.Options) -> Catalogue:
     domains.
 
     Args:
-      options: its attributes are class labels by the name of their feature, instead of these; or
-        what there is in 'tags'.
+      options: its attributes are class labels, and features that are true or false, by the name
+        of their feature, instead of these; or what there is in 'tags'.
 
     Raises:
       UserError: it names a file of labels or boxes, which such a data set has not.
@@ -122,18 +126,22 @@ def survey(name: str, domain: str, options: tables.Options) -> Catalogue:
         raise UserError(f"--tags none reads no labels, so there is no attribute {wanted[0]!r}")
     tfds, builder, image = _ready(name)
     items, findings, features = [], [], builder.info.features
-    own = "tags" in features and not set(wanted) & (set(features) - {"tags"})
+    columns = _columns(tfds, features)
+    own = "tags" in features and not set(wanted) & set(columns)
     texts = Rows() if own and not none else None
-    known = () if own or none else _attributes(tfds, features, wanted, name)
-    for split in builder.info.splits:
+    known = () if own or none else _attributes(columns, wanted, name)
+    splits = list(builder.info.splits)
+    # One alone, or those of a set that names none for training, are no split.
+    drawn = splits == ["train"] or not any(split.startswith("train") for split in splits)
+    for split in splits:
         source = _source(tfds, builder, split, image)
         sides = {"trainA": "A", "testA": "A", "trainB": "B", "testB": "B"}
         side = domain or sides.get(split, "")
-        held = None if set(builder.info.splits) == {"train"} else not split.startswith("train")
+        held = None if drawn else not split.startswith("train")
         for index in range(len(source)):
             member = f"{split}/{index:08d}"
             where = f"{domain}/{member}" if domain else member
-            label: Label = _of_classes(features, known, source[index]) if known else {}
+            label: Label = _of_classes(columns, known, source[index]) if known else {}
             if len(label) < len(known):
                 findings.append(Finding(where, "unlabeled", attributes.say(known, label)))
             if texts is not None:
@@ -145,17 +153,41 @@ def survey(name: str, domain: str, options: tables.Options) -> Catalogue:
     return Catalogue(items, findings, [Store(str(builder.data_dir), image)], known)
 
 
-def _attributes(tfds, features, wanted: tuple[str, ...], name: str) -> Attributes:
-    """The class labels that are wanted; () asks for hair and eyes where they are."""
-    classes = {k for k, f in features.items() if isinstance(f, tfds.features.ClassLabel)}
-    if unknown := set(wanted) - classes:
-        listed = ", ".join(sorted(classes)) or "none"
-        raise UserError(f"tfds:{name} has no class label {unknown.pop()!r}; it has {listed}")
-    if not wanted and not set(PARTS) <= classes:
+class Column(NamedTuple):
+    """A feature that says a class: where it is in a record, and itself."""
+
+    path: tuple[str, ...]
+    feature: Any
+    flag: bool
+
+
+def _columns(tfds, features) -> dict[str, Column]:
+    """Name -> class labels, and what is true or false, of the record and one level below."""
+    found = {}
+    for key, feature in features.items():
+        inner = feature.items() if isinstance(feature, tfds.features.FeaturesDict) else ()
+        for path, one in [((key,), feature), *(((key, name), below) for name, below in inner)]:
+            flag = getattr(one, "np_dtype", None) == np.bool_ and one.shape == ()
+            if flag or isinstance(one, tfds.features.ClassLabel):
+                found.setdefault(plain(path[-1]), Column(path, one, flag))
+    return found
+
+
+def _attributes(columns: dict[str, Column], wanted: tuple[str, ...], name: str) -> Attributes:
+    """The classes that are wanted; () asks for hair and eyes where they are."""
+    if unknown := [one for one in wanted if one not in columns]:
+        listed = ", ".join(sorted(columns)) or "none"
+        raise UserError(f"tfds:{name} has no class label {unknown[0]!r}; it has {listed}")
+    if not wanted and not set(PARTS) <= set(columns):
         return ()
-    found = tuple(
-        Attribute(k, tuple(c for c in features[k].names if c != "unknown")) for k in wanted or PARTS
-    )
+
+    def attribute(name: str) -> Attribute:
+        column = columns[name]
+        if column.flag:
+            return attributes.tag(name)
+        return Attribute(name, tuple(c for c in column.feature.names if c != "unknown"))
+
+    found = tuple(map(attribute, wanted or PARTS))
     usual = dict(DEFAULT)
     if all(set(a.classes) <= set(usual.get(a.name, ())) for a in found):
         return tuple(Attribute(a.name, usual[a.name]) for a in found)
@@ -167,10 +199,16 @@ def _of_text(record: dict) -> Row:
     return Row(text.decode(errors="replace") if isinstance(text, bytes) else str(text))
 
 
-def _of_classes(features, known: Attributes, record: dict) -> Label:
-    values = {a.name: int(record[a.name]) for a in known}
-    said = {k: features[k].int2str(v) for k, v in values.items() if v >= 0}
-    return {a.name: said[a.name] for a in known if said.get(a.name) in a.classes}
+def _of_classes(columns: dict[str, Column], known: Attributes, record: dict) -> Label:
+    said: dict[str, str] = {}
+    for one in known:
+        path, feature, flag = columns[one.name]
+        value = int(functools.reduce(lambda at, key: at[key], path, record))
+        if flag:
+            said[one.name] = one.classes[value]
+        elif value >= 0 and (word := feature.int2str(value)) in one.classes:
+            said[one.name] = word
+    return said
 
 
 def digest(name: str) -> str:

@@ -39,6 +39,7 @@ NO, YES = ("0", "-1", "0.0", "-1.0", "false", "no"), ("1", "1.0", "true", "yes")
 BRACKETS = {"(": ")", "[": "]", "{": "}"}
 _CLOSED = {other: one for one, other in BRACKETS.items()}
 _SURE = re.compile(r"^\(\d?\.\d+\) ")
+_WEIGHT = re.compile(r":\d?\.\d+$")
 _BRACKET, _WORD = re.compile(r"[()\[\]{}]"), re.compile(r"[^\W\d_]{2}")
 MARKS = (*YES, "x", "\u2713", "\u2714", "\u25cb")
 """What a cell holds where the others of its column are empty: the image has it."""
@@ -220,6 +221,8 @@ def tag(text: str) -> list[str]:
         # A tagger writes '(0.93) smile'; '(o)_(o)' is a tag.
         text = _SURE.sub("", text)
         text = bare(text) if _WORD.search(text) else text
+    # 'blue hair:0.98'; ':3' and '16:9' are tags.
+    text = _WEIGHT.sub("", text)
     words = text.split()
     if len(words) > 4 or _only_parts(text):
         return _phrase(text)
@@ -256,7 +259,7 @@ def _kinds(rows: Pairs, wanted: tuple[str, ...]) -> dict[str, Kind]:
             found[name] = "mark"
         elif words <= {*NO, *YES, ""} and not classes:
             found[name] = "flag"
-        elif 2 * sum(names_color(w) or "," in w for w in words) >= len(words) and not asked:
+        elif 2 * sum(map(_tells_several, words)) >= len(words) and not asked:
             found[name] = "text"
         elif len(words) > MEASURE and all(map(_is_number, words)) and not asked | classes:
             found[name] = "measure"
@@ -268,6 +271,11 @@ def _kinds(rows: Pairs, wanted: tuple[str, ...]) -> dict[str, Kind]:
     if any(names_color(name) or plain(name) in USUAL for name in shares):
         found |= dict.fromkeys(shares, "score")
     return found
+
+
+def _tells_several(word: str) -> bool:
+    """Whether a cell is of tags: it names a color, or something divides it."""
+    return names_color(word) or bool(re.search(DIVIDERS, word))
 
 
 def _is_share(word: str) -> bool:

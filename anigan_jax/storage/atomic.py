@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from anigan_jax.errors import UserError
+from anigan_jax.runtime.disk import sync
 
 
 def partial(path: Path) -> Path:
@@ -34,7 +35,7 @@ def save_bytes(data: bytes, path: Path) -> Path:
         file.flush()
         os.fsync(file.fileno())
     os.replace(temp, path)
-    _sync(path.parent)
+    sync(path.parent)
     return path
 
 
@@ -73,18 +74,11 @@ def new_folder(path: Path) -> Iterator[Path]:
         temp.mkdir(parents=True)
         yield temp
         for file in temp.rglob("*"):
-            _sync(file)
-        _sync(temp)
+            sync(file)
+        sync(temp)
         temp.rename(path)
-        _sync(path.parent)
+        sync(path.parent)
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror or error}") from None
     finally:
         shutil.rmtree(temp, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    """To the disk: a file's bytes, or a folder's names."""
-    handle = os.open(path, os.O_RDONLY)
-    os.fsync(handle)
-    os.close(handle)

@@ -23,6 +23,7 @@ import orbax.checkpoint as ocp
 
 from anigan_jax.core import PyTree
 from anigan_jax.errors import MachineError, UserError
+from anigan_jax.runtime.disk import sync
 from anigan_jax.storage.manifest import (
     MANIFEST,
     corrupt,
@@ -76,14 +77,6 @@ def _digest(leaf) -> dict:
     }
 
 
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def save(folder: Path, step: int, state: PyTree, meta: dict) -> Path:
     """Writes folder/step_…, durable and whole or not at all.
 
@@ -107,13 +100,13 @@ def save(folder: Path, step: int, state: PyTree, meta: dict) -> Path:
         _write(temp / "state", jax.tree.leaves(host))
         write_manifest(temp, step, meta, leaf_digests(host))
         for path in (*temp.rglob("*"), temp):
-            _sync(path)
+            sync(path)
         if final.exists():
             # Killed here, `old` is the checkpoint: see `places`.
             final.rename(old)
         temp.rename(final)
-        _sync(folder)
-        _sync(folder.parent)
+        sync(folder)
+        sync(folder.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
             shutil.rmtree(temp, ignore_errors=True)

@@ -1,0 +1,222 @@
+"""Records, splits and gaps as other programs write them: each was read wrongly before."""
+
+import json
+
+import numpy as np
+import pytest
+from brought import folder, labels, noted, table
+
+import anigan_jax
+from anigan_jax.data import discover, isolated, table_files, words
+from anigan_jax.data.discover import Options
+from anigan_jax.data.images import Images
+from anigan_jax.errors import UserError
+
+COLORS = ("blue", "red", "green")
+NAMES = [f"{i:04d}.png" for i in range(1, 13)]
+HAIR = {name: COLORS[i % 3] for i, name in enumerate(NAMES)}
+
+
+def hair(path, **options) -> list:
+    return [label.get("hair") for label in labels(path, **options).values()]
+
+
+@pytest.mark.parametrize("key", ["index", "own key"])
+def test_records_that_name_their_images_below_another_key(tmp_path, key):
+    """By pandas' index, and as the VGG annotator writes them."""
+    each = {
+        str(i) if key == "index" else f"{name}{1000 + i}": {"file_name": name, "hair": color}
+        for i, (name, color) in enumerate(HAIR.items())
+    }
+    path = folder(tmp_path / "a", {"captions.json": json.dumps(each)}, NAMES)
+    assert hair(path) == [*HAIR.values()]
+    # A name as the key is still the name.
+    plain = {name: {"hair": color} for name, color in HAIR.items()}
+    path = folder(tmp_path / "b", {"captions.json": json.dumps(plain)}, NAMES)
+    assert hair(path) == [*HAIR.values()]
+
+
+def test_records_within_a_record(tmp_path):
+    lines = [
+        json.dumps({"file_name": name, "source": "pixiv", "attributes": {"hair": color}})
+        for name, color in HAIR.items()
+    ]
+    path = folder(tmp_path, {"metadata.jsonl": "\n".join(lines)}, NAMES)
+    assert hair(path) == [*HAIR.values()]
+
+
+def test_a_table_of_23_columns_with_a_header_is_no_one_hot_file(tmp_path):
+    head = ",".join(["file", *(f"mark{i}" for i in range(23))])
+    rows = [
+        ",".join([name, *map(str, np.eye(23, dtype=int)[i % 4])]) for i, name in enumerate(NAMES)
+    ]
+    path = folder(tmp_path / "a", {"labels.csv": "\n".join([head, *rows])}, NAMES)
+    found = labels(path, "mark3")
+    assert [label["mark3"] for label in found.values()].index("mark3") == 3
+    # Without a header it is NTU's: eyes, then hair.
+    path = folder(tmp_path / "b", {"labels.csv": "\n".join(rows)}, NAMES)
+    assert labels(path)[NAMES[0]] == {"eyes": "gray"}
+
+
+@pytest.mark.parametrize("head", ["file,hair,eyes,created_at", ""])
+def test_a_time_in_the_last_column_is_no_count(tmp_path, head):
+    rows = [
+        f"{n},{c} hair,red eyes,2024-01-05 12:30:{i:02}" for i, (n, c) in enumerate(HAIR.items())
+    ]
+    path = folder(tmp_path, {"labels.csv": "\n".join(filter(None, [head, *rows]))}, NAMES)
+    assert hair(path) == [*HAIR.values()]
+
+
+def test_counts_of_tags_are_still_read(tmp_path):
+    rows = [f"{name},touhou:17697\t{color} hair:7200\tre:zero:45\t" for name, color in HAIR.items()]
+    path = folder(tmp_path, {"tags.csv": "\n".join(rows)}, NAMES)
+    assert hair(path) == [*HAIR.values()]
+
+
+@pytest.mark.parametrize("mark", ["|", ";", ","])
+def test_several_labels_in_a_cell(tmp_path, mark):
+    said = (f"smile{mark}bow", f"smile{mark}hat", "hat", f"bow{mark}hat")
+    rows = "".join(f'{name},"{said[i % 4]}"\n' for i, name in enumerate(NAMES))
+    path = folder(tmp_path, {"labels.csv": f"file,labels\n{rows}"}, NAMES)
+    found = labels(path, "smile", "hat")
+    assert list(found.values())[:3] == [
+        {"smile": "smile", "hat": "no hat"},
+        {"smile": "smile", "hat": "hat"},
+        {"smile": "no smile", "hat": "hat"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("written", "tags"),
+    [
+        ("blue hair:0.98", ["blue hair"]),
+        ("smile:.7", ["smile"]),
+        (":3", [":3"]),
+        ("16:9", ["16:9"]),
+        ("re:zero", ["re:zero"]),
+    ],
+)
+def test_a_weight_behind_a_tag(written, tags):
+    assert words.tag(written) == tags
+
+
+@pytest.mark.parametrize("text", ["0 0.5 6.1e-05 0.3 0.2", "0 nan 1e-7", "1 2 3"])
+def test_numbers_of_boxes_are_no_captions(tmp_path, text):
+    path = folder(tmp_path, {"000.txt": text, "001.txt": "0 1 1 1"})
+    assert not any(labels(path).values())
+
+
+def test_a_few_captions_among_empty_ones_stop_nothing(tmp_path):
+    texts = {f"{i:03d}.txt": "" for i in range(40)}
+    path = folder(tmp_path, {**texts, "007.txt": "blue hair"}, 40)
+    assert "silent" in noted(path)
+    assert not any(labels(path).values())
+    path = folder(tmp_path, {f"{i:03d}.txt": f"{COLORS[i % 3]} hair" for i in range(6)}, 40)
+    assert hair(path)[:4] == ["blue", "red", "green", "blue"]
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("train-00000-of-00001-566cc9b19d7203f8", "test-00000-of-00001-0123456789abcdef"),
+        ("train-00000-of-00004", "validation-00000-of-00001"),
+        ("train_images", "test_images"),
+        ("training_set", "test_set"),
+        ("seg_train", "seg_test"),
+        ("train2017", "val2017"),
+    ],
+)
+def test_names_of_splits(tmp_path, train, test):
+    names = [f"{train}/{i}.png" for i in range(4)] + [f"{test}/{i}.png" for i in range(2)]
+    found = discover.survey(folder(tmp_path, {}, names), Options())
+    assert {item.name.split("/")[0]: item.held for item in found.items} == {
+        train: False,
+        test: True,
+    }
+    assert table_files.split_of("test-hat") == "test-hat"
+
+
+def test_splits_of_celeba_and_fer(tmp_path):
+    for number, (column, said) in enumerate(
+        [("partition", "012"), ("Usage", ("Training", "PublicTest", "PrivateTest"))]
+    ):
+        rows = "".join(f"{n},{COLORS[i // 4]},{said[i % 3]}\n" for i, n in enumerate(NAMES))
+        text = f"file,hair,{column}\n{rows}"
+        path = folder(tmp_path / str(number), {"labels.csv": text}, NAMES)
+        found = discover.survey(path, Options())
+        assert [a.name for a in found.attributes] == ["hair"]
+        assert [item.held for item in found.items[:3]] == [False, True, True]
+
+
+def test_photos_of_one_domain_alone_can_be_given_as_one(tmp_path):
+    path = folder(tmp_path, {}, [f"testA/{i}.png" for i in range(3)])
+    assert len(discover.survey(path, Options(), "A").items) == 3
+    with pytest.raises(UserError, match="trainA and trainB"):
+        discover.survey(path, Options())
+
+
+def test_classes_in_lists_of_a_parquet_file(tmp_path):
+    pa = pytest.importorskip("pyarrow", reason="the extra 'parquet' is not installed")
+    from brought import png
+    from pyarrow import parquet
+
+    label = {"names": ["hat", "smile"], "_type": "ClassLabel"}
+    for number, kind in enumerate(
+        ({"feature": label, "_type": "Sequence"}, {"feature": label, "_type": "List"}, [label])
+    ):
+        features = {"labels": kind, "kind": {"names": ["a", "b"], "_type": "ClassLabel"}}
+        about = {b"huggingface": json.dumps({"info": {"features": features}}).encode()}
+        table = pa.table(
+            {
+                "image": [{"bytes": png(i), "path": None} for i in range(12)],
+                "labels": [[[0], [1], [0, 1], []][i % 4] for i in range(12)],
+                "kind": [[0, 1, -1][i % 3] for i in range(12)],
+            }
+        ).replace_schema_metadata(about)
+        path = tmp_path / f"{number}.parquet"
+        parquet.write_table(table, path)
+        found = list(labels(path, "smile", "kind").values())
+        assert [label["smile"] for label in found[:4]] == ["no smile", "smile", "smile", "no smile"]
+        assert [label.get("kind") for label in found[:3]] == ["a", "b", None]
+
+
+PIXELS = np.random.default_rng(0).integers(0, 255, (20, 8, 8, 3), np.uint8)
+
+
+def test_gaps_of_pandas_are_no_class(tmp_path):
+    gap = float("nan")
+    given = {"hair": ["red", "blue", gap, None] * 5, "hat": [True, False, gap, None] * 5}
+    made = anigan_jax.pack(PIXELS, tmp_path / "faces", given, test=0)
+    classes = json.loads((made / "manifest.json").read_text())["classes"]
+    assert classes == {"hair": ["blue", "red"], "hat": ["no hat", "hat"]}
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"images": [PIXELS[0], PIXELS[0, :4]]}, "several sizes"),
+        ({"images": PIXELS, "labels": ["red"] * 20}, r"\{'hair'"),
+        ({"images": PIXELS, "test": 20}, "share"),
+    ],
+)
+def test_arrays_that_cannot_be_packed_say_why(tmp_path, given, said):
+    with pytest.raises(UserError, match=said):
+        anigan_jax.pack(out=tmp_path / "x", **given)
+
+
+def test_a_path_object_in_a_setting_says_what_to_do():
+    from anigan_jax import declared
+
+    (told,) = declared.type_faults("data", Images(path=table_files.Path("faces")))
+    assert "str(...)" in told
+
+
+def test_workers_keep_to_what_a_container_may_use(tmp_path, monkeypatch):
+    monkeypatch.setattr(isolated.os, "sched_getaffinity", lambda _: range(8), raising=False)
+    for quota, cores in (("250000 100000\n", 3), ("max 100000\n", 8), ("50000 100000", 1)):
+        (tmp_path / "cpu.max").write_text(quota)
+        monkeypatch.setattr(isolated, "QUOTA", tmp_path / "cpu.max")
+        assert isolated.cores() == cores
+    monkeypatch.setattr(isolated, "QUOTA", tmp_path / "absent")
+    assert isolated.cores() == 8
+    assert table("a", images=1)
