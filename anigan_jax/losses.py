@@ -125,7 +125,7 @@ class Adversarial(NamedTuple):
 ADVERSARIAL = {
     "non_saturating": Adversarial(non_saturating_d, non_saturating_g),
     "minimax": Adversarial(non_saturating_d, minimax_g),
-    # Halfway between its labels.
+    # Halfway between 0 and 1, smoothed or not.
     "least_squares": Adversarial(least_squares_d, least_squares_g, line=0.5, score=lambda x: x),
     "hinge": Adversarial(hinge_d, wasserstein_g),
     "wasserstein": Adversarial(wasserstein_d, wasserstein_g, line=None),
@@ -260,7 +260,8 @@ def color(one: RGB, other: RGB) -> PerExample:
 def total_variation(images: Float[Array, "b h w c"]) -> PerExample:
     """Mean squared step to the next pixel, down plus right: (B, H, W, C) -> (B,).
 
-    Source: Mahendran and Vedaldi 2015, section 3.2.2 with beta 2, as AnimeGAN's code has it.
+    Source: Mahendran and Vedaldi 2015, section 3.2.2 with beta 2. AnimeGAN's code has half of it,
+    as TensorFlow's l2_loss is halved.
     """
     down, right = images[:, 1:] - images[:, :-1], images[:, :, 1:] - images[:, :, :-1]
     return (down**2).mean((1, 2, 3)) + (right**2).mean((1, 2, 3))

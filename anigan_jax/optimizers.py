@@ -28,6 +28,15 @@ BUILDERS: dict[str, Callable[[Optimizer, Array | float], optax.GradientTransform
 }
 """Name -> optax's transformation without a learning rate; the step builder multiplies by it."""
 
+# Setting -> the optimizers that read it, of those that not all read.
+READERS = {
+    "decay": ("rmsprop",),
+    "momentum": ("sgd",),
+    "weight_decay": ("adamw", "lion"),
+    "final_b2": ("adam", "adamw", "lion"),
+}
+OF_DECAY = ("decay_start", "shape", "final_share", "final_b2")
+
 
 def cosine(done: Array) -> Array:
     """Half a cosine from 0 at 0 to 1 at 1, constant beyond; any shape."""
@@ -71,7 +80,7 @@ class Optimizer:
     """Share of a parameter that an update takes off, times the rate (adamw, lion)."""
     unit: Literal["step", "epoch", "image"] = "step"
     """What `boundaries`, `decay_start` and `decay_steps` count; an epoch is whole batches of
-    the (first domain's) data, and images are those of D's batches."""
+    the (first domain's) data, and an image is one of a step's batch."""
     boundaries: tuple[int, ...] = ()
     """Steps (or epochs) after which the rate is multiplied by `gamma`."""
     gamma: float = 0.1
@@ -113,6 +122,19 @@ class Optimizer:
         if min(self.boundaries, default=0) < 0:
             yield f"boundaries are {self.boundaries}; each must be at least 0"
 
+    def unread(self) -> Iterator[str]:
+        """Settings that were given and change nothing, a sentence each."""
+        if type(self).build is not Optimizer.build:
+            return
+        plain = Optimizer()
+        given = [x for x in (*READERS, *OF_DECAY) if getattr(self, x) != getattr(plain, x)]
+        for name in dict.fromkeys(given):
+            readers = READERS.get(name, BUILDERS)
+            if self.name not in readers:
+                yield f"{name} changes nothing: {self.name} has none ({', '.join(readers)} do)"
+            elif name in OF_DECAY and not self.decay_steps:
+                yield f"{name} changes nothing without decay_steps"
+
     def in_steps(self, per_epoch: int, batch_size: int) -> Optimizer:
         """The same with its schedule counted in steps."""
         if self.unit == "step":
@@ -137,7 +159,8 @@ class Optimizer:
         """
         if self.unit != "step":
             raise ValueError(f"a schedule counted in {self.unit}s needs Optimizer.in_steps first")
-        scales = dict.fromkeys(self.boundaries, self.gamma)
+        # Boundaries may fall on one step.
+        scales = {at: self.gamma ** self.boundaries.count(at) for at in self.boundaries}
         rate = optax.piecewise_constant_schedule(jnp.float32(self.learning_rate), scales)(step)
         if self.decay_steps:
             left = self._left(step)

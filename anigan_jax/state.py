@@ -116,9 +116,9 @@ def joined(parts: Iterable[Array]) -> Array:
 def mixed(leaf: Array) -> Array:
     """(n,) uint32: bits and positions of a leaf, mixed as murmur3 does; their sum is its hash."""
     flat = jnp.ravel(leaf)
-    width = flat.dtype.itemsize * 8
-    bits = flat if width == 1 else jax.lax.bitcast_convert_type(flat, f"uint{width}")
-    bits = bits.astype(jnp.uint32)
+    if flat.dtype != jnp.bool_:
+        flat = jax.lax.bitcast_convert_type(flat, f"uint{flat.dtype.itemsize * 8}")
+    bits = flat.astype(jnp.uint32)
     x = bits + jnp.arange(1, flat.size + 1, dtype=jnp.uint32) * jnp.uint32(0x9E3779B9)
     x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
     x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)

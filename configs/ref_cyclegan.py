@@ -6,8 +6,8 @@ Its settings: 9 residual blocks, 64 channels, 70x70 PatchGAN, instance norm, bat
 2e-4 (0.5, 0.999), least squares, D's loss halved, pool 50, weights 5 : 1 : 10, mirrored
 images, 100 epochs, then 100 with the rate falling to 0.
 Departs: the whole image is resized to 256 px, without random crops of one of 286 px; the
-rate falls step by step, not epoch by epoch; D learns before G (see `cyclegan_updates`); an
-epoch is one of domain A, not of the larger one.
+rate falls step by step, not epoch by epoch; D learns before G, so that both see the same
+fakes; an epoch is one of domain A, not of the larger one.
 A source with a split of its own, as trainA and testA, keeps it; of another, 90 % of the
 images train.
 """

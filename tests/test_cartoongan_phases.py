@@ -19,6 +19,7 @@ from tiny import (
     write_config,
 )
 
+from anigan_jax.core import TrainState
 from anigan_jax.errors import UserError
 from anigan_jax.methods.cartoongan import Features
 from anigan_jax.storage import checkpoint
@@ -177,3 +178,15 @@ def test_a_replay_reaches_beyond_the_first_length_of_a_run(tmp_path, kind):
     made = Program(config, pack, config.method.constants(pack))
     names = [made.method.phases[chunk.phase].name for chunk in made.chunks(0, 7)]
     assert names == ["content"] * 4 + ["train"] * 3
+
+
+@pytest.mark.parametrize(("steps", "told"), [(3, True), (4, True), (5, False)])
+def test_a_run_that_ends_before_its_last_phase_says_so(pack, tmp_path, steps, told):
+    untrained = TrainState(
+        0, 0, params={}, stats={}, opt_state={}, ema={}, ema_stats={}, extra_state={}
+    )
+    method = dataclasses.replace(CARTOON.method, content_steps=4)
+    run = dataclasses.replace(CARTOON.run, steps=steps)
+    config = dataclasses.replace(CARTOON, method=method, run=run)
+    said = [*loop._header(config, untrained, pack, tmp_path, steps, steps)]
+    assert any("the phase 'train' gets no step" in line for line in said) == told

@@ -30,6 +30,8 @@ from oracles.image_pool import Pool
 from oracles.resnet import carry, nchw, nhwc, torch_generator, torch_patch
 from tiny import CYCLE, arrays, digests, packed, run_steps, start
 
+from anigan_jax import config as configs
+from anigan_jax.methods import translation
 from anigan_jax.methods.cyclegan import CycleGame
 from anigan_jax.networks import resnet
 from anigan_jax.runtime import devices as parallel
@@ -123,6 +125,18 @@ def test_cross_entropy_and_other_weights(data, path):
     shown = {n: forward(NETWORKS[0], p["g"][WAYS[n]], real[OTHER[n]]) for n in "ab"}
     same_metrics(d, d_by_hand(p["d"], real, shown, cross_entropy, 1.0))
     same_metrics(g, g_by_hand(p["g"], p["d"], real, cross_entropy, (0.5, 3, 2)))
+
+
+@pytest.mark.parametrize("loss", ["wasserstein", "hinge", "least_squares"])
+def test_every_loss_of_maps_has_an_opinion(loss):
+    """Accuracy is by the sign, or for least squares by the half between the labels."""
+    real, fake = jnp.array([0.7, 0.2, -1.0]), jnp.array([0.3, -0.5, 0.6, 0.1])
+    found = translation.opinion(loss, real, fake)
+    line = 0.5 if loss == "least_squares" else 0.0
+    want = (np.mean(np.asarray(real) > line) + np.mean(np.asarray(fake) < line)) / 2
+    assert found["accuracy/d"] == pytest.approx(want)
+    config = dataclasses.replace(CYCLE, method=dataclasses.replace(CYCLE.method, loss=loss))
+    configs.check(config)
 
 
 def test_identity_maps_have_no_cycle_and_identity_loss(data, path):

@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 from tiny import FULL, PLAIN, digests, packed, run_steps, start
 
+from anigan_jax import config as configs
 from anigan_jax.errors import UserError
+from anigan_jax.networks.dcgan import Discriminator
 from anigan_jax.optimizers import Optimizer
 from anigan_jax.runtime import devices as parallel
+from anigan_jax.training import step as train_step
 
 
 @pytest.fixture(scope="module")
@@ -87,3 +90,28 @@ def test_several_processes_take_shard_map_and_say_why(monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     monkeypatch.setattr(jax, "pmap", None)
     parallel.map_step(lambda state, shared, local: state, "pmap", jax.devices()[:2])
+
+
+class OfEachDevice(Discriminator):
+    """A D whose batch norm was written without the mapped axis."""
+
+    def build(self, axis_name=None, dtype="float32"):
+        return super().build(None, dtype)
+
+
+@pytest.mark.parametrize("kind", [Discriminator, OfEachDevice])
+def test_a_network_that_parts_the_devices_is_found(kind, images):
+    """In one process too, where no signal has to be passed on."""
+    d = kind(size=16, base_channels=4)
+    config = dataclasses.replace(PLAIN, method=dataclasses.replace(PLAIN.method, discriminator=d))
+    chosen = jax.devices()[:2]
+    axis = parallel.axis_of(chosen)
+    method, data = config.method.make(axis), {"a": {"image": np.asarray(images)}}
+    config = configs.resolve(config, len(images))
+    step = train_step.make_super_step(config, method, method.phases[0], 1, axis)
+    shared = parallel.replicate({"data": data, "constants": {}}, chosen)
+    state = parallel.replicate(jax.tree.map(np.asarray, start(config)[1]), chosen)
+    local = {"device": np.arange(2, dtype=np.int32)}
+    _, (_, health) = parallel.map_step(step, "pmap", chosen)(state, shared, local)
+    assert bool(health.replicated) == (kind is Discriminator)
+    assert (int(health.stop), int(health.first_nonfinite)) == (0, -1)

@@ -27,6 +27,7 @@ from anigan_jax.core import Phase
 from anigan_jax.errors import UserError
 from anigan_jax.methods import augment_pipe
 from anigan_jax.methods.schedule import Schedule
+from anigan_jax.networks.dcgan import Discriminator
 from anigan_jax.optimizers import Cosine, Optimizer
 from anigan_jax.state import abstract_state
 from anigan_jax.storage import checkpoint
@@ -246,12 +247,20 @@ def test_pairs_without_r2_warn():
         assert "compares real and generated images" in said
 
 
+DISCRIMINATOR = Discriminator(size=16, base_channels=4)
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"split_d": True, "loss": "hinge"}, "method.split_d has no meaning"),
         ({"gradient_penalty": 1.0}, "method.gradient_penalty has no meaning"),
         ({"penalty_every": 0}, "method.penalty_every is 0"),
+        ({"discriminator": DISCRIMINATOR}, "discriminator.batch_norm has no meaning"),
+        (
+            {"discriminator": dataclasses.replace(DISCRIMINATOR, batch_norm=False, spectral=True)},
+            "discriminator.spectral has no meaning",
+        ),
         ({"gamma": Cosine(-1.0, 1.0, 5)}, "method.gamma goes from -1.0"),
         ({"pipe_p": Cosine(0.0, 1.5, 5)}, "method.pipe_p goes from 0.0 to 1.5"),
     ],
@@ -296,3 +305,16 @@ def test_device_counts_agree(pack):
     one, two = (run_steps(config, arrays(config, pack), state, 3, devices=n)[0] for n in (1, 2))
     for a, b in zip(*map(jax.tree.leaves, (one.params, two.params)), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * max(1.0, np.abs(a).max()))
+
+
+def test_images_from_0_to_1_are_augmented_as_those_from_minus_1():
+    """What is cut out or moved in is gray, not black, and colors move as far."""
+    images = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (6, 16, 16, 3)), jnp.float32)
+    keys = jax.random.split(jax.random.key(3), 6)
+    signed = r3(augment=("color", "translation", "cutout"))
+    sigmoid = dataclasses.replace(signed.generator, output="sigmoid")
+    unit = dataclasses.replace(signed, generator=sigmoid)
+    got = unit.augmented((images + 1) / 2, keys, jnp.float32(1))
+    want = signed.augmented(images, keys, jnp.float32(1))
+    np.testing.assert_allclose(2 * got - 1, want, atol=1e-5)
+    assert np.abs(want - images).max() > 0.5

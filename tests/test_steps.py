@@ -90,6 +90,13 @@ def test_the_dynamic_schedule_runs_as_its_counts_say(images):
         assert 0 <= int(state.extra_state["correct"]) <= int(state.extra_state["judged"]) == 16
 
 
+def test_negative_repeats_are_refused():
+    for name in "dg":
+        with pytest.raises(UserError, match=f"schedule.{name} is -1"):
+            schedule_repeats(Schedule(**{name: -1}))
+        schedule_repeats(Schedule(**{name: 0}))
+
+
 def test_an_alternation_without_lengths_is_refused():
     with pytest.raises(UserError, match="d_steps"):
         schedule_repeats(Schedule(kind="alternate"))
@@ -313,6 +320,40 @@ def test_lion_by_hand():
         momentum = 0.8 * momentum + 0.2 * gradient
         w = w - 1e-2 * (sign + 0.1 * w)
     np.testing.assert_allclose(params, w, rtol=1e-5, atol=1e-6)
+
+
+def test_boundaries_that_meet_each_lower_the_rate():
+    settings = Optimizer(learning_rate=1.0, boundaries=(1000, 1010, 2000), unit="image")
+    rates = [settings.in_steps(100, 64).rate(jnp.int32(step)) for step in (0, 16, 20, 40)]
+    np.testing.assert_allclose(rates, [1, 0.01, 0.01, 0.001], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({}, ""),
+        ({"weight_decay": 0.1}, "weight_decay changes nothing: adam"),
+        ({"name": "adamw", "weight_decay": 0.1}, ""),
+        ({"name": "rmsprop", "momentum": 0.9}, "momentum changes nothing: rmsprop"),
+        ({"name": "sgd", "momentum": 0.9}, ""),
+        ({"final_share": 0.1}, "final_share changes nothing without decay_steps"),
+        ({"final_share": 0.1, "final_b2": 0.9, "decay_steps": 5}, ""),
+        ({"name": "sgd", "final_b2": 0.9, "decay_steps": 5}, "final_b2 changes nothing: sgd"),
+    ],
+)
+def test_settings_that_nothing_reads_are_told(settings, said):
+    assert "; ".join(Optimizer(**settings).unread()).startswith(said)
+    assert bool(list(Optimizer(**settings).unread())) == bool(said)
+
+
+def test_the_fingerprint_takes_every_type():
+    """What a family of one's own carries may be a flag."""
+    prints = {
+        int(fingerprint({"x": jnp.asarray(leaf)}))
+        for leaf in ([True, False], [False, True], [1, 0], np.float16([1, 0]), np.uint8([1, 0]))
+    }
+    # A flag is its bit, as the same integers are.
+    assert len(prints) >= 3
 
 
 def test_learning_rate_schedule():

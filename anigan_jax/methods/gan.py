@@ -54,7 +54,8 @@ class GAN(MethodSettings):
     fake_label: float = 0.0
     """D's target for generated images."""
     d_scale: float = 1.0
-    """Factor of D's whole loss (Keras averages the two halves: 0.5)."""
+    """Factor of D's adversarial terms (Keras averages the two halves: 0.5); a penalty has its own
+    weight."""
     split_d: bool = False
     """Two optimizer steps of D, on reals and then on fakes, as Keras trains. Losses and accuracies
     are means of what each step's own forward pass gives; penalties enter the fakes' step."""

@@ -100,6 +100,12 @@ class R3GAN(GAN):
         if self.split_d or self.gradient_penalty:
             name = "split_d" if self.split_d else "gradient_penalty"
             raise UserError(f"method.{name} has no meaning in R3GAN; use --method.r1 and r2")
+        for name in ("spectral", "batch_norm"):
+            if getattr(self.discriminator, name, False):
+                raise UserError(
+                    f"method.discriminator.{name} has no meaning in R3GAN, whose D keeps no "
+                    "statistics: reals and fakes would share them"
+                )
         if self.penalty_every < 1:
             raise UserError(f"method.penalty_every is {self.penalty_every}; it must be at least 1")
         for name in ("gamma", "pipe_p"):
@@ -140,7 +146,8 @@ class R3GAN(GAN):
         return d, g._replace(first_batch=d.max_repeats)
 
     def seen(self, nets: Networks, step: Array, local: int) -> Array:
-        """() real images that D has seen before a step; `local` of a batch are on this device."""
+        """() images of the batches before a step, whatever D repeats; `local` of a batch are on
+        this device."""
         devices = 1 if nets.axis_name is None else jax.lax.axis_size(nets.axis_name)
         return step * float(local * devices)
 
@@ -154,12 +161,21 @@ class R3GAN(GAN):
 
     def judge(self, nets: Networks, params, stats, images, texts, keys: Array, p: Array) -> Array:
         """D's logits (b,) of augmented images; `keys` (b,) are of this pass."""
-        images = augment_pipe.augment(images, rng.children(keys, 1), self.pipe, p)
-        images = diff_augment(images, keys, self.augment)
+        if self.pipe or self.augment:
+            images = self.augmented(images, keys, p)
         # D keeps no statistics: reals and fakes would share them.
         rest = {"train": True, "power_iterate": False, "keys": keys}
         ((logits,), _) = nets.logits(params, stats, images, texts, **rest)
         return logits
+
+    def augmented(self, images: Array, keys: Array, p: Array) -> Array:
+        """Images in G's range, (b, H, W, C), by both augmentations, whose constants are for
+        [-1, 1]."""
+        unit = self.generator.unit_range
+        images = 2 * images - 1 if unit else images
+        images = augment_pipe.augment(images, rng.children(keys, 1), self.pipe, p)
+        images = diff_augment(images, keys, self.augment)
+        return (images + 1) / 2 if unit else images
 
     def d_loss(self, nets: Networks, part: str, params, state, batch: Batch, keys: Keys):
         """D's loss with both penalties, of one pass over reals and fakes."""

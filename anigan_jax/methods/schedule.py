@@ -43,6 +43,9 @@ def schedule_repeats(schedule: Schedule):
     The dynamic rule is CSC412's, from integer counts: float32 accuracy would turn 7
     repeats into 6 at 0.7.
     """
+    for name in ("d", "g"):
+        if (count := getattr(schedule, name)) < 0:
+            raise UserError(f"method.schedule.{name} is {count}; it must be at least 0")
     if schedule.kind == "fixed":
         return schedule.d, schedule.g, max(schedule.d, 1), max(schedule.g, 1)
     if schedule.kind == "alternate":

@@ -183,7 +183,8 @@ def to_float32(x: jax.Array) -> jax.Array:
 class Layer(nn.Module):
     """Executes the operation of one `Block` (without norm, activation and dropout).
 
-    Inputs and kernel enter the products in `dtype`; parameters and result are float32.
+    Inputs and kernel enter the products in `dtype`; parameters and result are float32, but for a
+    resampling's, which is of its input's type.
     """
 
     block: Block

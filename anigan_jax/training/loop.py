@@ -24,7 +24,7 @@ from anigan_jax.storage import checkpoint, run_dir
 from anigan_jax.training import artifacts, online_eval, transfer
 from anigan_jax.training.artifacts import Artifacts, NoArtifacts
 from anigan_jax.training.input import held_out, rows
-from anigan_jax.training.program import Chunk, Program
+from anigan_jax.training.program import Chunk, Program, phase_ends
 
 
 def train(
@@ -182,8 +182,18 @@ def _header(config, shapes: TrainState, pack: Pack, workdir: Path, at: int, tota
         yield f"warning: {unused}"
     if late := environment.late_flags():
         yield f"warning: JAX had started before these flags were set: {' '.join(late)}"
-    for warning in filter(None, (*config.method.warnings, config.data.unread(pack))):
+    unread = [f"optimizers.{p}.{w}" for p, s in config.optimizers.items() for w in s.unread()]
+    for warning in filter(None, (*config.method.warnings, *unread, config.data.unread(pack))):
         yield f"warning: {warning}"
+    per_epoch = len(pack.images) // config.batch_size
+    phases = config.method.make().phases
+    starts = [0, *phase_ends(phases, total, per_epoch)]
+    for phase, start in zip(phases, starts, strict=False):
+        if start >= total:
+            yield (
+                f"warning: the phase {phase.name!r} gets no step: what comes before it takes all "
+                f"{total:,}; a longer run reaches it (--run.steps)"
+            )
     second = f", domain B {len(pack.part('trainB')):,}" if pack.has("trainB") else ""
     held = ", none held out" if not held_out(pack) else f", {len(pack.first('test')):,} held out"
     yield f"data        {len(pack.images):,} images of {config.data.size} px{second}{held}"
@@ -195,7 +205,7 @@ def _header(config, shapes: TrainState, pack: Pack, workdir: Path, at: int, tota
     players = ", ".join(
         f"{player.upper()} {size:,}" for player, size in sorted(sizes.items(), reverse=True)
     )
-    epochs = total / (len(pack.images) // config.batch_size)
+    epochs = total / per_epoch
     yield f"parameters  {players}; {total:,} steps of {config.batch_size} ({epochs:.1f} epochs)"
     if at >= total:
         yield f"{workdir} is finished: {at:,} steps; more with --run.steps {2 * at}"
@@ -289,8 +299,9 @@ class Recorder:
         metrics, health = jax.device_get((metrics, health))
         if not health.replicated:
             raise MachineError(
-                f"at step {chunk.end} the devices hold different weights: one of them, or its "
-                "memory, is faulty; the same command resumes from the last checkpoint"
+                f"at step {chunk.end} the devices hold different weights: a network or loss of "
+                "your own gives each device its own values (batch norm without axis_name?), or a "
+                "device or its memory is faulty; the same command resumes from the last checkpoint"
             )
         self.files.lines(chunk, metrics, seconds)
         if health.first_nonfinite >= 0:

@@ -259,11 +259,13 @@ def _row(metrics: dict[str, Array]) -> PyTree:
 def health(state: TrainState, print_: Array, stop: Array | None, axis_name: str | None) -> Health:
     """What the loop asks about a state after a dispatch; `print_` is its fingerprint.
 
-    Of several processes, `stop` is the largest signal that one of them got, so that all stop
-    at the same step, and `replicated` compares the devices' fingerprints.
+    `replicated` compares the devices' fingerprints. Of several processes, `stop` is the largest
+    signal that one of them got, so that all stop at the same step.
     """
     first = first_nonfinite(state)
-    if stop is None:
+    if axis_name is None:
         return Health(first, jnp.bool_(True), jnp.int32(0))
-    most, least = jax.lax.pmax(print_, axis_name), jax.lax.pmin(print_, axis_name)
-    return Health(first, most == least, jax.lax.pmax(stop, axis_name))
+    # One collective for both: the complement's largest is that of the least.
+    most, least = jax.lax.pmax(jnp.stack([print_, ~print_]), axis_name)
+    signal = jnp.int32(0) if stop is None else jax.lax.pmax(stop, axis_name)
+    return Health(first, most == ~least, signal)
