@@ -57,7 +57,7 @@ def load(
       UserError: there is no such run or checkpoint, it is damaged, it averages no weights, or it
         needs `trust`.
     """
-    path = environment.expanded(path) if isinstance(path, str) else path
+    path = environment.expanded(path)
     found = _load(path, checkpoint, trust, config)._replace(weights=weights)
     # Refused here, not at the first picture.
     _ = found.model
@@ -279,6 +279,9 @@ def prepare(config: Config, workdir: Path | None, world: int = 1) -> None:
                 raise UserError(f"{workdir}/{run_dir.RUN} is damaged: {error!r}") from None
     free = config.run.kernels == "fastest"
     algorithms = workdir / run_dir.ALGORITHMS if workdir and free else None
+    if algorithms:
+        # XLA writes there with the first thing that it compiles.
+        algorithms.parent.mkdir(parents=True, exist_ok=True)
     environment.prepare(config.run.platform, config.run.devices // world, threads, algorithms)
 
 

@@ -29,6 +29,8 @@ stamp=".venv/.installed-$(cat pyproject.toml ${lock:+"$lock"} - <<<"$1 $version"
 if [ ! -e "$stamp" ]; then
   echo "making .venv with $version ($(command -v "$python")); this takes a minute or two"
   [ "$python" = .venv/bin/python ] || "$python" -m venv --clear .venv
+  # One that uv has made comes without.
+  .venv/bin/python -m pip --version >/dev/null 2>&1 || .venv/bin/python -m ensurepip >/dev/null
   install=(.venv/bin/python -m pip install --quiet)
   if [ -n "$lock" ]; then
     # Setuptools first: packages that come as source are built with it, not with today's.

@@ -44,7 +44,7 @@ while IFS='|' read -r row config batch flags; do
   # INT, on which it puts its folders away.
   timeout --signal=INT --kill-after=20 "$((end - SECONDS))" \
     anigan bench "$config" --batch "${BATCH:-$batch}" --dtype bfloat16 \
-    --windows "${WINDOWS:-2}" --run.platform "${PLATFORM:-gpu}" --json "${words[@]}" "$@" \
+    --windows "${WINDOWS:-2}" --run.platform "${PLATFORM:-gpu}" --json ${words[@]+"${words[@]}"} "$@" \
     >"$out/$row.part" 2>"$out/$row.log" </dev/null || code=$?
   if ((code)); then
     missing+=("$row")

@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -31,6 +32,9 @@ def address() -> str:
     import ray
 
     host = ray.util.get_node_ip_address()
+    if ":" in host:
+        with socket.create_server((host, 0), family=socket.AF_INET6) as free:
+            return f"[{host}]:{free.getsockname()[1]}"
     with socket.create_server((host, 0)) as free:
         return f"{host}:{free.getsockname()[1]}"
 
@@ -62,8 +66,10 @@ def worker(settings: dict) -> int:
     if settings["gpus"]:
         # Those that Ray shows it, whatever JAX finds out about a cluster around it.
         place["JAX_LOCAL_DEVICE_IDS"] = ",".join(map(str, range(settings["gpus"])))
+    # Ray may have been started without its environment's programs in PATH.
+    anigan = ["anigan"] if shutil.which("anigan") else [sys.executable, "-m", "anigan_jax"]
     process = subprocess.Popen(
-        ["anigan", "train", *settings["words"]],
+        [*anigan, "train", *settings["words"]],
         env=os.environ | place,
         stdin=subprocess.DEVNULL,
         preexec_fn=with_parent,

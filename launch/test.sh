@@ -37,4 +37,4 @@ mypy
 # What a file's tests share is made once; conftest.py puts the longest files first. Two workers want
 # two cores (a third gains nothing), and no threads of PyTorch's or BLAS's beside them.
 export OMP_NUM_THREADS=1
-exec python -m pytest -n 2 --dist loadfile --no-loadscope-reorder "${chosen[@]}" "$@"
+exec python -m pytest -n 2 --dist loadfile --no-loadscope-reorder ${chosen[@]+"${chosen[@]}"} "$@"

@@ -5,8 +5,9 @@
 #   TPU=NAME ZONE=ZONE bash launch/tpu_pod.sh stop     all save and exit with 143
 #
 # Before: on every worker this repository in DIR (~/anigan_jax) with `pip install -e '.[tpu]'` in
-# its .venv, and the data at the same path. RUN is written by worker 0; on a mounted bucket or disk
-# it outlives the TPU. The run goes on when the connection is lost; the same command then shows it
+# its .venv (Python 3.11 or newer, which the images of Ubuntu 22.04 lack), and the data at the same
+# path. RUN is written by worker 0; on a mounted disk or Filestore it outlives the TPU, and on a
+# bucket if that has a hierarchical namespace (gcsfuse renames no folders of others). The run goes on when the connection is lost; the same command then shows it
 # again (and ends with 4, as it cannot know how the run ended), or resumes a run that has ended.
 set -euo pipefail
 : "${TPU:?is the name of the TPU}" "${ZONE:?is its zone}"

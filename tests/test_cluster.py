@@ -222,12 +222,18 @@ def test_how_a_process_finds_its_place():
         {**slurm, "SLURM_NTASKS": "1"},
         # A shell within an allocation is no step of it.
         {"SLURM_PROCID": "0", "SLURM_NTASKS": "4"},
+        # On many clusters `salloc` starts it as one.
+        {**slurm, "SLURM_PROCID": "0", "SLURM_STEP_ID": "4294967290"},
         {"TPU_WORKER_HOSTNAMES": "localhost"},
         # Left over from another program: says nothing of how many.
         {"JAX_COORDINATOR_ADDRESS": "host:1234"},
     ]
     assert [processes.detect(environment) for environment in alone] == [None] * len(alone)
     assert processes.detect({}, forced=True) == (None, None, None)
+    assert processes.detect({**slurm, "SLURM_STEP_ID": "0"})[:2] == (1, 4)
+    # The names of a slice are not those of all slices.
+    slices = {"TPU_WORKER_HOSTNAMES": "a,b", "MEGASCALE_NUM_SLICES": "2"}
+    assert processes.detect(slices) == (None, None, None)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,12 @@
 """The run directory: what it records, what may move, and that reading leaves it alone."""
 
+import contextlib
 import dataclasses
+import errno
 import hashlib
 import json
+import os
+import stat
 
 import files
 import jax
@@ -13,9 +17,9 @@ import anigan_jax
 from anigan_jax import config as configs
 from anigan_jax.data import dataset
 from anigan_jax.data.images import Images
-from anigan_jax.errors import UserError
+from anigan_jax.errors import MachineError, UserError
 from anigan_jax.runtime import environment
-from anigan_jax.storage import checkpoint, manifest, run_dir
+from anigan_jax.storage import atomic, checkpoint, manifest, run_dir
 from anigan_jax.training import loop, replay
 
 
@@ -203,3 +207,26 @@ def test_asking_for_texts_leaves_a_run_as_it_was(damaged, verb):
         code, out, err = verb(*words)
         assert code == 0, (words, out, err)
         assert contents(run) == before, words
+
+
+def test_a_lock_of_another_machine_may_end_by_itself(tmp_path, monkeypatch):
+    """A launcher starts again after 4, and never after 2."""
+    with run_dir.lock(tmp_path):
+        with pytest.raises(UserError, match="another process") as here:
+            run_dir.lock(tmp_path)
+        assert type(here.value) is UserError
+        monkeypatch.setattr(run_dir.host, "node", lambda: "elsewhere")
+        with pytest.raises(MachineError, match="if that machine is gone"):
+            run_dir.lock(tmp_path)
+
+
+@pytest.mark.parametrize(("number", "fails"), [(errno.EINVAL, False), (errno.EIO, True)])
+def test_a_disk_that_syncs_no_folders(tmp_path, monkeypatch, number, fails):
+    def fsync(handle):
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError) if fails else contextlib.nullcontext():
+        atomic.save_text("x", tmp_path / "a")
+    assert (tmp_path / "a").read_text() == "x"

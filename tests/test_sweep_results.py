@@ -96,7 +96,8 @@ def test_one_that_diverges_is_left_out_and_told(tmp_path, monkeypatch, capsys):
     ],
 )
 def test_runs_at_a_time_share_the_gpus(tmp_path, monkeypatch, visible, jobs, shares):
-    for name in ("nvidia0", "nvidia1", "nvidiactl", "nvidia-uvm"):
+    # A container may be given the third and the sixth.
+    for name in ("nvidia2", "nvidia5", "nvidiactl", "nvidia-uvm"):
         (tmp_path / name).touch()
     monkeypatch.setattr(children, "DEVICES", tmp_path)
     monkeypatch.delenv(children.GPUS, raising=False)
@@ -114,3 +115,18 @@ def test_runs_of_other_data_are_refused(tmp_path):
     grid.refuse_other_data(folder, own)
     with pytest.raises(UserError, match="trained on other data"):
         grid.refuse_other_data(folder, other)
+
+
+def test_a_disk_without_locks_keeps_no_sweep_waiting(tmp_path, monkeypatch):
+    (tmp_path / "lock").touch()
+    asked = []
+
+    def flock(*_):
+        asked.append(1)
+        raise errors.pop(0)
+
+    monkeypatch.setattr(children.fcntl, "flock", flock)
+    monkeypatch.setattr(children, "POLL", 0)
+    errors = [BlockingIOError(), OSError(38, "Function not implemented")]
+    assert children.await_lock(tmp_path, [])
+    assert len(asked) == 2

@@ -42,6 +42,8 @@ class Variables(NamedTuple):
 
 OWN = Variables("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 SLURM = Variables("SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID")
+# The step in which `salloc` has its shell on many clusters.
+INTERACTIVE = "4294967290"
 SKYPILOT = Variables("SKYPILOT_NODE_IPS", "SKYPILOT_NUM_NODES", "SKYPILOT_NODE_RANK")
 # What starts the processes of a run, by its file in launch/.
 ENGINES = {
@@ -110,9 +112,13 @@ def detect(environ: Mapping[str, str], forced: bool = False) -> ProcessSpec | No
     if any(place):
         return _explicit(OWN, [address, *place])
     nodes, world, rank = given(SLURM)
-    if rank and nodes and int(world or 1) > 1:
+    shell = environ.get("SLURM_STEP_ID") == INTERACTIVE
+    if rank and nodes and int(world or 1) > 1 and not shell:
         return ProcessSpec(int(rank), int(world), address or None)
     workers = environ.get("TPU_WORKER_HOSTNAMES", "").split(",")
+    if environ.get("MEGASCALE_NUM_SLICES", "1") != "1":
+        # The names are those of one slice alone; JAX counts all.
+        return ProcessSpec(None, None, address or None)
     if len(workers) > 1:
         return ProcessSpec(None, len(workers), address or None)
     nodes, world, rank = given(SKYPILOT)

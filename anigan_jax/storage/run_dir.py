@@ -8,9 +8,8 @@ data.json               names and digests of the data, to say what changed
 metrics.jsonl           a line for each logged step; evaluation.jsonl for each scored checkpoint
 checkpoints/            see `manifest`
 weights.safetensors     the networks of the newest checkpoint, with their settings
-previews/NAME/          pictures made while it trains
+previews/NAME/          pictures made while it trains; curves/: its curves
 out/VERB/               what verbs made of it
-curves/                 its curves
 log/TARGET/             what `anigan log` keeps
 """
 
@@ -36,7 +35,7 @@ from anigan_jax.config import Config, differences, fingerprint, identity, to_jso
 from anigan_jax.core import PyTree, TrainState
 from anigan_jax.data import diff
 from anigan_jax.data.dataset import Pack
-from anigan_jax.errors import UserError
+from anigan_jax.errors import MachineError, UserError
 from anigan_jax.runtime import environment
 from anigan_jax.storage import atomic, manifest, run_code, safetensors
 from anigan_jax.storage.checkpoint import Found
@@ -129,9 +128,8 @@ def check(config: Config, workdir: Path, pack: Pack) -> None:
         _check_same(config, workdir, pack)
         return
     # What a start that was killed leaves before run.json.
-    begun = {"lock", CODE}
-    for name in (RUN, CONSTANTS, CONTENTS, PARENT):
-        begun |= {name, atomic.partial(Path(name)).name}
+    whole = (RUN, CONSTANTS, CONTENTS, PARENT)
+    begun = {"lock", CODE, ALGORITHMS, *whole, *(atomic.partial(Path(n)).name for n in whole)}
     if workdir.exists() and any(p.name not in begun for p in workdir.iterdir()):
         raise UserError(f"{workdir} is not empty and holds no run; take another --workdir")
 
@@ -389,7 +387,11 @@ def lock(workdir: Path, busy: str = "another process is training in"):
     except BlockingIOError:
         handle.seek(0)
         owner = handle.read(200).strip()
-        raise UserError(f"{busy} {workdir}" + (f" ({owner})" if owner else "")) from None
+        told = f"{busy} {workdir}" + (f" ({owner})" if owner else "")
+        if owner and not owner.endswith(f" on {host.node()}"):
+            # Launchers try again after this, until the lock of a machine that is gone has ended.
+            raise MachineError(f"{told}; if that machine is gone, delete {handle.name}") from None
+        raise UserError(told) from None
     except OSError as error:
         raise UserError(f"{workdir} cannot be locked ({error}); take another place") from None
     handle.truncate(0)

@@ -97,8 +97,9 @@ def environment_of(place: int, jobs: int) -> dict[str, str]:
     environ = dict(os.environ)
     gpus = [gpu for gpu in environ.get(GPUS, "").split(",") if gpu]
     if GPUS not in environ:
-        found = (re.fullmatch(r"nvidia(\d+)", path.name) for path in DEVICES.glob("nvidia*"))
-        gpus = sorted((match[1] for match in found if match), key=int)
+        found = [p for p in DEVICES.glob("nvidia*") if re.fullmatch(r"nvidia\d+", p.name)]
+        # CUDA counts those it sees from 0, whatever the names of their devices.
+        gpus = [str(i) for i in range(len(found))]
     if jobs > 1 and gpus:
         share = max(1, len(gpus) // jobs)
         first = place * share % len(gpus)
@@ -130,13 +131,14 @@ def await_lock(folder: Path, signals: list) -> bool:
             with (folder / "lock").open("a") as handle:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return True
-        except FileNotFoundError:
-            return True
-        except OSError:
+        except BlockingIOError:
             if not told:
                 print(f"waiting: another process trains in {folder}", flush=True)
             told = True
             time.sleep(POLL)
+        except OSError:
+            # No such run; or a disk without locks, of which the run itself tells more.
+            return True
     return False
 
 
