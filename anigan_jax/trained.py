@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import glob
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from numbers import Real
 from pathlib import Path
@@ -17,6 +18,7 @@ from jax import Array
 from anigan_jax.config import Config
 from anigan_jax.core import PyTree, generator_of
 from anigan_jax.data import dataset, scratch
+from anigan_jax.data.dataset import Pack
 from anigan_jax.errors import UserError
 from anigan_jax.networks.resnet import check_side
 from anigan_jax.opened import Opened, write_weights
@@ -208,8 +210,8 @@ class Trained(Opened):
         from anigan_jax.export import files
 
         files.check(to, by_seed.whole(opset, "opset"))
-        atomic.refuse_taken(Path(folder), "folder")
-        with atomic.new_folder(Path(folder)) as made:
+        atomic.refuse_taken(environment.expanded(folder), "folder")
+        with atomic.new_folder(environment.expanded(folder)) as made:
             return files.write(self, to, made, opset, data_license)
 
     def evaluate(
@@ -244,13 +246,25 @@ class Trained(Opened):
         if n is not None and by_seed.whole(n, "n") < 2:
             raise UserError(f"n is {n}; it must be at least 2")
         (seed,) = by_seed.checked([seed])
-        config = with_data(self.config, str(data))
-        pack = dataset.build(config.data, scratch.default_cache())
+        pack = self.data_pack(str(data))
+        if self.data_sha256 not in ("", None, pack.manifest["sha256"]):
+            warnings.warn("these are not the images that the run was trained on", stacklevel=2)
         networks = features.on_backgrounds(features.several(judges), self.config.method.channels)
         wanted = checkpoint_quality.Wanted(n, seed, networks, None)
         data = rows(self.config, pack, "test") if self.method.translate else {}
         found, _ = checkpoint_quality.measure(self.model, self.config, pack, data, wanted)
         return prompt_accuracy.as_json(found)
+
+    def data_pack(self, data: str = "") -> Pack:
+        """The packed images of the run, or those at another place.
+
+        Raises:
+          UserError: they are not there, or have two domains where the run knows one.
+        """
+        pack = dataset.build(with_data(self.config, data).data, scratch.default_cache())
+        if "trainA" in pack.manifest["parts"] and not self.method.translate:
+            raise UserError("these images have two domains; give those that the run was trained on")
+        return pack
 
     def translate(
         self, images: np.ndarray, direction: str = "ab", *, weights: str | None = None

@@ -242,6 +242,14 @@ def test_the_first_judge_decides_which_is_the_best():
     assert metrics_file.best(lines) == (2, 0.2, 0.9, metrics_file.RULE)
     directions = [{"step": 3, "ab/kid-x": 0.1, "ba/kid-x": 0.3, "ab/kid-y": 9.0, "ba/kid-y": 9.0}]
     assert metrics_file.best(directions).kid == pytest.approx(0.2)
+    # Of transparent images both backgrounds count, in the KID and in the variety.
+    clear = [
+        {"step": 4, "kid-x-on-black": 0.1, "kid-x-on-white": 0.9, "kid-y-on-black": 0.0},
+        {"step": 5, "kid-x-on-black": 0.3, "kid-x-on-white": 0.3, "variety-x-on-white": 0.9},
+    ]
+    assert metrics_file.best(clear) == (5, pytest.approx(0.3), 0.9, metrics_file.RULE)
+    clear[1]["variety-x-on-white"] = 0.1
+    assert metrics_file.best(clear).step == 4
 
 
 def test_the_best_of_several_directions_is_the_best_mean():

@@ -298,3 +298,32 @@ def test_edges_are_a_term_of_a_translation():
     np.testing.assert_allclose(term, 1 / 7, rtol=1e-6)
     ((_, same),) = config.method.terms(batch, {"b": photo}).values()
     assert not np.asarray(same).any()
+
+
+def test_runs_are_no_images_to_be_judged(noise, tmp_path):
+    """Their pictures are sheets."""
+    path = anigan_jax.pack(PIXELS, tmp_path / "faces", test=0.2)
+    with pytest.raises(UserError, match="is a run, which knows its own data"):
+        anigan_jax.evaluate(noise, path, judges=["random"])
+    with pytest.raises(UserError, match="give the real images that it learned from"):
+        anigan_jax.evaluate(PIXELS, noise, judges=["random"])
+
+
+def test_images_of_another_set_are_told(noise, tmp_path):
+    path = anigan_jax.pack(PIXELS, tmp_path / "faces", test=0.2)
+    run = anigan_jax.load(noise)
+    assert run.data_pack().manifest["sha256"] == run.data_sha256
+    both = anigan_jax.pack(PIXELS[:24], tmp_path / "both", images_b=PIXELS[24:], test=0)
+    drawn = run._replace(config=dataclasses.replace(run.config, data=Images(size=16)))
+    with pytest.raises(UserError, match="two domains"):
+        drawn.data_pack(str(both))
+    with pytest.warns(UserWarning, match="not the images that the run was trained on"):
+        drawn.evaluate(8, ["random"], data=path)
+
+
+def test_home_is_home_in_every_call(noise, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "run").symlink_to(noise)
+    run = anigan_jax.load(Path("~/run"))
+    run.export("hub", "~/hub")
+    assert (tmp_path / "hub").is_dir()

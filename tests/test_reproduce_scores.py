@@ -178,3 +178,42 @@ def test_captions_of_a_table_are_shown_with_images_that_have_them(tmp_path, monk
             (row,) = np.flatnonzero((part == image).all((1, 2, 3)))
             assert told[0][labels[row, 0]] == hair
             assert eyes is None or told[1][labels[row, 1]] == eyes
+
+
+def test_the_way_back_has_a_variety_of_its_own(tmp_path):
+    work = plan.plan(REPORTS["tsinghua"], plan.SMALL, Place(tmp_path, "FACES", "PHOTOS"))
+    for name, kid, variety in (("cyclegan", 3.0, 1.0), ("cyclegan_one_down", 1.0, 0.1)):
+        there = {"ab/kid_random": 5.0 - kid, "ab/variety_random": 1.0}
+        judged(work, name, 8, **there, **{"ba/kid_random": kid, "ba/variety_random": variety})
+    variants = {name: (name,) for name in ("cyclegan", "cyclegan_one_down")}
+    (table,) = numbers.scores(variants, dict.fromkeys(variants, 300), "x")(work)
+    (ahead,) = (note for note in table.notes if note.startswith("Ahead here"))
+    # One has collapsed on its way back, not on its way there.
+    assert ahead.count("cyclegan_one_down") == 0 and ahead.count("cyclegan") == 2
+
+
+def test_a_picture_that_is_gone_is_made_again(tmp_path):
+    work = plan.plan(REPORTS["csc412"], TINY, Place(tmp_path, "FACES"))
+    summaries = work.report.experiments[0]
+    runner._made(work, summaries, {})
+    path = runner._result(work, summaries)
+    told = json.loads(path.read_text())
+    told["shown"].append(plan.Picture("figures/x.png", "x")._asdict())
+    path.write_text(json.dumps(told))
+    assert runner._stored(work, summaries) is None
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures/x.png").touch()
+    assert runner._stored(work, summaries).shown[-1] == plan.Picture("figures/x.png", "x")
+
+
+def test_what_no_report_has_is_not_called_a_share_of_one(tmp_path):
+    place = Place(tmp_path, "FACES", "PHOTOS", features="vgg16")
+    runs = plan.plan(REPORTS["sjtu"], plan.SMALL, place).runs
+    assert "of the config's" in runs["color_judge"].budget()
+    assert "of the report's" in runs["final"].budget()
+    # Two updates of G a step are more than one.
+    assert "whatever its schedule repeats" in runs["ratio_5"].budget()
+    assert "VGG" not in runs["final"].budget()
+    runs = plan.plan(REPORTS["tsinghua"], plan.SMALL, place).runs
+    assert "content by VGG16, not VGG19" in runs["cartoongan"].budget()
+    assert "VGG" not in runs["cyclegan"].budget()

@@ -35,7 +35,6 @@ from anigan_jax.runtime.progress import Stages
 from anigan_jax.sampling import grids
 from anigan_jax.storage import atomic, manifest, run_dir, safetensors
 from anigan_jax.storage.run_dir import RUN, out_dir
-from anigan_jax.trained import with_data
 
 Report = Annotated[Path | None, arg(metavar="FILE.json")]
 
@@ -157,13 +156,10 @@ def _check_subject(run: Path, against: str, out: Path | None, alone: bool) -> No
     _check_report(out)
     home = run_dir.found(run)
     recorded = (home / RUN).exists() or (home / safetensors.WEIGHTS).exists() or home != run
-    if against and recorded:
-        raise UserError(f"{run} is a run, which knows its own data; leave out --against")
-    if against and (Path(against).expanduser() / RUN).exists():
-        config = run_dir.read_run(Path(against).expanduser()).get("config") or {}
-        learned = (config.get("data") or {}).get("path", "")
-        data = f": --against {learned}" if learned else ""
-        raise UserError(f"{against} is a run; give the real images that it learned from{data}")
+    if against:
+        from anigan_jax.evaluation import images_of_any_model
+
+        images_of_any_model.refuse_runs(run, against)
     if not against and not alone:
         raise UserError("--size and --domain are of --against DATA")
     if not against and not recorded and (run.is_dir() or archives.is_archive(run)):
@@ -197,12 +193,10 @@ def _run(run: Path, data: str, checkpoint: str, weights: Weights, trust: bool) -
 
 def _data(trained: api.Trained, path: str) -> Pack:
     """The images of a run, where they are now; those of another set are told."""
-    pack = api.data_of(with_data(trained.config, path))
+    pack = trained.data_pack(path)
     known = trained.data_sha256
     if known and known != pack.manifest["sha256"]:
         print("note: these are not the images that the run was trained on", file=sys.stderr)
-    if "trainA" in pack.manifest["parts"] and not trained.method.translate:
-        raise UserError("these images have two domains; give those that the run was trained on")
     return pack
 
 

@@ -28,7 +28,7 @@ from anigan_jax.perceptual import convert, store
 from anigan_jax.perceptual import inception as inception_net
 from anigan_jax.perceptual.vgg import VGG
 from anigan_jax.runtime.batching import in_batches
-from anigan_jax.runtime.environment import cache_home, facts
+from anigan_jax.runtime.environment import cache_home, expanded, facts
 from anigan_jax.storage import run_dir, safetensors
 
 VGG_TAP = "relu5_3"
@@ -196,8 +196,8 @@ def find(name: str, path: str = "") -> Network:
     """A feature network by name, with weights from a file or from home; or a classifier's run."""
     if name in NETWORKS:
         return NETWORKS[name](path)
-    if Path(name).exists():
-        return classifier(Path(name))
+    if (run := expanded(name)).exists():
+        return classifier(run)
     known = ", ".join(NETWORKS)
     raise UserError(
         f"no feature network {name!r}; there are {known}, and the run directory of a classifier"

@@ -17,6 +17,7 @@ from anigan_jax.runtime import environment
 from anigan_jax.sampling import photos
 from anigan_jax.sampling import seeds as by_seed
 from anigan_jax.sampling.photos import Gathered
+from anigan_jax.storage import run_dir, safetensors
 
 DOMAINS = ("ask", "a", "b", "both")
 
@@ -61,8 +62,9 @@ def evaluate(
     (seed,) = by_seed.checked([seed], "seed")
     environment.prepare()
     against = str(against)
-    if isinstance(images, str | Path):
-        given = Path(images).expanduser()
+    given = environment.expanded(images) if isinstance(images, str | Path) else None
+    refuse_runs(given, against)
+    if given is not None:
         pack, found = files(given, against, domain, size)
         pixels, name = found.images[pack.images.shape[1]], str(given)
     else:
@@ -74,6 +76,28 @@ def evaluate(
     pixels = some(pixels, n, seed, name)
     found_of, _ = checkpoint_quality.measure_images(pixels, pack, wanted, lambda _: None)
     return prompt_accuracy.as_json(found_of)
+
+
+def refuse_runs(images: Path | None, against: str) -> None:
+    """Refuses run directories, whose pictures are sheets.
+
+    Raises:
+      UserError: one of them is a run.
+    """
+    if images and ((found := run_dir.found(images)) != images or _is_run(found)):
+        raise UserError(
+            f"{images} is a run, which knows its own data: anigan evaluate RUN without --against, "
+            "or anigan_jax.load(RUN).evaluate()"
+        )
+    if _is_run(real := environment.expanded(against)):
+        recorded = run_dir.read_run(real) if (real / run_dir.RUN).exists() else {}
+        learned = ((recorded.get("config") or {}).get("data") or {}).get("path", "")
+        data = f": {learned}" if learned else ""
+        raise UserError(f"{against} is a run; give the real images that it learned from{data}")
+
+
+def _is_run(path: Path) -> bool:
+    return any((path / name).exists() for name in (run_dir.RUN, safetensors.WEIGHTS))
 
 
 def _checked(images: Any, size: int | None) -> np.ndarray:

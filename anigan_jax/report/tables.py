@@ -192,7 +192,9 @@ def accuracy(report: dict) -> list[Table]:
         got = group["prompts"]
         asked = f"{group['pairs']:,} combinations, {got[parts[0]]['n']:,} images"
         rows.append([f"{name}: {asked}", *(got[p] for p in parts)])
-        share = [got[p]["value"] / top[p]["value"] if top[p]["value"] else None for p in parts]
+        # Prompts name each class equally often, as the mean over classes does.
+        most = [mean.get(p, top[p]["value"]) for p in parts]
+        share = [got[p]["value"] / m if m else None for p, m in zip(parts, most, strict=True)]
         rows.append(["  of the ceiling", *map(percent, share)])
         if group["pairs"] > 1:
             # The prompts of one combination cannot be shuffled.

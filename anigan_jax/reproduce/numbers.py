@@ -9,6 +9,7 @@ import numpy as np
 
 from anigan_jax import api, config_file
 from anigan_jax.errors import UserError
+from anigan_jax.metrics.attributes import Share
 from anigan_jax.metrics.feature_scores import label
 from anigan_jax.networks import describe
 from anigan_jax.report import collect, files, tables
@@ -21,7 +22,7 @@ from anigan_jax.sweep import compare, grid
 NOTHING = "-"
 RANDOM = (
     "Judged by a network with random weights, which sees colors and coarse texture only: "
-    "`anigan weights vgg16` brings a better judge."
+    "`anigan weights vgg16` brings a better judge, to a reproduction in a new --workdir."
 )
 # Of a run, the last share that counts as its end.
 END = 0.1
@@ -246,7 +247,8 @@ def _scored(
         # All scores but KID follow the number of images.
         if unequal and not name.startswith("kid-"):
             continue
-        own = compare.variety_of(name)
+        # Of a translation back: the variety of its own direction.
+        own = f"{name.rpartition('/')[0]}/{compare.variety_of(name)}".lstrip("/")
         out = {v for v, group in judged.items() if any(_least(x.get(own)) for x in group)}
         fallen |= out
         order = compare.order(cells[name], label(name).better, out)
@@ -305,7 +307,7 @@ def right_colors(
     classifier = loaded(work.run(judge)).model
     there = work.those(reported)
     unit = work.runs[there[0]].training.unit
-    shares: dict[tuple[str, int], dict] = {}
+    shares: dict[tuple[str, int], dict[str, Share]] = {}
     for name in there:
         for part in parts:
             model = loaded(work.runs[name], part).model
@@ -314,8 +316,8 @@ def right_colors(
     columns = [unit, *(f"{name}, {what}" for name in there for what in ("hair", "eyes"))]
     rows = []
     for part in parts:
-        cells = [shares[name, part][what].value for name in there for what in ("hair", "eyes")]
-        rows.append([f"{part:,}", *map(percent, cells)])
+        cells = [shares[name, part][what] for name in there for what in ("hair", "eyes")]
+        rows.append([f"{part:,}", *map(prompt_accuracy.as_json, cells)])
     # Of one part nobody can say what was the first.
     notes = [
         f"{name}: the report sees the right color from {unit} {part}; ours has the hair right for "
@@ -323,7 +325,11 @@ def right_colors(
         for name, part in reported.items()
         if name in there and len(parts) > 1
     ]
-    notes.append(f"As the classifier {judge} sees it, {A_PAIR} images for each pair of colors.")
+    top = lines_of(work.run(judge), "evaluation")[-1:]
+    able = [f"{what} {percent(top[0].get(f'accuracy/{what}'))}" for what in ("hair", "eyes") if top]
+    told = f", which tells of held-out real faces {', '.join(able)}" if able else ""
+    each = f"{A_PAIR} images for each pair of colors"
+    notes.append(f"As the classifier {judge} sees it{told}; {each}.")
     yield Table("Prompts obeyed", columns, rows, [*notes, *_budgets(work, [*there, judge])])
 
 

@@ -36,7 +36,8 @@ def table(work: Work, chosen: Sequence[Experiment]) -> Table:
                 took = "done"
             else:
                 seconds += planned.seconds
-            share = percent(planned.images / planned.training.images)
+            own = planned.training.whose == "the report's"
+            share = percent(planned.images / planned.training.images) if own else ""
             rows.append(["", name, planned.training.config, planned.images, share, took])
     columns = ["experiment", "run", "config", "images", "of the report's", "on 2 cores"]
     total = f"Together about {page.duration(seconds)} on 2 CPU cores."

@@ -24,6 +24,7 @@ from anigan_jax.reproduce.departures import Departed
 FEWEST_CHANNELS = 4
 # In the order in which CartoonGAN prefers them.
 FEATURES = ("vgg19", "vgg16")
+VGG16 = ["--method.features.network", "vgg16", "--method.features.layer", "conv4_3"]
 # Seconds to compile a step, draw and save; and images that VGG16 judges in a second on 2 cores.
 OVERHEAD, JUDGED_A_SECOND = 20, 40
 
@@ -45,6 +46,7 @@ class Training:
       shown, kept, judged: parts after which there is a preview, a checkpoint, a score.
       needs: of 'photos', 'vgg', 'colors' (labels of hair and eyes).
       encoder: name of the training of its text encoder.
+      whose: number `images` is: the config's where the report has no such run or length.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Training:
     seed: int = 0
     needs: tuple[str, ...] = ()
     encoder: str = ""
+    whose: str = "the report's"
 
 
 class Picture(NamedTuple):
@@ -182,12 +185,14 @@ class Planned(NamedTuple):
     def budget(self) -> str:
         """'48,000 images seen, 4.0 % of the report's 1,200,000; 16 of 64 channels; ...'."""
         wide, here = (next(iter(widths(c).values()), 0) for c in (self.full, self.config))
-        share = percent(self.images / self.training.images)
-        kind = getattr(getattr(self.config.method, "schedule", None), "kind", "fixed")
-        more = "" if kind == "fixed" else "; a batch a step, whatever its schedule repeats"
+        schedule = getattr(self.config.method, "schedule", None)
+        repeats = schedule and (schedule.kind, schedule.d, schedule.g) != ("fixed", 1, 1)
+        more = "; a batch a step, whatever its schedule repeats" if repeats else ""
+        more += "; content by VGG16, not VGG19" if VGG16[0] in self.flags else ""
         return (
-            f"{self.images:,} images seen, {share} of the report's {self.training.images:,}; "
-            f"{here} of {wide} channels; batch {self.config.batch_size}{more}"
+            f"{self.images:,} images seen, {percent(self.images / self.training.images)} of "
+            f"{self.training.whose} {self.training.images:,}; {here} of {wide} channels; "
+            f"batch {self.config.batch_size}{more}"
         )
 
 
@@ -328,8 +333,7 @@ def _sources(training: Training, place: Place) -> Iterator[str]:
 
 def _requirements(training: Training, place: Place) -> tuple[str, list[str]]:
     """Why a training cannot be made ('' where it can), and flags for what is there."""
-    vgg16 = ["--method.features.network", "vgg16", "--method.features.layer", "conv4_3"]
-    flags = vgg16 if "vgg" in training.needs and place.features == "vgg16" else []
+    flags = VGG16 if "vgg" in training.needs and place.features == "vgg16" else []
     if "photos" in training.needs and not place.photos:
         return "it needs photographs of faces: --photos PATH (a folder, .zip or .tar)", flags
     if "vgg" in training.needs and not place.features:

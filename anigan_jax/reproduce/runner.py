@@ -224,11 +224,17 @@ def _stored(work: Work, experiment: Experiment) -> Found | None:
     try:
         told = json.loads(_result(work, experiment).read_text(encoding="utf-8"))
         shown = [_from_json(one) for one in told["shown"]]
+        if any(isinstance(x, Picture) and not _there(work, x) for x in shown):
+            return None
         notes = list(told["notes"])
         old = told["made_from"] != _made_from(work, experiment)
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return Found(shown, [*notes, OLD] if old else notes)
+
+
+def _there(work: Work, picture: Picture) -> bool:
+    return (work.place.workdir / picture.path).is_file()
 
 
 def _as_json(one: Table | Picture) -> dict:

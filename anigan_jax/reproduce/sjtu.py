@@ -43,6 +43,7 @@ REPORT = Report(
             small=(64_000, 64),
             speed=(250, 400),
             needs=("colors",),
+            whose="the config's",
         ),
         Training(
             "color_judge",
@@ -53,6 +54,7 @@ REPORT = Report(
             small=(96_000, 64),
             speed=(290, 1000),
             needs=("colors",),
+            whose="the config's",
         ),
         _text_gan("final", shown=FIGURE_2, kept=HISTORY),
         _text_gan("text_128", "sjtu_text_gan_128", shown=FIGURE_2, kept=HISTORY),

@@ -70,7 +70,7 @@ class Best(NamedTuple):
     """An evaluated checkpoint.
 
     Attributes:
-      kid: the mean where there are several, of directions.
+      kid: the mean where there are several, of directions or backgrounds.
       variety: the least of them, as a share of the real images'; None where none was recorded.
       rule: by which it is the best.
     """
@@ -85,9 +85,10 @@ def by_step(lines: list[dict]) -> dict[int, Best]:
     """Step -> KID and variety, by the first judge, of those lines that have its KID."""
 
     def of(line: dict, score: str) -> list[float]:
-        # Of a second judge the scores stand after those of the first.
-        judge = next((key.partition("kid-")[2] for key in line if "kid-" in key), "")
-        names = {key: key.rpartition("/")[2] for key in line}
+        # 'ba/kid-vgg16-on-white' without direction and background. Of a second judge the scores
+        # stand after those of the first.
+        names = {key: key.rpartition("/")[2].partition("-on-")[0] for key in line}
+        judge = next((n.partition("kid-")[2] for n in names.values() if "kid-" in n), "")
         return [
             line[k] for k, n in names.items() if n == f"{score}-{judge}" and line[k] is not None
         ]
