@@ -280,8 +280,9 @@ def prepare(config: Config, workdir: Path | None, world: int = 1) -> None:
     free = config.run.kernels == "fastest"
     algorithms = workdir / run_dir.ALGORITHMS if workdir and free else None
     if algorithms:
-        # XLA writes there with the first thing that it compiles.
-        algorithms.parent.mkdir(parents=True, exist_ok=True)
+        # XLA writes there with the first thing that it compiles; the lock tells where it cannot.
+        with contextlib.suppress(OSError):
+            algorithms.parent.mkdir(parents=True, exist_ok=True)
     environment.prepare(config.run.platform, config.run.devices // world, threads, algorithms)
 
 

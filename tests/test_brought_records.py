@@ -36,6 +36,16 @@ def test_records_that_name_their_images_below_another_key(tmp_path, key):
     assert hair(path) == [*HAIR.values()]
 
 
+def test_records_by_id_keep_their_key_beside_the_name_that_a_file_had(tmp_path):
+    """As scrapers write them."""
+    each = {
+        name.removesuffix(".png"): {"path": f"https://x/{i:x}abc.jpg", "tags": [f"{color} hair"]}
+        for i, (name, color) in enumerate(HAIR.items())
+    }
+    path = folder(tmp_path, {"captions.json": json.dumps(each)}, NAMES)
+    assert hair(path) == [*HAIR.values()]
+
+
 def test_records_within_a_record(tmp_path):
     lines = [
         json.dumps({"file_name": name, "source": "pixiv", "attributes": {"hair": color}})
@@ -67,9 +77,11 @@ def test_a_time_in_the_last_column_is_no_count(tmp_path, head):
     assert hair(path) == [*HAIR.values()]
 
 
-def test_counts_of_tags_are_still_read(tmp_path):
-    rows = [f"{name},touhou:17697\t{color} hair:7200\tre:zero:45\t" for name, color in HAIR.items()]
-    path = folder(tmp_path, {"tags.csv": "\n".join(rows)}, NAMES)
+@pytest.mark.parametrize("head", ["", "id,tags"])
+def test_counts_of_tags_are_still_read(tmp_path, head):
+    rows = [f"{n},1girl:17697\t{color}_hair:7200\tre:zero:45\t" for n, color in HAIR.items()]
+    text = "\n".join(filter(None, [head, *rows]))
+    path = folder(tmp_path, {"tags.csv": text}, NAMES)
     assert hair(path) == [*HAIR.values()]
 
 

@@ -147,7 +147,7 @@ def test_small_takes_half_an_hour(name):
     runs = planned(name, plan.SMALL).runs.values()
     assert sum(run.seconds for run in runs) <= 30 * 60
     for run in runs:
-        assert "of the report's" in run.budget()
+        assert f"of {run.training.whose}" in run.budget()
         assert plan.widths(run.config) != plan.widths(run.full)
 
 

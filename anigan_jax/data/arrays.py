@@ -116,7 +116,7 @@ def _checked(
         sides = {"A": images, "B": _need("images_b", images_b)}
         if sides["B"].shape[1:] != images.shape[1:]:
             raise UserError(f"images_b are {sides['B'].shape}; they must be as large as images")
-    if not isinstance(labels, Mapping):
+    if not hasattr(labels, "items"):
         raise UserError("labels are no dict; give each its name: {'hair': [...]}")
     said: dict[str, list[str | None]] = {}
     attributes = []

@@ -34,7 +34,7 @@ HEAD = 50
 KEY = "the image"
 LINES = 5
 """Rows within one cell, over which its quote was never closed."""
-CLOCK = re.compile(r"\d:\d\d\s*$")
+PAIR = re.compile(r"\d:\d\d?\s*$")
 # A spreadsheet's hint of the delimiter, and remarks.
 ABOVE = re.compile(r"\A(?:(?:sep=.|#[^,;\t|\r\n]*)[\r\n]+)+", re.IGNORECASE)
 
@@ -158,10 +158,10 @@ def _raw(text: str, _: Collection[str]) -> Labels | None:
         except ValueError:
             return False
 
-    # Most of what is no blank: ':3' and '16:9' end texts of another layout, and times their lines.
+    # Most of what is no blank: ':3' ends texts of another layout; 12:30 and 16:9 are no counts.
     said = [rest for line in _head(text) if (rest := line.partition(",")[2]).strip()]
-    timed = sum(bool(CLOCK.search(rest)) for rest in said)
-    if 2 * sum(map(fits, said)) <= len(said) or not fits(said[0]) or 2 * timed > len(said):
+    said = ["" if PAIR.search(rest) else rest for rest in said]
+    if 2 * sum(map(fits, said)) <= len(said):
         return None
     found = Labels("raw tags", Rows(), [])
     for line in lines(text):

@@ -18,6 +18,7 @@ from anigan_jax.data.label_fields import (
     split_tags,
     usual,
 )
+from anigan_jax.data.matching import folded
 from anigan_jax.data.rows import Row, Rows, Tag
 from anigan_jax.data.words import plain
 
@@ -67,8 +68,7 @@ def of_tree(text: str, images: Collection[str]) -> Labels | None:
     if (records := _records(root)) is not None:
         return of_records("JSON", records, images)
     inner = [one for one in root.values() if isinstance(one, dict)]
-    if 2 * sum(map(_names_image, inner)) > len(root) and not any(map(is_image, root)):
-        # By the index of pandas, or a name of their own.
+    if 2 * sum(bool(_named(one)) for one in inner) > len(root) and _by_another_key(root, images):
         return of_records("JSON", inner, images)
     rows = Rows()
     for key, value in root.items():
@@ -87,10 +87,21 @@ def _keys(record: dict) -> bool:
     return usual(cells) is not None
 
 
-def _names_image(record: dict) -> bool:
-    """Whether a column that is named as one of images holds the name of one."""
-    columns = ((str(name).lower(), value) for name, value in record.items())
-    return any(name in NAMES and is_image(value) for name, value in columns)
+def _named(record: dict) -> str:
+    """The name of an image in a column that is named as one of images; '' where none is."""
+    columns = {str(name).lower(): value for name, value in record.items()}
+    return next((columns[name] for name in NAMES if is_image(columns.get(name))), "")
+
+
+def _by_another_key(root: dict, images: Collection[str]) -> bool:
+    """Whether the keys of records are not the images': the index of pandas, or a name of their own.
+
+    As many of the images may be named by chance: the numbers 0, 1, 2, ... beside 0001.png.
+    """
+    known = set(map(folded, images))
+    inner = (_named(one) for one in root.values() if isinstance(one, dict))
+    keys, named = len(known & {*map(folded, root)}), len(known & {*map(folded, inner)})
+    return named > keys or (named > 0 and 10 * named >= 9 * keys and all(map(str.isdecimal, root)))
 
 
 def _records(tree: Any) -> list[dict] | None:

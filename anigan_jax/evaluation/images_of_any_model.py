@@ -86,8 +86,8 @@ def refuse_runs(images: Path | None, against: str) -> None:
     """
     if images and ((found := run_dir.found(images)) != images or _is_run(found)):
         raise UserError(
-            f"{images} is a run, which knows its own data: anigan evaluate RUN without --against, "
-            "or anigan_jax.load(RUN).evaluate()"
+            f"{images} is a run, which knows its own data; leave out --against, or in Python: "
+            "anigan_jax.load(RUN).evaluate()"
         )
     if _is_run(real := environment.expanded(against)):
         recorded = run_dir.read_run(real) if (real / run_dir.RUN).exists() else {}

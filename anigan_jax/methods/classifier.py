@@ -25,6 +25,7 @@ from anigan_jax.methods.augment import diff_augment, signed
 from anigan_jax.methods.players import split_variables
 from anigan_jax.metrics import attributes
 from anigan_jax.networks.classifier import Classifier
+from anigan_jax.networks.dcgan import Discriminator
 from anigan_jax.runtime.batching import in_batches
 
 
@@ -35,6 +36,12 @@ class ColorClassifier(MethodSettings):
     network: Classifier = field(default_factory=Classifier)
     shift: bool = True
     """Moves each training image by up to an eighth of its side."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What changes nothing."""
+        other = self.network.head != Discriminator.head
+        return ("method.network.head changes nothing: a classifier's is a dense layer",) * other
 
     inputs = text_conditioning.inputs
 

@@ -73,6 +73,15 @@ class R3GAN(GAN):
             ("table RUN", "every class of an attribute with every one of another"),
         )
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is likely to go wrong with these settings."""
+        kept = [n for n in ("batch_norm", "spectral") if getattr(self.discriminator, n, False)]
+        told = (
+            "has no place in R3GAN: what it keeps stays as it began, and reals and fakes share it"
+        )
+        return (*super().warnings, *(f"method.discriminator.{name} {told}" for name in kept))
+
     def inputs(self, pack: Any, part: str = "train") -> dict[str, dict[str, np.ndarray]]:
         """'label' (N, A) int32, classes of each image, where labels are read."""
         return text_conditioning.inputs(self, pack, part) if self.labels else {}
@@ -100,12 +109,6 @@ class R3GAN(GAN):
         if self.split_d or self.gradient_penalty:
             name = "split_d" if self.split_d else "gradient_penalty"
             raise UserError(f"method.{name} has no meaning in R3GAN; use --method.r1 and r2")
-        for name in ("spectral", "batch_norm"):
-            if getattr(self.discriminator, name, False):
-                raise UserError(
-                    f"method.discriminator.{name} has no meaning in R3GAN, whose D keeps no "
-                    "statistics: reals and fakes would share them"
-                )
         if self.penalty_every < 1:
             raise UserError(f"method.penalty_every is {self.penalty_every}; it must be at least 1")
         for name in ("gamma", "pipe_p"):
@@ -161,8 +164,7 @@ class R3GAN(GAN):
 
     def judge(self, nets: Networks, params, stats, images, texts, keys: Array, p: Array) -> Array:
         """D's logits (b,) of augmented images; `keys` (b,) are of this pass."""
-        if self.pipe or self.augment:
-            images = self.augmented(images, keys, p)
+        images = self.augmented(images, keys, p)
         # D keeps no statistics: reals and fakes would share them.
         rest = {"train": True, "power_iterate": False, "keys": keys}
         ((logits,), _) = nets.logits(params, stats, images, texts, **rest)
@@ -171,7 +173,7 @@ class R3GAN(GAN):
     def augmented(self, images: Array, keys: Array, p: Array) -> Array:
         """Images in G's range, (b, H, W, C), by both augmentations, whose constants are for
         [-1, 1]."""
-        unit = self.generator.unit_range
+        unit = self.generator.unit_range and bool(self.pipe or self.augment)
         images = 2 * images - 1 if unit else images
         images = augment_pipe.augment(images, rng.children(keys, 1), self.pipe, p)
         images = diff_augment(images, keys, self.augment)

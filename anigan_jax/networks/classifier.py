@@ -22,9 +22,6 @@ class Classifier(Discriminator):
         """Refuses what a classifier has not."""
         if self.spectral:
             raise UserError(f"{field}.spectral is for discriminators; a classifier is not normed")
-        for name in ("head", "channels"):
-            if (value := getattr(self, name)) != getattr(Discriminator, name):
-                raise UserError(f"{field}.{name} is {value!r}; a classifier has none to choose")
 
     def build_for(self, outputs: int, axis_name: str | None = None) -> Stack:
         """The module: images (b, H, W, 3) -> vectors or logits (b, outputs)."""

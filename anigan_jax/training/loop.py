@@ -236,6 +236,7 @@ class Recorder:
     def __init__(self, program: Program, files: Artifacts | NoArtifacts, at: int, stop: Stop):
         self.program, self.files, self.stop = program, files, stop
         self.clock, self.late, self.signal, self.whole = time.monotonic(), None, 0, 0
+        self.start = at
         self.compiled = program.compiling
 
     def __call__(self, chunk: Chunk, metrics: dict, health: Health, state: TrainState) -> bool:
@@ -246,7 +247,8 @@ class Recorder:
 
         Raises:
           DivergedError: the state is not finite any more.
-          MachineError: the devices do not agree, or a save failed.
+          MachineError: the devices do not agree any more, or a save failed.
+          DisagreementError: they did not after the first dispatch.
         """
         intervals, group, at = self.program.intervals, self.program.group, chunk.end
         ended, timed = at >= self.program.total, chunk
@@ -298,10 +300,16 @@ class Recorder:
         (chunk, metrics, health, seconds), self.late = self.late, None
         metrics, health = jax.device_get((metrics, health))
         if not health.replicated:
+            told = f"at step {chunk.end} the devices hold different weights"
+            if chunk.start == self.start:
+                # Nothing that a launcher's second try would mend.
+                raise processes.DisagreementError(
+                    f"{told}, from the first steps on: does a network or loss of your own give "
+                    "each device its own values (batch norm without axis_name)?"
+                )
             raise MachineError(
-                f"at step {chunk.end} the devices hold different weights: a network or loss of "
-                "your own gives each device its own values (batch norm without axis_name?), or a "
-                "device or its memory is faulty; the same command resumes from the last checkpoint"
+                f"{told}: one of them, or its memory, is faulty; the same command resumes from the "
+                "last checkpoint"
             )
         self.files.lines(chunk, metrics, seconds)
         if health.first_nonfinite >= 0:
