@@ -1,13 +1,27 @@
 """Records, splits and gaps as other programs write them: each was read wrongly before."""
 
 import json
+import sys
+import zipfile
 
+import files
 import numpy as np
 import pytest
-from brought import folder, labels, noted, table
+from brought import folder, labels, noted, png, table
+from PIL import Image, ImageCms
 
 import anigan_jax
-from anigan_jax.data import discover, isolated, table_files, words
+from anigan_jax.data import (
+    attributes,
+    boxes,
+    decode,
+    discover,
+    isolated,
+    label_files,
+    table_files,
+    words,
+)
+from anigan_jax.data.attributes import Attribute
 from anigan_jax.data.discover import Options
 from anigan_jax.data.images import Images
 from anigan_jax.errors import UserError
@@ -232,3 +246,161 @@ def test_workers_keep_to_what_a_container_may_use(tmp_path, monkeypatch):
     monkeypatch.setattr(isolated, "QUOTA", tmp_path / "absent")
     assert isolated.cores() == 8
     assert table("a", images=1)
+
+
+def test_captions_that_end_in_a_period(tmp_path):
+    said = (
+        '"1girl, red hair, blue eyes."',
+        '"Red hair. Blue eyes, smile"',
+        '"a girl, with blue eyes!"',
+    )
+    rows = "".join(f"{n},{said[i % 3]}\n" for i, n in enumerate(NAMES))
+    path = folder(tmp_path, {"captions.csv": f"file,caption\n{rows}"}, NAMES)
+    found = list(labels(path).values())
+    assert found[:2] == [{"hair": "red", "eyes": "blue"}] * 2
+    assert found[2] == {"eyes": "blue"}
+
+
+def test_a_long_cell_of_tags_is_read_as_a_short_one(tmp_path):
+    many = ", ".join(f"tag {i}" for i in range(20))
+    rows = "".join(
+        f'{n},"{f"{many}, " if i % 2 else ""}{HAIR[n]} hair, red eyes"\n'
+        for i, n in enumerate(NAMES)
+    )
+    path = folder(tmp_path / "a", {"metadata.csv": f"file_name,general_tags\n{rows}"}, NAMES)
+    assert hair(path) == [*HAIR.values()]
+    # A story is no list.
+    story = "She walks by the sea, as she does each morning, and thinks of the blue of the sky " * 2
+    rows = "".join(f'{n},{HAIR[n]},"{story}"\n' for n in NAMES)
+    path = folder(tmp_path / "b", {"labels.csv": f"file,hair,comment\n{rows}"}, NAMES)
+    assert set(noted(path)) == set()
+
+
+def test_a_split_with_a_few_other_words_is_kept(tmp_path):
+    names = [f"{i:03d}.png" for i in range(40)]
+    said = ["", "unused", *("train" if i % 4 else "test" for i in range(38))]
+    rows = "".join(f"{n},{COLORS[i % 3]},{said[i]}\n" for i, n in enumerate(names))
+    path = folder(tmp_path / "a", {"labels.csv": f"file,hair,split\n{rows}"}, names)
+    found = discover.survey(path, Options())
+    assert [a.name for a in found.attributes] == ["hair"]
+    assert [item.held for item in found.items[:4]] == [None, None, True, False]
+    # A column of other words is a class.
+    rows = "".join(f"{n},{('north', 'south', 'test')[i % 3]}\n" for i, n in enumerate(names))
+    path = folder(tmp_path / "b", {"labels.csv": f"file,set\n{rows}"}, names)
+    assert [a.name for a in discover.survey(path, Options()).attributes] == ["set"]
+
+
+@pytest.mark.parametrize(
+    ("head", "row"),
+    [
+        ("file,x,y,w,h,width,height", "{},40,30,80,60,512,512"),
+        ("file,width,height,x,y,w,h", "{},512,512,40,30,80,60"),
+        ("file,w,h,x1,y1,x2,y2", "{},512,512,40,30,120,90"),
+        ("file,width,height,left,top,right,bottom", "{},512,512,40,30,120,90"),
+        ("file,left,top,width,height", "{},40,30,80,60"),
+    ],
+)
+def test_a_box_is_not_the_picture(head, row):
+    text = "\n".join([head, row.format("a.png"), row.format("b.png")])
+    assert boxes._of_table(text, "boxes.csv", [])["a.png"] == (40, 30, 80, 60)
+
+
+def test_boxes_in_shares_are_told_once():
+    with pytest.raises(UserError, match="shares of the picture"):
+        boxes._of_table("file,x,y,w,h\na.png,0.25,0.05,0.5,0.5\n", "boxes.csv", [])
+
+
+def test_boxes_of_shards_by_their_whole_names(tmp_path):
+    for shard in "ab":
+        with zipfile.ZipFile(tmp_path / f"{shard}.zip", "w") as archive:
+            archive.writestr("0001.png", png(ord(shard)))
+    text = "file,x,y,w,h\na/0001.png,1,2,4,4\nb/0001.png,2,1,4,4\n"
+    (tmp_path / "boxes.csv").write_text(text)
+    found = discover.survey(tmp_path, Options())
+    assert [item.box for item in found.items] == [(1, 2, 4, 4), (2, 1, 4, 4)]
+
+
+@pytest.mark.parametrize(
+    ("names", "classes"),
+    [
+        (("bus", "car", "train"), ("bus", "car", "train")),
+        (("train/bus", "train/car", "test/bus"), ("bus", "car")),
+        (("all/bus", "all/train"), ("bus", "train")),
+    ],
+)
+def test_a_class_may_be_called_as_a_split_is(tmp_path, names, classes):
+    path = folder(tmp_path, {}, [f"{name}/{i}.png" for name in names for i in range(3)])
+    found = discover.survey(path, Options(attributes=("class",)))
+    assert found.attributes[0].classes == classes
+    assert all(item.label for item in found.items)
+
+
+def test_what_is_hidden_is_neither_a_fault_nor_a_table(tmp_path):
+    path = folder(tmp_path, {"tags.csv": table("blue hair", "red hair")})
+    (path / ".#tags.csv").symlink_to("me@host.123")
+    (path / ".venv/bin").mkdir(parents=True)
+    (path / ".venv/bin/python").symlink_to(sys.executable)
+    (path / ".Trash-1000/files").mkdir(parents=True)
+    (path / ".Trash-1000/files/tags.csv").write_text(table("green hair"))
+    found = discover.survey(path, Options())
+    assert not [f for f in found.findings if f.refused]
+    assert hair(path)[:2] == ["blue", "red"]
+    # What is not hidden still is.
+    (path / "out.png").symlink_to(sys.executable)
+    assert [f.code for f in discover.survey(path, Options()).findings if f.refused] == ["link"]
+
+
+@pytest.mark.parametrize("mark", [" ", ": "])
+def test_a_blank_behind_the_name_and_commas_within(tmp_path, mark):
+    rows = [f"{name}{mark}{color} hair, red eyes" for name, color in HAIR.items()]
+    path = folder(tmp_path, {"captions.txt": "\n".join(rows)}, NAMES)
+    assert hair(path) == [*HAIR.values()]
+
+
+def test_a_stray_quote_in_a_large_table_is_named(tmp_path):
+    rows = [f"{i:05d}.png,blue hair" for i in range(9000)]
+    rows[20] = '00020.png,"blue hair'
+    with pytest.raises(UserError, match="a quote is opened"):
+        label_files.read("\n".join(["file,tags", *rows]), "labels.csv", ["00000.png"])
+
+
+def test_flags_of_one_letter(tmp_path):
+    rows = "".join(f"{n},{'YN'[i % 2]},{'FT'[i % 2]}\n" for i, n in enumerate(NAMES))
+    path = folder(tmp_path, {"labels.csv": f"file,glasses,hat\n{rows}"}, NAMES)
+    found = list(labels(path).values())[:2]
+    assert found == [
+        {"glasses": "glasses", "hat": "no hat"},
+        {"glasses": "no glasses", "hat": "hat"},
+    ]
+
+
+def test_bytes_before_the_end_of_a_jpeg_are_no_damage():
+    data = files.noise_file(0, "JPEG")
+    assert data.endswith(b"\xff\xd9")
+    whole = decode.decode(data, decode.Crop(32)).pixels
+    odd = data[:-2] + bytes(65) + data[-2:]
+    assert (decode.decode(odd, decode.Crop(32)).pixels == whole).all()
+    with pytest.raises(decode.Refusal):
+        decode.decode(data[: len(data) // 2] + data[-2:], decode.Crop(32))
+
+
+def test_a_linear_profile_is_not_srgb(monkeypatch):
+    """By its name alone it was taken for it."""
+    pixels = Image.fromarray(np.full((16, 16, 3), 128, np.uint8))
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for name, converted in (
+        ("sRGB built-in", 0),
+        ("GIMP built-in Linear sRGB", 1),
+        ("sRGB-elle-V2-g10", 1),
+    ):
+        notes: list = []
+        monkeypatch.setattr(decode, "_profile_name", lambda _, name=name: name)
+        decode._to_srgb(pixels, profile, notes)
+        assert len(notes) == converted
+
+
+def test_ones_of_many_classes_take_the_room_of_the_answer():
+    many = (Attribute("class", tuple(map(str, range(50_000)))), Attribute("b", ("x", "y")))
+    found = attributes.one_hot(many, np.array([[7, 1], [49_999, 0]]))
+    assert found.shape == (2, 50_002) and found.dtype == np.float32
+    assert [np.flatnonzero(row).tolist() for row in found] == [[7, 50_001], [49_999, 50_000]]

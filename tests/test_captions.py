@@ -7,7 +7,7 @@ import pytest
 from real import DATA, needs_data
 
 from anigan_jax.core import Texts
-from anigan_jax.data import attributes, captions
+from anigan_jax.data import attributes, captions, words
 from anigan_jax.data.attributes import (
     DEFAULT,
     EYES,
@@ -232,3 +232,77 @@ def test_characters():
     assert codes[1].tolist() == [0] * captions.LENGTH
     assert codes[2].tolist() == [24] * captions.LENGTH
     assert codes.max() <= len(captions.ALPHABET)
+
+
+TAGS = (*DEFAULT, tag("hat"), tag("glasses"), tag("smile"))
+
+
+@pytest.mark.parametrize(
+    ("text", "want"),
+    [
+        ("without hat and glasses", {"hat": "no hat", "glasses": "no glasses"}),
+        ("no hat or glasses", {"hat": "no hat", "glasses": "no glasses"}),
+        ("no hat and blue hair", {"hat": "no hat", "hair": "blue"}),
+        ("no hat and a smile", {"hat": "no hat", "smile": "smile"}),
+        ("smile and glasses", {"smile": "smile", "glasses": "glasses"}),
+        ("she doesn't have glasses, smile", {"glasses": "no glasses", "smile": "smile"}),
+        ("never wears a hat, smile", {"hat": "no hat", "smile": "smile"}),
+        ("smile, no red or blue hair", {"smile": "smile"}),
+        ("smile, red eyes", {"smile": "smile", "eyes": "red"}),
+    ],
+)
+def test_what_is_denied_together_is_not_drawn(text, want):
+    assert captions.parse_prompt(text, TAGS).label == want
+
+
+ODD = (
+    Attribute("class", ("k-on!", "steins;gate", "dr. stone", "love live!", "3", "blue-eyes dog")),
+    tag("one eye closed"),
+    tag("wide-eyed"),
+    *DEFAULT,
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "want"),
+    [
+        ("K-On!", {"class": "k-on!"}),
+        ("Steins;Gate, blue hair", {"class": "steins;gate", "hair": "blue"}),
+        ("Dr. Stone. Red eyes", {"class": "dr. stone", "eyes": "red"}),
+        ("love live!, one_eye_closed", {"class": "love live!", "one eye closed": "one eye closed"}),
+        (
+            "without one eye closed, k-on!",
+            {"one eye closed": "no one eye closed", "class": "k-on!"},
+        ),
+        ("wide-eyed, blue-eyed girl", {"wide-eyed": "wide-eyed", "eyes": "blue"}),
+        ("Blue-Eyes Dog", {"class": "blue-eyes dog"}),
+        ("class:3", {"class": "3"}),
+        ("class=3, a blue eye", {"class": "3", "eyes": "blue"}),
+        ("hair: blue", {"hair": "blue"}),
+    ],
+)
+def test_names_with_marks_are_one_name(text, want):
+    found = captions.parse_prompt(text, ODD)
+    assert found.label == want and not found.passed_over
+
+
+def test_what_is_passed_over_is_said_in_its_own_words():
+    found = captions.parse_prompt("blue hair, xk-on!", ODD)
+    assert "xk-on!" in found.passed_over[0] or "xk-on" in found.passed_over[0]
+    assert not any("\ue000" <= letter <= "\uf8ff" for letter in "".join(found.passed_over))
+
+
+def test_a_number_alone_before_a_comma_may_be_a_class():
+    (one,) = captions.read_prompts(["3, blue hair"], "--prompt", ODD)
+    assert one.label == {"class": "3", "hair": "blue"}
+    # In a file of several lines it is the line's.
+    lines = captions.read_prompts(["3,blue hair", "4,red hair"], "file", ODD)
+    assert [prompt.label for prompt in lines] == [{"hair": "blue"}, {"hair": "red"}]
+
+
+def test_letters_are_compared_in_one_form():
+    both = Attribute("class", (words.plain("cafe\u0301"), words.plain("\uff2d\uff29\uff2b\uff35")))
+    assert both.classes == ("caf\xe9", "miku")
+    for text in ("caf\xe9", "cafe\u0301"):
+        assert captions.parse_prompt(text, (both,)).label == {"class": "caf\xe9"}
+    assert captions.parse_prompt("Miku", (both,)).label == {"class": "miku"}

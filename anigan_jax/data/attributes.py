@@ -177,8 +177,11 @@ def label_of(attributes: Attributes, indices: Iterable[int]) -> dict[str, str]:
 
 def one_hot(attributes: Attributes, rows: Integer[np.ndarray, "n a"]) -> Float32[np.ndarray, "n t"]:
     """Class indices, none of them -1 -> a one for the class of each attribute, in order."""
-    parts = [np.eye(len(a.classes))[rows[:, i]] for i, a in enumerate(attributes)]
-    return np.concatenate(parts, axis=1).astype(np.float32)
+    sizes = [len(a.classes) for a in attributes]
+    found = np.zeros((len(rows), sum(sizes)), np.float32)
+    for column, first in zip(rows.T, np.cumsum([0, *sizes]), strict=False):
+        found[np.arange(len(rows)), first + column] = 1
+    return found
 
 
 def combinations(

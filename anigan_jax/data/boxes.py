@@ -70,10 +70,11 @@ def _of_table(text: str, where: str, findings: list[Finding]) -> dict[str, Box]:
     rows = (line.split() for line in lines(text)) if blank else label_files.cells(text)
     rows = rows or iter(())
     given = {name.lower(): at for at, name in enumerate(next(rows, ()))}
-    place = {SPELLINGS.get(name, name): at for name, at in given.items()}
+    # x, y, w and h as they are called before what means the same.
+    place = {**{SPELLINGS.get(name, name): at for name, at in given.items()}, **given}
     key = next((name for name in NAMES if name in place), "")
     # Beside corners, 'width' and 'height' are the image's own.
-    corners = place.keys() >= {*CORNERS} and not given.keys() & {"w", "h"}
+    corners = place.keys() >= {*CORNERS} and not given.keys() >= {*SIDES}
     sides = CORNERS if corners else SIDES
     if not key or not place.keys() >= {*sides}:
         raise UserError(
@@ -95,6 +96,11 @@ def _of_table(text: str, where: str, findings: list[Finding]) -> dict[str, Box]:
             boxes[name] = max((boxes.get(name, (x, y, w, h)), (x, y, w, h)), key=_area)
         except (IndexError, ValueError):
             raise UserError(f"{where}, line {number}: {', '.join(sides)} must be numbers") from None
+    if boxes and all(0 <= value <= 1 for box in boxes.values() for value in box):
+        raise UserError(
+            f"{where} has shares of the picture (0 to 1), and pixels are wanted: multiply x and "
+            "the width by the picture's width, y and the height by its height"
+        )
     findings += [Finding(n, "conflict", "several boxes; the largest is used") for n in several]
     return boxes
 
@@ -107,8 +113,8 @@ def attach(items: list, boxes: dict | None, findings: list[Finding]) -> list:
     """The items with their boxes; what has no partner is added to `findings`."""
     if boxes is None:
         return items
-    fits = match([item.member for item in items], boxes)
-    findings += [Finding(i.name, "no box") for i in items if i.member not in fits]
+    fits = match([item.whole for item in items], boxes)
+    findings += [Finding(i.name, "no box") for i in items if i.whole not in fits]
     used = set(fits.values())
     findings += [Finding(key, "no image", "a box") for key in boxes if key not in used]
-    return [i._replace(box=boxes.get(fits.get(i.member, ""))) for i in items]
+    return [i._replace(box=boxes.get(fits.get(i.whole, ""))) for i in items]

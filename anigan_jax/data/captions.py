@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -65,6 +65,10 @@ _NEAREST = {
     },
 }
 _LISTED = 40
+# Unicode's letters for private use.
+_FIRST, _PRIVATE = 0xE000, 6400
+_MARK = re.compile("[\ue000-\uf8ff]")
+_LINKS = ("or", "nor", "and")
 _QUOTES = str.maketrans("\u201c\u201d\u201e\xab\xbb\u2018\u2019", '"""""\'\'')
 _HEADER = re.compile(r"prompts?|(id|index|n|number|),(prompt|text|caption)s?", re.IGNORECASE)
 # Where no attribute is hair or eyes.
@@ -119,8 +123,12 @@ def parse_prompt(text: str, attributes: Attributes = DEFAULT) -> Prompt:
         named twice.
     """
     found = phrases(attributes)
-    words = _divided(plain(text), " ".join(map(" ".join, found)))
     said = {" ".join(phrase) for phrase in found}
+    known = " ".join(said)
+    quotes = {mark: to for mark, to in _QUOTES.items() if chr(mark) not in known}
+    words, kept = _kept(plain(text).translate(quotes), said)
+    found |= {(mark,): found[tuple(phrase.split())] for mark, phrase in kept.items()}
+    words = _divided(words, known)
     words = re.sub(
         r"([a-z]+)[- ]colou?red[- ](hair|eyes?)",
         lambda m: m[0] if m[0] in said else f"{m[1]} {m[2]}",
@@ -129,6 +137,7 @@ def parse_prompt(text: str, attributes: Attributes = DEFAULT) -> Prompt:
     words = re.sub(r"\b(hair|eyes?) colou?r\b", r"\1", words)
     words = re.sub(r"([a-z]+)[- ](hair|eye)(?:ed|d)\b", r"\1 \2", words)
     words = re.sub(r"([a-z]+)-(hair|eyes?)\b", r"\1 \2", words)
+    words = re.sub(r"\b(\w+n't|never|not) (have|has|having|wears?|wearing)\b", "without", words)
     words = re.sub(rf"\bnot {PASSED}", "not-", words)
     words = re.sub(rf"\b({'|'.join(DENIED)}) {PASSED}", r"\1 ", words)
     words = re.sub(r"\b(hair|eyes) (?:is|are) ([a-z]+)", r"\2 \1", words)
@@ -144,6 +153,7 @@ def parse_prompt(text: str, attributes: Attributes = DEFAULT) -> Prompt:
     for piece in re.split(DIVIDERS + r"|\.(?:\s|$)|(?<=\w)[!?]+(?:\s|$)", words):
         for name, chosen in _scan(_in_order(bare(piece).split(), found), found):
             if not name:
+                chosen = re.sub(_MARK, lambda m: kept.get(m[0], m[0]), chosen)
                 nearest, hint = _near(chosen, attributes)
                 lost.append(hint)
                 name, chosen = nearest or ("", "")
@@ -155,13 +165,26 @@ def parse_prompt(text: str, attributes: Attributes = DEFAULT) -> Prompt:
     return Prompt(text, label, tuple(lost))
 
 
+def _kept(words: str, said: Collection[str]) -> tuple[str, dict[str, str]]:
+    """The words with a mark for each known phrase that what follows would change, and the phrases.
+
+    'k-on!', 'one eye closed', 'dr. stone', 'class:3': a letter for private use stands for each.
+    """
+    kept: dict[str, str] = {}
+    odd = (p for p in said if p in words and (re.search(r"[^\w ]", p) or "eye" in p.split()))
+    for phrase in sorted(odd, key=len, reverse=True)[:_PRIVATE]:
+        mark = chr(_FIRST + len(kept))
+        words, count = re.subn(rf"(?<![\w-]){re.escape(phrase)}(?![\w-])", mark, words)
+        kept |= {mark: phrase} if count else {}
+    return words, kept
+
+
 def _divided(words: str, known: str) -> str:
     """With commas for what else divides: '/', brackets and weights, 'blue hair::2 red eyes::1'.
 
     Args:
       known: phrases, whose own marks divide nothing: 'saber (fate)'.
     """
-    words = words.translate({mark: to for mark, to in _QUOTES.items() if chr(mark) not in known})
     weights = r":[\d.]+(?=[)\]}])" + ("" if "::" in known else r"|((?<!\S)[\d.]+)?::[\d.]*")
     words = re.sub(weights, ",", words)
     marks = re.escape("".join(mark for mark in "/()[]{}" if mark not in known))
@@ -181,13 +204,24 @@ def _scan(words: list[str], found: dict) -> Iterator[tuple[str, str]]:
     """The longest phrases in words: (attribute, class); ('', words) of what names nothing."""
     longest = max(map(len, found))
     lost: list[str] = []
+    refused = False
 
     def named(words: list[str]) -> int:
         return next((n for n in range(longest, 0, -1) if tuple(words[:n]) in found), 0)
 
     while words:
         length = named(words)
-        denied = named(words[1:]) if not length and words[0] in DENIED else 0
+        denied = 0
+        if not length and words[0] in DENIED:
+            denied = named(words[1:]) or _of_several(words[1:], found)
+        elif refused and words[0] in _LINKS and (count := named(words[1:])):
+            # 'no hat or glasses'; 'without hat and glasses', but 'no hat and blue hair'.
+            other = found.get(("no", *words[1 : 1 + count]))
+            if other or words[0] != "and":
+                yield other or ("", " ".join(["no", *words[1 : 1 + count]]))
+                words = words[1 + count :]
+                continue
+        refused = bool(denied) or (length > 0 and _denies(words[0]))
         if denied:
             # What is not wanted is not to be drawn: 'no blue hair'.
             if lost:
@@ -204,6 +238,21 @@ def _scan(words: list[str], found: dict) -> Iterator[tuple[str, str]]:
         if length:
             yield found[tuple(words[:length])]
         words = words[length or 1 :]
+
+
+def _denies(word: str) -> bool:
+    return word in DENIED or word.startswith(("not-", "-"))
+
+
+def _of_several(words: list[str], found: dict) -> int:
+    """How many words are a choice of colors of one part: 3 of 'red or blue hair'; 0: none."""
+    for part in PARTS:
+        if part in words:
+            chosen = words[: words.index(part)]
+            each = [(color, part) in found for color in chosen[::2]]
+            if len(chosen) > 2 and {*chosen[1::2]} <= {*_LINKS} and all(each):
+                return len(chosen) + 1
+    return 0
 
 
 def _near(lost: str, attributes: Attributes) -> tuple[tuple[str, str] | None, str]:
@@ -242,7 +291,11 @@ def read_prompts(lines: list[str], where: str, attributes: Attributes = DEFAULT)
       UserError: every line of which nothing is understood, with the known classes.
     """
     found, faults = [], []
-    for number, text in enumerate(map(text_of, lines), start=1):
+    names = {" ".join(phrase) for phrase in phrases(attributes)}
+    for number, line in enumerate(lines, start=1):
+        # A number before a comma is an id, or in a prompt alone a class.
+        own = len(lines) == 1 and plain(line.partition(",")[0]) in names
+        text = line.strip() if own else text_of(line)
         if not text:
             continue
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
@@ -242,8 +243,9 @@ def _check_jpeg(data: bytes, fraction: int) -> None:
         text = str(error).removeprefix("Corrupt JPEG data: ")
         if "premature" in text.lower():
             raise Refusal("truncated", text) from None
-        # Other complaints are about odd but whole files, which Pillow decoded.
-        if text != str(error):
+        # Other complaints are about odd but whole files, which Pillow decoded; so are bytes
+        # between the last of the picture and its end.
+        if text != str(error) and "extraneous bytes before marker 0xd9" not in text:
             raise Refusal("corrupt", text) from None
 
 
@@ -300,7 +302,8 @@ def _to_srgb(image: Image.Image, profile: bytes, notes: list) -> Image.Image:
         if opened.profile.xcolor_space.strip() != "RGB":
             return image
         name = _profile_name(opened)
-        if "srgb" in name.lower():
+        # Not 'GIMP built-in Linear sRGB', nor elle's '...-g10', which are much darker.
+        if "srgb" in name.lower() and not re.search("linear|g10|scrgb", name.lower()):
             return image
         converted = ImageCms.profileToProfile(image, opened, _SRGB)
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):

@@ -12,7 +12,16 @@ from typing import NamedTuple
 from anigan_jax.data import archives, boxes, parquet, table_files, tables, words
 from anigan_jax.data.attributes import Attributes, Label
 from anigan_jax.data.decode import Finding
-from anigan_jax.data.kinds import ARCHIVES, FORMATS, JOIN, JOIN_ZIP, PICTURES, SUFFIXES, kind_of
+from anigan_jax.data.kinds import (
+    ARCHIVES,
+    FORMATS,
+    JOIN,
+    JOIN_ZIP,
+    PICTURES,
+    SUFFIXES,
+    kind_of,
+    visible,
+)
 from anigan_jax.data.table_files import Part
 from anigan_jax.data.tables import Options
 from anigan_jax.errors import UserError
@@ -72,8 +81,6 @@ FOREIGN = (
     ".rar",
     ".7z",
 )
-# Folders that systems and storage devices make, with deleted files and thumbnails in them.
-HIDDEN = ("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "lost+found", "Thumbs.db")
 UNKNOWN: Label = {}
 DOMAINS = {
     "traina": ("A", False),
@@ -126,6 +133,11 @@ class Item(NamedTuple):
     """The source's own split; None: the duplicate group decides."""
     label: Label = UNKNOWN
     box: tuple[float, float, float, float] | None = None
+
+    @property
+    def whole(self) -> str:
+        """The name in its source, without the domain that it was put in."""
+        return self.name.removeprefix(f"{self.domain}/") if self.domain else self.name
 
 
 class Catalogue(NamedTuple):
@@ -207,10 +219,12 @@ def _open(root: Path, options: Options) -> tuple[list[Part], list[Finding], Path
         kinds = ", ".join((*archives.SUFFIXES, parquet.SUFFIX))
         raise UserError(f"{root} is neither a folder nor a {kinds}{hint and '. '}{hint}")
     found, findings = archives.members(root, options.follow_links)
+    # What is never read is no fault: an editor's lock, an environment's links.
+    findings = [finding for finding in findings if visible(finding.file)]
     if not root.is_dir():
         near = root.parent if table_files.lying_in(root.parent) else None
         return [_part(root, "", found)], findings, near
-    seen = [m.name for m in found if _visible(m.name)]
+    seen = [m.name for m in found if visible(m.name)]
     shards = [name for name in seen if name.lower().endswith(archives.SUFFIXES)]
     columns = [name for name in seen if _suffix(name) == parquet.SUFFIX]
     # Beside archives, one without images lists what lies in them, as img2dataset's do.
@@ -259,10 +273,10 @@ def _part(store: Path, prefix: str, found: list[archives.Member]) -> Part:
     kinds: dict[str, bool] = {}
     odd = []
     for name in (member.name for member in found):
-        if _visible(name) and _suffix(name) not in (*BESIDE, *SUFFIXES, *FOREIGN):
+        if visible(name) and _suffix(name) not in (*BESIDE, *SUFFIXES, *FOREIGN):
             odd.append(name)
         arrays = _suffix(name) == ".gz" and _known(name)
-        kinds[name] = _visible(name) and _suffix(name) not in BESIDE and not arrays
+        kinds[name] = visible(name) and _suffix(name) not in BESIDE and not arrays
     # One that cannot be read is named as that when it is read.
     for name, head in archives.heads(store, odd) if odd else ():
         kind = "" if head is None else kind_of(head)
@@ -277,15 +291,10 @@ def _suffix(name: str) -> str:
     return PurePosixPath(name).suffix.lower()
 
 
-def _visible(name: str) -> bool:
-    parts = name.split("/")
-    return not any(p in HIDDEN or (p.startswith(".") and p != ".") for p in parts)
-
-
 def _ending(name: str) -> str:
     if name.endswith(".icloud"):
         return "in iCloud, not downloaded"
-    return (_suffix(name) or "without an ending") if _visible(name) else "hidden"
+    return (_suffix(name) or "without an ending") if visible(name) else "hidden"
 
 
 def _known(name: str) -> str:

@@ -27,6 +27,15 @@ CONVERT = {
     "Git LFS pointer": "; fetch what it stands for: git lfs pull",
 }
 
+# What systems and storage devices make: deleted files, thumbnails, a folder's picture.
+HIDDEN = (*("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "lost+found", "Thumbs.db", "Icon\r"),)
+
+
+def visible(name: str) -> bool:
+    """Whether a file is a user's own, by its name and those of its folders."""
+    parts = name.split("/")
+    return not any(p in HIDDEN or (p.startswith(".") and p.strip(".")) for p in parts)
+
 
 JOIN = "These are parts of one file; join them first: cat FILE.* > FILE"
 JOIN_ZIP = "These are parts of one zip; join them first: zip -s 0 FILE.zip --out whole.zip"

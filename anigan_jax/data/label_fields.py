@@ -102,8 +102,16 @@ def of_fields(fields: Mapping[str, Any], key: str | None = None) -> tuple[str, R
     for column in lists:
         tags += split_tags(rest.pop(column))
     cells = {n: cell(v) for n, v in rest.items()}
+    for long in (v for v in cells.values() if len(v) > LONGEST and _is_list(v)):
+        tags += split_tags(long)
     cells = {n: v for n, v in cells.items() if v and len(v) <= LONGEST}
     return key, Row(next(filter(None, texts), ""), tuple(tags), cells)
+
+
+def _is_list(text: str) -> bool:
+    """Whether a long text is tags with marks between, not sentences."""
+    each = re.split(DIVIDERS, text)
+    return len(text.split()) <= 3 * len(each)
 
 
 def _of_dict(tags: dict) -> list:

@@ -67,7 +67,10 @@ def read(text: str, where: str, images: Collection[str] = ()) -> Labels:
     if not text.strip():
         raise UserError(f"{where} is empty")
     tried = (_tried(reader, text, images) for reader in READERS)
-    found = next((made for made in tried if made is not None), None)
+    try:
+        found = next((made for made in tried if made is not None), None)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
     if found and (found is UNLABELED or any(key and row for key, row in found.rows)):
         return found
     first = next(lines(text))
@@ -177,7 +180,9 @@ def _table(text: str, images: Collection[str]) -> Labels | None:
     """CSV as pandas and spreadsheets write it: any delimiter, quoted, with or without header."""
     try:
         return None if (found := cells(text, images)) is None else _of_cells(found, images)
-    except csv.Error:
+    except csv.Error as error:
+        if "field larger" in str(error):
+            raise UserError("a quote is opened in it and not closed") from None
         return None
 
 
@@ -238,7 +243,10 @@ def _delimiter(lines: list[str], images: Collection[str]) -> str | None:
     counts: Counter[str] = Counter()
     undivided = []
     for line in lines:
-        if mark := re.search(r"[,;\t|\uff0c\uff1b]", re.sub(r'^\s*"[^"]*"', "", line)):
+        mark = re.search(r"[,;\t|\uff0c\uff1b]", re.sub(r'^\s*"[^"]*"', "", line))
+        word, _, rest = (line[: mark.start()] if mark else "").partition(" ")
+        # '1.png blue hair, red eyes': what divides stands behind the name.
+        if mark and not (rest and is_image(word.removesuffix(":"))):
             counts[mark[0]] += 1
         elif len(words := line.split(maxsplit=1)) == 2:
             undivided.append(words[0].removesuffix(":"))

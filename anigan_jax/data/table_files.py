@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from anigan_jax.data import archives
 from anigan_jax.data.decode import Finding
+from anigan_jax.data.kinds import visible
 from anigan_jax.data.matching import plain_path
 from anigan_jax.data.rows import Row, Rows
 from anigan_jax.data.words import plain
@@ -36,9 +37,12 @@ HELD = {
     **dict.fromkeys(("test", "testing", "val", "valid", "validation", "dev", "eval"), True),
     **dict.fromkeys(("publictest", "privatetest"), True),  # FER's
 }
-SPLITS = (*HELD, "traina", "trainb", "testa", "testb")
+DOMAINS = ("traina", "trainb", "testa", "testb")
+SPLITS = (*HELD, *DOMAINS)
 # Columns that may say a split.
 SPLIT_COLUMNS = ("split", "subset", "partition", "fold", "set", "usage")
+KNOWN = 0.9
+"""Share of the rows that must say a split."""
 # CelebA's list: 0 trains, 1 validates, 2 tests.
 PARTITION = {"0": False, "1": True, "2": True}
 MOST_BYTES = 2**30
@@ -138,6 +142,13 @@ def split_of(folder: str) -> str:
     return re.sub(r"^seg[-_ ]|[-_ ](images?|imgs?|set|data)$", "", bare)
 
 
+def parted(names: list[str]) -> bool:
+    """Whether folders say a split, by both of its sides; 'train' alone is a class beside 'bus'."""
+    folders = {name.rpartition("/")[0] for name in names}
+    words = {split_of(folder) for path in folders for folder in path.split("/")}
+    return {HELD.get(word) for word in words} >= {True, False} or not words.isdisjoint(DOMAINS)
+
+
 def placed(folder: str, key: str) -> str:
     """A row's name in the source, of a table that is of a folder."""
     key = plain_path(key)
@@ -157,7 +168,7 @@ def named(parts: Iterable[Part], names) -> list[tuple[Part, str]]:
         (part, name)
         for part in parts
         for name in part.others
-        if PurePosixPath(name).name.lower() in names
+        if PurePosixPath(name).name.lower() in names and visible(name)
     ]
 
 
@@ -191,20 +202,22 @@ def outside(root: Path, given: str) -> Path | None:
     return next((path for path in tried if path.is_file()), None)
 
 
-def splits(rows: Rows, wanted: tuple[str, ...]) -> tuple[Rows, dict[str | None, bool]]:
-    """The rows without a column that says a split, and what it says: key -> whether held out."""
+def splits(rows: Rows, wanted: tuple[str, ...]) -> tuple[Rows, dict[str | None, bool | None]]:
+    """The rows without a column that says a split, and what it says: key -> whether held out.
 
-    _, first = next(iter(rows), ("", Row()))
-    column = next((name for name in first.classes if name.lower() in SPLIT_COLUMNS), None)
+    None: it says something else of a few, or nothing; those are drawn.
+    """
+    names = dict.fromkeys(name for _, row in rows for name in row.classes)
+    column = next((name for name in names if name.lower() in SPLIT_COLUMNS), None)
     if column is None or plain(column) in map(plain, wanted):
         return rows, {}
     said = {key: row.classes.get(column, "").lower() for key, row in rows}
-    words, held = {*said.values()}, PARTITION if column == "partition" else HELD
-    held = held if words <= held.keys() else HELD
-    if not words <= held.keys() or len({held[word] for word in words}) < 2:
+    held = PARTITION if column == "partition" and {*said.values()} <= {*PARTITION} else HELD
+    sides = [held[word] for word in said.values() if word in held]
+    if len({*sides}) < 2 or len(sides) < KNOWN * len(said):
         return rows, {}
     without = (
         (key, row._replace(classes={n: v for n, v in row.classes.items() if n != column}))
         for key, row in rows
     )
-    return Rows(without), {key: held[value] for key, value in said.items()}
+    return Rows(without), {key: held.get(value) for key, value in said.items()}

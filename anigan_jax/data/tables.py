@@ -17,7 +17,16 @@ from anigan_jax.data.label_fields import of_fields, of_text
 from anigan_jax.data.label_text import encoding, of_bytes, of_unicode
 from anigan_jax.data.matching import forms, match, plain_path
 from anigan_jax.data.rows import Row, Rows
-from anigan_jax.data.table_files import BOX_FILES, SPLITS, WORDS, Part, placed, split_of, splits
+from anigan_jax.data.table_files import (
+    BOX_FILES,
+    SPLITS,
+    WORDS,
+    Part,
+    parted,
+    placed,
+    split_of,
+    splits,
+)
 from anigan_jax.data.words import CLASS, names_color, plain
 from anigan_jax.errors import UserError
 
@@ -252,16 +261,21 @@ def _folders(parts: list[Part]) -> Told | None:
     return Told("", rows, set(), [], True) if colored else None
 
 
-def _folder(name: str) -> str:
-    """The folder that an image lies in, beside those of a split; '' where there is none."""
-    return next((f for f in reversed(name.split("/")[:-1]) if split_of(f) not in SPLITS), "")
+def _folder(name: str, split: bool = True) -> str:
+    """The folder that an image lies in; '' where there is none.
+
+    Args:
+      split: whether folders named as one are that, and no class.
+    """
+    folders = reversed(name.split("/")[:-1])
+    return next((f for f in folders if not split or split_of(f) not in SPLITS), "")
 
 
 def _class_folders(names: list[str]) -> dict[str, str]:
     """Name -> the folder that is its class: the innermost that is not the same for all."""
-    outer = {name: name for name in names}
+    outer, split = {name: name for name in names}, parted(names)
     while True:
-        found = {name: _folder(path) for name, path in outer.items()}
+        found = {name: _folder(path, split) for name, path in outer.items()}
         if len(set(found.values())) != 1 or not all(found.values()):
             return found
         outer = {name: path.rpartition("/")[0] for name, path in outer.items()}
@@ -279,7 +293,7 @@ def attach(
     attributes: Attributes = ()
     if told is not None and items:
         findings += told.faults
-        names, keys = [_whole(item) for item in items], dict.fromkeys(told.rows.names())
+        names, keys = [item.whole for item in items], dict.fromkeys(told.rows.names())
         fits = {n: n for n in names if n in keys} if told.certain else match(names, keys)
         if len(fits) < FEWEST * len(items) and told.where:
             raise OtherLabels(_of_others(told, names, fits))
@@ -312,9 +326,9 @@ def _unasked(items: list) -> list[Finding]:
 
 def _with_folders(items: list, attributes: Attributes, wanted: tuple[str, ...]):
     """The items with the folder that each lies in as its 'class', in its place among `wanted`."""
-    named, folders = [], _class_folders([_whole(item) for item in items])
+    named, folders = [], _class_folders([item.whole for item in items])
     for item in items:
-        folder = plain(folders[_whole(item)])
+        folder = plain(folders[item.whole])
         named.append(item._replace(label={**item.label, CLASS: folder}) if folder else item)
     classes = {item.label[CLASS] for item in named if CLASS in item.label}
     if len(classes) < 2:
@@ -322,11 +336,6 @@ def _with_folders(items: list, attributes: Attributes, wanted: tuple[str, ...]):
     at = min(wanted.index(CLASS), len(attributes))
     own = Attribute(CLASS, tuple(sorted(classes)))
     return named, (*attributes[:at], own, *attributes[at:])
-
-
-def _whole(item) -> str:
-    """The name of an image in its source, without the domain that it was put in."""
-    return item.name.removeprefix(f"{item.domain}/") if item.domain else item.name
 
 
 def _of_others(told: Told, names: list[str], fits: dict) -> str:
@@ -347,7 +356,7 @@ def _labeled(items: list, told: Told, fits: dict, options: Options, findings: li
     # Of the images that are there: a table of millions has classes that none of them shows.
     rows, held = splits(told.rows.of(used), options.attributes)
     if held:
-        each = ((item, fits.get(_whole(item))) for item in items)
+        each = ((item, fits.get(item.whole)) for item in items)
         items = [item._replace(held=held.get(key, item.held)) for item, key in each]
     table = labels.table(rows, where or "what folders say", options.tag_rule, options.attributes)
     if table.scores:
@@ -363,9 +372,9 @@ def _labeled(items: list, told: Told, fits: dict, options: Options, findings: li
     faulty = {finding.file.partition(": ")[2] for finding in told.faults}
     named, open_ones = [], {}
     for item in items:
-        key = fits.get(_whole(item))
+        key = fits.get(item.whole)
         if key is None:
-            if not set(forms(_whole(item))) & faulty:
+            if not set(forms(item.whole)) & faulty:
                 findings.append(Finding(item.name, "no label"))
             named.append(item)
             continue

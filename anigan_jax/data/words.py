@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import sys
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
@@ -34,12 +35,14 @@ DIVIDERS = "[,;|\uff0c\uff1b\u3001]"
 CLASSES = (CLASS, "label", "category", "target")
 MEASURE = 20
 """Numbers that a column has at most, unless it measures something."""
-NO, YES = ("0", "-1", "0.0", "-1.0", "false", "no"), ("1", "1.0", "true", "yes")
+NO = ("0", "-1", "0.0", "-1.0", "false", "no", "f", "n")
+YES = ("1", "1.0", "true", "yes", "t", "y")
 
 BRACKETS = {"(": ")", "[": "]", "{": "}"}
 _CLOSED = {other: one for one, other in BRACKETS.items()}
 _SURE = re.compile(r"^\(\d?\.\d+\) ")
 _WEIGHT = re.compile(r":\d?\.\d+$")
+_STOP = re.compile(r"\b(hair|eyes)[.!?\"]+(?=\s|$)")
 _BRACKET, _WORD = re.compile(r"[()\[\]{}]"), re.compile(r"[^\W\d_]{2}")
 MARKS = (*YES, "x", "\u2713", "\u2714", "\u25cb")
 """What a cell holds where the others of its column are empty: the image has it."""
@@ -66,7 +69,10 @@ class Said(NamedTuple):
 # Millions of rows share few tags.
 @functools.lru_cache(maxsize=2**16)
 def plain(text: str) -> str:
-    """A tag as it is compared: lower case, `_` is a blank, blanks are single."""
+    """A tag as it is compared: lower case, one form of each letter, `_` is a blank, single ones."""
+    if not text.isascii():
+        # Of a letter with its accent, and of letters of half and full width.
+        text = unicodedata.normalize("NFKC", text)
     if "\\" in text:
         # Tags of a picture generator's own format: 'saber \(fate\)'.
         text = re.sub(r"\\([()])", r"\1", text)
@@ -222,7 +228,7 @@ def tag(text: str) -> list[str]:
         text = _SURE.sub("", text)
         text = bare(text) if _WORD.search(text) else text
     # 'blue hair:0.98'; ':3' and '16:9' are tags.
-    text = _WEIGHT.sub("", text)
+    text = _STOP.sub(r"\1", _WEIGHT.sub("", text))
     words = text.split()
     if len(words) > 4 or _only_parts(text):
         return _phrase(text)
