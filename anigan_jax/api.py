@@ -241,7 +241,7 @@ def opened(
         # The data first: a mistake in them is reported before JAX takes its seconds to start.
         pack = verified(config, report)
         prepare(config, workdir)
-        environment.start()
+        environment.start(config.run.platform)
         yield pack, processes.ALONE
         return
     group = processes.ALONE

@@ -70,7 +70,7 @@ class Trained(Opened):
             its data has each.
           seeds: instead of `n` and `seed`; each 0 to 2**32 - 1.
           latents: (n, Z) instead of `n` and `seeds`, standard normal in training; `latents(seeds)`
-            gives those of seeds. `seed` is then of what a prompt leaves open alone.
+            gives those of seeds. `seed` is then of the texts, or of what a prompt leaves open.
           truncation: cuts the normal distribution of the latents off at +-truncation; lower is
             more typical and less varied; None: as trained.
           weights: 'raw' or 'ema'; None: those that the run was loaded with.
@@ -110,6 +110,8 @@ class Trained(Opened):
     def latents(self, seeds: Iterable[int]) -> np.ndarray:
         """(n, Z) float32 latents of seeds: `generate(latents=...)` draws what `seeds` would.
 
+        Of a run that reads texts, those are `generate`'s own, of its `seed`.
+
         Raises:
           UserError: the run generates nothing from noise, or a seed is out of range.
         """
@@ -128,7 +130,8 @@ class Trained(Opened):
             raise UserError(f"texts are a list of prompts, such as [{wanted!r}]")
         (seed,) = by_seed.checked([seed], "seed")
         model = self.networks
-        asked = prompts.read(model, [*map(str, wanted)], "prompt")
+        # Each by itself: of lines, empty ones and remarks are passed over.
+        asked = [one for text in wanted for one in prompts.read(model, [str(text)], "prompt")]
         return np.stack([prompts.one_text(model, [one], seed) for one in asked])
 
     def generator(
@@ -172,9 +175,9 @@ class Trained(Opened):
         shapes = [jax.tree.map(jnp.shape, each) for each in ((params, stats), own)]
         if shapes[0] != shapes[1]:
             raise UserError("these weights are not of this run's generator: other shapes or names")
-        return self._replace(
-            networks=grids.with_generator(self.networks, params, stats), weights=None
-        )
+        made = grids.with_generator(self.networks, params, stats)
+        # What was measured of the run's own is not of these.
+        return self._replace(networks=made._replace(tag="_own"), weights=None)
 
     def save(self, folder: str | Path) -> Path:
         """Writes its networks as weights, a folder that `load` and the verbs take in its place.

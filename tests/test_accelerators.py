@@ -118,3 +118,29 @@ def test_what_no_run_repeats_is_not_replayed(tmp_path):
     for recorded in ({"facts": free}, {"facts": exact, "resumed": [{"facts": free}]}):
         with pytest.raises(UserError, match="fastest"):
             replay.repeatable(tmp_path, recorded)
+
+
+def test_a_run_takes_no_kernels_of_one_before_it(tmp_path):
+    """In one process; what the user has set stays."""
+    run = dataclasses.replace(PLAIN.run, kernels="fastest")
+    free = dataclasses.replace(PLAIN, run=run)
+    with mock.patch.dict(os.environ, {"XLA_FLAGS": "--xla_cpu_enable_fast_min_max=false"}):
+        api.prepare(free, tmp_path / "a")
+        api.prepare(PLAIN, tmp_path / "b")
+        found = os.environ["XLA_FLAGS"].split()
+    assert "--xla_gpu_deterministic_ops=true" in found
+    assert not [flag for flag in found if "autotune" in flag or flag.endswith("ops=false")]
+    assert "--xla_cpu_enable_fast_min_max=false" in found
+
+
+@pytest.mark.parametrize(("given", "devices", "want"), [("1", 4, 16), ("40", 4, 40), ("3", 1, 3)])
+def test_simulated_devices_have_threads_enough(given, devices, want):
+    with mock.patch.dict(os.environ, {"NPROC": given}):
+        environment.prepare("cpu", devices)
+        assert os.environ["NPROC"] == str(want)
+
+
+def test_another_platform_than_this_process_has_is_refused():
+    environment.start("cpu")
+    with pytest.raises(UserError, match="JAX has started on 'cpu'"):
+        environment.start("gpu")

@@ -149,9 +149,9 @@ def test_prompts_of_any_attributes(text, want, lost):
 
 def test_marks_of_a_class_divide_nothing():
     named = (Attribute("who", ("saber (fate)", "fate/zero rin", "asuka")), *DEFAULT)
-    for words in ("saber (fate)", "fate/zero rin"):
-        found = captions.parse_prompt(f"{words}, (blue hair:1.1)", named)
-        assert found.label == {"who": words, "hair": "blue"}
+    for who in ("saber (fate)", "fate/zero rin"):
+        found = captions.parse_prompt(f"{who}, (blue hair:1.1)", named)
+        assert found.label == {"who": who, "hair": "blue"}
 
 
 def test_the_tables_of_sjtu_are_understood():

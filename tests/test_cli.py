@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import process_env, write_config
+from tiny import process_env, untrained, write_config
 
 from anigan_jax.cli import main
 from anigan_jax.cli import train as cli_train
@@ -385,3 +385,11 @@ def test_where_no_variable_says_which_process_this_is_jax_does(monkeypatch, inde
     assert processes.is_first(slice_of_two) == (index == 0)
     assert processes.is_first({}, forced=True) == (index == 0)
     assert processes.is_first({})
+
+
+def test_a_config_is_not_a_run_of_its_name(tmp_path, monkeypatch):
+    """A run in ./quickstart is ./quickstart."""
+    (tmp_path / "quickstart").symlink_to(untrained(tmp_path / "run", "PLAIN"))
+    monkeypatch.chdir(tmp_path)
+    assert cli_train._of_run("quickstart", None, False) is None
+    assert cli_train._of_run("./quickstart", None, False).name == "tiny"

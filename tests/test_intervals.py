@@ -2,6 +2,8 @@
 
 import dataclasses
 import itertools
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from anigan_jax.errors import UserError
 from anigan_jax.intervals import Every, in_steps, parse
 from anigan_jax.runtime import signals
 from anigan_jax.storage import checkpoint, metrics_file
-from anigan_jax.training import loop, replay
+from anigan_jax.training import input, loop, replay
 from anigan_jax.training.program import Program, best_length
 
 
@@ -181,3 +183,39 @@ def test_irregular_intervals_change_no_bit_of_a_run(pack, tmp_path):
 def test_an_empty_interval_is_never_due():
     assert Every().after(5) is None
     assert not Every().due(5)
+
+
+def test_a_thread_that_makes_batches_ahead_ends_with_who_takes_them():
+    made = []
+
+    def items():
+        for i in range(100):
+            made.append(i)
+            yield i
+
+    before = threading.active_count()
+    taken = input.ahead(items())
+    assert [next(taken), next(taken)] == [0, 1]
+    taken.close()
+    for _ in range(100):
+        if threading.active_count() == before:
+            break
+        time.sleep(0.1)
+    assert threading.active_count() == before and len(made) < 10
+    assert list(input.ahead(iter(range(5)))) == [*range(5)]
+
+
+def test_phases_that_all_end_before_the_run_are_refused(pack):
+    class Ends(type(PLAIN.method)):
+        def make(self, axis_name=None):
+            made = super().make(axis_name)
+            return made._replace(phases=(made.phases[0]._replace(steps=3),))
+
+    method = Ends(
+        **{f.name: getattr(PLAIN.method, f.name) for f in dataclasses.fields(PLAIN.method)}
+    )
+    run = dataclasses.replace(PLAIN.run, steps=4)
+    config = dataclasses.replace(PLAIN, method=method, run=run)
+    with pytest.raises(UserError, match="end at step 3"):
+        Program(config, pack, {})
+    Program(dataclasses.replace(config, run=dataclasses.replace(run, steps=3)), pack, {})

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import signal
 
 import jax
@@ -145,11 +146,32 @@ def test_a_run_that_is_stopped_goes_on_with_the_same_scores(judged, pack, tmp_pa
 
 def test_another_protocol_is_refused(judged, pack):
     run = dataclasses.replace(RUN, steps=14, evaluate_n=5)
-    before = (judged / online_eval.PROTOCOL).read_text()
+    names = (online_eval.PROTOCOL, "run.json", online_eval.BEST)
+    before = [(judged / name).read_text() for name in names]
     with pytest.raises(UserError, match="evaluated in another way"):
         train(dataclasses.replace(JUDGED, run=run), judged, pack)
-    assert (judged / online_eval.PROTOCOL).read_text() == before
+    # Nothing was begun: its own settings still go on.
+    assert [(judged / name).read_text() for name in names] == before
     assert [line["step"] for line in lines(judged)] == [4, 8, 12]
+
+
+def test_a_start_makes_up_for_what_a_kill_left_out(judged, pack, tmp_path):
+    """The preview and the name of the best, both written after the checkpoint that they are of."""
+    run = tmp_path / "run"
+    shutil.copytree(judged, run)
+    (preview,) = run.glob("previews/samples/step_000000012.png")
+    shown, best = preview.read_bytes(), (run / online_eval.BEST).read_text()
+    preview.unlink()
+    (run / online_eval.BEST).write_text("{}")
+    (run / "previews/ema/step_000000012.png").unlink()
+    assert train(JUDGED, run, pack) == 0
+    assert preview.read_bytes() == shown
+    assert (run / online_eval.BEST).read_text() == best
+    # Asked for fewer steps than it has, it stays as it is.
+    shorter = dataclasses.replace(JUDGED, run=dataclasses.replace(RUN, steps=6))
+    before = (run / online_eval.LINES).read_text()
+    assert train(shorter, run, pack) == 0
+    assert (run / online_eval.LINES).read_text() == before
 
 
 def test_the_best_is_known_where_a_run_goes_on_without_being_judged(pack, tmp_path):

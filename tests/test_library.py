@@ -17,11 +17,13 @@ from anigan_jax import config_file, state
 from anigan_jax.data import dataset, scratch
 from anigan_jax.data.images import Images
 from anigan_jax.errors import UserError
+from anigan_jax.evaluation import checkpoint_quality
 from anigan_jax.evaluation.features import Network
-from anigan_jax.export import files
+from anigan_jax.export import card, files
 from anigan_jax.methods.cartoongan import CartoonGAN
 from anigan_jax.methods.cyclegan import CycleGAN
 from anigan_jax.metrics import feature_scores
+from anigan_jax.storage import atomic
 from anigan_jax.storage import images as record
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "docs" / "examples"
@@ -327,3 +329,59 @@ def test_home_is_home_in_every_call(noise, tmp_path, monkeypatch):
     run = anigan_jax.load(Path("~/run"))
     run.export("hub", "~/hub")
     assert (tmp_path / "hub").is_dir()
+
+
+def test_texts_have_a_row_for_each_prompt(tmp_path):
+    """Of lines of a file, empty ones and remarks are passed over."""
+    run = anigan_jax.load(untrained(tmp_path / "run", "TEXT"))
+    assert len(run.texts(["blue hair", "red hair", "blue hair"])) == 3
+    for odd in ("", "# blue hair", "prompt"):
+        with pytest.raises(UserError):
+            run.texts(["blue hair", odd, "red hair"])
+
+
+def test_a_folder_that_is_there_stays_the_same_one(tmp_path, monkeypatch):
+    """A container's volume, a link, or the folder that somebody stands in."""
+    real = tmp_path / "real"
+    real.mkdir()
+    (tmp_path / "link").symlink_to(real)
+    before = real.stat().st_ino
+    with atomic.new_folder(tmp_path / "link") as made:
+        (made / "a").write_text("x")
+        assert not (real / "a").exists()
+    assert (real / "a").read_text() == "x" and real.stat().st_ino == before
+    assert [p.name for p in real.iterdir()] == ["a"]
+    # Where it fails nothing is left, and what a kill leaves is in nobody's way.
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(UserError), atomic.new_folder(empty):
+        raise OSError("no room")
+    assert not any(empty.iterdir())
+    (empty / atomic.PARTIAL).mkdir()
+    atomic.refuse_taken(empty, "--out")
+    (empty / "b").touch()
+    with pytest.raises(UserError, match="not empty"):
+        atomic.refuse_taken(empty, "--out")
+
+
+def test_scores_of_other_weights_or_images_are_not_a_cards(noise, tmp_path):
+    run = anigan_jax.load(noise)
+    path = noise / "out/evaluate" / f"step_{run.step:09d}.json"
+    one = {"n": 9, "train": 9, "scores": {"kid-random": {"generated": 0.5}}}
+    for data, shown in ((run.data_sha256, True), ("ab" * 32, False)):
+        report = {"sets": {"generated": one}, "protocols": {"random": {"data_sha256": data}}}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(report))
+        assert card._scores(run)[0].startswith("Not measured") != shown
+        other = run.with_generator(run.generator()[1])
+        assert card._scores(other)[0].startswith("Not measured")
+    # Nor do they take the place of the run's own.
+    own = {**report, "protocols": {"random": {"data_sha256": run.data_sha256}}}
+    assert checkpoint_quality.place_beside(path, own, ()) != path
+    assert checkpoint_quality.place_beside(path, report, ()) == path
+
+
+def test_weights_that_a_file_lacks_are_refused():
+    with pytest.raises(UserError, match="averaged weights alone"):
+        anigan_jax.load("painted/noise", weights="raw")
+    assert len(anigan_jax.load("painted/noise", weights="ema").generate(1)) == 1

@@ -10,7 +10,7 @@ import anigan_jax
 from anigan_jax import config as configs
 from anigan_jax import config_file, own_code
 from anigan_jax.errors import UserError
-from anigan_jax.storage import metrics_file, run_code, run_dir
+from anigan_jax.storage import checkpoint, metrics_file, run_code, run_dir
 
 # What the documentation shows.
 EXAMPLES = Path(__file__).resolve().parent.parent / "docs" / "examples"
@@ -107,12 +107,12 @@ def test_it_trains_is_kept_and_opens_when_trusted(own, verb, name, files):
     recorded = run_dir.read_run(run)
     assert sorted(recorded["code"]) == files
     assert sorted(p.name for p in (run / "code").iterdir()) == files
-    for checkpoint in (None, "latest"):
+    for step in (None, "latest"):
         with pytest.raises(UserError, match="trust") as stop:
-            opened(run, checkpoint=checkpoint)
+            opened(run, checkpoint=step)
         assert ", ".join(files) in str(stop.value)
         assert not [module for module in sys.modules if module.startswith("anigan_run_")]
-        images = opened(run, checkpoint=checkpoint, trust=True).generate(3)
+        images = opened(run, checkpoint=step, trust=True).generate(3)
         assert images.shape == (3, 16, 16, 3)
         assert images.dtype == np.uint8
     # Reading leaves no bytecode in it.
@@ -381,3 +381,21 @@ def test_a_run_that_goes_on_with_changed_code_says_so_and_keeps_it(own, verb):
     assert (run / "code" / "loss.py").read_text().endswith("# More.\n")
     assert "code/loss.py" in run_dir.read_run(run)["resumed"][0]["changed"][0]
     assert len(opened(run, trust=True).generate(1)) == 1
+
+
+def test_a_config_may_be_edited_while_its_run_trains(tmp_path, verb, monkeypatch):
+    """What ran is kept at the start; nothing that is read later may end the run."""
+    file, save = tmp_path / "mine.py", checkpoint.save
+    file.write_text(LOSS)
+
+    def edited(*args):
+        file.write_text("def half(")
+        return save(*args)
+
+    monkeypatch.setattr(checkpoint, "save", edited)
+    small = [*SMALL.split(), "--method.generator.base-channels", "4", "--run.checkpoint-every", "1"]
+    code, _, err = verb("train", file, "--workdir", tmp_path / "run", *small)
+    assert code == 0, err
+    assert (tmp_path / "run/code/mine.py").read_text() == LOSS
+    forget()
+    assert opened(tmp_path / "run", trust=True).generate(2).shape[0] == 2

@@ -175,6 +175,8 @@ def _write(trained: api.Trained, way: _Way, amount: float, folder: Path) -> int:
     with common.writing(folder):
         print(latents.write(stages[-1], trained.config, folder / latents.FILE))
         print(images.save_image(page, folder / "sheet.png"))
+        # Of another classifier or seed.
+        (folder / "measured.json").unlink(missing_ok=True)
         if tried:
             print(atomic.save_text(jsons.dumps(tried, indent=1), folder / "measured.json"))
             print(f"\n{as_text([_table(tried)])}")

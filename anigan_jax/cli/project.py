@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
+import json
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -68,7 +71,8 @@ def project(
     pictures = found.images[trained.config.method.size]
     settings = projection.Settings(steps=steps, restarts=restarts)
     begin = projection.starts(model, seed, text)
-    name = f"step_{trained.step:09d}{photos.suffix(list(photo))}{model.tag}"
+    asked = {"seed": seed, "prompt": prompt, "crop": crop, "steps": steps, "restarts": restarts}
+    name = f"step_{trained.step:09d}{photos.suffix(list(photo))}{model.tag}{_apart(asked)}"
     folder = out or run_dir.out_dir(run, "project") / name
     homes = [folder / "tuned" / Path(file).with_suffix("") for file in photos.files(found.names)]
     results, tuned = [], []
@@ -77,20 +81,37 @@ def project(
         one = projection.project(model, vgg, picture, begin, settings, text, bar)
         print(printable(f"{name}: LPIPS {one.lpips:.4f}"), flush=True)
         results.append(one)
+        # After each: a search takes minutes, and may be stopped.
+        told = _told(found.names, results, text)
+        with common.writing(folder):
+            latents.write(told, trained.config, folder / latents.FILE)
         if tune:
             fitted = _tuned(trained, vgg, picture, one.z, text, home)
             print(printable(f"{name}: LPIPS {fitted.lpips:.4f} tuned, {home}"), flush=True)
             tuned.append(fitted.image)
     made = np.stack([one.image for one in results])
-    z = np.stack([one.z for one in results])
-    told = latents.Latents(found.names, z, None if text is None else np.tile(text, (len(z), 1)))
     n = photos.shown(len(made), made.shape[1])
     with common.writing(folder):
-        print(latents.write(told, trained.config, folder / latents.FILE))
+        print(folder / latents.FILE)
         columns = [("picture", pictures[:n]), ("image", made[:n])]
         columns += [("tuned", np.stack(tuned[:n]))] if tune else []
         print(images.save_image(photos.rows(columns), folder / "sheet.png"))
     return common.told_left_out(found)
+
+
+def _told(names: list[str], results: list, text: np.ndarray | None) -> latents.Latents:
+    """The latents that were found so far."""
+    z = np.stack([one.z for one in results])
+    texts_of = None if text is None else np.tile(text, (len(z), 1))
+    return latents.Latents(names[: len(z)], z, texts_of)
+
+
+def _apart(asked: dict) -> str:
+    """What tells the files of other settings from those of the usual ones; '' of these."""
+    usual = inspect.signature(project).parameters
+    other = {name: value for name, value in asked.items() if value != usual[name].default}
+    told = json.dumps(other, sort_keys=True, default=str)
+    return f"_{hashlib.sha256(told.encode()).hexdigest()[:8]}" if other else ""
 
 
 def _check(photo, cropping: photos.Cropping, steps: int, restarts: int, seed: int) -> None:

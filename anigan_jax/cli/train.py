@@ -63,7 +63,7 @@ def train(
             "say what to train: anigan train CONFIG --workdir RUN; or --resume RUN, to go on"
         )
     else:
-        base = _of_run(Path(config), workdir, trust) or config_file.load(config)
+        base = _of_run(config, workdir, trust) or config_file.load(config)
         settings = common.overridden(base, overrides, f"anigan train {config}")
     configs.check(settings)
     for _, network in config_file.networks("method", settings.method):
@@ -88,9 +88,11 @@ def train(
     return code
 
 
-def _of_run(run: Path, workdir: Path | None, trust: bool) -> Config | None:
+def _of_run(name: str, workdir: Path | None, trust: bool) -> Config | None:
     """The settings of a run, for one in `workdir` that has them too; None where it is none."""
-    if not (run / run_dir.RUN).exists():
+    run = Path(name)
+    # A run in a folder that is called as a config is ./NAME.
+    if not (run / run_dir.RUN).exists() or config_file.is_shipped(name):
         return None
     own = run_dir.config_of(run, run_dir.read_run(run), trust)
     # What another run starts from is said anew; in its own folder it goes on.

@@ -206,8 +206,11 @@ def place_beside(path: Path, report: dict, pictures: Iterable[str]) -> Path:
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
         own, its = _protocol(report), _protocol(before)
+        data, other = _data(report), _data(before)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return path
+    if data != other:
+        return path.with_name(f"{path.stem}_of_{'_'.join(sorted(data))}{path.suffix}")
     if own == its:
         return path
     if own[1] < its[1]:
@@ -222,6 +225,11 @@ def place_beside(path: Path, report: dict, pictures: Iterable[str]) -> Path:
 
 def _picture(report: Path, end: str) -> Path:
     return report.with_name(f"{report.stem}_{end}.png")
+
+
+def _data(report: dict) -> set[str]:
+    """The real images that a report is beside, by the first letters of their digest."""
+    return {str(one.get("data_sha256"))[:8] for one in report["protocols"].values()}
 
 
 def _protocol(report: dict) -> tuple[tuple[str, ...], int]:

@@ -20,7 +20,8 @@ CALLS = {
     "unconditional-image-generation": "images = run.generate(64, seed=0)",
     "text-to-image": 'images = run.generate(8, prompt="{prompt}")',
     "image-to-image": """\
-photo = ImageOps.fit(Image.open("me.jpg").convert("RGB"), ({size}, {size}))
+photo = ImageOps.exif_transpose(Image.open("me.jpg")).convert("RGB")
+photo = ImageOps.fit(photo, ({size}, {size}))
 images = run.translate(np.asarray(photo)[None])""",
 }
 IMPORTS = {"image-to-image": ("import numpy as np", "from PIL import Image, ImageOps", "")}
@@ -116,8 +117,10 @@ def _scores(trained: Opened) -> list[str]:
     run, step = trained.path, trained.step
     name = f"step_{step:09d}{trained.model.tag}.json"
     path = out_dir(run, "evaluate") / name
-    if path.exists():
-        report = files.read_json(path)
+    report = files.read_json(path) if path.exists() else {}
+    sets = {one.get("data_sha256") for one in report.get("protocols", {}).values()}
+    # Beside other images than the run's own they say nothing of it.
+    if report and not (trained.data_sha256 and sets - {None, trained.data_sha256}):
         with files.reading(path):
             return _panel(report)
     folder = run.parent if run.suffix == SUFFIX else run

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from anigan_jax.report import collect, files
-from anigan_jax.storage import run_dir
+from anigan_jax.storage import epochs, run_dir
 from anigan_jax.storage.metrics_file import Tail
 
 PERIOD = 2.0
@@ -82,7 +82,8 @@ def log(run: Path, sink: Sink, follow: bool = False) -> Logged:
     """
     reader, counts, quiet = Reader(run), [0, 0], time.monotonic()
     has = dict(sink.has)
-    last = collect.recorded(run)["config"]["run"].get("steps") or 0
+    asked, length = collect.recorded(run)["config"]["run"], epochs.of_run(run)
+    last = asked.get("steps") or asked.get("epochs", 0) * (length.steps if length else 0)
     while True:
         # Asked first: what was written before its end is read below.
         training = run_dir.in_training(run)

@@ -63,6 +63,10 @@ def config_folder() -> Path:
     return installed if installed.is_dir() else package.parent / "configs"
 
 
+# Flags that the last call of `prepare` has set for GPUs.
+_KERNELS: set[str] = set()
+
+
 def prepare(
     platform: str = "auto",
     devices: int = 0,
@@ -90,14 +94,18 @@ def prepare(
         flags.append("--xla_cpu_experimental_ynn_fusion_type=")
     if platform == "cpu" and devices > 1:
         flags.append(f"--xla_force_host_platform_device_count={devices}")
-    present = os.environ.get("XLA_FLAGS", "")
+    # What another call has set for its run is not this one's.
+    present = " ".join(f for f in os.environ.get("XLA_FLAGS", "").split() if f not in _KERNELS)
+    _KERNELS.clear()
+    _KERNELS.update(flag for flag in flags if flag.startswith("--xla_gpu_"))
     new = [flag for flag in flags if flag.split("=")[0] not in present]
     os.environ["XLA_FLAGS"] = " ".join([present, *new]).strip()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4
     # XLA's CPU client deadlocks when simulated devices outnumber its threads.
     least = max(16, devices) if devices > 1 else 1
     chosen = int(threads) if threads else (cores if devices <= 1 else least)
-    os.environ.setdefault("NPROC", str(max(chosen, least)))
+    given = os.environ.get("NPROC", "")
+    os.environ["NPROC"] = str(max(int(given) if given.isdecimal() else chosen, least))
     if platform != "auto":
         os.environ["JAX_PLATFORMS"] = PLATFORMS[platform]
     jax = sys.modules.get("jax")
@@ -164,11 +172,15 @@ def compile_anew() -> None:
     compilation_cache.reset_cache()
 
 
-def start() -> None:
+def start(platform: str = "auto") -> None:
     """Starts the backend and tests it.
 
+    Args:
+      platform: that is wanted, where one is.
+
     Raises:
-      UserError: the platform is not available, or computes wrong numbers.
+      UserError: the platform is not available, or computes wrong numbers; or this process has
+        started JAX on another one.
     """
     import jax
 
@@ -179,6 +191,11 @@ def start() -> None:
         wanted = os.environ.get("JAX_PLATFORMS", "auto")
         reason = str(error) or "its plugin is not installed (pip install jax[cuda13])"
         raise UserError(f"platform {wanted!r} is not available here: {reason}") from None
+    if platform not in ("auto", found := jax.default_backend()):
+        raise UserError(
+            f"run.platform is {platform!r}, and JAX has started on {found!r} in this process, "
+            "which cannot change; train in another process"
+        )
     self_test()
 
 

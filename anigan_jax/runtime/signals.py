@@ -80,7 +80,8 @@ def caught() -> Iterator[Stop]:
         raise
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            # None: what is no Python, whose handler nobody can give back.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 @contextlib.contextmanager

@@ -89,7 +89,7 @@ def with_weights(model: Model, weights: str | None) -> Model:
     """
     if weights not in (None, "raw", "ema"):
         raise UserError(f"weights are {weights!r}; they can be 'raw' or 'ema'")
-    if weights in (None, weights_of(model)) or model.alone == "drawn":
+    if weights in (None, weights_of(model)):
         return model
     if weights == "ema":
         raise UserError(

@@ -159,7 +159,9 @@ def table(
     images = images.reshape(len(left), len(right), *images.shape[1:])
     titles = ([known.say(texts.attributes, one) for one in line] for line in (left, right))
     page = record.table(images, *titles)
-    name = "_".join(filter(None, (stem(model, seed), rows, columns))).replace(" ", "_")
+    # Of one that was named the other, too: it is in the rows or in the columns.
+    named = [next(iter(line[0]), "") for line in (left, right)] if rows or columns else []
+    name = "_".join(filter(None, (stem(model, seed), *named))).replace(" ", "_")
     place = out or out_dir(run, "table") / f"{name.replace('/', '_')}.png"
     return record.save_image(page, place)
 

@@ -12,6 +12,9 @@ from pathlib import Path
 from anigan_jax.errors import UserError
 from anigan_jax.runtime.disk import sync
 
+PARTIAL = ".partial"
+"""What a kill may leave in a folder that was there."""
+
 
 def partial(path: Path) -> Path:
     """Where `path` is written until it is whole: beside it, by a name that nobody else gives.
@@ -52,7 +55,7 @@ def need_same(temp: Path, path: Path) -> None:
 
 def refuse_taken(path: Path, flag: str) -> None:
     """Refuses a place for a new folder where something is already."""
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+    if path.exists() and not (path.is_dir() and {p.name for p in path.iterdir()} <= {PARTIAL}):
         what = "not empty" if path.is_dir() else "a file"
         raise UserError(f"{flag} {path} is {what}; give a new or an empty folder")
 
@@ -67,7 +70,9 @@ def new_folder(path: Path) -> Iterator[Path]:
       UserError: it cannot be written.
     """
     path = path.absolute()
-    temp = partial(path)
+    # One that is there may be a disk of its own, a link, or where somebody stands: it stays.
+    within = path.is_dir()
+    temp = path / PARTIAL if within else partial(path)
     try:
         # A kill may have left one.
         shutil.rmtree(temp, ignore_errors=True)
@@ -76,6 +81,12 @@ def new_folder(path: Path) -> Iterator[Path]:
         for file in temp.rglob("*"):
             sync(file)
         sync(temp)
+        if within:
+            for entry in temp.iterdir():
+                entry.rename(path / entry.name)
+            temp.rmdir()
+            sync(path)
+            return
         temp.rename(path)
         sync(path.parent)
     except OSError as error:

@@ -221,23 +221,19 @@ def _write(recorded: dict, workdir: Path) -> None:
 
 
 def export_weights(
-    workdir: Path, config: Config, state: TrainState, constants: PyTree, **notes: str
+    workdir: Path, config: Config, state: TrainState, constants: PyTree, told=None, **notes: str
 ) -> None:
     """Writes the networks alone, for use outside of the run.
 
     Args:
       constants: those that the generator is asked with; {} for most.
+      told: the config as JSON, where its files may have changed since.
       notes: what the file says beside its step and settings.
     """
-    trees = {
-        "params": state.params,
-        "stats": state.stats,
-        "ema": state.ema,
-        "ema_stats": state.ema_stats,
-        "constants": constants,
-    }
-    code = own_code.of(config)
-    about = {"step": int(state.step), "config": to_json(config, code.modules), **notes}
+    trees = {name: getattr(state, name) for name in ("params", "stats", "ema", "ema_stats")}
+    trees["constants"] = constants
+    about = {"step": int(state.step), **notes}
+    about["config"] = told or to_json(config, own_code.of(config).modules)
     about["empty"] = safetensors.empty(trees)
     safetensors.write(safetensors.flatten(trees), workdir / safetensors.WEIGHTS, about)
 

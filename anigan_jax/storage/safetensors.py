@@ -29,10 +29,15 @@ def write(arrays: dict[str, np.ndarray], path: Path, about: dict | None = None) 
 
     Args:
       about: JSON, kept beside the arrays; see `metadata`.
+
+    Raises:
+      UserError: they are more than `read` takes.
     """
     notes = {ABOUT: json.dumps(about)} if about else None
     # Not ascontiguousarray: it makes a scalar an array of one.
     data = save({name: np.asarray(value, order="C") for name, value in arrays.items()}, notes)
+    if len(data) > MAX_BYTES:
+        raise UserError(f"{path} would have {len(data):,} bytes; at most {MAX_BYTES:,} are read")
     temp = atomic.partial(path)
     with temp.open("wb") as file:
         file.write(data)

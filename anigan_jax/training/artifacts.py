@@ -14,9 +14,9 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from anigan_jax import intervals, rng
+from anigan_jax import intervals, own_code, rng
 from anigan_jax import state as states
-from anigan_jax.config import Config, fingerprint
+from anigan_jax.config import Config, fingerprint, to_json
 from anigan_jax.core import PyTree, TrainState
 from anigan_jax.data.dataset import Pack
 from anigan_jax.errors import DivergedError, MachineError, UserError
@@ -47,6 +47,8 @@ class NoArtifacts:
 
     def sample(self, at: int, state: TrainState) -> None: ...
 
+    def make_up(self, at: int, state: TrainState) -> None: ...
+
     def checkpoint(self, at: int, state: TrainState, stop: Stop) -> None: ...
 
     def diverged(self, chunk: Chunk, metrics: dict, state: TrainState, first: int) -> None: ...
@@ -76,6 +78,8 @@ class Artifacts:
         self.config, self.folder = program.config, workdir / "checkpoints"
         self.epochs = Epochs(len(pack.images), self.config.batch_size)
         self.draw = previewer(program, pack)
+        # Now: while it trains, a user may edit the files of his classes.
+        self.told = to_json(program.given, own_code.of(program.given).modules)
         # Before the first checkpoint a run starts over, its line of step 0 too.
         self.metrics = metrics_file.MetricsFile(workdir / "metrics.jsonl", at or -1, health.WINDOW)
         (workdir / DIVERGED).unlink(missing_ok=True)
@@ -136,6 +140,13 @@ class Artifacts:
             (folder / name).mkdir(exist_ok=True)
             images.save_image(images.grid(pictures), folder / name / f"step_{at:09d}.png")
 
+    def make_up(self, at: int, state: TrainState) -> None:
+        """Draws what a kill has left out between a save and its preview."""
+        due = self.program.intervals.sample.due(at) or at == self.program.total
+        there = run_dir.previews_dir(self.workdir).glob(f"*/step_{at:09d}.png")
+        if at and due and not any(there):
+            self.sample(at, state)
+
     def checkpoint(self, at: int, state: TrainState, stop: Stop) -> None:
         """Evaluates a state and begins to save it; a signal leaves the evaluation for later."""
         self.wait()
@@ -163,7 +174,7 @@ class Artifacts:
         self.evaluator.sync()
         method = self.program.method
         constants = self.program.constants if method.texts or method.scores else {}
-        run_dir.export_weights(self.workdir, self.program.given, state, constants)
+        run_dir.export_weights(self.workdir, self.program.given, state, constants, self.told)
         every = self.program.intervals.keep
         # Later starts may have other intervals.
         kept = {"kept": True} if every.due(at) else {}

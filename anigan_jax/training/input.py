@@ -5,9 +5,11 @@ Data and batches are a dict of domains: {"a": {"image": ..., "label": ...}, "b":
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -152,20 +154,34 @@ def host_rows(
 
 
 def ahead(items: Iterator) -> Iterator:
-    """The same items, made two ahead in a thread; its error is raised here."""
+    """The same items, made two ahead in a thread; its error is raised here.
+
+    The thread ends with whoever takes them, also where not all are taken.
+    """
     made: queue.Queue = queue.Queue(BATCHES_AHEAD)
-    end = object()
+    end, left = object(), threading.Event()
+
+    def put(item: Any) -> None:
+        while not left.is_set():
+            with contextlib.suppress(queue.Full):
+                made.put(item, timeout=1)
+                return
 
     def work() -> None:
         try:
             for item in items:
-                made.put(item)
-            made.put(end)
+                put(item)
+                if left.is_set():
+                    return
+            put(end)
         except Exception as error:
-            made.put(error)
+            put(error)
 
     threading.Thread(target=work, daemon=True).start()
-    while (item := made.get()) is not end:
-        if isinstance(item, Exception):
-            raise item
-        yield item
+    try:
+        while (item := made.get()) is not end:
+            if isinstance(item, Exception):
+                raise item
+            yield item
+    finally:
+        left.set()

@@ -138,7 +138,8 @@ def _resume(
         found = checkpoint.restore(folder, shapes)
         # Checkpoints have the settings in steps.
         run_dir.same_run(resolved, workdir, found)
-        artifacts.check_space(resolved, workdir, shapes)
+        if not (found and found.step >= total):
+            artifacts.check_space(resolved, workdir, shapes)
     begun = found.step if found else 0, group.is_primary and transfer.ramps(workdir)
     at, ramps = processes.broadcast_json(group, begun)
     if group.is_primary:
@@ -146,9 +147,6 @@ def _resume(
     # Once, now that the start is known: it puts the data on the devices.
     report = (lambda text: print(text, flush=True)) if group.is_primary else (lambda text: None)
     program = Program(config, pack, constants, at, group, report, ramps)
-    # One that is longer than it is asked to be stays as it is.
-    if group.is_primary and at <= total:
-        run_dir.note_resume(workdir, config, at)
     started = {} if found or not group.is_primary else run_dir.taken_by(workdir)
     state = found.state if found else with_leaves(program.initial(), started)
     state = processes.broadcast(group, jax.tree.map(np.asarray, state), program.abstract)
@@ -156,6 +154,10 @@ def _resume(
     files = NoArtifacts()
     if group.is_primary:
         files = Artifacts(program, pack, workdir, evaluator, state, at)
+        # Now that nothing refuses it. One that is longer than it is asked to be stays as it is.
+        if at <= total:
+            run_dir.note_resume(workdir, config, at)
+            files.make_up(at, state)
     # All or none: a signal before leaves at once.
     group.barrier()
     stop.ready = True

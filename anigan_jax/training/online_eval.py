@@ -67,10 +67,12 @@ class Evaluator:
         self.file = metrics_file.MetricsFile(path, at)
         here = [line for line in self.file.lines if line["step"] == at]
         # A run that was stopped here was not kept waiting for its scores.
-        if at and not here and (line := self._scores(at, state)):
+        if 0 < at <= total and not here and (line := self._scores(at, state)):
             self.file.close()
             self.file = metrics_file.MetricsFile(path, at - 1)
             self._write({"step": at, **line})
+        if at:
+            # A kill may have come between the save and this.
             self.saved()
 
     def checkpoint(self, at: int, state: TrainState, stop: Stop) -> None:

@@ -17,6 +17,7 @@ from anigan_jax import intervals
 from anigan_jax.config import Config, resolve
 from anigan_jax.core import Health, Method, Phase, PyTree, TrainState
 from anigan_jax.data.dataset import Pack
+from anigan_jax.errors import UserError
 from anigan_jax.runtime import devices, environment, processes
 from anigan_jax.runtime.processes import ProcessGroup
 from anigan_jax.state import abstract_state, init_state
@@ -86,6 +87,11 @@ class Program:
         self.method: Method = config.method.make(axis)
         # Not up to `total` alone: a replay also repeats what a longer, resumed run added.
         self.ends = phase_ends(self.method.phases, sys.maxsize, images // config.batch_size)
+        if self.total > self.ends[-1]:
+            raise UserError(
+                f"the phases of this method end at step {self.ends[-1]:,}, and run.steps is "
+                f"{self.total:,}; a last phase without a length has no end"
+            )
         self.intervals = intervals.of(run)
         self.length = best_length(run.steps_per_dispatch, self._stretches(start, self.total))
         self._steps: dict[tuple[int, int], Any] = {}

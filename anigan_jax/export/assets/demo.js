@@ -321,6 +321,8 @@
         const context = canvas.getContext("2d");
         context.imageSmoothingQuality = "high";
         context.drawImage(from, x, y, now, now, 0, 0, half, half);
+        /* Phones have little room for canvases, and free it late. */
+        if (from !== image) from.width = 0;
         [from, x, y, now] = [canvas, 0, 0, half];
       }
       return [from, x, y, now, now];
@@ -349,7 +351,9 @@
     const take = async (file) => {
       if (!file) return;
       try {
-        const image = await createImageBitmap(file, { imageOrientation: "from-image" });
+        /* Chrome before 112 knows the word not, and turns pictures upright all the same. */
+        const image = await createImageBitmap(file, { imageOrientation: "from-image" })
+          .catch(() => createImageBitmap(file));
         byId("problem").hidden = true;
         show(image, file.name.replace(/\.[^.]*$/, "").replace(/[^\w.-]+/g, "_") || "picture");
         for (const one of byId("examples").children) one.setAttribute("aria-pressed", false);
