@@ -75,7 +75,8 @@ def new_folder(path: Path) -> Iterator[Path]:
     temp = path / PARTIAL if within else partial(path)
     try:
         # A kill may have left one.
-        shutil.rmtree(temp, ignore_errors=True)
+        for left in (temp, partial(path)):
+            shutil.rmtree(left, ignore_errors=True)
         temp.mkdir(parents=True)
         yield temp
         for file in temp.rglob("*"):
