@@ -59,7 +59,7 @@ def find(name: str) -> Path:
 
 def is_shipped(name: str) -> bool:
     """Whether a config of this name comes with the package."""
-    return (config_folder() / f"{name}.py").is_file()
+    return Path(name).name == name and (config_folder() / f"{name}.py").is_file()
 
 
 def load(name: str) -> Config:

@@ -92,7 +92,7 @@ def _of_run(name: str, workdir: Path | None, trust: bool) -> Config | None:
     """The settings of a run, for one in `workdir` that has them too; None where it is none."""
     run = Path(name)
     # A run in a folder that is called as a config is ./NAME.
-    if not (run / run_dir.RUN).exists() or ("/" not in name and config_file.is_shipped(name)):
+    if not (run / run_dir.RUN).exists() or config_file.is_shipped(name):
         return None
     own = run_dir.config_of(run, run_dir.read_run(run), trust)
     # What another run starts from is said anew; in its own folder it goes on.

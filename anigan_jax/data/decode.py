@@ -243,9 +243,11 @@ def _check_jpeg(data: bytes, fraction: int) -> None:
         text = str(error).removeprefix("Corrupt JPEG data: ")
         if "premature" in text.lower():
             raise Refusal("truncated", text) from None
-        # Other complaints are about odd but whole files, which Pillow decoded; so are bytes
+        # Other complaints are about odd but whole files, which Pillow decoded; so is padding
         # between the last of the picture and its end.
-        if text != str(error) and "extraneous bytes before marker 0xd9" not in text:
+        padded = re.match(r"(\d+) extraneous bytes before marker 0xd9", text)
+        padding = data[: data.rfind(b"\xff\xd9")][-int(padded[1]) :] if padded else b"damaged"
+        if text != str(error) and padding.strip(b"\0") and padding.strip(b"\xff"):
             raise Refusal("corrupt", text) from None
 
 

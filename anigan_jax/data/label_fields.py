@@ -35,6 +35,7 @@ MISSING = ("nan", "<na>", "n/a", "#n/a", "null")
 MISSING_AS_IS = ("NA",)
 TAG_WORDS = 5
 """Words of a line, under which lines are a list of tags."""
+_NUMBER = re.compile(r"\s*[-+\d.e]*\s*")
 Key = TypeVar("Key")
 
 
@@ -109,9 +110,10 @@ def of_fields(fields: Mapping[str, Any], key: str | None = None) -> tuple[str, R
 
 
 def _is_list(text: str) -> bool:
-    """Whether a long text is tags with marks between, not sentences."""
+    """Whether a long text is tags with marks between, not sentences or numbers."""
     each = re.split(DIVIDERS, text)
-    return len(text.split()) <= 3 * len(each)
+    short = len(each) > 2 and len(text.split()) <= 3 * len(each)
+    return short and any(map(str.isalpha, text)) and not all(map(_NUMBER.fullmatch, each))
 
 
 def _of_dict(tags: dict) -> list:

@@ -246,7 +246,7 @@ def _delimiter(lines: list[str], images: Collection[str]) -> str | None:
         mark = re.search(r"[,;\t|\uff0c\uff1b]", re.sub(r'^\s*"[^"]*"', "", line))
         word, _, rest = (line[: mark.start()] if mark else "").partition(" ")
         # '1.png blue hair, red eyes': what divides stands behind the name.
-        if mark and not (rest and is_image(word.removesuffix(":"))):
+        if mark and not (rest.strip() and is_image(word.removesuffix(":"))):
             counts[mark[0]] += 1
         elif len(words := line.split(maxsplit=1)) == 2:
             undivided.append(words[0].removesuffix(":"))

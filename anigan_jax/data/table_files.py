@@ -202,10 +202,10 @@ def outside(root: Path, given: str) -> Path | None:
     return next((path for path in tried if path.is_file()), None)
 
 
-def splits(rows: Rows, wanted: tuple[str, ...]) -> tuple[Rows, dict[str | None, bool | None]]:
+def splits(rows: Rows, wanted: tuple[str, ...]) -> tuple[Rows, dict[str | None, bool]]:
     """The rows without a column that says a split, and what it says: key -> whether held out.
 
-    None: it says something else of a few, or nothing; those are drawn.
+    Of a few it may say something else, or nothing.
     """
     names = dict.fromkeys(name for _, row in rows for name in row.classes)
     column = next((name for name in names if name.lower() in SPLIT_COLUMNS), None)
@@ -220,4 +220,4 @@ def splits(rows: Rows, wanted: tuple[str, ...]) -> tuple[Rows, dict[str | None, 
         (key, row._replace(classes={n: v for n, v in row.classes.items() if n != column}))
         for key, row in rows
     )
-    return Rows(without), {key: held.get(value) for key, value in said.items()}
+    return Rows(without), {key: held[value] for key, value in said.items() if value in held}

@@ -272,8 +272,12 @@ def _folder(name: str, split: bool = True) -> str:
 
 
 def _class_folders(names: list[str]) -> dict[str, str]:
-    """Name -> the folder that is its class: the innermost that is not the same for all."""
-    outer, split = {name: name for name in names}, parted(names)
+    """Name -> the folder that is its class: the innermost that is not the same for all; 'train'
+    beside others too, where no folder lies in it."""
+    folders = {name.rpartition("/")[0] for name in names}
+    around = {outer.as_posix() for folder in folders for outer in PurePosixPath(folder).parents}
+    outer = {name: name for name in names}
+    split = parted(names) or any(split_of(f.rpartition("/")[2]) in SPLITS for f in around)
     while True:
         found = {name: _folder(path, split) for name, path in outer.items()}
         if len(set(found.values())) != 1 or not all(found.values()):

@@ -209,7 +209,7 @@ def place_beside(path: Path, report: dict, pictures: Iterable[str]) -> Path:
         data, other = _data(report), _data(before)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return path
-    if data != other:
+    if data and other and data != other:
         return path.with_name(f"{path.stem}_of_{'_'.join(sorted(data))}{path.suffix}")
     if own == its:
         return path
@@ -228,8 +228,10 @@ def _picture(report: Path, end: str) -> Path:
 
 
 def _data(report: dict) -> set[str]:
-    """The real images that a report is beside, by the first letters of their digest."""
-    return {str(one.get("data_sha256"))[:8] for one in report["protocols"].values()}
+    """The real images that a report is beside, by the first letters of their digest, where it
+    tells."""
+    told = ((one or {}).get("data_sha256") for one in report["protocols"].values())
+    return {digest[:8] for digest in told if digest}
 
 
 def _protocol(report: dict) -> tuple[tuple[str, ...], int]:

@@ -137,4 +137,4 @@ def newest(folder: Path, pattern: str) -> Path | None:
 
 
 def _last(path: Path) -> tuple[int, bool, str]:
-    return step_of(path), "_by_" not in path.stem, path.name
+    return step_of(path), not re.search("_(by|of)_", path.stem), path.name

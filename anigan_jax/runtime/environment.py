@@ -94,18 +94,23 @@ def prepare(
         flags.append("--xla_cpu_experimental_ynn_fusion_type=")
     if platform == "cpu" and devices > 1:
         flags.append(f"--xla_force_host_platform_device_count={devices}")
-    # What another call has set for its run is not this one's.
-    present = " ".join(f for f in os.environ.get("XLA_FLAGS", "").split() if f not in _KERNELS)
-    _KERNELS.clear()
-    _KERNELS.update(flag for flag in flags if flag.startswith("--xla_gpu_"))
+    # What another call has set for its run alone is not this one's; what both want stays in place.
+    own = {flag for flag in flags if flag.startswith("--xla_gpu_")}
+    stale = _KERNELS - own
+    present = " ".join(f for f in os.environ.get("XLA_FLAGS", "").split() if f not in stale)
     new = [flag for flag in flags if flag.split("=")[0] not in present]
     os.environ["XLA_FLAGS"] = " ".join([present, *new]).strip()
+    _KERNELS.intersection_update(own)
+    _KERNELS.update(own.intersection(new))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4
     # XLA's CPU client deadlocks when simulated devices outnumber its threads.
     least = max(16, devices) if devices > 1 else 1
     chosen = int(threads) if threads else (cores if devices <= 1 else least)
     given = os.environ.get("NPROC", "")
-    os.environ["NPROC"] = str(max(int(given) if given.isdecimal() else chosen, least))
+    if not given.isdecimal():
+        os.environ["NPROC"] = str(max(chosen, least))
+    elif platform == "cpu":
+        os.environ["NPROC"] = str(max(int(given), least))
     if platform != "auto":
         os.environ["JAX_PLATFORMS"] = PLATFORMS[platform]
     jax = sys.modules.get("jax")
