@@ -52,7 +52,7 @@ def look(driver, page, width: int = 1280, height: int = 900, *, dark: bool = Fal
 
 def soon(condition) -> None:
     """Waits until a condition () holds; what a browser does is not done at once."""
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.05)

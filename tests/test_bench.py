@@ -185,7 +185,7 @@ def test_the_verb(tmp_path):
     pytest.importorskip("torch")
     picture = tmp_path / "bench.png"
     args = ("bench", "quickstart", "--batch", "4", "--windows", "1", "--json", *NARROW)
-    done = anigan(*args, "--peer", "torch", "lax", "--picture", picture)
+    done = anigan(*args, "--peer", "torch", "lax", "--picture", picture, timeout=1200)
     assert done.returncode == 0, done.stderr
     rows = {r["side"]: r for r in json.loads(done.stdout)["rows"]}
     # Where there is glibc, PyTorch is also measured with our settings of it; where the CPU

@@ -143,9 +143,10 @@ def test_a_killed_import_leaves_no_half_pack(tmp_path):
     out = tmp_path / "out" / "pack"
     command = [sys.executable, "-m", "anigan_jax", "import", folder, "--out", out]
     for wait in (0.1, 0.6):
+        before = set(out.parent.glob(".pack-*"))
         process = subprocess.Popen(command, env=process_env(), stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 60
-        while not list(out.parent.glob(".pack-*")) and time.monotonic() < deadline:
+        while not set(out.parent.glob(".pack-*")) - before and time.monotonic() < deadline:
             time.sleep(0.01)
         time.sleep(wait)
         process.kill()

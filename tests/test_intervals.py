@@ -198,10 +198,10 @@ def test_a_thread_that_makes_batches_ahead_ends_with_who_takes_them():
     assert [next(taken), next(taken)] == [0, 1]
     taken.close()
     for _ in range(100):
-        if threading.active_count() == before:
+        if threading.active_count() <= before:
             break
         time.sleep(0.1)
-    assert threading.active_count() == before and len(made) < 10
+    assert threading.active_count() <= before and len(made) < 10
     assert list(input.ahead(iter(range(5)))) == [*range(5)]
 
 

@@ -116,7 +116,7 @@ def test_a_signal_reaches_all_and_all_may_save(shell, number):
 @pytest.mark.long
 def test_the_first_failure_is_told_and_a_stuck_process_ended(shell):
     begin = time.monotonic()
-    process = shell("local_multiprocess.sh", "3", "stuck-3", "--workdir", "x", GRACE="1")
+    process = shell("local_multiprocess.sh", "3", "stuck-3", "--workdir", "x", GRACE="3")
     output, _ = process.communicate(timeout=30)
     assert process.returncode == 3
     assert "process 1 ended with exit code 3" in output

@@ -52,6 +52,11 @@ def path_of(folder: Path, step: int) -> Path:
 
 def steps(folder: Path) -> list[int]:
     """Committed steps, ascending."""
+    # Twice: all that were listed may have been pruned before they were looked at, for a newer one.
+    return _listed(folder) or _listed(folder)
+
+
+def _listed(folder: Path) -> list[int]:
     names = (path.name for path in folder.glob("step_*") if path.is_dir())
     return sorted(int(name[5:]) for name in names if re.fullmatch(r"step_[0-9]{9,}", name))
 
