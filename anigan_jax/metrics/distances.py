@@ -40,7 +40,8 @@ def rows(features: FeaturesN, least: int = 1, name: str = "features") -> Float64
     features = np.asarray(features, np.float64)
     bad = ~np.isfinite(features).all(1)
     if bad.any():
-        raise ValueError(f"{bad.sum()} rows of {name} hold NaN or inf; the first is {bad.argmax()}")
+        first = np.flatnonzero(bad)[0]
+        raise ValueError(f"{bad.sum()} rows of {name} hold NaN or inf; the first is {first}")
     return features
 
 

@@ -70,9 +70,9 @@ def classes(found: Scan) -> dict:
         # -1, of what is unknown, comes last.
         counts = np.roll(np.bincount(labels[:, at] + 1, minlength=len(names) + 1), -1).tolist()
         table[part] = {n: c for n, c in zip((*names, "unknown"), counts, strict=True) if c}
-    whole, counts = np.unique(labels[(labels >= 0).all(1)], axis=0, return_counts=True)
+    whole, often = np.unique(labels[(labels >= 0).all(1)], axis=0, return_counts=True)
     said = (say(attributes, label_of(attributes, row)) for row in whole)
-    pairs = sorted(zip(said, counts.tolist(), strict=True), key=lambda pair: (-pair[1], pair[0]))
+    pairs = sorted(zip(said, often.tolist(), strict=True), key=lambda pair: (-pair[1], pair[0]))
     table["pairs"] = dict(pairs)
     return table
 
