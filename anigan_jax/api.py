@@ -267,6 +267,11 @@ def verified(config: Config, report: Any = None) -> Pack:
     return pack
 
 
+def exact(config: Config) -> Config:
+    """The config with kernels that keep no file in the run, for what only reads it."""
+    return dataclasses.replace(config, run=dataclasses.replace(config.run, kernels="exact"))
+
+
 def prepare(config: Config, workdir: Path | None, world: int = 1) -> None:
     """Sets the environment that a run, new or resumed, computes in."""
     threads = None

@@ -121,6 +121,12 @@ class Adversarial(NamedTuple):
     line: float | None = 0.0
     score: Callable[[Array], Array] = jax.nn.sigmoid
 
+    @property
+    def sides(self) -> float:
+        """The logit that accuracy parts by: `line`, or without one the sign, as far as that says
+        anything."""
+        return self.line or 0.0
+
 
 ADVERSARIAL = {
     "non_saturating": Adversarial(non_saturating_d, non_saturating_g),

@@ -213,8 +213,9 @@ class Trained(Opened):
         from anigan_jax.export import files
 
         files.check(to, by_seed.whole(opset, "opset"))
-        atomic.refuse_taken(environment.expanded(folder), "folder")
-        with atomic.new_folder(environment.expanded(folder)) as made:
+        folder = environment.expanded(folder)
+        atomic.refuse_taken(folder, "folder")
+        with atomic.new_folder(folder) as made:
             return files.write(self, to, made, opset, data_license)
 
     def evaluate(

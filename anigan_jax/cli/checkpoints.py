@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json as jsons
 from pathlib import Path
 from typing import Annotated
@@ -36,9 +35,7 @@ def replay(
         at_least("--until", until, 0)
     recorded = run_dir.read_run(run)
     config = run_dir.config_of(run, recorded, trust)
-    # The other kernels, which no replay repeats, are kept in a file of the run.
-    exact = dataclasses.replace(config, run=dataclasses.replace(config.run, kernels="exact"))
-    with api.opened(exact, run, distributed) as (pack, group):
+    with api.opened(api.exact(config), run, distributed) as (pack, group):
         from anigan_jax.training import replay as training
 
         changed = configs.differences(recorded["identity"], configs.identity(config))

@@ -33,8 +33,8 @@ from anigan_jax.report import tables
 from anigan_jax.report.table import as_text
 from anigan_jax.runtime.progress import Stages
 from anigan_jax.sampling import grids
-from anigan_jax.storage import atomic, manifest, run_dir, safetensors
-from anigan_jax.storage.run_dir import RUN, out_dir
+from anigan_jax.storage import atomic, manifest, run_dir
+from anigan_jax.storage.run_dir import out_dir
 
 Report = Annotated[Path | None, arg(metavar="FILE.json")]
 
@@ -155,7 +155,7 @@ def _check_subject(run: Path, against: str, out: Path | None, alone: bool) -> No
     """Refuses a run with the flags of images, images without real ones, and a wrong --out."""
     _check_report(out)
     home = run_dir.found(run)
-    recorded = (home / RUN).exists() or (home / safetensors.WEIGHTS).exists() or home != run
+    recorded = run_dir.is_run(home) or home != run
     if against:
         from anigan_jax.evaluation import images_of_any_model
 

@@ -141,9 +141,7 @@ def _is_of_others(workdir: Path, settings: Config) -> bool:
 
 def _dry_run(config: Config, workdir: Path, as_json: bool) -> int:
     """Prints what a run would do; writes nothing into the run directory."""
-    # The other kernels are kept in a file of the run.
-    exact = dataclasses.replace(config, run=dataclasses.replace(config.run, kernels="exact"))
-    with api.opened(exact, workdir) as (pack, _):
+    with api.opened(api.exact(config), workdir) as (pack, _):
         from anigan_jax.training import loop, transfer
         from anigan_jax.training.program import Program
 

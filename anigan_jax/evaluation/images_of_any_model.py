@@ -17,7 +17,7 @@ from anigan_jax.runtime import environment
 from anigan_jax.sampling import photos
 from anigan_jax.sampling import seeds as by_seed
 from anigan_jax.sampling.photos import Gathered
-from anigan_jax.storage import run_dir, safetensors
+from anigan_jax.storage import run_dir
 
 DOMAINS = ("ask", "a", "b", "both")
 
@@ -84,20 +84,16 @@ def refuse_runs(images: Path | None, against: str) -> None:
     Raises:
       UserError: one of them is a run.
     """
-    if images and ((found := run_dir.found(images)) != images or _is_run(found)):
+    if images and ((found := run_dir.found(images)) != images or run_dir.is_run(found)):
         raise UserError(
             f"{images} is a run, which knows its own data; leave out --against, or in Python: "
             "anigan_jax.load(RUN).evaluate()"
         )
-    if _is_run(real := environment.expanded(against)):
+    if run_dir.is_run(real := environment.expanded(against)):
         recorded = run_dir.read_run(real) if (real / run_dir.RUN).exists() else {}
         learned = ((recorded.get("config") or {}).get("data") or {}).get("path", "")
         data = f": {learned}" if learned else ""
         raise UserError(f"{against} is a run; give the real images that it learned from{data}")
-
-
-def _is_run(path: Path) -> bool:
-    return any((path / name).exists() for name in (run_dir.RUN, safetensors.WEIGHTS))
 
 
 def _checked(images: Any, size: int | None) -> np.ndarray:

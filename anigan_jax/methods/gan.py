@@ -328,8 +328,7 @@ class GAN(MethodSettings):
         seen = [x for x in (real, fake) if x is not None]
         judged = jnp.int32(sum(len(x) for x in seen))
         correct, metrics, game = jnp.int32(0), {}, self.adversarial
-        # Of a loss without a line: by the sign, as far as that says anything.
-        line = game.line or 0.0
+        line = game.sides
         if real is not None:
             correct += jnp.sum(real > line)
             metrics["score/real"] = jnp.mean(game.score(real))

@@ -156,9 +156,7 @@ def judge(loss: str, real: Array, fake: Array) -> tuple[Array, dict[str, Array]]
 def opinion(loss: str, real: Array, fake: Array) -> dict[str, Array]:
     """Mean scores and accuracy of logits: sigmoids, or for least squares the values."""
     game = losses.ADVERSARIAL[loss]
-    # Of a loss without a line: by the sign, as far as that says anything.
-    line = game.line or 0.0
-    right = jnp.mean(real > line) + jnp.mean(fake < line)
+    right = jnp.mean(real > game.sides) + jnp.mean(fake < game.sides)
     return {
         "score/real": jnp.mean(game.score(real)),
         "score/fake": jnp.mean(game.score(fake)),

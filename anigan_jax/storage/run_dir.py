@@ -56,9 +56,12 @@ class Taken(NamedTuple):
 def found(path: Path) -> Path:
     """Where a run or its weights lie; a model that comes along is known by its name."""
     # What verbs make of such a model lies in a folder of that name, which holds neither.
-    if (path / RUN).exists() or (path / safetensors.WEIGHTS).exists():
-        return path
-    return shipped.file_of(path) or path
+    return path if is_run(path) else shipped.file_of(path) or path
+
+
+def is_run(path: Path) -> bool:
+    """Whether a folder is a run directory, or holds the weights of one."""
+    return (path / RUN).exists() or (path / safetensors.WEIGHTS).exists()
 
 
 def previews_dir(run: Path) -> Path:
