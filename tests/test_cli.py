@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -300,6 +301,15 @@ def test_help_is_quick():
         [sys.executable, "-c", code], env=process_env(), capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_python_without_the_packages_is_told_what_to_do():
+    """As where one forgets to activate the environment; `-S` leaves out what is installed."""
+    bare = [sys.executable, "-S", "-m", "anigan_jax"]
+    root = Path(__file__).resolve().parents[1]
+    done = subprocess.run([*bare, "train"], capture_output=True, text=True, cwd=root, timeout=60)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "pip install" in done.stderr and "activate" in done.stderr
 
 
 def test_help_names_every_verb_and_config(verb):

@@ -41,6 +41,8 @@ NAMED = (
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG),
     *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
 )
+# What the first lines of any verb import. A checkout is also run by a Python that has none of it.
+NEEDED = ("jax", "jaxlib", "flax", "optax", "orbax", "numpy", "PIL", "tyro")
 
 
 class Verb(NamedTuple):
@@ -105,6 +107,16 @@ def main(argv: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)
+    except ModuleNotFoundError as error:
+        if error.name not in NEEDED:
+            raise
+        print(
+            f"error: {sys.executable} has no package {error.name!r}: anigan_jax is not installed "
+            "there. Activate the environment that has it (the launchers make .venv in the "
+            "checkout: source .venv/bin/activate), or install it: pip install .",
+            file=sys.stderr,
+        )
+        sys.exit(UserError.code)
     except Exception as error:
         from anigan_jax import own_code
 
