@@ -9,6 +9,17 @@ from PIL import Image
 from anigan_jax.data import discover
 from anigan_jax.data.discover import Options
 
+# Of each encoding.
+WORDS = {
+    "cp932": ("初音ミク", "鏡音リン", "巡音ルカ"),
+    "gb18030": ("蓝色", "红色", "金发"),
+    "big5": ("藍色", "紅色", "金髮"),
+    "cp949": ("파랑", "빨강", "금발"),
+    "cp1251": ("голубые", "красные", "зелёные", "светлые"),
+    "cp1252": ("bleu clair", "doré", "noirâtre"),
+    "utf-16": ("初音ミク", "голубые", "doré"),
+}
+
 
 def png(number: int = 0) -> bytes:
     out = io.BytesIO()
