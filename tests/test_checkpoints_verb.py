@@ -9,7 +9,7 @@ import pytest
 from faults import saves
 from tiny import process_env
 
-from anigan_jax.storage import checkpoint, run_dir
+from anigan_jax.storage import checkpoint, lock
 from anigan_jax.storage import manifest as checkpoint_files
 
 
@@ -164,7 +164,7 @@ def test_the_verb_never_deletes_the_last_whole_checkpoint(run, verb):
 
 @pytest.mark.fault(39)
 def test_the_verb_does_not_prune_beside_a_training(run, verb):
-    with run_dir.lock(run):
+    with lock.hold(run):
         code, _, err = verb("checkpoints", run, "--prune", 1)
         assert verb("checkpoints", run, "--verify")[0] == 0
     assert code == 2

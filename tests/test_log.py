@@ -15,7 +15,7 @@ from run_dirs import judged
 from anigan_jax.errors import UserError
 from anigan_jax.report import collect, record, sinks
 from anigan_jax.report.record import Sink
-from anigan_jax.storage import metrics_file, run_dir
+from anigan_jax.storage import lock, metrics_file, run_dir
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def test_a_log_follows_a_training_to_its_end(run, monkeypatch):
     metrics, judged = run / "metrics.jsonl", run / "evaluation.jsonl"
     metrics.write_text("".join(lines[:3]) + lines[3][:20])
     judged.unlink()
-    held, clock, stages = run_dir.lock(run), [0.0], []
+    held, clock, stages = lock.hold(run), [0.0], []
 
     def resumed():
         # From step 2: a new file, with the lines after it dropped.
@@ -130,7 +130,7 @@ def test_a_log_follows_a_training_to_its_end(run, monkeypatch):
                 held.close()
             case 4:
                 resumed()
-                held = run_dir.lock(run)
+                held = lock.hold(run)
             case 5:
                 metrics.write_text("".join(lines))
             case 6:
@@ -162,13 +162,13 @@ def test_a_log_does_not_wait_for_what_nobody_trains(run, monkeypatch):
 
 
 def test_looking_whether_a_run_is_trained_disturbs_nobody(run):
-    assert not run_dir.in_training(run)
-    assert not run_dir.in_training(run / "nowhere")
-    with run_dir.lock(run):
-        assert run_dir.in_training(run)
+    assert not lock.held(run)
+    assert not lock.held(run / "nowhere")
+    with lock.hold(run):
+        assert lock.held(run)
         with pytest.raises(UserError, match="another process"):
-            run_dir.lock(run)
-    assert not run_dir.in_training(run)
+            lock.hold(run)
+    assert not lock.held(run)
 
 
 def test_bad_input(run, verb, tmp_path, monkeypatch):
@@ -185,7 +185,7 @@ def test_bad_input(run, verb, tmp_path, monkeypatch):
         code, out, error = verb("log", *words)
         assert (code, out) == (2, ""), error
         assert said in error
-    with run_dir.lock(run / "log/tensorboard"):
+    with lock.hold(run / "log/tensorboard"):
         code, _, error = verb("log", run, "--to", "tensorboard")
         assert code == 2
         assert "another process logs in" in error

@@ -19,7 +19,7 @@ from anigan_jax.data import dataset
 from anigan_jax.data.images import Images
 from anigan_jax.errors import MachineError, UserError
 from anigan_jax.runtime import environment
-from anigan_jax.storage import atomic, checkpoint, manifest, run_dir
+from anigan_jax.storage import atomic, checkpoint, lock, manifest, run_dir
 from anigan_jax.training import loop, replay
 
 
@@ -211,13 +211,13 @@ def test_asking_for_texts_leaves_a_run_as_it_was(damaged, verb):
 
 def test_a_lock_of_another_machine_may_end_by_itself(tmp_path, monkeypatch):
     """A launcher starts again after 4, and never after 2."""
-    with run_dir.lock(tmp_path):
+    with lock.hold(tmp_path):
         with pytest.raises(UserError, match="another process") as here:
-            run_dir.lock(tmp_path)
+            lock.hold(tmp_path)
         assert type(here.value) is UserError
-        monkeypatch.setattr(run_dir.host, "node", lambda: "elsewhere")
+        monkeypatch.setattr(lock.host, "node", lambda: "elsewhere")
         with pytest.raises(MachineError, match="if that machine is gone"):
-            run_dir.lock(tmp_path)
+            lock.hold(tmp_path)
 
 
 @pytest.mark.parametrize(("number", "fails"), [(errno.EINVAL, False), (errno.EIO, True)])

@@ -17,7 +17,7 @@ from anigan_jax.export import about
 from anigan_jax.report import files, sinks
 from anigan_jax.runtime import environment
 from anigan_jax.sampling import latents
-from anigan_jax.storage import run_dir, safetensors
+from anigan_jax.storage import lock, safetensors
 from anigan_jax.trained import with_data
 
 
@@ -235,12 +235,12 @@ def test_two_runs_log_into_one_folder(noise, tmp_path):
     first, second = (
         sinks.place_of("tensorboard", run, folder=tmp_path / "out") for run in (noise, copy)
     )
-    with run_dir.lock(first.log), run_dir.lock(second.log):
+    with lock.hold(first.log), lock.hold(second.log):
         pass
     assert not (noise / "log").exists()
     # Where the folder is the run's own, its training is not locked out.
     own = sinks.place_of("tensorboard", copy, folder=copy)
-    with run_dir.lock(own.log), run_dir.lock(copy):
+    with lock.hold(own.log), lock.hold(copy):
         pass
 
 

@@ -41,7 +41,7 @@ from anigan_jax.perceptual import vgg
 from anigan_jax.runtime import devices as parallel
 from anigan_jax.runtime import environment
 from anigan_jax.state import abstract_state, init_state
-from anigan_jax.storage import checkpoint, run_dir, safetensors
+from anigan_jax.storage import checkpoint, lock, run_dir, safetensors
 from anigan_jax.training import input, program
 from anigan_jax.training import step as train_step
 
@@ -419,7 +419,7 @@ def untrained(folder: Path, name: str, *overrides: str, drawn: bool = True) -> P
     config = config_file.override(config_file.load(str(file)), list(overrides), "")
     data = dataset.build(config.data, scratch.default_cache(), workers=1)
     run = folder / name.lower()
-    run_dir.lock(run)
+    lock.hold(run)
     constants = run_dir.open_run(config, run, data, tuple(overrides))
     state = drawn_state(config, constants) if drawn else start(config, data)[1]
     # As after a step, the averaged weights are others than the trained ones.

@@ -14,7 +14,7 @@ from anigan_jax.cli.common import AsJson, RunDir, Trust, at_least
 from anigan_jax.errors import MachineError, UserError, printable
 from anigan_jax.intervals import Every, parse
 from anigan_jax.runtime import environment
-from anigan_jax.storage import epochs, manifest, metrics_file, run_dir
+from anigan_jax.storage import epochs, lock, manifest, metrics_file, run_dir
 from anigan_jax.storage.epochs import Epochs
 
 
@@ -102,7 +102,7 @@ def _best(run: Path) -> int | None:
 def _prune(run: Path, keep: int, best: int | None) -> list[int]:
     folder = run / "checkpoints"
     kept = _kept(run)
-    with run_dir.lock(run):
+    with lock.hold(run):
         manifest.recover(folder)
         steps = manifest.steps(folder)
         whole = (

@@ -12,7 +12,7 @@ from anigan_jax.cli.common import RunDir, writing
 from anigan_jax.errors import printable
 from anigan_jax.report import record, sinks
 from anigan_jax.report.sinks import Target
-from anigan_jax.storage import run_dir
+from anigan_jax.storage import lock
 
 
 def log(
@@ -36,7 +36,7 @@ def log(
     """
     place = sinks.place_of(to, run, project, out)
     sinks.need(to)
-    held = run_dir.lock(place.log, "another process logs in")
+    held = lock.hold(place.log, "another process logs in")
     with held, writing(out or place.log):
         sink = sinks.open_sink(to, place)
         with contextlib.ExitStack() as stack:

@@ -15,7 +15,7 @@ from anigan_jax.cli import common, data
 from anigan_jax.cli.common import ConfigName, Overrides, at_least
 from anigan_jax.errors import DivergedError, UserError
 from anigan_jax.report.table import as_text
-from anigan_jax.storage import atomic, run_dir
+from anigan_jax.storage import atomic, lock, run_dir
 from anigan_jax.sweep import children, compare, grid
 
 
@@ -75,7 +75,7 @@ def sweep(
     with common.hinted(config_file.load(config), overrides):
         trials = grid.grid(config, list(overrides), list(vary), seeds, workdir, named)
     grid.refuse_others(trials)
-    with run_dir.lock(workdir, "another sweep is at work in"):
+    with lock.hold(workdir, "another sweep is at work in"):
         return _sweep(config, workdir, vary, trials, grid.Goal(updates, points, seconds), jobs)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from anigan_jax.report import collect, files
-from anigan_jax.storage import epochs, run_dir
+from anigan_jax.storage import epochs, lock
 from anigan_jax.storage.metrics_file import Tail
 
 PERIOD = 2.0
@@ -86,7 +86,7 @@ def log(run: Path, sink: Sink, follow: bool = False) -> Logged:
     last = asked.get("steps") or asked.get("epochs", 0) * (length.steps if length else 0)
     while True:
         # Asked first: what was written before its end is read below.
-        training = run_dir.in_training(run)
+        training = lock.held(run)
         for step, parts in reader.read().items():
             fresh = [{n: x for n, x in part.items() if step > has.get(n, -1)} for part in parts]
             if any(fresh):

@@ -22,7 +22,7 @@ from anigan_jax.report.table import Table
 from anigan_jax.reproduce import page, plan
 from anigan_jax.reproduce.plan import Budget, Experiment, Picture, Place, Planned, Report, Work
 from anigan_jax.runtime import environment, signals
-from anigan_jax.storage import atomic, metrics_file, run_dir
+from anigan_jax.storage import atomic, lock, metrics_file, run_dir
 from anigan_jax.sweep import grid
 
 PLAN = "plan.json"
@@ -74,7 +74,7 @@ def opened(
         departs = kept
         # Scores of two judges do not compare; a network that was missing may have come.
         here = {"judge": old["judge"], "features": old["features"] or here["features"]}
-    elif place.workdir.exists() and any(p.name != "lock" for p in place.workdir.iterdir()):
+    elif place.workdir.exists() and any(p.name != lock.FILE for p in place.workdir.iterdir()):
         raise UserError(f"{place.workdir} is not empty and holds no reproduction; take another")
     return plan.plan(report, budget, place._replace(**here), departs or ())
 
@@ -100,7 +100,7 @@ def reproduce(work: Work, only: Sequence[str] = (), tell: Tell = print) -> int:
     """
     chosen = plan.chosen(work.report, only)
     api.refuse_name(work.place.workdir)
-    with contextlib.closing(run_dir.lock(work.place.workdir, "another process reproduces in")):
+    with contextlib.closing(lock.hold(work.place.workdir, "another process reproduces in")):
         _usable(work, chosen)
         about = {"report": work.report.name, "budget": work.budget.name}
         about |= {"judge": work.place.judge, "features": work.place.features}

@@ -1,4 +1,4 @@
-"""The run directory: what a run is (run.json), its own code, its constants, its lock.
+"""The run directory: what a run is (run.json), its own code, its constants.
 
 run.json                what the run is and what its bits rest on
 code/                   the config file, and the modules beside it that it imports
@@ -17,10 +17,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import platform as host
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -35,9 +31,9 @@ from anigan_jax.config import Config, differences, fingerprint, identity, to_jso
 from anigan_jax.core import PyTree, TrainState
 from anigan_jax.data import diff
 from anigan_jax.data.dataset import Pack
-from anigan_jax.errors import MachineError, UserError
+from anigan_jax.errors import UserError
 from anigan_jax.runtime import environment
-from anigan_jax.storage import atomic, manifest, run_code, safetensors
+from anigan_jax.storage import atomic, lock, manifest, run_code, safetensors
 from anigan_jax.storage.checkpoint import Found
 
 RUN, CONTENTS, CODE = "run.json", "data.json", "code"
@@ -132,7 +128,7 @@ def check(config: Config, workdir: Path, pack: Pack) -> None:
         return
     # What a start that was killed leaves before run.json.
     whole = (RUN, CONSTANTS, CONTENTS, PARENT)
-    begun = {"lock", CODE, ALGORITHMS, *whole, *(atomic.partial(Path(n)).name for n in whole)}
+    begun = {lock.FILE, CODE, ALGORITHMS, *whole, *(atomic.partial(Path(n)).name for n in whole)}
     if workdir.exists() and any(p.name not in begun for p in workdir.iterdir()):
         raise UserError(f"{workdir} is not empty and holds no run; take another --workdir")
 
@@ -349,51 +345,3 @@ def same_bits(workdir: Path) -> dict:
             f"{SCHEMA}), whose bits this one does not repeat; use that version, or train anew"
         )
     return recorded
-
-
-def in_training(workdir: Path) -> bool:
-    """Whether a process holds a run directory for training, on this machine or over its disk."""
-    import fcntl
-
-    try:
-        with (workdir / "lock").open("rb") as handle:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        pass  # There is no lock, or a disk that knows none.
-    return False
-
-
-def lock(workdir: Path, busy: str = "another process is training in"):
-    """Holds a folder for this process; a second one is refused, `busy` and the folder's name."""
-    if sys.platform == "win32":
-        raise UserError("training needs file locks of Linux or macOS; on Windows use WSL")
-    import fcntl
-
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        handle = (workdir / "lock").open("a+")
-    except OSError as error:
-        raise UserError(f"workdir {workdir} cannot be written: {error}") from None
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            # `in_training` has it for a moment.
-            time.sleep(0.05)
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        handle.seek(0)
-        owner = handle.read(200).strip()
-        told = f"{busy} {workdir}" + (f" ({owner})" if owner else "")
-        if owner and not owner.endswith(f" on {host.node()}"):
-            # Launchers try again after this, until the lock of a machine that is gone has ended.
-            raise MachineError(f"{told}; if that machine is gone, delete {handle.name}") from None
-        raise UserError(told) from None
-    except OSError as error:
-        raise UserError(f"{workdir} cannot be locked ({error}); take another place") from None
-    handle.truncate(0)
-    handle.write(f"process {os.getpid()} on {host.node()}\n")
-    handle.flush()
-    return handle

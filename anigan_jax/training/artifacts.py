@@ -23,7 +23,7 @@ from anigan_jax.errors import DivergedError, MachineError, UserError
 from anigan_jax.report.curves import curves
 from anigan_jax.runtime import devices, progress
 from anigan_jax.runtime.signals import Stop
-from anigan_jax.storage import atomic, checkpoint, images, manifest, metrics_file, run_dir
+from anigan_jax.storage import atomic, checkpoint, images, lock, manifest, metrics_file, run_dir
 from anigan_jax.storage.epochs import Epochs
 from anigan_jax.training import health, online_eval
 from anigan_jax.training.input import held_out, rows
@@ -158,6 +158,11 @@ class Artifacts:
     def _still_here(self) -> None:
         if not (self.workdir / "run.json").exists():
             raise MachineError(f"{self.workdir} was deleted or moved while this run wrote into it")
+        if lock.lost(self.workdir):
+            raise MachineError(
+                f"{self.workdir} was deleted while this run wrote into it, and another process "
+                "trains there now; this one stops"
+            )
 
     def _save(self, at: int, state: TrainState) -> None:
         self._still_here()

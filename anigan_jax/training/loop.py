@@ -20,7 +20,7 @@ from anigan_jax.runtime import devices, environment, processes
 from anigan_jax.runtime.processes import ProcessGroup
 from anigan_jax.runtime.signals import Stop
 from anigan_jax.state import abstract_state, with_leaves
-from anigan_jax.storage import checkpoint, run_dir
+from anigan_jax.storage import checkpoint, lock, run_dir
 from anigan_jax.training import artifacts, online_eval, transfer
 from anigan_jax.training.artifacts import Artifacts, NoArtifacts
 from anigan_jax.training.input import held_out, rows
@@ -52,7 +52,7 @@ def train(
     config = transfer.as_begun(config, workdir)
     with machine_faults(workdir, group):
         evaluator, taken = checked(config, workdir, pack, group)
-        with run_dir.lock(workdir) if group.is_primary else contextlib.nullcontext():
+        with lock.hold(workdir) if group.is_primary else contextlib.nullcontext():
             return _resume(config, workdir, pack, evaluator, command, stop, group, taken)
 
 

@@ -154,3 +154,19 @@ def test_a_folder_that_is_deleted_while_it_trains(whole, tmp_path):
     assert "Traceback" not in training.said()
     (tmp_path / "moved").rename(tmp_path / "run")
     resumed(config, run)
+
+
+def test_a_folder_that_another_run_has_taken_over_is_left_alone(whole, tmp_path):
+    """As where one deletes a run, forgets that it still trains, and starts it anew."""
+    config, _ = whole
+    run, new = tmp_path / "run", tmp_path / "new"
+    new.mkdir()
+    for name, text in (("run.json", "{}"), ("lock", "process 1 on elsewhere\n")):
+        (new / name).write_text(text)
+    training = Training(tmp_path / "log", *train(config, run))
+    training.until(lambda: newest(run) >= 24)
+    run.rename(tmp_path / "deleted")
+    new.rename(run)
+    assert training.ended() == 4, training.said()
+    assert "another process" in training.said() and "Traceback" not in training.said()
+    assert sorted(p.name for p in run.iterdir()) == ["lock", "run.json"]
