@@ -23,10 +23,12 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 __all__ = [
     "Config",
+    "Cosine",
     "DivergedError",
     "MachineError",
     "Optimizer",
     "Run",
+    "Stop",
     "Trained",
     "UserError",
     "evaluate",
@@ -42,16 +44,19 @@ if TYPE_CHECKING:
     from anigan_jax.data.arrays import pack
     from anigan_jax.errors import DivergedError, MachineError, UserError
     from anigan_jax.evaluation.images_of_any_model import evaluate
-    from anigan_jax.optimizers import Optimizer
+    from anigan_jax.optimizers import Cosine, Optimizer
+    from anigan_jax.runtime.signals import Stop
     from anigan_jax.trained import Trained
 
 _HOMES = {
     "Config": "config",
     "Run": "config",
+    "Cosine": "optimizers",
     "Optimizer": "optimizers",
     "DivergedError": "errors",
     "MachineError": "errors",
     "UserError": "errors",
+    "Stop": "runtime.signals",
     "Trained": "trained",
     "evaluate": "evaluation.images_of_any_model",
     "load": "api",

@@ -154,6 +154,7 @@ def train(
     init_from: str | Path = "",
     command: tuple[str, ...] = (),
     distributed: bool = False,
+    stop: signals.Stop | None = None,
 ) -> Trained | None:
     """Trains a run to its end in this process, or resumes it where `workdir` holds one.
 
@@ -166,6 +167,8 @@ def train(
       command: the words that started it, for the record.
       distributed: one of several processes, which JAX finds by itself; those of SLURM and of the
         launchers are found anyway.
+      stop: `stop.ask()` in another thread saves and ends it, for a training that runs in a thread
+        itself, where no interrupt arrives; what it has become by then is given back.
 
     Returns:
       The trained run; None in all but the first of several processes, whose disk has it.
@@ -184,14 +187,15 @@ def train(
     if init_from:
         parent = dataclasses.replace(config.parent, run=str(init_from))
         config = dataclasses.replace(config, parent=parent)
+    stop = stop or signals.Stop()
     try:
-        with signals.caught() as stop:
+        with signals.caught(stop):
             code = start(config, workdir, command, stop, distributed)
     except SystemExit:
         if not stop.number:
             raise
         raise KeyboardInterrupt(f"stopped by signal {stop.number} before the first step") from None
-    if code:
+    if code and not stop.asked:
         raise KeyboardInterrupt(f"stopped by signal {code - 128}; the same call resumes")
     if not processes.is_first(os.environ, distributed):
         return None

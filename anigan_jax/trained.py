@@ -52,7 +52,7 @@ class Trained(Opened):
         self,
         n: int | None = None,
         seed: int = 0,
-        prompt: str | None = None,
+        prompt: str | Sequence[str] | None = None,
         *,
         seeds: Iterable[int] | None = None,
         latents: np.ndarray | None = None,
@@ -66,8 +66,9 @@ class Trained(Opened):
 
         Args:
           seed: of the latents, and of what a prompt leaves open.
-          prompt: 'blue hair red eyes', for a run that learned from texts; None: as often as
-            its data has each.
+          prompt: 'blue hair red eyes', for a run that learned from texts, or a list with one
+            for each image (`n` is then left out), whose latents are those that `n`, `seeds` or
+            `latents` would give; None: as often as its data has each.
           seeds: instead of `n` and `seed`; each 0 to 2**32 - 1.
           latents: (n, Z) instead of `n` and `seeds`, standard normal in training; `latents(seeds)`
             gives those of seeds. `seed` is then of the texts, or of what a prompt leaves open.
@@ -80,11 +81,14 @@ class Trained(Opened):
             prompt, or a number is out of range.
         """
         (seed,) = by_seed.checked([seed], "seed")
-        if not isinstance(prompt, str | None):
-            raise UserError(f"prompt is {prompt!r}; it must be one text")
         if not isinstance(truncation, Real | None):
             raise UserError(f"truncation is {truncation!r}; it must be a number")
         model = grids.with_drawing(self._drawing(weights), grids.Drawing(truncation))
+        if isinstance(prompt, list | tuple):
+            z = self._latents_of(len(prompt), n, seed, seeds, latents)
+            return grids.generated(model, z, self.texts(prompt, seed))
+        if not isinstance(prompt, str | None):
+            raise UserError(f"prompt is {prompt!r}; it must be a text, or a list of texts")
         wanted = None if prompt is None else prompts.read(model, [prompt], "prompt")
         if seeds is not None:
             if n is not None or seed or latents is not None:
@@ -303,6 +307,24 @@ class Trained(Opened):
     def at(self, checkpoint: str | int) -> Trained:
         """The same run at another checkpoint: 'best', 'latest' or a step."""
         return self._replace(networks=model_at(self.path, self.config, self.recorded, checkpoint))
+
+    def _latents_of(self, count: int, n, seed: int, seeds, latents) -> np.ndarray:
+        """(count, Z): those that `generate` draws of its arguments, one for each prompt."""
+        if not count:
+            raise UserError("prompt has 0 texts; give one for each image")
+        if sum(given is not None for given in (n, seeds, latents)) > 1:
+            raise UserError("give one of n, seeds and latents, or none of them")
+        if latents is not None:
+            z = self._checked(latents)
+        elif seeds is not None:
+            z = self.latents(seeds)
+        else:
+            grids.need_noise(self.method)
+            z = grids.latents(self.method, count, *by_seed.checked([seed], "seed"))
+        images = len(z) if n is None else by_seed.whole(n, "n")
+        if images != count:
+            raise UserError(f"prompt has {count} texts for {images} images; give one for each")
+        return z
 
     def _checked(self, latents: np.ndarray) -> np.ndarray:
         grids.need_noise(self.method)

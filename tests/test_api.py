@@ -1,16 +1,19 @@
 """The library: a run opened without its data, and a training, as a notebook calls them."""
 
+import dataclasses
 import json
 import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from tiny import process_env, untrained
+from tiny import LEAST, process_env, untrained
 
 import anigan_jax
 from anigan_jax import api, parent
@@ -19,7 +22,7 @@ from anigan_jax.cli import train as cli_train
 from anigan_jax.errors import UserError
 from anigan_jax.sampling import grids
 from anigan_jax.storage import images as record
-from anigan_jax.storage import safetensors
+from anigan_jax.storage import manifest, safetensors
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +128,22 @@ def test_prompts_and_translations(text, cycle):
     assert run.generate(2).shape == (2, 16, 16, 3)
     with pytest.raises(UserError, match="Known are hair"):
         run.generate(1, prompt="purple polka dots")
+    # One for each image: as the text of each, beside the latents that it would have alone.
+    asked = ["blue hair red eyes", "red hair blue eyes", "blue hair red eyes"]
+    each = run.generate(prompt=asked, seeds=[4, 4, 9])
+    z, texts = run.latents([4, 4, 9]), run.texts(asked)
+    assert (each == run.generate(prompt=asked, latents=z)).all()
+    for i in range(3):
+        apply, own = run.generator()
+        alone = record.to_uint8(apply(own, z[i:][:1], texts[i:][:1]))[0]
+        assert np.abs(each[i].astype(int) - alone).max() <= 1
+    assert (each[0] != each[1]).any() and (each[0] != each[2]).any()
+    assert run.generate(prompt=asked, seed=1).shape == (3, 16, 16, 3)
+    for wrong in ({"n": 2}, {"seeds": [1]}, {"latents": z[:2]}, {"n": 3, "seeds": [4, 4, 9]}):
+        with pytest.raises(UserError, match="one"):
+            run.generate(prompt=asked, **wrong)
+    with pytest.raises(UserError, match="0 texts"):
+        run.generate(prompt=[])
     way = anigan_jax.load(cycle)
     photos = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype(np.uint8)
     there = way.translate(photos)
@@ -350,3 +369,24 @@ def test_a_training_as_a_notebook_runs_it(tmp_path):
     assert recorded["config"]["method"]["generator"]["base_channels"] == 4
     assert recorded["command"] == []
     assert not (tmp_path / "bad").exists()
+
+
+def test_a_training_in_a_thread_stops_when_it_is_asked(tmp_path):
+    """No interrupt arrives there; what it saves goes on as after any stop."""
+    run, stop, ended = tmp_path / "run", anigan_jax.Stop(), []
+    config = dataclasses.replace(LEAST, run=dataclasses.replace(LEAST.run, steps=100_000))
+
+    def work():
+        ended.append(anigan_jax.train(config, run, stop=stop))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    lines = run / "metrics.jsonl"
+    while thread.is_alive() and not (lines.exists() and lines.read_text().count("\n") > 3):
+        time.sleep(0.05)
+    stop.ask()
+    thread.join(120)
+    assert not thread.is_alive()
+    at = max(manifest.steps(run / "checkpoints"))
+    assert 0 < at < 100_000
+    assert (ended[0].generate(2) == anigan_jax.load(run).generate(2)).all()

@@ -14,10 +14,12 @@ import anigan_jax
 from anigan_jax.data import (
     attributes,
     boxes,
+    dataset,
     decode,
     discover,
     isolated,
     label_files,
+    pack_files,
     table_files,
     words,
 )
@@ -25,6 +27,7 @@ from anigan_jax.data.attributes import Attribute
 from anigan_jax.data.discover import Options
 from anigan_jax.data.images import Images
 from anigan_jax.errors import UserError
+from anigan_jax.runtime import environment
 
 COLORS = ("blue", "red", "green")
 NAMES = [f"{i:04d}.png" for i in range(1, 13)]
@@ -241,10 +244,10 @@ def test_workers_keep_to_what_a_container_may_use(tmp_path, monkeypatch):
     monkeypatch.setattr(isolated.os, "sched_getaffinity", lambda _: range(8), raising=False)
     for quota, cores in (("250000 100000\n", 3), ("max 100000\n", 8), ("50000 100000", 1)):
         (tmp_path / "cpu.max").write_text(quota)
-        monkeypatch.setattr(isolated, "QUOTA", tmp_path / "cpu.max")
-        assert isolated.cores() == cores
-    monkeypatch.setattr(isolated, "QUOTA", tmp_path / "absent")
-    assert isolated.cores() == 8
+        monkeypatch.setattr(environment, "QUOTA", tmp_path / "cpu.max")
+        assert environment.cores() == cores
+    monkeypatch.setattr(environment, "QUOTA", tmp_path / "absent")
+    assert environment.cores() == 8
     assert table("a", images=1)
 
 
@@ -408,3 +411,17 @@ def test_ones_of_many_classes_take_the_room_of_the_answer():
     found = attributes.one_hot(many, np.array([[7, 1], [49_999, 0]]))
     assert found.shape == (2, 50_002) and found.dtype == np.float32
     assert [np.flatnonzero(row).tolist() for row in found] == [[7, 50_001], [49_999, 50_000]]
+
+
+def test_a_training_is_told_of_images_that_come_out_black(tmp_path):
+    """Scanners write 12 bits into 16; of wider values the high byte is enough."""
+    for most, told in ((4095, True), (65535, False)):
+        (out := tmp_path / str(most)).mkdir()
+        for i in range(20):
+            rng = np.random.default_rng(i)
+            values = rng.integers(most // 2, most, (16, 16), endpoint=True).astype(np.uint16)
+            Image.fromarray(values).save(out / f"{i}.png")
+        pack = dataset.build(Images(path=str(out), size=16), tmp_path / "cache")
+        notes = [line for line in pack_files.notes(pack.manifest) if line.startswith("note: 20 im")]
+        assert ["dark" in line for line in notes] == [False, True][: 1 + told]
+        assert (pack.images.max() < 16) == told

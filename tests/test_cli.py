@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import json
+import os
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ from tiny import process_env, untrained, write_config
 from anigan_jax.cli import main
 from anigan_jax.cli import train as cli_train
 from anigan_jax.errors import UserError
-from anigan_jax.runtime import processes, progress
+from anigan_jax.runtime import environment, processes, progress
 from anigan_jax.storage import run_dir
 
 
@@ -99,6 +100,15 @@ def test_sample_interpolate_and_kernels(run, verb):
     code, out, err = verb("kernels", folder)
     assert code == 0, err
     assert Image.open(out.strip()).size == (2 * 44 + 4, 2 * 44 + 4)
+
+
+def test_a_resume_with_fewer_threads_than_there_are_says_so(run, verb, monkeypatch):
+    _, folder, _ = run
+    for cores, told in ((64, True), (int(os.environ["NPROC"]), False)):
+        monkeypatch.setattr(environment, "cores", lambda cores=cores: cores)
+        code, out, err = verb("train", "--resume", folder, "--run.devices", 1)
+        assert code == 0, err
+        assert ("threads " in out and "NPROC=64" in out) == told
 
 
 def test_training_again_has_nothing_to_do_and_changes_nothing(run, verb):

@@ -35,14 +35,15 @@ def test_a_hub_folder_opens_anywhere(verb, noise, tmp_path, monkeypatch, weights
         *("--data-license", "CC0"),
     )
     assert code == 0, error
-    assert len(out.splitlines()) == 5
+    assert len(out.splitlines()) == 6
     monkeypatch.chdir(tmp_path)
     run = anigan_jax.load("hub")
     whole = anigan_jax.load(noise, weights=weights)
     assert (run.generate(3, seed=1) == whole.generate(3, seed=1)).all()
     files = {path.name for path in Path("hub").iterdir()}
     assert files == {
-        *("README.md", "config.json", "generator.onnx", "samples.png", "weights.safetensors")
+        *("README.md", "config.json", "generator.json", "generator.onnx", "samples.png"),
+        "weights.safetensors",
     }
     card = Path("hub/README.md").read_text()
     for words in ("License of the data: CC0", "Not measured", "anigan_jax.load(", "PaintedFaces"):
@@ -72,6 +73,10 @@ def test_an_export_of_an_export_says_what_the_first_one_knew(verb, noise, tmp_pa
     session = onnxruntime.InferenceSession(folders["onnx"] / "generator.onnx")
     files = [folders[to] / "weights.safetensors" for to in ("weights", "hub")]
     says = [session.get_modelmeta().custom_metadata_map, *map(safetensors.metadata, files)]
+    # Beside the file too: what runs it in a browser reads no metadata.
+    beside = json.loads((folders["onnx"] / "generator.json").read_text())
+    assert beside.keys() == about.keys() and beside["inputs"] == about["inputs"]
+    says.append(beside)
     known = {"weights": weights, "data_license": "CC0"}
     known["data_sha256"] = json.loads((noise / "run.json").read_text())["data_sha256"]
     for found in (about, *says):
@@ -187,7 +192,7 @@ def test_places_that_are_taken(verb, noise, place, tmp_path):
         folder.mkdir()
     (killed / "half.onnx").touch()
     assert verb("export", noise, "--to", "onnx", "--out", empty)[0] == 0
-    assert [path.name for path in empty.iterdir()] == ["generator.onnx"]
+    assert sorted(path.name for path in empty.iterdir()) == ["generator.json", "generator.onnx"]
     assert not killed.exists()
 
 

@@ -19,6 +19,8 @@ from anigan_jax.data.kinds import CONVERT, FORMATS, SUFFIXES, kind_of
 VERSION = 7
 # Bounds the memory of a worker: about 16 bytes a pixel where it is transparent.
 MAX_PIXELS = 100_000_000
+# A 16-bit image with none as large shows black: 12 bits of a scanner, or 8 in wider numbers.
+FEW_BITS = 4096
 # A JPEG is decoded at an eighth of its size at least, and over this at the smallest fraction
 # that leaves enough for the crop.
 FULL_JPEG = 50_000_000
@@ -52,6 +54,7 @@ NOTED = {
     "extension": "taken as what its content says",
     "cmyk": "converted to RGB as Pillow does, Adobe's inversion included",
     "16-bit": "the high byte of each value is used",
+    "dark": "16-bit, with values below 4,096 alone, so nearly black; scale them to 65,535 first",
     "palette": "looked up to RGB",
     "transparent": "laid over the background: white, or --background COLOR; --transparency keep",
     "rotated": "turned upright by its EXIF orientation",
@@ -261,7 +264,10 @@ def _upright(image: Image.Image, notes: list, background: str) -> Image.Image:
         image = image.transpose(_TURNS[turned])
     if image.mode.startswith("I") or image.mode == "F":
         notes.append(("16-bit", image.mode))
-        high = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255)
+        values = np.asarray(image).astype(np.int64)
+        if values.max() < FEW_BITS:
+            notes.append(("dark", f"largest value {values.max():,}"))
+        high = np.clip(values >> 8, 0, 255)
         image = Image.fromarray(high.astype(np.uint8))
     elif image.mode == "CMYK":
         notes.append(("cmyk", ""))

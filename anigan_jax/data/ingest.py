@@ -19,9 +19,10 @@ from anigan_jax.data.attributes import Attributes, Label
 from anigan_jax.data.decode import Finding, Refusal
 from anigan_jax.data.discover import Catalogue, Item
 from anigan_jax.data.sources import Source
+from anigan_jax.runtime import environment
 
 # Never 1: a decoder that dies or hangs must not take this process with it.
-WORKERS = min(32, max(2, isolated.cores()))
+WORKERS = min(32, max(2, environment.cores()))
 CHUNK = 128
 CHUNK_BYTES = 16 * 2**20
 # Together under a minute, the starts of two processes included.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import math
 import multiprocessing
 import os
 import resource
@@ -12,15 +11,12 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
-from pathlib import Path
 from typing import Any
 
 from anigan_jax.errors import MachineError
 
 WORKER_MEMORY = 4 * 2**30
 START_SECONDS = 120.0
-# Of a container: microseconds of CPU in so many, or 'max'.
-QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 class Died(Exception):
@@ -83,19 +79,6 @@ class _Pool(concurrent.futures.ProcessPoolExecutor):
             return failed
         finally:
             main.update(hidden)
-
-
-def cores() -> int:
-    """CPU cores that this process may use: of its affinity, within its container's quota."""
-    found = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2
-    )
-    try:
-        quota, period = QUOTA.read_text().split()
-        return max(1, min(found, math.ceil(int(quota) / int(period))))
-    except (OSError, ValueError):
-        # Another system, or 'max': no quota.
-        return found
 
 
 def pool(workers: int) -> concurrent.futures.ProcessPoolExecutor:

@@ -92,6 +92,11 @@ def notes(manifest: dict) -> list[str]:
     if labels := {what: counts[code] for code, what in LABELS.items() if code in counts}:
         found.append(f"labels      {counted(labels)}")
     found += [f"note: {NOTED[code]}" for code in (*WITHOUT, "untrained") if code in counts]
+    found += [
+        f"note: {counts[code]:,} images: {code}: {NOTED[code]}"
+        for code in ("16-bit", "dark", "transparent")
+        if code in counts
+    ]
     if small := counts.get("enlarged"):
         size = manifest["size"]
         found.append(f"note: {small:,} images are smaller than {size} px and were enlarged")

@@ -8,7 +8,7 @@ from pathlib import Path
 from anigan_jax.errors import UserError
 from anigan_jax.export import hub, onnx, stablehlo, weights
 from anigan_jax.export.about import about, refuse_own_code
-from anigan_jax.export.generators import generators_of
+from anigan_jax.export.generators import Generator, generators_of
 from anigan_jax.opened import Opened
 from anigan_jax.storage import atomic
 
@@ -47,6 +47,8 @@ def write(trained: Opened, to: str, folder: Path, opset: int, data_license: str)
         name = f"{generator.name}.onnx"
         (folder / name).write_bytes(data)
         found[name] = f"{len(data) / 1e6:.1f} MB, {told}"
+        # In the file too, where a browser's runtime does not read it.
+        found |= _told(trained, generator, folder, data_license)
     if to == "hub":
         hub.write(trained, folder, found, data_license)
         found |= dict.fromkeys(
@@ -62,8 +64,14 @@ def _stablehlo(trained: Opened, folder: Path, data_license: str) -> dict[str, st
         name = f"{generator.name}.stablehlo"
         (folder / name).write_bytes(data)
         found[name] = f"{len(data) / 1e6:.1f} MB, for {', '.join(stablehlo.PLATFORMS)}"
-        inputs = {key: ["batch", *a.shape[1:], str(a.dtype)] for key, a in generator.sample.items()}
-        told = {"inputs": inputs, **about(trained, generator, data_license)}
-        atomic.save_text(json.dumps(told, indent=1) + "\n", folder / f"{generator.name}.json")
-        found[f"{generator.name}.json"] = ""
+        found |= _told(trained, generator, folder, data_license)
     return found
+
+
+def _told(trained: Opened, generator: Generator, folder: Path, data_license: str) -> dict[str, str]:
+    """Writes what a generator takes, and the words that its labels stand for, as JSON."""
+    inputs = {key: ["batch", *a.shape[1:], str(a.dtype)] for key, a in generator.sample.items()}
+    told = {"inputs": inputs, **about(trained, generator, data_license)}
+    name = f"{generator.name}.json"
+    atomic.save_text(json.dumps(told, indent=1) + "\n", folder / name)
+    return {name: ""}

@@ -8,6 +8,7 @@ import functools
 import gc
 import hashlib
 import importlib.metadata
+import math
 import os
 import platform as host
 import subprocess
@@ -33,6 +34,8 @@ PLUGINS = {"cuda": ("jax-cuda13-plugin", "jax-cuda12-plugin"), "tpu": ("libtpu",
 # Variables that say which GPUs a process or container may use, and that a TPU's machine has.
 GPU_LISTS = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES")
 TPU_VM = ("TPU_ACCELERATOR_TYPE", "TPU_WORKER_HOSTNAMES", "TPU_WORKER_ID")
+# Of a container: microseconds of CPU in so many, or 'max'.
+QUOTA = Path("/sys/fs/cgroup/cpu.max")
 HOME = Path(__file__).resolve().parent.parent
 
 
@@ -46,6 +49,19 @@ def cache_home() -> Path:
         raise UserError(
             "there is no home directory; set XDG_CACHE_HOME to where caches may go"
         ) from None
+
+
+def cores() -> int:
+    """CPU cores that this process may use: of its affinity, within its container's quota."""
+    found = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2
+    )
+    try:
+        quota, period = QUOTA.read_text().split()
+        return max(1, min(found, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError):
+        # Another system, or 'max': no quota.
+        return found
 
 
 def expanded(path: str | Path) -> Path:
@@ -102,10 +118,9 @@ def prepare(
     os.environ["XLA_FLAGS"] = " ".join([present, *new]).strip()
     _KERNELS.intersection_update(own)
     _KERNELS.update(own.intersection(new))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4
     # XLA's CPU client deadlocks when simulated devices outnumber its threads.
     least = max(16, devices) if devices > 1 else 1
-    chosen = int(threads) if threads else (cores if devices <= 1 else least)
+    chosen = int(threads) if threads else (cores() if devices <= 1 else least)
     given = os.environ.get("NPROC", "")
     if not given.isdecimal():
         os.environ["NPROC"] = str(max(chosen, least))

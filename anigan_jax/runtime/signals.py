@@ -1,4 +1,5 @@
-"""SIGTERM and SIGINT for a run: the first is noted, a second one ends the process at once."""
+"""SIGTERM and SIGINT for a run: the first is noted, a second one ends the process at once, where
+nobody works in it."""
 
 from __future__ import annotations
 
@@ -23,19 +24,26 @@ class Interrupted(Exception):
 
 @dataclass
 class Stop:
-    """What signals asked for.
+    """What signals asked for, or another thread by `ask`.
 
     Attributes:
       number: the first signal that asks to stop; 0: none.
       ready: training runs, so a checkpoint comes before the end; before that, a signal
         leaves at once, as there is nothing to save.
+      asked: it was `ask`, not a signal.
       slept: the process was suspended and went on (SIGCONT) since this was last cleared.
     """
 
     number: int = 0
     ready: bool = False
+    asked: bool = False
     slept: bool = False
     _interrupts: bool = False
+
+    def ask(self) -> None:
+        """Asks a training in another thread to save and stop, as an interrupt would."""
+        self.asked = not self.number
+        self.number = self.number or signal.SIGINT
 
     @contextlib.contextmanager
     def interruptible(self) -> Iterator[None]:
@@ -62,9 +70,13 @@ class Stop:
 
 
 @contextlib.contextmanager
-def caught() -> Iterator[Stop]:
-    """A `Stop` that signals write into, while the context lasts; in a thread nothing does."""
-    stop = Stop()
+def caught(stop: Stop | None = None) -> Iterator[Stop]:
+    """A `Stop` that signals write into, while the context lasts; in a thread they do not.
+
+    In a notebook or a Python prompt a second signal ends nothing: the user's variables would go
+    with the process.
+    """
+    stop = stop or Stop()
     if threading.current_thread() is not threading.main_thread():
         # Python hands signals to the main thread alone, where whoever started this has its own.
         yield stop
@@ -72,7 +84,9 @@ def caught() -> Iterator[Stop]:
     before = {n: signal.signal(n, lambda number, _: stop._on_stop(number)) for n in STOPS}
     before[signal.SIGCONT] = signal.signal(signal.SIGCONT, lambda *_: stop._on_continue())
     try:
-        with _second_ends(), _swallowed_quietly(stop):
+        # Set where somebody types.
+        ends = contextlib.nullcontext() if hasattr(sys, "ps1") else _second_ends()
+        with ends, _swallowed_quietly(stop):
             yield stop
     except SystemExit:
         if stop.number and not stop.ready:

@@ -20,6 +20,8 @@ MAX_HEADER = 2**23
 MAX_BYTES = 2**32
 ABOUT = "anigan"
 SUFFIX = ".safetensors"
+# How zips begin, and pickles of protocols 2 to 5: what torch.save writes.
+PYTORCH = (b"PK\x03\x04", *(bytes((0x80, protocol)) for protocol in range(2, 6)))
 WEIGHTS = f"weights{SUFFIX}"
 """The networks of a run, in its folder."""
 
@@ -93,6 +95,11 @@ def metadata(path: Path) -> dict:
 def _header(data: bytes) -> bytes:
     if len(data) < 8:
         raise ValueError(f"it has {len(data)} bytes")
+    if data.startswith(PYTORCH):
+        raise ValueError(
+            "it is a PyTorch or pickle file, whose networks are not those of a run here; "
+            "`anigan weights` takes those of VGG and Inception"
+        )
     (length,) = struct.unpack_from("<Q", data)
     if length > MAX_HEADER:
         raise ValueError(f"its header claims {length:,} bytes; at most {MAX_HEADER:,} are read")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -178,6 +179,12 @@ def _header(config, shapes: TrainState, pack: Pack, workdir: Path, at: int, tota
     count = config.run.devices or jax.device_count()
     kind = jax.devices()[0].device_kind
     yield f"device      {count} x {jax.default_backend()} ({kind})"
+    threads, cores = os.environ.get("NPROC", ""), environment.cores()
+    if at and count == 1 and jax.default_backend() == "cpu" and threads != str(cores):
+        yield (
+            f"threads     {threads}, as the run began with, where this process may use {cores}; "
+            f"NPROC={cores} uses those, and the bits are then not the same"
+        )
     if why := devices.mapper_of(config.run.mapper, jax.process_count())[1]:
         yield f"mapper      {why}"
     if unused := environment.unused_accelerator():
