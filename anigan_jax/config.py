@@ -18,8 +18,6 @@ from anigan_jax.errors import UserError
 from anigan_jax.optimizers import Optimizer
 from anigan_jax.parent import Parent
 
-# By which images can be scored; `evaluation.features` has them.
-FeatureNetwork = Literal["vgg16", "inception", "random"]
 Weights = Literal["raw", "ema"]  # Of G: as trained, or averaged.
 ComputeType = Literal["float32", "bfloat16"]  # What networks multiply in.
 PACKAGE = "anigan_jax"
@@ -31,6 +29,8 @@ class MethodSettings:
 
     channels = 3
     """Of images: 4 where they are transparent."""
+    unread = ()
+    """Names of its settings that were given and change nothing."""
 
     def make(self, axis_name: str | None = None) -> Any:
         """The `core.Method`; `axis_name` is the mapped axis of devices, None on one device."""
@@ -102,8 +102,8 @@ class Run:
     checkpoint, of low KID and not collapsed, is then kept."""
     evaluate_n: int = 2000
     """Images of each evaluation; no more than are held out, so that the floor has as many."""
-    eval_network: FeatureNetwork = "vgg16"
-    """Feature network of the evaluations."""
+    eval_network: str = "vgg16"
+    """Feature network: vgg16, inception, random, one of the config file, or as `eval_second`."""
     eval_second: str = ""
     """A second judge, only shown: another network, or the run directory of a classifier."""
     eval_weights: Weights | None = None

@@ -36,6 +36,7 @@ from tiny import PLAIN
 
 from anigan_jax import losses
 from anigan_jax.errors import UserError
+from anigan_jax.methods.gan import GAN
 from anigan_jax.methods.schedule import Schedule, schedule_repeats
 
 # Off the line real = 1 - fake, on which one label could stand for the other.
@@ -312,6 +313,46 @@ def test_labels_of_losses_that_have_none_are_told():
     for loss in losses.UNLABELED:
         assert any("real_label" in told for told in gan(loss=loss, real_label=0.9).warnings), loss
         assert not any("real_label" in told for told in gan(loss=loss).warnings)
+
+
+OWN = losses.Adversarial(lambda real, fake, *_: (-real, fake), lambda fake, *_: -fake)
+
+
+@dataclasses.dataclass(frozen=True)
+class Critic(GAN):
+    adversarial = OWN
+
+
+@dataclasses.dataclass(frozen=True)
+class Halved(GAN):
+    """Its losses rest on `loss`."""
+
+    @property
+    def adversarial(self):
+        d, g = super().adversarial[:2]
+        return super().adversarial._replace(d=d, g=lambda *x: g(*x) / 2)
+
+
+@dataclasses.dataclass(frozen=True)
+class Renamed(GAN):
+    loss: losses.AdversarialName = "hinge"
+
+
+@pytest.mark.parametrize(
+    ("method", "unread"),
+    [
+        (Critic(), False),
+        (Critic(loss="hinge"), True),
+        (Halved(loss="hinge"), False),
+        (Renamed(loss="hinge"), False),
+        (GAN(loss="hinge"), False),
+    ],
+)
+def test_a_loss_that_nothing_reads_is_told(method, unread):
+    assert method.unread == (("loss",) if unread else ())
+    told = [w for w in method.warnings if "`adversarial` of its own" in w]
+    assert len(told) == unread
+    assert all(w.startswith("method.loss 'hinge' changes nothing: Critic") for w in told)
 
 
 # --- images of a sigmoid

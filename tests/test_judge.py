@@ -116,6 +116,69 @@ def test_the_floor_is_that_of_as_many_real_images(judged, pack):
     assert (protocol["weights"], protocol["best"]) == ("ema", metrics_file.RULE)
 
 
+def test_refused_scores_are_recorded_and_told_once(judged, pack, tmp_path, capsys):
+    """A covariance of 32 features needs more images than the dozen that are held out."""
+    told = json.loads((judged / online_eval.PROTOCOL).read_text())["refused"]
+    n = len(pack.part("test"))
+    assert told == {"fd-random": f"a covariance of 32 features needs more than 32 images, not {n}"}
+    method, state = start(JUDGED)
+    networks = [features.find("random")]
+    panel = online_eval.of_panel(networks, JUDGED, method, pack, tmp_path)
+    panel(jax.tree.map(np.asarray, state), {})
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: evaluations leave fd-random out: a covariance of 32 features")
+    assert f"raise --run.evaluate-n (40) and hold more out ({n} are; --data.test)" in line
+
+
+@pytest.mark.parametrize(("n", "test"), [(33, 0.3), (32, 0.3), (33, 0.0), (32, 0.0)])
+def test_scores_that_mean_something_are_not_refused(tmp_path, capsys, n, test):
+    """Also where none is held out: then as many as are made decide."""
+    config = dataclasses.replace(
+        JUDGED,
+        data=PaintedFaces(count=200, size=16, test=test),
+        run=dataclasses.replace(RUN, evaluate_n=n),
+    )
+    pack = packed(config, tmp_path / "pack")
+    method, _ = start(config)
+    online_eval.of_panel([features.find("random")], config, method, pack, tmp_path)
+    refused = json.loads((tmp_path / online_eval.PROTOCOL).read_text()).get("refused", {})
+    assert [*refused] == (["fd-random"] if n == 32 else [])
+    assert ("fd-random" in capsys.readouterr().err) == (n == 32)
+
+
+def test_a_run_from_before_refusals_were_recorded_goes_on(judged, pack, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(judged, run)
+    protocol = json.loads((run / online_eval.PROTOCOL).read_text())
+    refused = protocol.pop("refused")
+    (run / online_eval.PROTOCOL).write_text(json.dumps(protocol))
+    assert train(JUDGED, run, pack) == 0
+    assert json.loads((run / online_eval.PROTOCOL).read_text())["refused"] == refused
+    assert lines(run) == lines(judged)
+
+
+def test_another_judge_is_any_that_there_is(pack, tmp_path, monkeypatch):
+    """A classifier's run, or an entry of the config file; others are refused by name."""
+    method, _ = start(JUDGED)
+
+    def networks(name, **rest):
+        run = dataclasses.replace(RUN, eval_network=name, **rest)
+        config = dataclasses.replace(JUDGED, run=run)
+        check(config)
+        return [n.name for n in online_eval.Evaluator(config, method, pack, tmp_path).networks]
+
+    assert networks(str(untrained(tmp_path / "judge", "JUDGE"))) == ["tiny"]
+    for every in (4, 0):
+        with pytest.raises(UserError, match=r"no feature network 'mine'; there are vgg16, incep"):
+            networks("mine", evaluate_every=every)
+    own = features.find("random")._replace(name="mine")
+    monkeypatch.setitem(features.NETWORKS, "mine", lambda path: own)
+    assert networks("mine") == ["mine"]
+    # Not asked to judge, it is not opened: its weights may be missing.
+    monkeypatch.setitem(features.NETWORKS, "mine", None)
+    assert networks("mine", evaluate_every=0) == []
+
+
 def stopping_at(monkeypatch, step):
     """A SIGTERM arrives before the checkpoint of `step` is judged."""
     usual = artifacts.Artifacts.lines

@@ -194,14 +194,22 @@ def classifier(run: Path) -> Network:
 
 def find(name: str, path: str = "") -> Network:
     """A feature network by name, with weights from a file or from home; or a classifier's run."""
-    if name in NETWORKS:
-        return NETWORKS[name](path)
-    if (run := expanded(name)).exists():
-        return classifier(run)
-    known = ", ".join(NETWORKS)
-    raise UserError(
-        f"no feature network {name!r}; there are {known}, and the run directory of a classifier"
-    )
+    check(name)
+    return NETWORKS[name](path) if name in NETWORKS else classifier(expanded(name))
+
+
+def check(name: str) -> None:
+    """Refuses a name that no feature network has, without loading any weights.
+
+    Raises:
+      UserError: with those that are there.
+    """
+    if name not in NETWORKS and not expanded(name).exists():
+        known = ", ".join(NETWORKS)
+        raise UserError(
+            f"no feature network {name!r}; there are {known}, what your config file adds to "
+            "features.NETWORKS, and the run directory of a classifier"
+        )
 
 
 def several(

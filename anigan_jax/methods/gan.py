@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -101,7 +102,16 @@ class GAN(MethodSettings):
             )
         if self.loss in losses.UNLABELED and (self.real_label, self.fake_label) != (1, 0):
             found.append(f"method.loss {self.loss!r} has no labels; real_label changes nothing")
+        if self.unread:
+            own = f"{type(self).__name__} has an `adversarial` of its own"
+            found.append(f"method.loss {self.loss!r} changes nothing: {own}")
         return tuple(found)
+
+    @property
+    def unread(self) -> tuple[str, ...]:  # type: ignore[override]
+        plain = dataclasses.replace(self, loss=type(self).loss)
+        same = self.loss != plain.loss and self.adversarial == plain.adversarial
+        return ("loss",) if same else ()
 
     @property
     def adversarial(self) -> Adversarial:

@@ -6,6 +6,7 @@ import inspect
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax
 
 from anigan_jax import rng
 from anigan_jax.core import Array
@@ -31,6 +32,12 @@ class Networks(NamedTuple):
     unit_range: bool
     axis_name: str | None
     san: bool = False
+
+    def seen(self, step: Array, local: int) -> Array:
+        """() images of the batches before a step, whatever D repeats; `local` of a batch are on
+        this device."""
+        devices = 1 if self.axis_name is None else jax.lax.axis_size(self.axis_name)
+        return step * float(local * devices)
 
     def in_range(self, images: Array) -> Array:
         """Images in [-1, 1] in the generator's range."""

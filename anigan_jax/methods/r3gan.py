@@ -148,12 +148,6 @@ class R3GAN(GAN):
         d, g = super().updates(nets)
         return d, g._replace(first_batch=d.max_repeats)
 
-    def seen(self, nets: Networks, step: Array, local: int) -> Array:
-        """() images of the batches before a step, whatever D repeats; `local` of a batch are on
-        this device."""
-        devices = 1 if nets.axis_name is None else jax.lax.axis_size(nets.axis_name)
-        return step * float(local * devices)
-
     def of_labels(self, batch: Batch) -> tuple[Array, ...]:
         """The vectors (b, T) of the batch's labels, in a tuple; () where none are read."""
         if not self.labels:
@@ -184,7 +178,7 @@ class R3GAN(GAN):
         real, texts = nets.in_range(batch["a"]["image"]), self.of_labels(batch)
         fake, _ = nets.fake(state.params["g"], state.stats["g"], keys.z, *texts, keys=keys.example)
         images = jnp.concatenate([real, jax.lax.stop_gradient(fake)])
-        seen = self.seen(nets, state.step, len(real))
+        seen = nets.seen(state.step, len(real))
         own = jnp.concatenate([rng.children(keys.example, salt) for salt in (0, 1)])
         rest = (tuple(jnp.tile(x, (2, 1)) for x in texts), own, self.pipe_p.at(seen))
         discriminate = lambda x: self.judge(nets, params, state.stats["d"], x, *rest)  # noqa: E731
@@ -209,7 +203,7 @@ class R3GAN(GAN):
         """G's loss of its own latents beside its own real images."""
         texts, d = self.of_labels(batch), (state.params["d"], state.stats["d"])
         fake, stats = nets.fake(params, state.stats["g"], keys.z, *texts, keys=keys.example)
-        p = self.pipe_p.at(self.seen(nets, state.step, len(fake)))
+        p = self.pipe_p.at(nets.seen(state.step, len(fake)))
         made = self.judge(nets, *d, fake, texts, rng.children(keys.example, 0), p)
         real = jnp.zeros_like(made)
         if self.adversarial.pairs:

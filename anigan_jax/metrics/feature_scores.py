@@ -173,6 +173,8 @@ METRICS = {
         Metric("lpips", "LPIPS", "", "perceptual distance"),
     )
 }
+SHIPPED = frozenset(METRICS)
+"""Names of the package's own metrics; those of a config file come on top."""
 WAYS = {"ab": "A to B", "ba": "B to A"}
 
 
@@ -182,12 +184,13 @@ def of_features() -> dict[str, Metric]:
 
 
 class Label(NamedTuple):
-    """How a recorded value is presented."""
+    """How a recorded value is presented; `own`: it is of a metric that a config file defines."""
 
     title: str
     better: str
     says: str
     headline: bool
+    own: bool = False
 
 
 def label(name: str) -> Label:
@@ -195,6 +198,7 @@ def label(name: str) -> Label:
     front, _, rest = name.rpartition("/")
     base, _, network = rest.partition("-")
     metric, suffix = METRICS.get(base), ""
+    own = metric is not None and base not in SHIPPED
     if metric:
         suffix = f" ({network})" if network else ""
         suffix += f", {WAYS.get(front, front)}" if front else ""
@@ -202,7 +206,7 @@ def label(name: str) -> Label:
         metric, suffix = METRICS[front], f": {rest}"
     else:
         metric = Metric(name, name, "", "")
-    return Label(metric.title + suffix, metric.better, metric.says, metric.headline)
+    return Label(metric.title + suffix, metric.better, metric.says, metric.headline, own)
 
 
 class Scores(NamedTuple):
@@ -210,6 +214,11 @@ class Scores(NamedTuple):
 
     values: dict[str, float]
     refused: dict[str, str]
+
+
+def refusals(sets: Features) -> dict[str, str]:
+    """Name -> why it would mean nothing, of those scores that would."""
+    return {name: why for name, m in of_features().items() if (why := m.needs(sets))}
 
 
 def kid_size(*counts: int) -> int:
@@ -234,7 +243,7 @@ def scores(
       ValueError: wrong shapes, or NaN.
     """
     sets = Features(fake, real, seed, size)
-    refused = {name: why for name, m in of_features().items() if (why := m.needs(sets))}
+    refused = refusals(sets)
     values = {
         name: m.compute(sets)
         for name, m in of_features().items()

@@ -79,8 +79,9 @@ def score_names(runs: list[Run]) -> list[str]:
 
 
 def shown(names: list[str]) -> list[str]:
-    """The scores that tables and pictures show: the headline ones, or else all."""
-    return [name for name in names if label(name).headline] or names
+    """The scores that tables and pictures show: the headline ones and one's own, or else all."""
+    labels = {name: label(name) for name in names}
+    return [name for name, of in labels.items() if of.headline or of.own] or names
 
 
 def points(run: Run, name: str) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import re
@@ -212,15 +213,24 @@ def grid(
 
 def _refuse_equal(trials: list[Trial]) -> None:
     # Not by their identity, which leaves out where data and weights lie.
-    for what in (lambda trial: trial.folder, lambda trial: str(configs.to_json(trial.config))):
+    for what in (lambda trial: trial.folder, lambda trial: str(configs.to_json(_read(trial)))):
         seen: dict[Any, Trial] = {}
         for trial in trials:
             other = seen.setdefault(what(trial), trial)
             if other is not trial:
+                unread = {*other.config.method.unread, *trial.config.method.unread}
+                why = "".join(f"; method.{name} changes nothing here" for name in sorted(unread))
                 raise UserError(
                     f"{other.variant!r} and {trial.variant!r} are one and the same run, or have "
-                    "one name; vary other values"
+                    f"one name{why}; vary other values"
                 )
+
+
+def _read(trial: Trial) -> Config:
+    """The config of a run with what changes nothing at its default."""
+    method = trial.config.method
+    plain = {name: getattr(type(method), name) for name in method.unread}
+    return dataclasses.replace(trial.config, method=dataclasses.replace(method, **plain))
 
 
 def refuse_other_data(folder: Path, pack: Pack) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -23,7 +23,7 @@ from anigan_jax.core import Method, PyTree, TrainState
 from anigan_jax.data.dataset import Pack
 from anigan_jax.errors import UserError
 from anigan_jax.evaluation import features, sample_quality
-from anigan_jax.metrics.feature_scores import Scores, kid_size, scores
+from anigan_jax.metrics.feature_scores import Features, kid_size, refusals, scores
 from anigan_jax.runtime.signals import Interrupted, Stop
 from anigan_jax.sampling.grids import Model, model_of, with_weights
 from anigan_jax.storage import atomic, metrics_file
@@ -32,6 +32,8 @@ from anigan_jax.training.input import held_out, rows
 
 SEED = 0
 LINES, PROTOCOL, BEST = "evaluation.jsonl", "protocol.json", "best.json"
+# Of protocol.json: what follows from the rest, and older runs may not have.
+FOUND = ("floor", "refused")
 
 
 class Evaluator:
@@ -49,6 +51,7 @@ class Evaluator:
         self.panel: Callable | None = None
         self.file: metrics_file.MetricsFile | None = None
         self.intervals = intervals.of(config.run)
+        features.check(config.run.eval_network)
         if self.intervals.evaluate:
             sample_quality.targets(method, pack)
             both = [name for name in (config.run.eval_network, config.run.eval_second) if name]
@@ -154,8 +157,8 @@ def of_panel(
 ) -> Callable:
     """(state, constants) -> scores of what it makes: {'kid-vgg16': ..., ...}, judge after judge.
 
-    Writes protocol.json, with the floor of equally many real images; a run goes on under the
-    protocol that it began with.
+    Writes protocol.json, with the floor of equally many real images and why scores are refused,
+    which is told too; a run goes on under the protocol that it began with.
 
     Args:
       networks: the judges; the first one's scores decide which checkpoint is the best.
@@ -165,20 +168,29 @@ def of_panel(
     """
     targets, run = sample_quality.targets(method, pack), config.run
     weights = run.eval_weights or ("ema" if config.ema_half_life else "raw")
-    counts, pools, floor = {}, {}, {}
+    counts, pools, floor, refused = {}, {}, {}, {}
     for network, (name, target) in itertools.product(networks, targets.items()):
         n = sample_quality.most(pack, target, run.evaluate_n)
         train = features.of_part(network, pack, target.train)
+        # As many as will be made.
+        like = np.resize(train, (n, network.dimensions))
         if target.held_out:
             n = min(n, len(pack.part(target.held_out)))
-            real = features.of_part(network, pack, target.held_out)[:n]
-            floor |= _flat(name, network, scores(real, train, SEED, kid_size(n, len(train))))
+            like = features.of_part(network, pack, target.held_out)[:n]
+            found = scores(like, train, SEED, kid_size(n, len(train)))
+            floor |= _flat(name, network, found.values)
+        sets = Features(like, train, SEED, kid_size(n, len(train)))
+        refused |= _flat(name, network, refusals(sets))
         counts[name], pools[network.name, name] = n, train
     first, *more = networks
     how = {**sample_quality.protocol(first, pack, counts, SEED), "weights": weights}
     # What else is compared, and how, is the same for all.
     how |= {"others": [network.protocol() for network in more]} if more else {}
-    _same_protocol({**how, "best": metrics_file.RULE, "floor": floor}, workdir / PROTOCOL)
+    how |= {"best": metrics_file.RULE, "floor": floor}
+    how |= {"refused": refused} if refused else {}
+    _same_protocol(how, workdir / PROTOCOL)
+    for message in _told(refused, run.evaluate_n, pack):
+        print(f"warning: {message}", file=sys.stderr, flush=True)
 
     def evaluate(state: TrainState, constants: PyTree) -> dict:
         line, model = {}, with_weights(model_of(method, state, constants), weights)
@@ -189,23 +201,42 @@ def of_panel(
         for network, (name, images) in itertools.product(networks, made.items()):
             n, train = counts[name], pools[network.name, name]
             found = features.of_images(network, images)
-            line |= _flat(name, network, scores(found, train, SEED, kid_size(n, len(train))))
+            told = scores(found, train, SEED, kid_size(n, len(train)))
+            line |= _flat(name, network, told.values)
         return line
 
     return evaluate
 
 
-def _flat(name: str, network: features.Network, found: Scores) -> dict[str, float]:
-    """Scores as they stand in a line: 'kid-vgg16', or 'ab/kid-vgg16'."""
+def _flat(name: str, network: features.Network, found: dict) -> dict:
+    """Scores (or what else is known of them) by their names in a line: 'ab/kid-vgg16'."""
     front = "" if name == sample_quality.GENERATED else f"{name}/"
-    return {f"{front}{score}-{network.name}": value for score, value in found.values.items()}
+    return {f"{front}{score}-{network.name}": value for score, value in found.items()}
+
+
+def _told(refused: dict[str, str], n: int, pack: Pack) -> Iterator[str]:
+    """A sentence for each reason why scores are refused, with what would change it.
+
+    Args:
+      refused: name -> why, as in protocol.json; n: `run.evaluate_n`.
+    """
+    # Of one domain both are the same part.
+    held = dict.fromkeys(sample_quality.held_out(pack, domain) for domain in "AB")
+    counts = [f"{len(pack.part(part)):,}" for part in held if part]
+    more = f" and hold more out ({' and '.join(counts)} are; --data.test)" if counts else ""
+    for why in dict.fromkeys(refused.values()):
+        names = ", ".join(name for name, other in refused.items() if other == why)
+        yield (
+            f"evaluations leave {names} out: {why}. For more images raise --run.evaluate-n "
+            f"({n:,}){more}"
+        )
 
 
 def _same_protocol(now: dict, path: Path) -> None:
     if path.exists():
         old = json.loads(path.read_text())
-        both = dict.fromkeys((*now, "others"))
-        changed = [k for k in both if k != "floor" and old.get(k) != now.get(k)]
+        both = [k for k in dict.fromkeys((*now, "others")) if k not in FOUND]
+        changed = [k for k in both if old.get(k) != now.get(k)]
         if changed:
             told = "; ".join(f"{k}: {old.get(k)} -> {now.get(k)}" for k in changed)
             raise UserError(
