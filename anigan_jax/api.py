@@ -76,7 +76,7 @@ def load_config(name: str, *flags: str) -> Config:
     for word in words:
         flag, blank, value = word.partition(" ")
         if blank and flag.startswith("--") and "=" not in flag:
-            raise UserError(f"{word!r} are two words; give each by itself: {flag!r}, {value!r}")
+            raise UserError(f"{word!r} is two words; pass them separately: {flag!r}, {value!r}")
     # Its help is that of the command line.
     config = config_file.override(config_file.load(name), words, f"anigan train {name}")
     configs.check(config)
@@ -103,7 +103,7 @@ def _load(
     if recorded and (checkpoint is not None or not file.exists()):
         config = given or run_dir.config_of(path, recorded, trust)
         if given and configs.fingerprint(given) != recorded["config_sha256"]:
-            raise UserError(f"config is not what {path} was trained with")
+            raise UserError(f"config differs from the one {path} was trained with")
         return Trained(path, config, model_at(path, config, recorded, checkpoint), recorded)
     if not file.exists():
         raise UserError(
@@ -301,9 +301,9 @@ def refuse_name(workdir: Path) -> None:
         str(workdir).encode()
         workdir.exists()
     except UnicodeEncodeError:
-        raise UserError(f"--workdir {str(workdir)!a} is not UTF-8; take another name") from None
+        raise UserError(f"--workdir {str(workdir)!a} is not UTF-8; use another name") from None
     except (OSError, ValueError) as error:
-        raise UserError(f"--workdir {str(workdir)!a} cannot be: {error}") from None
+        raise UserError(f"--workdir {str(workdir)!a} cannot be used: {error}") from None
 
 
 __all__ = ["DivergedError", "MachineError", "Trained", "UserError", "load", "load_config", "train"]

@@ -86,9 +86,9 @@ class Run:
     steps: int = 0
     """Length in steps; 0: `epochs` decides."""
     steps_per_dispatch: int = 10
-    """At most this many steps in one dispatch; fewer where something is due before."""
+    """At most this many steps in one dispatch; fewer if something is due earlier."""
     log_every: int = 1
-    """Steps between lines of metrics.jsonl, which has the last step too."""
+    """Steps between lines of metrics.jsonl; the last step is always written."""
     sample_every: int | str = 500
     """When sample grids are written."""
     checkpoint_every: int | str = 500
@@ -96,7 +96,7 @@ class Run:
     keep_checkpoints: int = 3
     """Newest checkpoints kept."""
     keep_every: int | str = 0
-    """When checkpoints are written that are never deleted; 0: all but the newest are deleted."""
+    """When checkpoints that are never deleted are written; 0: only the newest are kept."""
     evaluate_every: int | str = 0
     """When what the run makes is evaluated, and a checkpoint written; 0: never. The best
     checkpoint, of low KID and not collapsed, is then kept."""
@@ -107,22 +107,22 @@ class Run:
     eval_second: str = ""
     """A second judge, only shown: another network, or the run directory of a classifier."""
     eval_weights: Weights | None = None
-    """Weights of G in the evaluations; without: averaged where the run averages, as verbs draw."""
+    """G's weights in evaluations; if omitted: averaged if the run averages, as verbs draw."""
     input: Literal["device", "host"] = "device"
     """Data on the device, or sent two batches ahead; the same bits."""
     mapper: Literal["pmap", "shard_map"] = "pmap"
-    """How the step is mapped over devices; the same bits. Several processes take shard_map."""
+    """How the step is mapped over devices; the same bits. Several processes use shard_map."""
     platform: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
     """Refuse to start on another platform."""
     kernels: Literal["exact", "fastest"] = "exact"
-    """'fastest', on GPUs: also library kernels that add in an order of their own; no bits repeat.
-    Those that were chosen are kept in the run (algorithms.txt), for its resumes."""
+    """'fastest', on GPUs: also library kernels that add in their own order; bits do not repeat.
+    The kernels chosen are kept in the run (algorithms.txt), for resuming it."""
     devices: int = 0
-    """Devices used, of all processes together; 0: all. With platform=cpu they are simulated."""
+    """Devices used, over all processes; 0: all. With platform=cpu they are simulated."""
     heartbeat_timeout: int = 60
-    """Seconds without a heartbeat after which a process counts as lost and the others end."""
+    """Seconds without a heartbeat before a process counts as lost and the others end."""
     stall_timeout: int = 1800
-    """Seconds without progress after which all end; more than compilation or evaluation takes."""
+    """Seconds without progress before all end; more than compilation or evaluation takes."""
 
 
 def _adam_for_both() -> dict[str, Optimizer]:
@@ -176,7 +176,7 @@ def resolve(config: Config, images: int) -> Config:
     run = dataclasses.replace(config.run, steps=steps, **every)
     found = dataclasses.replace(config, optimizers=players, run=run)
     if faults := list(_too_large(found)):
-        raise UserError(f"counted in steps ({per_epoch} are an epoch), {'; '.join(faults)}")
+        raise UserError(f"counted in steps ({per_epoch} per epoch), {'; '.join(faults)}")
     return found
 
 
@@ -389,8 +389,8 @@ def check(config: Config) -> None:
         )
     if config.data.channels != config.method.channels:
         faults.append(
-            f"data have {config.data.channels} channels, networks {config.method.channels}; "
-            "GANs from noise or words alone take data.transparency keep, with channels=4 of both "
+            f"data have {config.data.channels} channels, networks {config.method.channels}; only "
+            "GANs from noise or words take data.transparency keep, with channels=4 in both "
             "networks (the flag --data.transparency keep sets these too)"
         )
     if config.run.devices and config.batch_size % config.run.devices:

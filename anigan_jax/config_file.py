@@ -53,8 +53,8 @@ def find(name: str) -> Path:
     near = difflib.get_close_matches(Path(name).stem, known, 1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     if better := REPLACED.get(Path(name).stem):
-        hint = f" {better!r} has replaced it; a run of it goes on by `anigan train --resume RUN`."
-    raise UserError(f"no config {name!r}.{hint} There are: {', '.join(known)}")
+        hint = f" {better!r} replaces it; `anigan train --resume RUN` continues an old run."
+    raise UserError(f"no config {name!r}.{hint} Choose from: {', '.join(known)}")
 
 
 def is_shipped(name: str) -> bool:
@@ -226,10 +226,10 @@ def parse(
 
 # Flags that users give twice for several values.
 REPEATED = {
-    "--data.path": "; more sources of one set: --data.also",
-    **dict.fromkeys(("--data.also", "--also"), "; several sources stand behind it: --also A B"),
+    "--data.path": "; to add sources to the set, use --data.also",
+    **dict.fromkeys(("--data.also", "--also"), "; list several sources after it: --also A B"),
     **dict.fromkeys(
-        ("--data.attributes", "--attributes"), "; several stand behind it: --attributes A B"
+        ("--data.attributes", "--attributes"), "; list several after it: --attributes A B"
     ),
 }
 

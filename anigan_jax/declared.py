@@ -23,7 +23,7 @@ def _type_fault(path: str, value: Any, hint: Any) -> Iterator[str]:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:
         if value not in args:
-            yield f"{path} is {value!r}; allowed are {', '.join(map(str, args))}"
+            yield f"{path} is {value!r}; it must be one of {', '.join(map(str, args))}"
     elif origin in (typing.Union, types.UnionType):
         if all(list(_type_fault(path, value, arg)) for arg in args):
             yield f"{path} is {value!r}; it must be {hint}"
@@ -35,7 +35,7 @@ def _type_fault(path: str, value: Any, hint: Any) -> Iterator[str]:
             for i, (item, arg) in enumerate(zip(value, items, strict=True)):
                 yield from _type_fault(f"{path}.{i}", item, arg)
     elif origin is list or hint is list:
-        yield f"{path} is declared as a list; a setting is a tuple, which nothing changes"
+        yield f"{path} is declared as a list; declare it as a tuple, which cannot change"
     elif origin is dict:
         if not isinstance(value, dict):
             yield f"{path} is {value!r}; it must be a dict"

@@ -47,7 +47,7 @@ def machine_fault(error: BaseException | None, folder: Path) -> str | None:
       folder: where the run writes.
     """
     texts = {os.strerror(number) for number in FULL}
-    again = f"the same command goes on with {folder}"
+    again = f"the same command resumes {folder}"
     while error is not None:
         text = str(error)
         if isinstance(error, OSError):
@@ -61,10 +61,10 @@ def machine_fault(error: BaseException | None, folder: Path) -> str | None:
         if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text:
             first = text.strip().splitlines()[0][:200] if text else "of the host"
             return (
-                f"memory ran out ({first}). More devices (--run.devices), or a machine with more "
-                f"of it, go on with {folder}; a smaller --batch-size, or --method.remat where "
-                "there is one, is another run, which may begin with this one's weights: "
-                f"--init-from {folder}"
+                f"memory ran out ({first}). To continue {folder}, use more devices "
+                "(--run.devices) or a machine with more memory. A smaller --batch-size, or "
+                "--method.remat if the method has it, needs a new run, which may start from "
+                f"this one's weights: --init-from {folder}"
             )
         error = error.__cause__
     return None

@@ -65,13 +65,13 @@ def parse(value: int | str, per_epoch: int | None = None) -> Every:
         del words[-1]
     parts = [_PART.fullmatch(word) for word in words]
     if not all(parts):
-        raise ValueError(f"allowed are {FORMS}")
+        raise ValueError(f"it must look like {FORMS}")
     unit = parts[-1][3] or "step"
     listed, periods = [], []
     for part in parts:
         epochs = (part[3] or unit) == "epoch"
         if epochs and per_epoch is None:
-            raise ValueError("it counts epochs, and how many steps those have is not known here")
+            raise ValueError("it counts epochs, whose length in steps is not known here")
         number = int(part[2]) * (per_epoch if epochs else 1)
         (periods if alone or part[1] else listed).append(number)
     return Every(tuple(sorted(set(listed))), tuple(n for n in dict.fromkeys(periods) if n))

@@ -195,7 +195,7 @@ def joint_embedding(scores: Float[Array, "n n"], same: Bool[Array, "n n"]) -> Fl
     negatives instead of the worst class, as the authors' code trains it.
     """
     if scores.shape != same.shape or scores.ndim != 2 or scores.shape[0] != scores.shape[1]:
-        raise ValueError(f"scores {scores.shape} and same {same.shape} are no (N, N) both")
+        raise ValueError(f"scores {scores.shape} and same {same.shape} must both be (N, N)")
     negative = jnp.where(same, 0.0, 1.0).astype(scores.dtype)
     match = jnp.diagonal(scores)[:, None]
 
@@ -209,7 +209,7 @@ def joint_embedding(scores: Float[Array, "n n"], same: Bool[Array, "n n"]) -> Fl
 def cross_entropy(logits: Float[Array, "b c"], labels: Integer[Array, " b"]) -> PerExample:
     """-log softmax(logits)[label]: (B, C), (B,) integers -> (B,)."""
     if logits.ndim != 2 or labels.shape != logits.shape[:1]:
-        raise ValueError(f"logits {logits.shape} and labels {labels.shape} are no (B, C), (B,)")
+        raise ValueError(f"logits {logits.shape}, labels {labels.shape} must be (B, C), (B,)")
     x = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     hot = jax.nn.one_hot(labels, x.shape[1], dtype=x.dtype)
     return jax.nn.logsumexp(x, axis=1) - jnp.sum(hot * x, axis=1)

@@ -77,7 +77,7 @@ class Optimizer:
     momentum: float = 0.0
     """Decay of the velocity (sgd); 0: none is kept."""
     weight_decay: float = 0.0
-    """Share of a parameter that an update takes off, times the rate (adamw, lion)."""
+    """Share of a parameter that an update subtracts, times the rate (adamw, lion)."""
     unit: Literal["step", "epoch", "image"] = "step"
     """What `boundaries`, `decay_start` and `decay_steps` count; an epoch is whole batches of
     the (first domain's) data, and an image is one of a step's batch."""
@@ -90,9 +90,9 @@ class Optimizer:
     decay_steps: int = 0
     """Length of the decay in steps (or epochs); 0: none."""
     shape: Literal["linear", "cosine"] = field(default="linear", metadata={"later": True})
-    """How the rate (and b2) move in the decay: at one pace, or by half a cosine."""
+    """How the rate (and b2) change in the decay: linearly, or by half a cosine."""
     final_share: float = field(default=0.0, metadata={"later": True})
-    """Share of the rate that the decay leaves."""
+    """Share of the rate that is left after the decay."""
     final_b2: float | None = field(default=None, metadata={"later": True})
     """b2 at the end of the decay; None: it stays as it is."""
 

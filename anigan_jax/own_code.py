@@ -65,7 +65,7 @@ def of(config: Any) -> OwnCode:
             todo += _imported(path, root, tops)
         elif files[name] != path and files[name].read_bytes() != path.read_bytes():
             raise UserError(
-                f"{files[name]} and {path} are two files of one name, and a run keeps its code by "
+                f"{files[name]} and {path} have the same name, and a run keeps its code by "
                 "name; rename one of them"
             )
     names = {name: path.relative_to(root).as_posix() for name, (path, root) in own.items()}
@@ -171,7 +171,7 @@ def importer(folder: Path, sha256: Mapping[str, str], trust: bool) -> Callable[[
         for name, expected in sha256.items():
             path = folder / name
             if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != expected:
-                raise UserError(f"{path} is absent or not the file that the run was trained with")
+                raise UserError(f"{path} is missing or not the file that the run was trained with")
         known = hashlib.sha256(repr(sorted(sha256.items())).encode()).hexdigest()[:12]
         front = f"{RUN}{known}"
         _KEPT[front] = folder.absolute(), frozenset(sha256)

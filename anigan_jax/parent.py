@@ -25,25 +25,25 @@ class Parent:
     run: Annotated[str, arg(name="init-from", prefix_name=False)] = field(
         default="", metadata=_LATER
     )
-    """RUN, RUN@STEP, RUN@best or RUN@latest, as without @; or a file of exported weights. Its G,
-    D, statistics and average are taken and kept in the new run; '': weights start at random."""
+    """RUN (its latest), RUN@STEP, RUN@best or RUN@latest, or a file of exported weights. Its G, D,
+    statistics and average are copied into the new run; '': weights start at random."""
     players: Annotated[str, arg(name="init-players", prefix_name=False)] = field(
         default="", metadata=_LATER
     )
-    """Whose weights are taken, such as 'g' or 'g,d'; '': every player's."""
+    """Whose weights to take, such as 'g' or 'g,d'; '': every player's."""
     optimizers: Annotated[bool, arg(name="init-optimizers", prefix_name=False)] = field(
         default=False, metadata=_LATER
     )
-    """Takes the states of their optimizers too."""
+    """Also take the states of their optimizers."""
     fitting: Annotated[bool, arg(name="init-fitting", prefix_name=False)] = field(
         default=False, metadata=_LATER
     )
-    """Takes the layers that fit and starts the others at random; else none may differ."""
+    """Take the layers that fit and start the others at random; else all must fit."""
     freeze_d: Annotated[int, arg(name="freeze-d", prefix_name=False)] = field(
         default=0, metadata=_LATER
     )
     """How many layers of D, from the image on, keep their weights, with those of their norms
-    (FreezeD, Mo et al. 2020); running statistics and spectral vectors go on."""
+    (FreezeD, Mo et al. 2020); running statistics and spectral vectors are still updated."""
 
     @property
     def named(self) -> tuple[str, ...]:
@@ -63,16 +63,16 @@ class Parent:
         """What of these settings no run can have; `method`: the settings of the family."""
         asked = self.players or self.optimizers or self.fitting or self.freeze_d
         if asked and not self.run:
-            yield "parent.run is '' but other settings say what is taken of it; give --init-from"
+            yield "parent.run is '' but other settings say what to take from it; give --init-from"
         if not self.freeze_d:
             return
         names = _layers(method)
         if not 0 < self.freeze_d <= len(names):
-            known = f"has {len(names)} before its logit: {', '.join(names)}"
-            known = known if names else "is no stack of layers"
-            yield f"parent.freeze_d is {self.freeze_d}, and D {known}"
+            known = f"has {len(names)} layers before its logit: {', '.join(names)}"
+            known = known if names else "is not a stack of layers"
+            yield f"parent.freeze_d is {self.freeze_d}, but D {known}"
         if not self.takes("d"):
-            yield "parent.freeze_d keeps layers of D, and D is not taken from another run"
+            yield "parent.freeze_d keeps layers of D, but D is not taken from another run"
 
 
 def _layers(method: Any) -> list[str]:
@@ -145,7 +145,7 @@ def fit(
     odd = {name: line for name in sorted(own(here) | own(there)) if (line := differs(name))}
     for name in sorted(own(here) - odd.keys()):
         if "/".join(layer(name).split("/")[:2]) in strange:
-            odd[name] = f"{name}: of other attributes there"
+            odd[name] = f"{name}: other attributes there"
     torn = {layer(name) for name in odd}
     taken = {name: name for name in own(here) if layer(name) not in torn}
     fresh = sorted({layer(name) for name in own(here) - taken.keys()})
@@ -158,7 +158,7 @@ def fit(
         state = [name for name in here if name.startswith(f"opt_state/{player}/")]
         wrong = {name: line for name in state if (line := differs(name))}
         if (whole := f"opt_state/{player}") in strange:
-            wrong = {whole: f"{whole}: of another optimizer there"}
+            wrong = {whole: f"{whole}: another optimizer there"}
         if wrong or any(name.startswith(f"{player}/") for name in torn):
             fresh.append(f"the optimizer of {player}")
             # Those of a layer that does not fit have been named by it.
@@ -180,7 +180,7 @@ def chosen(settings: Parent, known: Collection[str]) -> tuple[str, ...]:
     """
     wrong = [name for name in settings.named if name not in known]
     if wrong:
-        raise UserError(f"--init-players names {', '.join(wrong)}; there are {', '.join(known)}")
+        raise UserError(f"--init-players names {', '.join(wrong)}; choose from {', '.join(known)}")
     return settings.named or tuple(known)
 
 
@@ -207,8 +207,8 @@ def refuse(
         run = place(settings.run)[0]
         states = "opt_state/" in "".join(found.odd)
         ways = {
-            f"`anigan train {run} ...` has the settings of that run": changed is not None,
-            "without --init-optimizers the optimizers begin anew": states,
+            f"`anigan train {run} ...` uses the settings of that run": changed is not None,
+            "without --init-optimizers the optimizers start afresh": states,
             "--init-fitting takes the layers that fit and starts the others at random": True,
         }
         remedy = "; ".join(way for way, is_one in ways.items() if is_one)

@@ -88,11 +88,11 @@ class Trained(Opened):
             z = self._latents_of(len(prompt), n, seed, seeds, latents)
             return grids.generated(model, z, self.texts(prompt, seed))
         if not isinstance(prompt, str | None):
-            raise UserError(f"prompt is {prompt!r}; it must be a text, or a list of texts")
+            raise UserError(f"prompt is {prompt!r}; it must be a text or a list of texts")
         wanted = None if prompt is None else prompts.read(model, [prompt], "prompt")
         if seeds is not None:
             if n is not None or seed or latents is not None:
-                raise UserError("seeds say which images; leave out n, seed and latents")
+                raise UserError("seeds choose the images; leave out n, seed and latents")
             return by_seed.made(model, by_seed.checked(seeds), wanted[0] if wanted else None)
         if latents is not None:
             if n is not None:
@@ -101,7 +101,7 @@ class Trained(Opened):
             texts = prompts.texts_for(model, wanted[0] if wanted else None, len(z), seed)
             return grids.generated(model, z, texts)
         if n is None:
-            raise UserError("say how many images, n, which seeds, or which latents")
+            raise UserError("give n (how many images), seeds or latents")
         n = by_seed.whole(n, "n")
         if n < 1:
             raise UserError(f"n is {n}; it must be at least 1")
@@ -131,7 +131,7 @@ class Trained(Opened):
           UserError: the run reads no texts, or does not understand a prompt.
         """
         if isinstance(wanted, str):
-            raise UserError(f"texts are a list of prompts, such as [{wanted!r}]")
+            raise UserError(f"texts must be a list of prompts, such as [{wanted!r}]")
         (seed,) = by_seed.checked([seed], "seed")
         model = self.networks
         # Each by itself: of lines, empty ones and remarks are passed over.
@@ -178,7 +178,7 @@ class Trained(Opened):
         own = generator_of(self.networks.state)
         shapes = [jax.tree.map(jnp.shape, each) for each in ((params, stats), own)]
         if shapes[0] != shapes[1]:
-            raise UserError("these weights are not of this run's generator: other shapes or names")
+            raise UserError("these are not weights of this run's generator: shapes or names differ")
         made = grids.with_generator(self.networks, params, stats)
         # What was measured of the run's own is not of these.
         return self._replace(networks=made._replace(tag="_own"), weights=None)
@@ -250,7 +250,7 @@ class Trained(Opened):
         from anigan_jax.training.input import rows
 
         if isinstance(judges, str) or not (judges or self.method.translate):
-            raise UserError(f"judges is {judges!r}; it is a list, such as ['vgg16']")
+            raise UserError(f"judges is {judges!r}; it must be a list, such as ['vgg16']")
         if n is not None and by_seed.whole(n, "n") < 2:
             raise UserError(f"n is {n}; it must be at least 2")
         (seed,) = by_seed.checked([seed])
@@ -292,12 +292,12 @@ class Trained(Opened):
         try:
             images = np.asarray(images)
         except ValueError:
-            raise UserError("images are of several sizes; translate those of one size") from None
+            raise UserError("images have several sizes; give images of one size") from None
         n, height, width, channels = images.shape if images.ndim == 4 else (0, 0, 0, 0)
         if images.dtype != np.uint8 or channels != 3 or height != width or not n * height:
             raise UserError(
-                f"images are {images.dtype} {images.shape}; they must be uint8 (n, S, S, 3), n and "
-                "S >= 1"
+                f"images are {images.dtype} {images.shape}; they must be uint8 (n, S, S, 3), with "
+                "n and S at least 1"
             )
         photos.need_direction(self.method, direction)
         method: Any = self.config.method
@@ -311,9 +311,9 @@ class Trained(Opened):
     def _latents_of(self, count: int, n, seed: int, seeds, latents) -> np.ndarray:
         """(count, Z): those that `generate` draws of its arguments, one for each prompt."""
         if not count:
-            raise UserError("prompt has 0 texts; give one for each image")
+            raise UserError("prompt has 0 texts; give one per image")
         if sum(given is not None for given in (n, seeds, latents)) > 1:
-            raise UserError("give one of n, seeds and latents, or none of them")
+            raise UserError("give at most one of n, seeds and latents")
         if latents is not None:
             z = self._checked(latents)
         elif seeds is not None:
@@ -323,7 +323,7 @@ class Trained(Opened):
             z = grids.latents(self.method, count, *by_seed.checked([seed], "seed"))
         images = len(z) if n is None else by_seed.whole(n, "n")
         if images != count:
-            raise UserError(f"prompt has {count} texts for {images} images; give one for each")
+            raise UserError(f"prompt has {count} texts for {images} images; give one per image")
         return z
 
     def _checked(self, latents: np.ndarray) -> np.ndarray:
@@ -331,10 +331,10 @@ class Trained(Opened):
         try:
             z = np.asarray(latents, np.float32)
         except (TypeError, ValueError):
-            raise UserError("latents are no array of numbers") from None
+            raise UserError("latents are not an array of numbers") from None
         side = self.method.z_dim
         if z.ndim != 2 or z.shape[1] != side or not len(z) or not np.isfinite(z).all():
-            raise UserError(f"latents are {z.shape}; they must be finite numbers (n, {side})")
+            raise UserError(f"latents are {z.shape}; they must be finite, of shape (n, {side})")
         return z
 
 
@@ -347,7 +347,7 @@ def with_data(config: Config, path: str) -> Config:
     source: Any = config.data
     now = getattr(source, "path", "")
     if path and source.drawn:
-        raise UserError("this run draws its own images; --data is for those of other runs")
+        raise UserError("this run draws its own images; --data is for other runs")
     if path:
         # All of them are there: a folder with trainA and trainB where they were two sources.
         gone = {name: "" for name in ("path_b",) if hasattr(source, name)}
@@ -357,7 +357,7 @@ def with_data(config: Config, path: str) -> Config:
     # Patterns and what tensorflow-datasets prepared are looked for where they are read.
     named = source.drawn or glob.has_magic(now) or now.startswith("tfds:")
     if not named and not (now and Path(now).expanduser().exists()):
-        where = f"at {now!r}, where there is nothing now" if now else "at a place that is not kept"
+        where = f"at {now!r}, where there is nothing now" if now else "at an unrecorded place"
         raise UserError(f"the images of this run were {where}; say where they are: --data DATA")
     return config
 

@@ -269,7 +269,7 @@ def test_folders_are_classes_by_one_setting(tmp_path):
     made = text_conditioning.tables(Encoder(), pack.labels("train"), pack.attributes)
     assert made["texts"].shape == (2, 1, 2)
     flat = write(tmp_path / "flat", faces(3))
-    with pytest.raises(UserError, match="one a class"):
+    with pytest.raises(UserError, match="one per class"):
         built(tmp_path, flat, attributes=("class",))
     with pytest.raises(UserError, match="has no labels"):
         built(tmp_path, flat, attributes=("glasses",))

@@ -126,7 +126,7 @@ def test_prompts_and_translations(text, cycle):
     assert blue.shape == (3, 16, 16, 3)
     assert (blue != run.generate(3, seed=1, prompt="red hair blue eyes")).any()
     assert run.generate(2).shape == (2, 16, 16, 3)
-    with pytest.raises(UserError, match="Known are hair"):
+    with pytest.raises(UserError, match="Known classes: hair"):
         run.generate(1, prompt="purple polka dots")
     # One for each image: as the text of each, beside the latents that it would have alone.
     asked = ["blue hair red eyes", "red hair blue eyes", "blue hair red eyes"]
@@ -248,7 +248,7 @@ def test_a_config_with_flags():
         anigan_jax.load_config("anime_facess")
     with pytest.raises(UserError, match="batch_size is 0"):
         anigan_jax.load_config("anime_faces", "--batch-size", "0")
-    with pytest.raises(UserError, match="two words; give each by itself: '--data"):
+    with pytest.raises(UserError, match="two words; pass them separately: '--data"):
         anigan_jax.load_config("anime_faces", "--data.path A B.zip")
     with pytest.raises(UserError, match="run anigan train anime_faces --help"):
         anigan_jax.load_config("anime_faces", "--batch-sise", "8")

@@ -449,7 +449,7 @@ def test_the_peers_images_are_a_folder_that_can_be_judged(tmp_path, capsys):
     assert "steps of 4 in" in capsys.readouterr().out
     assert [Image.open(path).size for path in sorted(out.iterdir())] == [(16, 16)] * 5
     assert train.main(words) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
     cycle = str(write_config(tmp_path, "CYCLE"))
     assert train.main([cycle, *words[1:5], "--out", str(tmp_path / "other")]) == 2
     assert "does not make images from noise" in capsys.readouterr().err

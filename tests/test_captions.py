@@ -105,7 +105,7 @@ def test_free_prompts(text, want):
         ("red nose", "'red nose'"),
         ("a girl", "no class of hair or eyes"),
         ("", "no class of hair or eyes"),
-        ("white eyes", "'white' is no color of eyes"),
+        ("white eyes", "'white' is not a color of eyes"),
         ("red hair blue hair", "twice"),
         ("<script>", "'<script>'"),
     ],
@@ -119,7 +119,7 @@ def test_prompts_that_are_not_understood(text, named):
     ("text", "want", "lost"),
     [
         ("blue_hair, glasses, smile", {"hair": "blue", "glasses": "glasses", "smile": "smile"}, ""),
-        ("bleu hair red eyes", {"eyes": "red"}, "'bleu' is no color of hair; did you mean 'blue'"),
+        ("bleu hair red eyes", {"eyes": "red"}, "not a color of hair; did you mean 'blue'"),
         ("red hair, smlie", {"hair": "red"}, "did you mean 'smile'"),
         ("red hair blue eyes in the rain", colors("red", "blue"), "'in' is not known"),
         (
@@ -129,14 +129,14 @@ def test_prompts_that_are_not_understood(text, named):
         ),
         ("no smile; character: asuka", {"smile": "no smile", "character": "asuka"}, ""),
         ("yellow hair brown eyes", colors("blonde", "brown"), "drawn as 'blonde hair'"),
-        ("gray hair white eyes", {"hair": "gray"}, "'white' is no color of eyes"),
+        ("gray hair white eyes", {"hair": "gray"}, "'white' is not a color of eyes"),
         ("blue hair AND red eyes!", colors("blue", "red"), ""),
         # As picture generators and sites write them.
         ("((blue hair:1.2)), [red_eyes]", colors("blue", "red"), ""),
         ('"blue hair" | {{red eyes}}', colors("blue", "red"), ""),
         ("blue-hair, eyes: red, glasses::1.3", {**colors("blue", "red"), "glasses": "glasses"}, ""),
         ("a blue haired girl, hair=blue, -glasses", {"hair": "blue", "glasses": "no glasses"}, ""),
-        ("red eyes, not blue hair", {"eyes": "red"}, "'not-blue' is no color of hair"),
+        ("red eyes, not blue hair", {"eyes": "red"}, "'not-blue' is not a color of hair"),
         ("golden hair cyan eyes", colors("blonde", "aqua"), "drawn as 'blonde hair'"),
     ],
 )
@@ -177,9 +177,9 @@ def test_prompt_files_name_every_fault():
     ]
     for head in ("id,prompt", "prompt", "ID,Caption", "\ufeffid,text"):
         assert captions.read_prompts([head, *lines], "p") == captions.read_prompts(lines, "p")
-    with pytest.raises(UserError, match=r"line 1.*line 3.*Known are hair"):
+    with pytest.raises(UserError, match=r"line 1.*line 3.*Known classes: hair"):
         captions.read_prompts(["nonsense", "1,red hair", "2,mauve eyes"], "p")
-    with pytest.raises(UserError, match=r"or 'blue eyes'\? Known are hair"):
+    with pytest.raises(UserError, match=r"or 'blue eyes'\? Known classes: hair"):
         captions.read_prompts(["blue"], "p")
     with pytest.raises(UserError, match="no prompts"):
         captions.read_prompts(["", " "], "p")

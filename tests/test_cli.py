@@ -146,7 +146,7 @@ def test_data_that_moved_are_asked_for(run, tmp_path):
     data = {"class": "anigan_jax.data.images:Images", "path": "faces", "size": 16}
     recorded["config"]["data"] = data
     (tmp_path / "run/run.json").write_text(json.dumps(recorded))
-    with pytest.raises(UserError, match=r"lay at 'faces' from where it was started.*--data.path"):
+    with pytest.raises(UserError, match=r"were at 'faces' from where it was started.*--data.path"):
         cli_train.train(resume=tmp_path / "run")
 
 
@@ -192,17 +192,17 @@ def test_a_dry_run_refuses_a_folder_that_the_run_would(run, tmp_path, verb):
 TRAIN = ["train", "quickstart", "--workdir", "x"]
 BAD = {
     "verb": (["trian"], "Did you mean 'train'"),
-    "no such verb": (["xyzzy"], "There are bench, "),
+    "no such verb": (["xyzzy"], "The verbs are bench, "),
     "config": (["train", "ucsd_sn_dcgam", "--workdir", "x"], "ucsd_sn_dcgan"),
     "field": ([*TRAIN, "--run.stepz", "3"], "--run.steps INT"),
     "old field": ([*TRAIN, "--g.rate", "3"], "--g.rate is --optimizers.g.learning-rate"),
     "short field": ([*TRAIN, "--optimizers.d.lr", "3"], "is --optimizers.d.learning-rate"),
-    "switch": ([*TRAIN, "--flip", "true"], "--flip takes no value: --flip is on, --no-flip off"),
+    "switch": ([*TRAIN, "--flip", "true"], "takes no value: --flip turns it on, --no-flip off"),
     "deep switch": (
         [*TRAIN, "--method.discriminator.no-bias=false"],
-        "--method.discriminator.bias is on, --method.discriminator.no-bias off",
+        "--method.discriminator.bias turns it on, --method.discriminator.no-bias off",
     ),
-    "own pictures": ([*TRAIN, "--data.path", "x"], "quickstart draws its own images; for your own"),
+    "own pictures": ([*TRAIN, "--data.path", "x"], "draws its own images; to use your own"),
     "value": ([*TRAIN, "--run.steps", "many"], "many"),
     "choice": ([*TRAIN, "--method.loss", "hing"], "hinge"),
     "negative": ([*TRAIN, "--batch-size", "-4"], "batch_size"),

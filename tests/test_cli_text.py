@@ -151,7 +151,7 @@ def test_a_classifier_tells_its_accuracy_at_the_end(judge):
 
 
 BAD = {
-    "color": (["sample", "GAN", "--prompt", "mauve hair"], ["'mauve'", "Known are hair"]),
+    "color": (["sample", "GAN", "--prompt", "mauve hair"], ["'mauve'", "Known classes: hair"]),
     "typo": (["sample", "GAN", "--prompt", "bleu hair"], ["did you mean 'blue'"]),
     "attribute": (["table", "GAN", "--rows", "hat"], ["no attribute 'hat'", "hair, eyes"]),
     "empty": (["sample", "GAN", "--prompt", ""], ["no prompts"]),

@@ -239,9 +239,9 @@ def test_how_a_process_finds_its_place():
 @pytest.mark.parametrize(
     ("change", "hint"),
     [
-        ({"JAX_PROCESS_ID": "3"}, "from 0 to one less"),
-        ({"JAX_PROCESS_ID": "-1"}, "from 0 to one less"),
-        ({"JAX_NUM_PROCESSES": "many"}, "from 0 to one less"),
+        ({"JAX_PROCESS_ID": "3"}, "0 or more and below"),
+        ({"JAX_PROCESS_ID": "-1"}, "0 or more and below"),
+        ({"JAX_NUM_PROCESSES": "many"}, "0 or more and below"),
         ({"JAX_COORDINATOR_ADDRESS": "host"}, "host:port"),
         ({"JAX_COORDINATOR_ADDRESS": ""}, "missing"),
     ],

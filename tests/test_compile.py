@@ -295,7 +295,7 @@ def test_a_compiler_that_refuses_is_quoted(verb, tmp_path, monkeypatch):
         (("--for", "cpu:0"), "not a target"),
         (("--for", "cpu:3"), "not a multiple of 3"),
         (("--for", "cpu", "--batch", "0"), "--batch"),
-        (("--for", "cpu", "--dtype", "bfloat16"), "float32 alone"),
+        (("--for", "cpu", "--dtype", "bfloat16"), "float32 only"),
         ((), "--for"),
     ],
 )

@@ -40,7 +40,7 @@ def test_a_path_or_a_name_or_a_suggestion(tmp_path):
         config_file.load(str(path))
     with pytest.raises(UserError, match="'ref_dcgan64'"):
         config_file.find("ref_dcgan46")
-    with pytest.raises(UserError, match="'anime_words' has replaced it"):
+    with pytest.raises(UserError, match="'anime_words' replaces it"):
         config_file.find("text_gan_sn")
 
 
@@ -85,7 +85,7 @@ def test_more_steps_than_can_be_counted_are_refused(words, told):
     if not told:
         configs.resolve(config, 40)
         return
-    with pytest.raises(UserError, match=rf"counted in steps \(5 are an epoch\), .*{told}"):
+    with pytest.raises(UserError, match=rf"counted in steps \(5 per epoch\), .*{told}"):
         configs.resolve(config, 40)
 
 

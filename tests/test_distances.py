@@ -149,13 +149,13 @@ def test_what_is_no_feature_set_is_refused(name):
     for bad, word in (
         (hole, "1 rows .* NaN or inf; the first is 17"),
         (endless, "NaN or inf"),
-        (good[0], r"no \(N, d\)"),
-        (good[None], r"no \(N, d\)"),
-        (good[:, :0], r"no \(N, d\)"),
+        (good[0], r"must be \(N, d\)"),
+        (good[None], r"must be \(N, d\)"),
+        (good[:, :0], r"must be \(N, d\)"),
         (good[:0], "too few"),
-        (good * 1j, "no real numbers"),
-        (good.astype(str), "no real numbers"),
-        (good[:, :3], "do not compare"),
+        (good * 1j, "must be real numbers"),
+        (good.astype(str), "must be real numbers"),
+        (good[:, :3], "do not match"),
     ):
         with pytest.raises(ValueError, match=word):
             measure(bad, good)

@@ -168,7 +168,7 @@ def test_the_same_latents_at_each_checkpoint(run, verb):
         (["--epochs", "1"], "no checkpoint of epoch 1; it has epoch 0.80, epoch 1.60"),
         (["--epochs", "one"], "not a list of epochs"),
         (["--prompt", "red hair"], "without texts"),
-        ([run / "real.png"], "translates nothing"),
+        ([run / "real.png"], "cannot translate"),
     ):
         code, _, err = verb("history", run, *words)
         assert code == 2

@@ -93,7 +93,7 @@ def test_the_text_names_everything_that_a_comparison_needs(verb, run):
     ):
         assert part in out
     assert re.search(r"- seed +0\n", out)
-    assert "VGG16 judges is left out" in out
+    assert "scores by VGG16 are left out" in out
 
 
 @pytest.mark.long
@@ -208,7 +208,7 @@ def test_what_is_refused_of_images(verb, run, made, tmp_path):
     for words, said in (
         ((folder,), "--against DATA"),
         ((run, "--against", real), "is a run, which knows its own data"),
-        ((run, "--size", "16"), "are of --against DATA"),
+        ((run, "--size", "16"), "need --against DATA"),
         ((folder, "--against", real, "--n", "41"), "has 40 usable images, fewer than 41"),
         ((folder, "--against", real, "--size", "32"), "import again with --size 32"),
         ((folder, "--against", tmp_path / "nowhere"), "nowhere"),
@@ -387,5 +387,5 @@ def test_photos_that_were_not_held_out_cannot_be_judged(tmp_path):
     pack = packed(CYCLE, tmp_path)
     parts = {k: v for k, v in pack.manifest["parts"].items() if k.startswith("train")}
     bare = pack._replace(manifest={**pack.manifest, "parts": parts})
-    with pytest.raises(UserError, match="held no photos out"):
+    with pytest.raises(UserError, match="held out no photos"):
         sample_quality.targets(CYCLE.method.make(None), bare)

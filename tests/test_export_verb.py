@@ -86,7 +86,7 @@ def test_an_export_of_an_export_says_what_the_first_one_knew(verb, noise, tmp_pa
         assert (said[weights] if isinstance(said, dict) else said) in words
     own, (other,) = anigan_jax.load(run, weights=weights), {"ema", "raw"} - {weights}
     assert (own.generate(2) == anigan_jax.load(run).generate(2)).all()
-    told = {"ema": "averaged weights alone", "raw": "were exported"}[weights]
+    told = {"ema": "only the averaged weights", "raw": "were exported"}[weights]
     with pytest.raises(UserError, match=told):
         anigan_jax.load(run, weights=other)
 
@@ -207,7 +207,7 @@ def test_a_full_disk_leaves_nothing(verb, noise, place, monkeypatch):
 
 def test_a_runtime_that_computes_something_else(verb, noise, place, monkeypatch):
     monkeypatch.setattr(onnx, "feeds", lambda inputs: {"z": 2 * inputs["z"]})
-    assert "computes other images" in refused(verb, place, noise, "--to", "onnx")
+    assert "computes different images" in refused(verb, place, noise, "--to", "onnx")
 
 
 def test_a_run_without_a_generator(verb, place, tmp_path):

@@ -184,5 +184,5 @@ def test_what_is_no_gaussian_is_refused():
             pair = (mean, cov, good, eye) if first else (good, eye, mean, cov)
             with pytest.raises(ValueError, match=word):
                 between(*pair)
-    with pytest.raises(ValueError, match="do not compare"):
+    with pytest.raises(ValueError, match="do not match"):
         between(good, eye, np.zeros(2), np.eye(2))

@@ -284,7 +284,7 @@ def test_san_teaches_the_direction_of_the_last_layer_by_wasserstein_alone(spectr
 
 def test_san_needs_a_game_and_a_last_layer_that_it_knows():
     for settings in (TextGAN(san=True), dataclasses.replace(R3.method, san=True)):
-        with pytest.raises(UserError, match="is of GAN's own loss"):
+        with pytest.raises(UserError, match="needs GAN's own loss"):
             settings.make()
     features, layer = jnp.ones((2, 3, 3, 4)), {"weight": {"kernel": jnp.ones((2, 2, 4, 1))}}
     with pytest.raises(UserError, match="whole last map at once"):

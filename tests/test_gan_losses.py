@@ -133,7 +133,7 @@ def test_a_half_is_one_pass_of_d():
 
 
 def test_halves_of_a_loss_that_compares_them_are_refused():
-    with pytest.raises(UserError, match="split_d trains D on reals and fakes apart"):
+    with pytest.raises(UserError, match="split_d trains D separately on reals and fakes"):
         gan(split_d=True, loss="relativistic").make()
 
 
@@ -350,7 +350,7 @@ class Renamed(GAN):
 )
 def test_a_loss_that_nothing_reads_is_told(method, unread):
     assert method.unread == (("loss",) if unread else ())
-    told = [w for w in method.warnings if "`adversarial` of its own" in w]
+    told = [w for w in method.warnings if "has its own `adversarial`" in w]
     assert len(told) == unread
     assert all(w.startswith("method.loss 'hinge' changes nothing: Critic") for w in told)
 

@@ -177,7 +177,7 @@ def test_a_killed_import_leaves_no_half_pack(tmp_path):
         (("check", "x", "--polcy", "skip"), "--policy"),
         (("check", "x", "--html", "no/such/folder/p.html"), "cannot be written"),
         (("import", "x/0.png", "--out", "p"), "neither"),
-        (("import", "x", "--out", "x/0.png"), "no pack"),
+        (("import", "x", "--out", "x/0.png"), "not a pack"),
     ],
 )
 def test_mistakes_are_explained(tmp_path, monkeypatch, args, hint, verb):

@@ -169,7 +169,7 @@ def test_another_judge_is_any_that_there_is(pack, tmp_path, monkeypatch):
 
     assert networks(str(untrained(tmp_path / "judge", "JUDGE"))) == ["tiny"]
     for every in (4, 0):
-        with pytest.raises(UserError, match=r"no feature network 'mine'; there are vgg16, incep"):
+        with pytest.raises(UserError, match=r"no feature network 'mine'; choose from vgg16, incep"):
             networks("mine", evaluate_every=every)
     own = features.find("random")._replace(name="mine")
     monkeypatch.setitem(features.NETWORKS, "mine", lambda path: own)

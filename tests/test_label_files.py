@@ -85,7 +85,7 @@ def test_faulty_rows_are_named_and_the_others_read():
     "text", ["", "\ufeff\n", "a line of prose\nand another\n", '{"labels": []}']
 )
 def test_a_file_without_a_row_is_refused(text):
-    with pytest.raises(UserError, match=r"is empty|is no label file"):
+    with pytest.raises(UserError, match=r"is empty|is not a label file"):
         label_files.read(text, "t")
 
 

@@ -71,9 +71,9 @@ def test_arrays_of_two_domains(tmp_path):
         ({"images": PIXELS[0]}, "N, S, S, 3"),
         ({"images": PIXELS[:, :8]}, "N, S, S, 3"),
         ({"images": PIXELS[:, :4, :4]}, "at least 8"),
-        ({"images": PIXELS, "labels": {"hair": COLORS[:3]}}, "'hair' are 3, of 40"),
+        ({"images": PIXELS, "labels": {"hair": COLORS[:3]}}, "'hair' has 3 values for 40"),
         ({"images": PIXELS, "labels": {"hair": ["blue"] * 40}}, "two or more"),
-        ({"images": PIXELS, "images_b": PIXELS[:, :8, :8]}, "as large"),
+        ({"images": PIXELS, "images_b": PIXELS[:, :8, :8]}, "the size of"),
     ],
 )
 def test_arrays_that_are_no_images(tmp_path, words, told):
@@ -103,7 +103,7 @@ def test_weights_go_out_and_back(verb, noise, tmp_path):
     assert code == 0, error
     with pytest.raises(UserError, match="not empty"):
         tuned.save(tmp_path / "tuned")
-    with pytest.raises(UserError, match="not of this run"):
+    with pytest.raises(UserError, match="not weights of this run"):
         run.with_generator(({}, {}))
 
 
@@ -229,7 +229,7 @@ def test_a_run_whose_classes_are_nowhere_opens_with_its_settings(tmp_path):
         opened = anigan_jax.load(tmp_path / "run", checkpoint, config=config)
         np.testing.assert_array_equal(opened.translate(photos), made.translate(photos))
     other = dataclasses.replace(config, seed=config.seed + 1)
-    with pytest.raises(UserError, match="not what"):
+    with pytest.raises(UserError, match="differs from"):
         anigan_jax.load(tmp_path / "run", "latest", config=other)
 
 
@@ -382,6 +382,6 @@ def test_scores_of_other_weights_or_images_are_not_a_cards(noise, tmp_path):
 
 
 def test_weights_that_a_file_lacks_are_refused():
-    with pytest.raises(UserError, match="averaged weights alone"):
+    with pytest.raises(UserError, match="only the averaged weights"):
         anigan_jax.load("painted/noise", weights="raw")
     assert len(anigan_jax.load("painted/noise", weights="ema").generate(1)) == 1

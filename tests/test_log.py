@@ -188,7 +188,7 @@ def test_bad_input(run, verb, tmp_path, monkeypatch):
     with lock.hold(run / "log/tensorboard"):
         code, _, error = verb("log", run, "--to", "tensorboard")
         assert code == 2
-        assert "another process logs in" in error
+        assert "another process is logging in" in error
     shutil.rmtree(run / "log")
     for name, extra in (("tensorboardX", "tensorboard"), ("wandb", "wandb"), ("mlflow", "mlflow")):
         monkeypatch.setitem(sys.modules, name, None)
@@ -377,4 +377,4 @@ def test_so_is_what_it_refuses_later(run, kept, verb, monkeypatch, at):
     images = {"Image": str, "Settings": lambda **_: None}
     kept.module(monkeypatch, "wandb", init=lambda **_: Client(), **images)
     code, _, error = verb("log", run, "--to", "wandb", "--out", run / "x")
-    assert (code, error) == (2, "error: --to wandb: over the quota; the same command goes on\n")
+    assert (code, error) == (2, "error: --to wandb: over the quota; the same command continues\n")

@@ -225,11 +225,11 @@ def test_refusals():
     prdc.nearest(y, y, k=5)
     with pytest.raises(ValueError, match="too few"):
         prdc.nearest(x, y, k=6)
-    with pytest.raises(ValueError, match="do not compare"):
+    with pytest.raises(ValueError, match="do not match"):
         prdc.nearest(x, y[:, :2])
     with pytest.raises(ValueError, match="too few: 16"):
         prdc.memorization(y, x, x)
-    with pytest.raises(ValueError, match="do not compare"):
+    with pytest.raises(ValueError, match="do not match"):
         prdc.memorization(x, x, y[:, :2])
     with pytest.raises(ValueError, match="held-out rows are training"):
         prdc.memorization(x, x, x)

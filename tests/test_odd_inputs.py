@@ -109,7 +109,7 @@ def test_a_column_of_one_class_is_named(tmp_path):
     rows = "".join(f"{i},ann\n" for i in range(6))
     found, (finding,) = classes(tmp_path, {"tags.csv": f"id,artist\n{rows}"})
     assert (found, finding.code, finding.detail) == ({}, "no attribute", "artist 'ann' 6")
-    with pytest.raises(UserError, match="'artist' has one class alone"):
+    with pytest.raises(UserError, match="'artist' has only one class"):
         scanned(tmp_path, str(tmp_path / "x"), attributes=("artist",))
 
 
@@ -164,7 +164,7 @@ def test_a_table_of_another_name_is_named(tmp_path, verb):
 
 @pytest.mark.parametrize(
     ("data", "said"),
-    [(b"PK\3\4", "spreadsheet"), (b"PAR1", "to_csv"), (b"\x1f\x8b", "unpack it once")],
+    [(b"PK\3\4", "spreadsheet"), (b"PAR1", "to_csv"), (b"\x1f\x8b", "unpack it first")],
 )
 def test_what_is_no_text_says_how_it_becomes_one(data, said):
     with pytest.raises(UserError, match=said):
@@ -232,7 +232,7 @@ def test_what_lies_beside_images_is_no_faulty_image(tmp_path):
     ("name", "data", "said"),
     [("0.jxl", b"\xff\x0a", "JPEG XL; magick"), ("0.ppm", b"P6\n2 2", "PNM; magick"),
      ("0.rar", b"Rar!\x1a\x07\0", "RAR archive; unpack"), ("0.7z", b"7z\xbc\xaf'\x1c", "7-Zip"),
-     ("0.png", b"version https://git-lfs", "git lfs pull"), ("0", b"PK\3\4", "unpack it once")],
+     ("0.png", b"version https://git-lfs", "git lfs pull"), ("0", b"PK\3\4", "unpack it first")],
 )  # fmt: skip
 def test_other_kinds_are_named_with_what_to_do(name, data, said, tmp_path):
     (fault,) = scanned(tmp_path, write(tmp_path / "x", {name: data + bytes(40)})).faults
@@ -244,7 +244,7 @@ def test_sources_that_are_not_there(tmp_path, verb):
     for name in "ab":
         write(tmp_path / name, faces(1))
     code, _, err = verb("check", tmp_path / "a", f"{tmp_path}/?")
-    assert (code, "is one source" in err, "fits 2" in err) == (2, True, True), err
+    assert (code, "is one source" in err, "matches 2" in err) == (2, True, True), err
     assert "give the folder" in verb("check", f"{tmp_path}/a/*.png")[2]
     arrow = write(tmp_path / "arrow", {"data-00000-of-00001.arrow": b"x", "state.json": "{}"})
     assert "to_parquet" in verb("check", arrow)[2]
@@ -254,8 +254,8 @@ def test_domains_that_are_spelled_otherwise_or_incomplete(tmp_path):
     layout = {**under("train_A", faces(3)), **under("Train-B", faces(2, 10))}
     scan = scanned(tmp_path, write(tmp_path / "x", layout), size=16)
     assert sorted(set(scan.parts)) == ["trainA", "trainB"]
-    for names, said in ((("trainA", "testB"), "domain A is there alone"),
-                        (("testA", "testB"), "testA and testB hold all")):  # fmt: skip
+    for names, said in ((("trainA", "testB"), "only domain A is there"),
+                        (("testA", "testB"), "all is in testA and testB")):  # fmt: skip
         layout = {**under(names[0], faces(2)), **under(names[1], faces(2, 10))}
         with pytest.raises(UserError, match=said):
             scanned(tmp_path, write(tmp_path / names[0], layout))

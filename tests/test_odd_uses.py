@@ -105,7 +105,7 @@ def test_a_setting_may_be_declared_as_anything():
 
 def test_out_of_memory_is_not_answered_with_the_same_command(tmp_path):
     full = errors.machine_fault(OSError(errno.ENOSPC, "full", str(tmp_path / "x")), tmp_path)
-    assert f"the same command goes on with {tmp_path}" in full
+    assert f"the same command resumes {tmp_path}" in full
     memory = errors.machine_fault(MemoryError("of the host"), tmp_path)
     assert "the same command" not in memory
     assert "--run.devices" in memory and f"--init-from {tmp_path}" in memory
@@ -128,7 +128,7 @@ def test_a_disk_that_is_full_is_named_by_every_verb(run, verb, monkeypatch):
 def test_an_output_that_cannot_be_written_comes_with_the_flag_that_moves_it(run, verb, tmp_path):
     (tmp_path / "file").write_text("mine")
     code, _, err = verb("sample", run, "--n", "1", "--out", tmp_path / "file" / "x.png")
-    assert code == 2 and "--out names another place" in err
+    assert code == 2 and "use another --out" in err
 
 
 @pytest.mark.parametrize("name", ["sample", "report", "checkpoints", "evaluate", "log"])

@@ -361,7 +361,7 @@ def test_a_kept_file_that_was_changed_is_refused(own, verb, file, change):
     else:
         path.unlink()
     try:
-        with pytest.raises(UserError, match=f"{file} is absent or not the file"):
+        with pytest.raises(UserError, match=f"{file} is missing or not the file"):
             opened(path.parent.parent, trust=True)
     finally:
         path.write_bytes(before)

@@ -302,7 +302,7 @@ def test_hostile_names_stay_within_the_folder(runs, tmp_path, verb):
     code, _, err = verb("translate", runs.cycle, tmp_path / "x.tar", "--out", tmp_path / "o/out")
     assert code == 1
     assert err.count("left out: ") == 5
-    assert "climbs out" in err
+    assert "leads out" in err
     assert "case only" in err
     assert "\x1b" not in err
     images = tmp_path / "o/out/images"
@@ -354,14 +354,14 @@ BAD = {
     "interpolate": (["interpolate", "CARTOON"], "use `anigan translate RUN PHOTO...`"),
     "no photo": (["translate", "CYCLE", "no.jpg"], "'no.jpg' does not exist"),
     "no run": (["translate", "PHOTO", "PHOTO"], "not a run directory"),
-    "device": (["translate", "CYCLE", "/dev/null"], "is no file and no folder"),
+    "device": (["translate", "CYCLE", "/dev/null"], "is neither a file nor a folder"),
     "empty folder": (["translate", "CYCLE", "EMPTY"], "holds no images"),
-    "broken zip": (["translate", "CYCLE", "ZIP"], "is no readable zip"),
+    "broken zip": (["translate", "CYCLE", "ZIP"], "is not a readable zip"),
     "size": (["translate", "CYCLE", "PHOTO", "--size", "30"], "a multiple of 4, such as 32"),
     "size 0": (["translate", "CYCLE", "PHOTO", "--size", "0"], "such as 8"),
     "scale": (["translate", "CYCLE", "PHOTO", "--box-scale", "nan"], "it must be 1 to 10"),
     "box of many": (["translate", "CYCLE", "EMPTY", "--box", "1,2,3,4"], "is for one photo"),
-    "box outside": (["translate", "CYCLE", "PHOTO", "--box", "900,2,30,40"], "face box lies"),
+    "box outside": (["translate", "CYCLE", "PHOTO", "--box", "900,2,30,40"], "face box is"),
     "box not used": (
         ["translate", "CYCLE", "PHOTO", "--crop", "pad", "--box", "1,2,3,4"],
         "uses no box",
@@ -432,7 +432,7 @@ def test_a_photo_too_small_for_one_run_shifts_no_column(runs, album, tmp_path, v
 def test_history_of_photos_takes_no_flags_of_latents(runs, album, verb):
     for flags in (("--scale", 2), ("--truncation", 0.5)):
         code, _, err = verb("history", runs.cycle, album, *flags)
-        assert code == 2 and "images that seeds make" in err
+        assert code == 2 and "images made from seeds" in err
 
 
 def test_many_photos_stand_in_groups():

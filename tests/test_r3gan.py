@@ -256,7 +256,7 @@ def test_a_d_that_keeps_statistics_warns(name):
     d = Discriminator(size=16, base_channels=4, **kept)
     s = dataclasses.replace(PLAIN_R3, discriminator=d)
     (said,) = s.warnings
-    assert f"discriminator.{name} has no place" in said
+    assert f"discriminator.{name} does not work" in said
     s.make()
 
 

@@ -174,7 +174,7 @@ def test_two_files_of_one_name_are_refused(tmp_path, monkeypatch):
         spec.loader.exec_module(module)
         made.append(module.Own())
     assert sorted(own_code.of(made[0]).files) == ["faces.py"]
-    with pytest.raises(UserError, match="two files of one name"):
+    with pytest.raises(UserError, match="have the same name"):
         own_code.of(tuple(made))
 
 

@@ -92,7 +92,7 @@ def test_a_false_ledger_is_told(run, verb):
     code, said, _ = verb("report", run)
     assert code == 0
     assert "LEDGER DIFFERS: 0 of 2 kept" in said
-    assert "step 5 is followed by step 7, where a line is due every 1" in said
+    assert "step 5 is followed by step 7, but a line is due every 1" in said
     assert re.search(r"step 4 has fingerprint [0-9a-f]{8}, recorded is 00000bad", said)
     assert "step 8 cannot be read" in said
     # Looking changes nothing: no checkpoint is set aside.
@@ -279,7 +279,7 @@ def test_where_the_page_goes(run, trained, tmp_path, verb, monkeypatch):
     both = run, trained("FULL").run
     for given, wanted in (
         ((run, "--out", "page.txt"), "--out page.txt must end in .html"),
-        ((run, run.parent / "run"), "is given twice"),
+        ((run, run.parent / "run"), "given twice"),
         ((tmp_path / "none",), "is not a run directory"),
         ((run, "--out", run / "run.json" / "page.html"), "cannot be written"),
     ):

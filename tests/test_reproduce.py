@@ -253,7 +253,7 @@ def test_a_stopped_one_goes_on_to_the_same_numbers(finished, faces, tmp_path, mo
     with monkeypatch.context() as patch:
         patch.setattr(Artifacts, "sample", stopped)
         assert runner.reproduce(work, ("table",), told.append) == 128 + signal.SIGTERM
-    assert told[-1] == "stopped; the same command goes on"
+    assert told[-1] == "stopped; the same command continues"
     assert not work.finished("faces")
     assert len(steps_of(work.place.run("faces"))) < 9
     assert runner.reproduce(work, ("table",), told.append) == 0
@@ -316,7 +316,7 @@ def test_a_run_that_fails_leaves_the_others(faces, tmp_path, monkeypatch):
         (("aiub", "--workdir", "DIR"), "--data FACES"),
         (("aiub", "--data", "FACES"), "--workdir DIR"),
         (("aiub", "--data", "FACES", "--workdir", "DIR", "--photos", "P"), "is for tsinghua"),
-        (("aiub", "--data", "FACES", "--workdir", "DIR", "--only", "figure-9"), "there are table"),
+        (("aiub", "--data", "FACES", "--workdir", "DIR", "--only", "figure-9"), "no experiment"),
         (("aiub", "--data", "no/such", "--workdir", "DIR"), "no/such"),
         (("mit", "--data", "FACES", "--workdir", "DIR"), "mit"),
         (("aiub", "--data", "FACES", "--workdir", "DIR", "--budget", "huge"), "huge"),

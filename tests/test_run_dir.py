@@ -87,7 +87,7 @@ def test_a_change_of_the_source_drops_the_claim(begun, monkeypatch, capsys, verb
     line = f"source_sha256: {old} -> {'0' * 64}"
     run_dir.open_run(PLAIN, run, pack, ())
     said = capsys.readouterr().out
-    assert f"warning: {line}; the resumed run is not promised the same bits" in said
+    assert f"warning: {line}; the resumed run may not have the same bits" in said
     run_dir.note_resume(run, PLAIN, 4)
     assert run_dir.read_run(run)["resumed"][0]["changed"] == [line]
     # It is said once: the next start computes as the last one.
@@ -95,7 +95,7 @@ def test_a_change_of_the_source_drops_the_claim(begun, monkeypatch, capsys, verb
     assert "warning" not in capsys.readouterr().out
     monkeypatch.setattr(replay, "replay", lambda *_: (0, "identical through step 4"))
     _, out, _ = verb("replay", run)
-    assert f"went on under other conditions at 4: {line}" in out
+    assert f"was resumed under other conditions at 4: {line}" in out
     monkeypatch.setattr(environment, "sources", lambda: old)
     _, out, _ = verb("replay", run)
     assert f"note: source_sha256: {'0' * 64} -> {old}; the bits may differ" in out

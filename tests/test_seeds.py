@@ -224,6 +224,46 @@ def test_walks_by_seeds_are_those_of_the_texts(text, verb, tmp_path):
             assert (tiles[2 + 18 * i : 18 + 18 * i, 2:18] == made[i]).all()
 
 
+def test_a_file_a_latent_is_named_by_it(noise, verb, tmp_path):
+    """Names of one file, of folders and of none; the pixels of the seeds that they are of."""
+    run, out = anigan_jax.load(noise), tmp_path / "made"
+    names = ["a/me.jpg", "a/me.png", "../up", "A/ME.jpg", "7"]
+    held = latents.of_seeds(run.model, [5, 7, 9, 11, 13, 15])._replace(names=names)
+    file = latents.write(held, run.config, tmp_path / latents.FILE)
+    words = ("sample", noise, "--latent", file, "--out", out)
+    code, said, error = verb(*words)
+    assert (code, said) == (0, f"{out}  (6 images)\n"), error
+    got = files(out)
+    assert len({name.casefold() for name in got}) == 6
+    assert {path.name for path in tmp_path.iterdir()} == {"made", latents.FILE}
+    for name, seed in (("7.png", 13), ("0005.png", 15)):
+        assert (np.asarray(Image.open(out / name)) == run.generate(seeds=[seed])[0]).all()
+    assert verb(*words)[0] == 0
+    code, _, error = verb(*words, "--scale", 2)
+    assert code == 2
+    assert "give another --out" in error
+    assert files(out) == got
+    assert verb(*words[:-1], tmp_path / "large", "--scale", 2)[0] == 0
+    assert Image.open(tmp_path / "large" / "7.png").size == (32, 32)
+    sheet = tmp_path / "sheet.png"
+    assert verb(*words[:-1], sheet)[1] == f"{sheet}\n"
+    code, _, error = verb(*words, "--grid")
+    assert code == 2
+    assert "must end in .png" in error
+
+
+def test_a_file_a_latent_has_its_text_or_that_of_a_prompt(text, verb, tmp_path):
+    run = anigan_jax.load(text)
+    file = latents.write(latents.of_seeds(run.model, [5, 7]), run.config, tmp_path / latents.FILE)
+    out = tmp_path / "texts"
+    for words in ((), ("--prompt", PROMPT)):
+        assert verb("sample", text, "--latent", file, "--out", out, *words)[0] == 0
+    (asked,) = out.glob("7_blue_hair*.png")
+    for path, prompt in ((out / "7.png", None), (asked, PROMPT)):
+        made = run.generate(seeds=[7], prompt=prompt)[0]
+        assert (np.asarray(Image.open(path)) == made).all()
+
+
 FFMPEG = """#!/bin/sh
 for last; do :; done
 cat > "$last"
@@ -245,9 +285,11 @@ def test_walks_as_videos(noise, verb, tmp_path, monkeypatch):
     assert out.stat().st_size == 4 * 16 * 16 * 3
     said = (tmp_path / "bin" / "said").read_text()
     assert "-s 16x16 -r 1000/60" in said
+    assert verb(*words, "--fps", 24)[0] == 0
+    assert "-s 16x16 -r 24 " in (tmp_path / "bin" / "said").read_text()
     fake.write_text("#!/bin/sh\ncat > /dev/null\necho 'Unknown encoder' >&2\nexit 1\n")
     with pytest.raises(UserError, match=r"ffmpeg cannot write .*broken.mp4: Unknown encoder"):
-        video.save_mp4([Image.new("RGB", (3, 5))], tmp_path / "broken.mp4")
+        video.save_mp4([Image.new("RGB", (3, 5))], tmp_path / "broken.mp4", "25")
     assert {path.name for path in tmp_path.iterdir()} == {"bin", "walk.mp4"}
     monkeypatch.setenv("PATH", str(tmp_path / "none"))
     code, _, error = verb(*words[:-1], tmp_path / "none.mp4")
@@ -262,12 +304,35 @@ def test_an_odd_side_is_padded_by_the_real_ffmpeg(tmp_path):
     except UserError:
         pytest.skip("no ffmpeg")
     frames = [Image.new("RGB", (17, 15), (10 * i, 0, 0)) for i in range(5)]
-    path = video.save_mp4(frames, tmp_path / "a.mp4")
+    path = video.save_mp4(frames, tmp_path / "a.mp4", "25")
     probe = subprocess.run(["ffmpeg", "-i", path], capture_output=True, text=True).stderr
     assert "18x16" in probe
 
 
+def test_a_walk_has_its_speed_and_its_frames(noise, tmp_path, verb):
+    """A GIF counts in hundredths; a folder of frames has the pictures of the film."""
+    words = ("interpolate", noise, "--stops", 2, "--frames", 4, "--out")
+    for fps, milliseconds in ((0, 60), (30, 30), (50, 20), (1, 1000)):
+        out = tmp_path / f"{fps}.gif"
+        assert verb(*words, out, "--fps", fps)[0] == 0
+        with Image.open(out) as film:
+            assert (film.info["duration"], film.n_frames) == (milliseconds, 4)
+    code, told, error = verb(*words, tmp_path / "frames")
+    assert (code, told.strip()) == (0, str(tmp_path / "frames")), error
+    made = sorted((tmp_path / "frames").iterdir())
+    assert [path.name for path in made] == [f"{i:04d}.png" for i in range(4)]
+    run = anigan_jax.load(noise)
+    walk = grids.walk(run.model, grids.latents(run.method, 2, 0), 4, "walk")
+    assert all(
+        (np.asarray(Image.open(p)) == f).all() for p, f in zip(made, walk.frames, strict=True)
+    )
+    code, _, error = verb(*words, tmp_path / "frames")
+    assert code == 2 and "empty" in error
+
+
 BAD = {
+    "too fast": (["interpolate", "RUN", "--fps", "51"], "at most 50"),
+    "fps": (["interpolate", "RUN", "--fps", "-1"], "--fps is -1"),
     "no list": (["sample", "RUN", "--seeds", "1-"], "not a list of seeds"),
     "with n": (["sample", "RUN", "--seeds", "1", "--n", "3"], "leave out --n and --seed"),
     "a folder for a sheet": (["sample", "RUN", "--n", "3", "--out", "x"], "writes a folder"),
@@ -275,11 +340,11 @@ BAD = {
     "a photo for files": (["sample", "RUN", "--seeds", "3", "--out", "x.jpg"], "--grid"),
     "a file": (["sample", "RUN", "--seeds", "3", "--out", "there"], "there is a file"),
     "in a file": (["sample", "RUN", "--seeds", "3", "--out", "there/x"], "there is a file"),
-    "another kind": (["sample", "RUN", "--seeds", "3", "--out", "x.gif"], "give it no .gif"),
+    "another kind": (["sample", "RUN", "--seeds", "3", "--out", "x.gif"], "leave out .gif"),
     "truncation": (["sample", "RUN", "--truncation", "0"], "truncation is 0"),
     "scale": (["interpolate", "RUN", "--scale", "33"], "scale is 33; it must be 1 to 32"),
-    "one seed": (["interpolate", "RUN", "--seeds", "5,5"], "--seeds 5,5 is a path through 1 "),
-    "one stop": (["interpolate", "RUN", "--stops", "1"], "--stops 1 is a path through 1 latent"),
+    "one seed": (["interpolate", "RUN", "--seeds", "5,5"], "--seeds 5,5 gives a path of 1 "),
+    "one stop": (["interpolate", "RUN", "--stops", "1"], "--stops 1 gives a path of 1 latent"),
     "few frames": (["interpolate", "RUN", "--seeds", "5,7,9", "--frames", "2"], "--frames is 2; "),
     "no video": (["interpolate", "RUN", "--out", "walk.avi"], "must end in .gif, .mp4, .png"),
     "prompt": (["sample", "RUN", "--seeds", "1", "--prompt", PROMPT], "without texts"),

@@ -50,7 +50,7 @@ def test_the_grid_is_every_combination_with_every_seed(tmp_path):
     with pytest.raises(UserError, match="one path twice"):
         grid.grid(config, [], ["flip=true", "flip=false"], 1, tmp_path)
     # 1e-3 and 0.001 are one rate.
-    with pytest.raises(UserError, match="one and the same run"):
+    with pytest.raises(UserError, match="the same run"):
         grid.grid(config, [], ["optimizers.g.learning-rate=1e-3,0.001"], 1, tmp_path)
 
 
@@ -260,11 +260,11 @@ def test_each_judge_has_columns_and_a_variety_of_its_own(tmp_path):
         (("--workdir", "DIR", "--vary", "run.steps=1,2"), "length is the same"),
         (
             ("--workdir", "DIR", "--vary", "flip=true", "--updates", "9", "--run.steps", "4"),
-            "both say how long",
+            "both set the length",
         ),
         (
             ("--workdir", "DIR", "--vary", "flip=true", "--updates", "9", "--seconds", "4"),
-            "--seconds and --updates both say how long",
+            "--seconds and --updates both set the length",
         ),
         (("--workdir", "DIR", "--variants", "absent"), "cannot be read as a study file"),
     ],

@@ -201,7 +201,7 @@ def test_tags_are_attributes_where_they_are_wanted():
     assert table.labels["8"] == {"hair": "blue", "smile": "no smile"}
     table = table_of(*rows, wanted=("tags:0.4",))
     assert table.attributes == (tag("glasses"), tag("rare tag"))
-    with pytest.raises(UserError, match=r"'smlie'.*near are 'smile'"):
+    with pytest.raises(UserError, match=r"'smlie'.*similar: 'smile'"):
         table_of(*rows, wanted=("smlie",))
     with pytest.raises(UserError, match="share"):
         table_of(*rows, wanted=("tags:many",))

@@ -42,7 +42,7 @@ def test_seeds_in_a_folder_of_ones_own_pictures(verb, noise, tmp_path):
     words = ("sample", noise, "--seeds", "0-2", "--out", tmp_path / "faces")
     code, _, error = verb(*words)
     assert code == 2
-    assert "0001.png is there already" in error and "--out" in error
+    assert "0001.png already exists" in error and "--out" in error
     assert (tmp_path / "faces/0001.png").read_bytes() == mine
     # Nor is another one written before that is seen.
     assert [path.name for path in (tmp_path / "faces").iterdir()] == ["0001.png"]
@@ -64,7 +64,7 @@ def test_photos_are_not_written_over(verb, cycle, tmp_path):
     before = photo.read_bytes()
     picture(tmp_path / "album/images/aaa.jpg")
     folder, album = tmp_path / "album/images", tmp_path / "album"
-    for out, told in ((album, "anna.png is there already"), (folder, "is what is read")):
+    for out, told in ((album, "anna.png already exists"), (folder, "is one of the inputs")):
         code, _, error = verb("translate", cycle, folder, "--out", out)
         assert (code, told in error) == (2, True), error
     assert not list(album.glob("*.png")) and len(list(folder.iterdir())) == 2
@@ -249,12 +249,12 @@ def test_what_is_read_is_not_written(verb, noise, cycle, tmp_path):
     before = photo.read_bytes()
     for words in (("history", cycle, photo), ("compare", cycle, cycle, photo)):
         code, _, error = verb(*words, "--out", photo)
-        assert (code, "is what is read" in error) == (2, True), error
+        assert (code, "is one of the inputs" in error) == (2, True), error
     assert photo.read_bytes() == before
     (tmp_path / "work").mkdir()
     (tmp_path / "work/latents.safetensors").write_bytes(b"found")
     code, _, error = verb("edit", noise, "--out", tmp_path / "work")
-    assert (code, "found before" in error) == (2, True), error
+    assert (code, "already holds latents" in error) == (2, True), error
 
 
 @pytest.mark.parametrize("verb_of", ["history", "kernels"])

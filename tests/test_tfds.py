@@ -168,7 +168,7 @@ def test_tfrecord_gives_the_same_images_without_tensorflow(tmp_path, verb):
     for broken in (whole[:-7], b"\xff" * 8 + whole[8:], b"x" + whole):
         path.write_bytes(broken)
         code, _, err = verb("check", f"tfds:{builder.data_dir}")
-        assert (code, "is no whole TFRecord file" in err) == (2, True), err
+        assert (code, "is not a whole TFRecord file" in err) == (2, True), err
     path.write_bytes(struct.pack("<Q4x", 3) + b"\xff\xff\xff" + bytes(4))
     code, _, err = verb("check", f"tfds:{builder.data_dir}")
     assert (code, "the record at byte 0, is damaged" in err) == (2, True), err
@@ -235,5 +235,5 @@ def test_flags_and_names_as_people_write_them(tmp_path, monkeypatch):
 
 def test_where_all_is_held_out_it_is_said():
     scan = ingest.Scan(None, [None], None, [], ["test"], [0], [], discover.Catalogue([1], [], []))
-    with pytest.raises(UserError, match="none of 1 images can train: all are held out"):
+    with pytest.raises(UserError, match="none of 1 images can be used to train: all are held out"):
         dataset.refuse("skip", scan)

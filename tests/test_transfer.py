@@ -154,7 +154,7 @@ def test_another_parent_or_none_is_another_run(child, verb):
         assert "holds another run: parent." in err
     code, _, err = verb("train", "--resume", child.run, "--init-from", "elsewhere")
     assert code == 2
-    assert "goes on with its own settings" in err
+    assert "keeps its own settings" in err
 
 
 def test_a_run_in_place_of_its_config_goes_on_with_its_parent(child, verb):
@@ -217,9 +217,9 @@ def test_layers_that_do_not_fit_are_named(wide, verb, tmp_path):
         (("--init-from", "{}@best"), "no best checkpoint"),
         (("--init-from", "{}/checkpoints/step_000000000"), "full@0 names it"),
         (("--init-from", "{}@newest"), "neither 'best', 'latest' nor a step"),
-        (("--init-from", "{}", "--init-players", "g,x"), "--init-players names x; there are d, g"),
+        (("--init-from", "{}", "--init-players", "g,x"), "names x; choose from d, g"),
         (("--init-optimizers",), "give --init-from"),
-        (("--init-from", "{}", "--freeze-d", "9"), "D has 2 before its logit: down1, down2"),
+        (("--init-from", "{}", "--freeze-d", "9"), "D has 2 layers before its logit: down1, down2"),
         (("--init-from", "{}", "--freeze-d", "1", "--init-fitting"), "layers at random"),
         (
             ("--init-from", "{}", "--freeze-d", "1", "--init-players", "g"),
@@ -246,8 +246,8 @@ def test_moments_of_another_optimizer_are_not_taken(wide, verb, tmp_path, player
     code, _, err = verb(*start, "--init-optimizers")
     assert code == 2
     assert f"setting optimizers.{player}.name: adam -> rmsprop" in err
-    assert f"opt_state/{player}: of another optimizer there" in err
-    assert "without --init-optimizers the optimizers begin anew" in err
+    assert f"opt_state/{player}: another optimizer there" in err
+    assert "without --init-optimizers the optimizers start afresh" in err
     assert verb(*start)[0] == 0
     code, out, _ = verb(*start, "--init-optimizers", "--init-fitting")
     assert code == 0
@@ -258,7 +258,7 @@ def test_exported_weights_that_do_not_fit_are_no_run_to_train_as(wide, verb, tmp
     start = ("train", wide, "--workdir", tmp_path / "run", "--dry-run", "--size", 32)
     for place, told in ((wide, True), (wide / "weights.safetensors", False)):
         code, _, err = verb(*start, "--init-from", place)
-        assert (code, "has the settings of that run" in err) == (2, told)
+        assert (code, "uses the settings of that run" in err) == (2, told)
         assert "without --init-optimizers" not in err
         assert "--init-fitting takes" in err
 
@@ -321,7 +321,7 @@ def test_exported_weights_alone_are_enough(speaker, tmp_path):
         assert value.tobytes() == taken[speaker][name].tobytes()
     other = dataclasses.replace(config.data, attributes=("eyes", "hair"))
     config = dataclasses.replace(config, data=other, parent=Parent(str(alone)))
-    with pytest.raises(UserError, match="of other attributes there"):
+    with pytest.raises(UserError, match="other attributes there"):
         transfer.take(config, tmp_path / "run", packed(config, tmp_path / "cache"))
 
 

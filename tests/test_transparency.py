@@ -168,7 +168,7 @@ def test_who_takes_no_transparency_says_so(tmp_path, folder, verb):
     assert code == 2
     assert "CartoonGAN" in err
     assert verb("import", folder, "--out", tmp_path / "pack", *keep)[0] == 0
-    with pytest.raises(UserError, match="4 channels, and data"):
+    with pytest.raises(UserError, match="4 channels, but data"):
         dataset.build(Images(path=str(tmp_path / "pack"), size=SIDE), tmp_path)
 
 
@@ -243,4 +243,12 @@ def test_files_of_a_run(run, verb, tmp_path):
     assert made.shape == (2, 4, SIDE, SIDE)
     code, _, err = verb("demo", run, "--out", tmp_path / "page.html")
     assert code == 2
-    assert "opaque images alone" in err
+    assert "only opaque images" in err
+
+
+def test_frames_of_a_walk_stay_transparent(run, verb, tmp_path):
+    words = ("interpolate", run, "--frames", 3, "--stops", 2, "--out", tmp_path / "frames")
+    code, _, err = verb(*words)
+    assert code == 0, err
+    shapes = {np.asarray(Image.open(p)).shape for p in (tmp_path / "frames").iterdir()}
+    assert shapes == {(SIDE, SIDE, 4)}

@@ -175,7 +175,7 @@ def test_without_pytorch_or_with_an_old_one(tmp_path, monkeypatch, verb):
         assert all(fact in error for fact in (*facts, str(path), "pip install 'anigan_jax[torch]'"))
 
     monkeypatch.setitem(sys.modules, "torch", None)
-    refused("takes PyTorch")
+    refused("needs PyTorch")
     old = types.ModuleType("torch")
     old.__version__ = "2.9.1+cpu"
     monkeypatch.setitem(sys.modules, "torch", old)

@@ -94,13 +94,13 @@ def test_labels_of_other_images_end_every_verb_with_1(tmp_path, verb):
     for words in (("check", path), ("import", path, "--out", tmp_path / "pack"), train):
         code, out, err = verb(*words)
         assert code == 1, out
-        assert "tags.csv is of other images" in err
+        assert "tags.csv is for other images" in err
         assert "'a0'" in err and "'0.png'" in err
     assert verb("check", path, "--size", 16, "--tags", "none")[0] == 0
     code, _, err = verb(
         "check", path, "--tags", write(tmp_path / "y", {"t.csv": "no rows"}) + "/t.csv"
     )
-    assert (code, "is no label file" in err) == (2, True)
+    assert (code, "is not a label file" in err) == (2, True)
 
 
 def test_what_is_not_read_is_counted_by_ending(tmp_path, verb):
@@ -137,7 +137,7 @@ def test_a_training_says_what_it_does_not_use(tmp_path):
     assert pack_files.notes(pack.manifest) == [
         "left out    2 files: 2 format (a.gif: it is GIF; magick mogrify -format png FILE)",
         "not read    1 .md",
-        "labels      3 images without one, 1 images that leave an attribute open, 1 rows that "
+        "labels      3 images without one, 1 images without a class of an attribute, 1 rows that "
         "cannot be read",
         "note: 3 images are smaller than 80 px and were enlarged",
     ]
@@ -189,7 +189,7 @@ def test_parquet_files_are_read(tmp_path):
     alone = scanned(tmp_path, str(tmp_path / "train-00000-of-00001.parquet"), size=16)
     assert [item.label for item in alone.items] == WANT
     (tmp_path / "bad.parquet").write_bytes(b"PAR1" + bytes(100) + b"PAR1")
-    with pytest.raises(UserError, match="no readable Parquet"):
+    with pytest.raises(UserError, match="not a readable Parquet"):
         built(tmp_path, str(tmp_path / "bad.parquet"))
 
 
@@ -197,7 +197,7 @@ def test_parquet_is_read_by_a_process_that_may_die(tmp_path):
     pa, written = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     path = tmp_path / "a.parquet"
     written.write_table(pa.table({"image": [files.noise_file(0)], "text": ["a hat"]}), path)
-    with pytest.raises(UserError, match="no readable Parquet file: the decoder died"):
+    with pytest.raises(UserError, match="not a readable Parquet file: the decoder died"):
         parquet._asked(path, os._exit, 1)
     store, members, rows = parquet.opened(path)
     assert "pyarrow.parquet" not in parquet.__dict__
@@ -216,7 +216,7 @@ def test_what_holds_no_images_says_what_it_holds(tmp_path, verb):
         assert f"1 .{name.split('.')[1]}" in err
     inner = zip_of(tmp_path / "inner.zip", [("0.png", files.noise_file(0))]).read_bytes()
     code, out, _ = verb("check", zip_of(tmp_path / "archive.zip", [("a/images.zip", inner)]))
-    assert (code, "unpack it once" in out) == (1, True)
+    assert (code, "unpack it first" in out) == (1, True)
     heic = write(tmp_path / "heic", {"0.heic": files.BAD["phone.heic"][0]})
     assert "magick mogrify -format jpg" in verb("check", heic)[1]
 
@@ -273,7 +273,7 @@ def test_several_sources_are_one_set(tmp_path, monkeypatch):
         for also in ((), ("~/set_1",), ("~/set_2",))
     }
     assert len(keys) == 3
-    with pytest.raises(UserError, match="nothing fits"):
+    with pytest.raises(UserError, match="nothing matches"):
         scanned(tmp_path, str(tmp_path / "no_*"))
 
 

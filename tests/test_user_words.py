@@ -58,7 +58,7 @@ def test_sizes_that_differ_name_the_flag(verb):
     words = ("train", "ucsd_sn_dcgan", "--workdir", "r", "--data.path", "x")
     assert "--size 128 sets both" in verb(*words, "--data.size", 128)[2]
     code, _, err = verb(*words, "--size", 100)
-    assert (code, "96 and 80 too" in err) == (2, True), err
+    assert (code, "also for 96 and 80" in err) == (2, True), err
 
 
 @pytest.mark.long
@@ -70,7 +70,7 @@ def test_sizes_that_differ_name_the_flag(verb):
         (("--epochs", "2"), "--run.epochs"),
         (("--data", "x"), "--data is --data.path"),
         (("--data.path", "a", "--data.path", "b"), "--data.also"),
-        (("--data.path", "nothing_*"), "nothing fits"),
+        (("--data.path", "nothing_*"), "nothing matches"),
     ],
 )
 def test_usual_names_are_answered_with_ours(words, hint, verb):

@@ -77,7 +77,7 @@ def test_mistakes_are_told():
         vgg.needed(19, ())
     with pytest.raises(UserError, match="no VGG of depth 13"):
         vgg.convolutions(13)
-    with pytest.raises(UserError, match="'caffe'; there are imagenet, unit, signed"):
+    with pytest.raises(UserError, match="'caffe'; choose from imagenet, unit, signed"):
         prepare(images(1, 4, 4), "caffe")
     with pytest.raises(ValueError, match="must be"):
         prepare(jnp.zeros((1, 4, 4, 1)), "unit")

@@ -111,7 +111,7 @@ def target(name: str) -> Target:
     kind, _, shape = name.lower().partition(":")
     dims = re.fullmatch(r"\d+(x\d+){1,2}" if kind in TPUS else r"[1-9]\d*", shape or "1")
     if not dims or kind not in ("cpu", *GPUS, *TPUS):
-        raise UserError(f"--for {name!r} is not a target; there are {FORMS}, and other shapes")
+        raise UserError(f"--for {name!r} is not a target; use {FORMS}, or another shape")
     if kind == "cpu":
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         return Target(name, "cpu", kind, shape or "1", memory // int(shape or 1))
@@ -286,7 +286,7 @@ def report(
     if config.batch_size % len(devices):
         raise UserError(
             f"the batch, {config.batch_size}, is not a multiple of {len(devices)} devices; "
-            f"another: --batch {config.batch_size + -config.batch_size % len(devices)}"
+            f"use --batch {config.batch_size + -config.batch_size % len(devices)}"
         )
     held: dict[str, Any] = {}
 

@@ -99,5 +99,5 @@ def tables(rows: list[dict]) -> list[Table]:
         )
         for row in rows
     ]
-    note = "* The form that a training on this machine takes."
+    note = "* The form that training uses on this machine."
     return [Table("GFLOP/s, forward and gradients", columns, cells, [note])]

@@ -108,9 +108,9 @@ class Worker:
             self.process.wait(LAST_WORDS)
         code = self.process.poll()
         if code is None:
-            return "it closed its answers and does not end"
+            return "it closed its output but did not exit"
         if code == -signal.SIGKILL:
-            return "it was killed (SIGKILL), as the kernel does where memory runs out"
+            return "it was killed (SIGKILL), as the kernel does when memory runs out"
         self.words.seek(0)
         last = self.words.read().strip().splitlines()[-1:]
         about = f" ({last[0]})" if last else ""

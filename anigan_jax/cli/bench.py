@@ -38,14 +38,14 @@ def bench(
     Other flags are settings of the config.
 
     Args:
-      batch: several are a sweep; without: that of the config.
-      dtype: several are a sweep; without: that of the config.
-      devices: 0: all; several are a sweep; without: that of the config; more than there are are
-        simulated on CPUs with --run.platform cpu.
-      peer: measured beside ours.
-      windows: alternating; medians are shown.
-      layers: each convolution alone, in both forms.
-      picture: bars beside the table.
+      batch: give several for a sweep; if omitted: the config's.
+      dtype: give several for a sweep; if omitted: the config's.
+      devices: 0: all; give several for a sweep; if omitted: the config's. With --run.platform cpu,
+        missing devices are simulated.
+      peer: other implementations to measure beside ours.
+      windows: alternating timing windows; medians are shown.
+      layers: time each convolution by itself, in both forms.
+      picture: also draw the results as bars.
     """
     settings = common.settings(config, overrides, f"anigan bench {config}")
     batches = list(batch or [settings.batch_size])
@@ -57,9 +57,9 @@ def bench(
     if picture and picture.suffix != ".png":
         raise UserError(f"--picture {picture} must end in .png")
     if layers and (peer or picture or devices):
-        raise UserError("--layers measures ours alone: leave out --peer, --picture and --devices")
+        raise UserError("--layers measures only ours: leave out --peer, --picture and --devices")
     if "bfloat16" in dtypes and not hasattr(settings.method, "dtype"):
-        raise UserError(f"{config} has no --method.dtype; it computes in float32 alone")
+        raise UserError(f"{config} has no --method.dtype; it computes in float32 only")
     platform, machine = _machine(settings.run.platform)
     if "torch" in peer:
         _need_torch()

@@ -29,7 +29,7 @@ def replay(
 
     Args:
       until: last step to compare.
-      distributed: one of several processes.
+      distributed: this is one of several processes.
     """
     if until is not None:
         at_least("--until", until, 0)
@@ -46,7 +46,7 @@ def replay(
         for entry in recorded.get("resumed", []):
             changed = "; ".join(entry["changed"])
             notes.append(
-                f"the run itself went on under other conditions at {entry['step']}: {changed}"
+                f"the run itself was resumed under other conditions at {entry['step']}: {changed}"
             )
         notes += [f"{line}; the bits may differ" for line in run_dir.changes(recorded, config)]
         code, message = training.replay(config, run, pack, until, group)
@@ -95,7 +95,7 @@ def _best(run: Path) -> int | None:
         return int(jsons.loads(path.read_text())["step"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{path} is damaged ({error}); delete it, training writes it anew"
+            f"{path} is damaged ({error}); delete it and training writes it again"
         ) from None
 
 
@@ -110,7 +110,7 @@ def _prune(run: Path, keep: int, best: int | None) -> list[int]:
         )
         newest = next(whole, None)
         if steps and newest is None:
-            raise UserError(f"no checkpoint in {folder} is whole, so none is deleted")
+            raise UserError(f"no checkpoint in {folder} is intact, so none is deleted")
         return manifest.prune(folder, keep, kept, best, newest)
 
 
@@ -122,7 +122,7 @@ def _kept(run: Path) -> Every:
         return parse(setting, found and found.steps)
     except ValueError as error:
         raise UserError(
-            f"{run} keeps its checkpoints by {setting!r}: {error}; so none is deleted"
+            f"{run} has run.keep_every {setting!r}: {error}; none is deleted"
         ) from None
 
 
@@ -188,14 +188,14 @@ def _text(found: dict, known: Epochs | None) -> str:
         marks = printable(", ".join(marks))
         epoch = f"  {known.label(one['step']):11}" if known else ""
         lines.append(f"  step {one['step']:>9}{epoch}  {_told(one['bytes'])}  {marks}".rstrip())
-    for title, kind in (("damaged, set aside", "set_aside"), ("left by a kill", "leftovers")):
+    for title, kind in (("damaged, set aside", "set_aside"), ("left by killed saves", "leftovers")):
         for one in found[kind]:
             lines.append(f"  {title}: {printable(one['name'])}  {_told(one['bytes']).strip()}")
     every = found["checkpoints"]
     total = _told(sum(one["bytes"] for one in every)).strip()
     lines.append(f"{len(every)} checkpoint(s), {total}" if every else "no checkpoint")
     if found["leftovers"]:
-        lines.append("the next save, or --prune, removes what was left by a kill")
+        lines.append("the next save, or --prune, removes what killed saves left")
     if found["deleted"] is not None:
         lines.append(f"deleted: {', '.join(map(str, found['deleted'])) or 'none'}")
     return "\n".join(lines)

@@ -28,13 +28,13 @@ RunDir = Annotated[Path, Positional, arg(metavar="RUN", help="a run directory")]
 ConfigName = Annotated[
     str, Positional, arg(metavar="CONFIG", help="a file, or a name that `anigan --help` lists")
 ]
-Checkpoint = Annotated[str, arg(metavar="best|latest|STEP", help="which checkpoint is shown")]
+Checkpoint = Annotated[str, arg(metavar="best|latest|STEP", help="which checkpoint to use")]
 Weights = Annotated[
     configs.Weights | None,
-    arg(metavar="raw|ema", help="of G, as trained or averaged; without: averaged if there are any"),
+    arg(metavar="raw|ema", help="G's weights, as trained or averaged; if omitted: averaged if any"),
 ]
-Trust = Annotated[bool, arg(help="run the code that the run directory keeps, if it has any")]
-Seed = Annotated[int, arg(metavar="N", help="seed of what is drawn, at least 0")]
+Trust = Annotated[bool, arg(help="run the code that the run directory contains, if any")]
+Seed = Annotated[int, arg(metavar="N", help="random seed, at least 0")]
 AsJson = Annotated[bool, arg(help="print JSON, for programs")]
 Overrides = Annotated[tuple[str, ...], "overrides"]
 """Words of the command line that are no flags of the verb: settings of the config."""
@@ -75,11 +75,11 @@ _FLAGS = {
 _VALUES = (("--seed", r"\d+\s*(-|,|\.\.).*", "--seeds {} makes a PNG for each of several seeds"),)
 _FIRST = {
     "run.steps": "length in steps; 0: --run.epochs decides",
-    "batch-size": "images of a step, over all devices",
+    "batch-size": "images per step, over all devices",
     "data.path": "the images: a folder, .zip, .tar, tfds:NAME, or a pack of `anigan import`",
     "size": "side of the images in pixels, for data and networks: 64, 96, 128",
     "seed": "root of all randomness",
-    "run.devices": "how many devices; 0: all there are",
+    "run.devices": "how many devices to use; 0: all",
 }
 
 
@@ -100,7 +100,7 @@ def need_seed(seed: int) -> None:
 def need_other(out: Path | None, given: Iterable[Path]) -> None:
     """Refuses an --out that is one of the files or folders that are read."""
     if out and out.resolve() in [path.resolve() for path in given]:
-        raise UserError(f"--out {out} is what is read; give another place")
+        raise UserError(f"--out {out} is one of the inputs; give another path")
 
 
 def need_folder(out: Path | None) -> None:
@@ -109,7 +109,7 @@ def need_folder(out: Path | None) -> None:
         if place.exists() and not place.is_dir():
             raise UserError(f"--out {out} cannot be a folder: {place} is a file")
     if out and out.suffix.lower() in (*SUFFIXES, ".gif", ".safetensors") and not out.is_dir():
-        raise UserError(f"--out {out} is a folder of several files here; give it no {out.suffix}")
+        raise UserError(f"--out {out} will be a folder of files; leave out {out.suffix}")
 
 
 def need_new_latents(out: Path | None) -> None:
@@ -118,7 +118,7 @@ def need_new_latents(out: Path | None) -> None:
 
     need_folder(out)
     if out and (out / FILE).exists():
-        raise UserError(f"--out {out} holds latents that were found before; give another folder")
+        raise UserError(f"--out {out} already holds latents; give another folder")
 
 
 def need_classifier(name: Path, run: Trained, size: int) -> None:
@@ -145,7 +145,7 @@ def told_left_out(found: Gathered) -> int:
     if found.centered:
         print(f"note: {found.centered} without a face box; the center is used", file=sys.stderr)
     if found.aside:
-        print(f"note: {found.aside} in the folder of --out are not read", file=sys.stderr)
+        print(f"note: {found.aside}, --out, are not read", file=sys.stderr)
     for finding in found.left_out:
         print(f"left out: {photos.reason(finding)}", file=sys.stderr)
     return 1 if found.left_out else 0
@@ -173,7 +173,7 @@ def writing(out: Path, flag: str = "--out") -> Iterator[None]:
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         raise UserError(
-            f"{out} cannot be written: {error.strerror or error}{where}; {flag} names another place"
+            f"{out} cannot be written: {error.strerror or error}{where}; use another {flag}"
         ) from None
 
 
@@ -210,7 +210,7 @@ def _switch(config: Config, word: str, following: str) -> str:
         return ""
     front, _, name = setting.rpartition(".")
     off = f"{front}.no-{name}".removeprefix(".")
-    return f"--{setting} takes no value: --{setting} is on, --{off} off"
+    return f"--{setting} takes no value: --{setting} turns it on, --{off} off"
 
 
 def _hint(config: Config, word: str) -> str:
@@ -236,7 +236,7 @@ def _with_images(config: Config) -> str:
     """Which configs train the same kind of model on images of one's own."""
     if not config_file.is_shipped(config.name):
         return (
-            'for your own write data=Images(path="FACES.zip") in its file, with `from '
+            'for your own, write data=Images(path="FACES.zip") in its file, with `from '
             "anigan_jax.data.images import Images`"
         )
     names = []
@@ -244,7 +244,7 @@ def _with_images(config: Config) -> str:
         other = config_file.load(str(path))
         if type(other.method) is type(config.method) and not other.data.drawn:
             names.append(path.stem)
-    return f"for your own take {' or '.join(names)}" if names else "it takes no others"
+    return f"to use your own, take {' or '.join(names)}" if names else "it takes no others"
 
 
 def value_of(config: Config, flag: str) -> Any:
@@ -269,7 +269,7 @@ def settings_help(name: str, prog: str) -> None:
       SystemExit: 0, when all is printed.
     """
     config = config_file.load(name)
-    print(f"\nsettings that most need (of {name}):\n")
+    print(f"\nthe settings most people need (of {name}):\n")
     for flag, about in _FIRST.items():
         # `--size` is no setting of its own: `config_file.sized` makes it theirs.
         value = config.data.size if flag == "size" else value_of(config, flag)

@@ -33,19 +33,19 @@ def compile_(
     json: AsJson = False,
     overrides: Overrides = (),
 ) -> int:
-    """The training step compiled for a TPU, a GPU or a CPU, with no such device at hand.
+    """Compile the training step for a TPU, GPU or CPU that this machine does not have.
 
-    Memory, kernels, copies and collectives of each phase, or the compiler's reason; exit code 1
-    where a phase does not compile. Other flags are settings of the config.
+    Shows memory, kernels, copies and collectives of each phase, or the compiler's reason; exit
+    code 1 if a phase does not compile. Other flags are settings of the config.
 
     Args:
       for_: v5e:2x2, v5p:2x2x1, v6e:2x2, h100, h200, h200:8, cpu or cpu:2; chips or devices.
-      batch: over all devices; without: that of the config.
-      dtype: without: that of the config.
-      images: held in each domain; without: those that the config draws, or 10,000.
-      largest: finds the largest batch that fits by compiling up to four more, instead of an
+      batch: over all devices; if omitted: the config's.
+      dtype: if omitted: the config's.
+      images: held in each domain; if omitted: as many as the config draws, or 10,000.
+      largest: find the largest batch that fits by compiling up to four more, instead of by an
         estimate.
-      hlo: the compiled program as text; of several phases each in a file of its own.
+      hlo: write the compiled program as text; with several phases, a file for each.
     """
     for flag, value in (("--batch", batch), ("--images", images)):
         if value is not None:
@@ -88,7 +88,7 @@ def _settings(
     if batch:
         settings = dataclasses.replace(settings, batch_size=batch)
     if dtype and not hasattr(settings.method, "dtype"):
-        raise UserError(f"{name} has no --method.dtype; it computes in float32 alone")
+        raise UserError(f"{name} has no --method.dtype; it computes in float32 only")
     changes: dict[str, Any] = {"dtype": dtype} if dtype else {}
     method = dataclasses.replace(settings.method, **changes)
     settings = dataclasses.replace(settings, method=method)
@@ -112,7 +112,7 @@ def tables(found: dict[str, Any]) -> list[Table]:
             "memory is its share of this machine's."
         )
     if any(phase.get("unknown_loops") for phase in phases):
-        notes.append("Loops whose length only a run knows are counted as run once.")
+        notes.append("Loops whose length is known only at run time are counted once.")
     failures = [f"{p['phase']}: {p['failed']}" for p in phases if "failed" in p]
     return [
         Table(title, ("a step of phase", *(p["phase"] for p in phases)), rows, failures + notes)
@@ -158,11 +158,11 @@ def _largest(found: dict[str, Any]) -> str:
     most, usable = found["largest_batch"], f"{found['usable_memory'] / 2**30:.1f} GiB"
     held = f"{found['images']:,} images held"
     if most is None:
-        return "--largest finds out whether a smaller batch fits, by compiling a few."
+        return "--largest compiles a few smaller batches to find out whether one fits."
     if found["confirmed"]:
-        what = f"compiled, in {usable} a device" if most else f"none was found, in {usable}"
+        what = f"compiled, in {usable} per device" if most else f"none was found, in {usable}"
         return f"Largest batch that fits: {most:,} ({what}, {held})."
     return (
-        f"Largest batch that fits: about {most:,} (estimated: temporaries are taken to grow with "
-        f"the batch; {usable} a device, {held}). --largest compiles it."
+        f"Largest batch that fits: about {most:,} (estimated: temporaries are assumed to grow with "
+        f"the batch; {usable} per device, {held}). --largest checks it by compiling."
     )

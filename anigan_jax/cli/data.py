@@ -26,12 +26,12 @@ SourceA = Annotated[
 SourceB = Annotated[
     str,
     Positional,
-    arg(metavar="SOURCE_B", help="the second domain, where it is a source of its own"),
+    arg(metavar="SOURCE_B", help="the second domain, if it is a separate source"),
 ]
 More = Annotated[
     tuple[str, ...],
     Positional,
-    arg(metavar="", help="none: several sources of one set are joined by --also"),
+    arg(metavar="", help="not used: join several sources of one set with --also"),
 ]
 
 
@@ -70,7 +70,7 @@ def import_(
     images = _images(settings, source, source_b, more)
     detect = None
     if landmarks and images.channels == 4:
-        raise UserError("--landmarks are for CartoonGAN, which takes no transparent images")
+        raise UserError("--landmarks is for CartoonGAN, which takes no transparent images")
     if landmarks:
         from anigan_jax.perceptual import landmarks as faces
         from anigan_jax.runtime import environment
@@ -89,11 +89,11 @@ def import_(
         print(f"  {count:6}  {code}: {rules.get(code, '')}")
     if pack.labeled:
         told = ", ".join(f"{a.name} ({len(a.classes)})" for a in pack.attributes)
-        print(f"  attributes and how many classes: {told}")
+        print(f"  attributes, with their number of classes: {told}")
     if manifest.get("ignored"):
         print(f"  not read: {discover.counted(manifest['ignored'])}")
     if "trainA" in manifest["parts"]:
-        print("  two domains: a model of one takes --data.domain a, b or both")
+        print("  two domains: to train on one domain, give --data.domain a, b or both")
     if not there:
         print(f"next: anigan train CONFIG --workdir RUN --data.path {out}")
     return 0
@@ -118,7 +118,7 @@ def check(
     if dataset.is_pack(Path(source)):
         if html:
             raise UserError(
-                "a pack's own files are checked; --html is of images that are not packed"
+                "of a pack, only its own files are checked; --html needs unpacked images"
             )
         pack = dataset.open_pack(Path(source))
         dataset.verify(pack)
@@ -144,7 +144,7 @@ def _images(settings: Settings, source: str, source_b: str, more: tuple[str, ...
     if more:
         listed = " ".join((source, "--also", source_b, *more))
         raise UserError(
-            f"give one source, or two domains; several sources of one set are joined: {listed}"
+            f"give one source, or two for two domains; to join sources into one set: {listed}"
         )
     return Images(**{**vars(settings), "path": source, "path_b": source_b})
 

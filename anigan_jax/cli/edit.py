@@ -56,23 +56,23 @@ def edit(
     directions.
 
     Writes sheet.png, a row for each image, and latents.safetensors, those of the last column,
-    which `sample`, `interpolate` and `edit` take by --latent. Without --toward and --direction:
-    directions.png, those that change the first layer most (SeFa), by their number.
+    which `sample`, `interpolate` and `edit` take as --latent. Without --toward and --direction,
+    writes directions.png: the directions that change the first layer most (SeFa), numbered.
 
     Args:
-      toward: what they are to show, such as 'blue hair'; a run that reads texts changes the text,
-        others need --classifier.
-      direction: of directions.png, by its number.
-      amount: how far: of --toward the share of the way (1), of --direction standard deviations of
-        the latent (3); below 0: the other way.
-      seeds: whose images, such as 0-99,7 (0-7).
-      latent: those of a file instead, which `anigan project` or `anigan edit` wrote.
+      toward: what images should show, such as 'blue hair'; a run that reads texts changes the
+        text, others need --classifier.
+      direction: a number in directions.png.
+      amount: how far: for --toward the share of the way (1), for --direction standard deviations
+        of the latent (3); below 0: the other way.
+      seeds: which images to edit, such as 0-99,7 (default: 0-7).
+      latent: edit these latents instead, from a file of `anigan project` or `anigan edit`.
       classifier: a run of a classifier, which finds the way by what it sees in generated images
         and keeps its other attributes.
-      n: images that it looks at.
-      measure: also moves N other latents, and says how many show it then and keep the rest, beside
+      n: images that the classifier looks at.
+      measure: also move N other latents, and say how many then show it and keep the rest, beside
         a random direction.
-      out: folder; without: in RUN/out/edit.
+      out: folder; if omitted: in RUN/out/edit.
       seed: of the latents that are looked at and measured.
     """
     _check(toward, direction, amount, classifier, measure, bool(seeds and latent))
@@ -150,8 +150,8 @@ def _said(model: Model, held: Latents, toward: str) -> _Way:
     """To the same text with other words."""
     if model.texts is None:
         raise UserError(
-            "this run reads no texts; --toward needs --classifier RUN here, "
-            "and without --toward there are directions that need none"
+            "this run reads no texts, so --toward needs --classifier RUN; "
+            "directions (leave out --toward) need none"
         )
     (prompt,) = texts.read(model, [toward], "--toward")
     change = functools.partial(latents.between, held, latents.retold(model, held, prompt.label))
@@ -161,7 +161,7 @@ def _said(model: Model, held: Latents, toward: str) -> _Way:
 def _numbered(held: Latents, found: np.ndarray, number: int) -> _Way:
     """Along one of the directions (Z, Z) of the first layer."""
     if not 1 <= number <= len(found):
-        raise UserError(f"--direction is {number}; this run has 1 to {len(found)}")
+        raise UserError(f"--direction is {number}; this run has directions 1 to {len(found)}")
     change = functools.partial(latents.along, held, found[number - 1])
     return _Way(f"_direction_{number}", AMOUNT, change)
 
@@ -217,12 +217,12 @@ def _check(
 ) -> None:
     """Refuses flags that contradict each other."""
     if toward and direction is not None:
-        raise UserError("--toward and --direction both say where to; give one of them")
+        raise UserError("--toward and --direction both say how to edit; give only one")
     if both:
-        raise UserError("--seeds and --latent both say which images; give one of them")
+        raise UserError("--seeds and --latent both choose the images; give only one")
     if amount is not None and not math.isfinite(amount):
-        raise UserError(f"--amount is {amount}; it must be a number")
+        raise UserError(f"--amount is {amount}; it must be a finite number")
     if classifier and not toward:
-        raise UserError("--classifier finds the way --toward a text; say which")
+        raise UserError("--classifier needs --toward TEXT, which says what images should show")
     if measure and not classifier:
-        raise UserError("--measure needs --classifier RUN, which says what images show")
+        raise UserError("--measure needs --classifier RUN, which judges what images show")

@@ -63,31 +63,31 @@ def evaluate(
     json: AsJson = False,
 ) -> int:
     """Scores of what a run makes, or of images, beside those of real held-out images; exit code 1
-    where one of the images cannot be used.
+    if one of the images cannot be used.
 
     Args:
-      against: judges images, of a folder, zip or tar, by these real ones, which are given as
-        --data.path is for a training.
+      against: real images by which to judge IMAGES (a folder, zip or tar); given like
+        --data.path in training.
       data: where the images of a run are now, if they were moved.
-      domain: of --against, where it has two.
-      size: side in pixels at which images are compared; without: that of the first of them, or
+      domain: which domain of --against, if it has two.
+      size: side in pixels at which images are compared; if omitted: that of the first image, or
         of the pack.
-      out: the report, with its pictures beside it; without: in RUN/out/evaluate; of images,
-        nowhere.
+      out: the report, with its pictures beside it; if omitted: in RUN/out/evaluate, or nowhere
+        for IMAGES.
       n: how many images to generate (10000) or, with --against, how many of the given images to
         use, drawn by --seed. Not for translations, which use all held-out photos.
-      judge: feature network; vgg16 if not given; random needs no download; RUN: a classifier's.
+      judge: feature network; vgg16 if omitted; random needs no download; RUN: a classifier's.
         Given twice, the tables show both.
-      vgg16: its weights; else those in the cache.
-      inception: the same of Inception-v3 (FID).
-      classifier: a run that counts the combinations of classes that appear.
+      vgg16: file of its weights; if omitted: those in the cache.
+      inception: the same for Inception-v3 (FID).
+      classifier: run of a classifier, to count the combinations of classes that appear.
     """
     if n is not None:
         at_least("--n", n, 2)
     need_seed(seed)
     _check_subject(run, against, out, alone=size is None and domain == "ask")
     if against and data:
-        raise UserError("--against is for images, --data for a run; give one of them")
+        raise UserError("--against is for images, --data for a run; give only one")
     if against:
         judged = _images(run, against, domain, size, n, seed)
     else:
@@ -161,7 +161,7 @@ def _check_subject(run: Path, against: str, out: Path | None, alone: bool) -> No
 
         images_of_any_model.refuse_runs(run, against)
     if not against and not alone:
-        raise UserError("--size and --domain are of --against DATA")
+        raise UserError("--size and --domain need --against DATA")
     if not against and not recorded and (run.is_dir() or archives.is_archive(run)):
         raise UserError(
             f"{run} is not a run directory; to judge images, say which are the real ones: "
@@ -237,7 +237,7 @@ def accuracy(
 
     Args:
       classifier: a run of a classifier.
-      out: the report; without: in RUN/out/accuracy.
+      out: the report; if omitted: in RUN/out/accuracy.
       n: images for each combination of classes, of 256 at most.
     """
     at_least("--n", n, 1)
@@ -276,7 +276,7 @@ def probe(
 
     Args:
       data: where the images of the run are now, if they were moved.
-      out: the report; without: in RUN/out/probe.
+      out: the report; if omitted: in RUN/out/probe.
       n: images to fit on in each task.
     """
     at_least("--n", n, 20)
@@ -305,12 +305,12 @@ def _held_out_of(name: Path, classifier: api.Trained, size: int) -> Pack:
     """The held-out data of a classifier; refuses one that cannot judge images of `size` px."""
     need_classifier(name, classifier, size)
     if not classifier.recorded:
-        raise UserError(f"{name} holds weights alone; its run directory knows its held-out images")
+        raise UserError(f"{name} holds only weights; its run directory knows its held-out images")
     pack = api.data_of(classifier.config)
     if "test" not in pack.manifest["parts"]:
-        raise UserError(f"{name} held no images out (--data.test); no ceiling is known")
+        raise UserError(f"{name} held out no images (--data.test), so there is no ceiling")
     if pack.manifest["sha256"] != classifier.recorded["data_sha256"]:
-        raise UserError(f"the data of {name} changed since it was trained; train it anew")
+        raise UserError(f"the data of {name} changed since it was trained; train it again")
     return pack
 
 
@@ -321,4 +321,4 @@ def _perceptual(path: str):
     except UserError as error:
         if path:
             raise
-        return None, f"what VGG16 judges is left out: {error}"
+        return None, f"scores by VGG16 are left out: {error}"

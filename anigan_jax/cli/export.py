@@ -28,10 +28,10 @@ def export(
     """The generators of a run as ONNX, StableHLO or small weights, or as a folder to publish.
 
     Args:
-      to: ONNX for other runtimes; StableHLO for JAX elsewhere; weights: the generators alone in
+      to: ONNX for other runtimes; StableHLO for JAX elsewhere; weights: only the generators, in
         float16; hub: all weights, ONNX, samples and a model card. `load` opens the last two.
       out: a new folder.
-      opset: of ONNX.
+      opset: ONNX opset to write.
       data_license: license of the training images, kept in every file.
     """
     atomic.refuse_taken(out, "--out")

@@ -18,25 +18,25 @@ from anigan_jax.storage import lock
 def log(
     run: RunDir,
     *,
-    to: Annotated[Target, arg(help="where; each needs the extra of its name")],
+    to: Annotated[Target, arg(help="where to; each needs the pip extra of the same name")],
     follow: bool = False,
     out: Annotated[Path | None, arg(metavar="DIR")] = None,
     project: Annotated[str, arg(metavar="NAME")] = "",
 ) -> int:
     """A run's scalars and previews in TensorBoard, W&B, MLflow or Trackio.
 
-    It reads the run's own files: no bit of the training changes. Started again, it goes on;
-    nothing is there twice.
+    It only reads the run's files: no bit of the training changes. Started again, it continues;
+    nothing is logged twice.
 
     Args:
-      follow: go on until the run ends.
-      out: where the files go; without: RUN/log/tensorboard, or where the other ones keep theirs
+      follow: keep logging until the run ends.
+      out: where the files go; if omitted: RUN/log/tensorboard, or where the others keep theirs
         (./wandb, ./mlflow.db, Trackio's cache).
-      project: of W&B or Trackio, experiment of MLflow; without: the config's name.
+      project: W&B or Trackio project, or MLflow experiment; if omitted: the config's name.
     """
     place = sinks.place_of(to, run, project, out)
     sinks.need(to)
-    held = lock.hold(place.log, "another process logs in")
+    held = lock.hold(place.log, "another process is logging in")
     with held, writing(out or place.log):
         sink = sinks.open_sink(to, place)
         with contextlib.ExitStack() as stack:

@@ -137,13 +137,13 @@ def _refuse_windows() -> None:
     except ImportError:
         raise UserError(
             "anigan_jax runs on Linux and macOS; on Windows it needs WSL: `wsl --install`, then "
-            "install and start it in there"
+            "install and run it there"
         ) from None
 
 
 # What other programs have as verbs of their own.
 ELSEWHERE = {
-    "resume": "`anigan train --resume RUN` goes on with a run by its own settings",
+    "resume": "`anigan train --resume RUN` continues a run with its own settings",
     "generate": "`anigan sample RUN` makes images",
     "serve": "`anigan demo RUN` is a page that makes images in the browser",
     "test": "`anigan evaluate RUN` scores images, `anigan translate RUN PHOTO` translates photos",
@@ -163,7 +163,7 @@ def _run(argv: list[str]) -> int:
     known = verbs()
     if name not in known:
         near = difflib.get_close_matches(name, known, 1)
-        hint = f"Did you mean {near[0]!r}?" if near else f"There are {', '.join(known)}"
+        hint = f"Did you mean {near[0]!r}?" if near else f"The verbs are {', '.join(known)}"
         hint = ELSEWHERE.get(name, hint)
         raise UserError(f"no verb {name!r}. {hint}")
     module = importlib.import_module(f"anigan_jax.cli.{known[name].module}")
@@ -179,14 +179,14 @@ def _usage() -> str:
     for title, names in groups.items():
         lines += ["", f"{title}:"] if names else []
         lines += [f"  {name:13}{found[name].summary}" for name in names]
-    lines += ["", "configs, by name; a file of your own by its path:"]
+    lines += ["", "configs, by name (or give the path of your own file):"]
     for path in sorted(environment.config_folder().glob("[a-z]*.py")):
         lines.append(f"  {path.stem:21} {_summary(ast.parse(path.read_text(encoding='utf-8')))}")
     return "\n".join(
         [
             *lines,
             "",
-            "`anigan help VERB` lists the flags of a verb, `anigan help train CONFIG` all",
+            "`anigan help VERB` lists the flags of a verb, `anigan help train CONFIG` lists all",
             "settings of a config with their types and defaults.",
         ]
     )

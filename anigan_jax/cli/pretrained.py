@@ -23,17 +23,17 @@ def weights(
 
     Args:
       name: vgg16, vgg19 or inception.
-      source: the installed package (VGG16, with LPIPS), or the published file; a .pth takes
+      source: the installed package (VGG16, with LPIPS), or the published file; a .pth needs
         PyTorch.
-      out: written instead of the file in the cache.
-      sha256: refuse any other source file.
+      out: write here instead of to the cache.
+      sha256: refuse a source file with any other digest.
     """
     if not name:
         if source or out or sha256:
             raise UserError(f"say which network: {', '.join(convert.NETWORKS)}")
         return _list()
     if name not in convert.NETWORKS:
-        raise UserError(f"no network {name!r}; there are {', '.join(convert.NETWORKS)}")
+        raise UserError(f"no network {name!r}; choose from {', '.join(convert.NETWORKS)}")
     if source is None:
         hint = store.INSTALL_HINTS[name]
         raise UserError(f"say where {name} comes from (--from). To get it: {hint}")

@@ -43,20 +43,20 @@ def project(
     weights: Weights = None,
     trust: Trust = False,
 ) -> int:
-    """The latents whose images come nearest to pictures; exit code 1 where one cannot be used.
+    """The latents whose images come nearest to pictures; exit code 1 if one cannot be used.
 
-    Writes latents.safetensors, which `sample`, `interpolate` and `edit` take by --latent, and
+    Writes latents.safetensors, which `sample`, `interpolate` and `edit` take as --latent, and
     sheet.png, each picture beside its image.
 
     Args:
-      out: a folder of both; without: in RUN/out/project, by step and pictures.
+      out: folder for both; if omitted: in RUN/out/project, named by step and pictures.
       prompt: what the pictures show, for a run that reads texts.
-      crop: how they become squares; without: as the run's images did.
-      steps: of the search for each.
-      restarts: latents that it begins from, of which the best by pixels is followed.
-      tune: also fits the generator to each picture at its latent and writes it as
-        DIR/tuned/NAME, a folder that the verbs of pictures take instead of RUN; RUN stays.
-      vgg16: weights of LPIPS; else those in the cache.
+      crop: how pictures become squares; if omitted: as the run's images did.
+      steps: steps of the search for each picture.
+      restarts: how many latents to start from; the best by pixels is kept.
+      tune: also fit the generator to each picture at its latent and write it as
+        DIR/tuned/NAME, which the picture verbs take in place of RUN; RUN is unchanged.
+      vgg16: weights for LPIPS; if omitted: those in the cache.
     """
     common.need_new_latents(out)
     cropping = photos.Cropping(crop)
@@ -120,7 +120,7 @@ def _check(photo, cropping: photos.Cropping, steps: int, restarts: int, seed: in
     need_seed(seed)
     if restarts > projection.CANDIDATES:
         most = projection.CANDIDATES
-        raise UserError(f"--restarts is {restarts}; at most {most} latents are there to begin from")
+        raise UserError(f"--restarts is {restarts}; it must be at most {most}")
     if not photo:
         raise UserError("say which pictures: PHOTO ...")
     photos.check(list(photo), cropping)
@@ -130,11 +130,11 @@ def _fits(trained: api.Trained, tune: bool) -> None:
     """Refuses a run whose images cannot be projected, or that weights alone could not open."""
     grids.need_noise(trained.method)
     if trained.config.method.channels == 4:
-        raise UserError("this run makes transparent images; opaque ones alone can be projected")
+        raise UserError("this run makes transparent images; only opaque ones can be projected")
     if tune and (files := own_code.of(trained.config).files):
         raise UserError(
-            "--tune writes weights alone, and this run's settings are classes of its own "
-            f"({', '.join(files)}), without which nobody can open them"
+            "--tune writes only weights, and this run's settings are classes of its own "
+            f"({', '.join(files)}), without which the weights cannot be opened"
         )
 
 

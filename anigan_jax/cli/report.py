@@ -29,9 +29,9 @@ def report(
     """One HTML page of a run, or of several side by side.
 
     Args:
-      out: the page; without: RUN/report.html, or ./report.html of several runs.
-      tensorboard: is now `anigan log RUN --to tensorboard --out DIR`.
-      no_draw: show what is there: checkpoints are not read and nothing is drawn.
+      out: the page; if omitted: RUN/report.html, or ./report.html for several runs.
+      tensorboard: replaced by `anigan log RUN --to tensorboard --out DIR`.
+      no_draw: show only what is there: read no checkpoints and draw nothing.
     """
     if not run:
         raise UserError("say which run: anigan report RUN [RUN ...]")
@@ -64,7 +64,7 @@ def epochs(
     """A table by epoch: mean losses of G and D, mean scores of real and fake images.
 
     Args:
-      at: which epochs, such as 1,5,10; without: those at which checkpoints are kept, else
+      at: which epochs, such as 1,5,10; if omitted: those with kept checkpoints, else
         1,5,10,15,20,25, as far as they are completed.
     """
     collect.recorded(run)

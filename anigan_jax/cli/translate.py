@@ -39,8 +39,8 @@ Crop = Annotated[
     Literal["auto", "center", "top", "pad", "box"] | None,
     arg(
         metavar="auto|center|top|pad|box",
-        help="around the face box; the centered square; the one at the top; all of it on the "
-        "background; auto: box where there is one, else center; without: as the run's images",
+        help="box: around the face box; center, top: a square there; pad: all, on the background; "
+        "auto: box if there is one, else center; if omitted: as the run's images",
     ),
 ]
 Box = Annotated[str, arg(metavar="X,Y,W,H", help="face box of a single photo, in pixels")]
@@ -48,12 +48,12 @@ Boxes = Annotated[
     str,
     arg(
         metavar="FILE",
-        help="face boxes file,x,y,w,h; without: boxes.csv with or beside the photos",
+        help="table of face boxes: file,x,y,w,h; if omitted: boxes.csv with or beside the photos",
     ),
 ]
 BoxScale = Annotated[
     float | None,
-    arg(metavar="X", help="side of the square in face widths; without: as the run's images"),
+    arg(metavar="X", help="side of the square in face widths; if omitted: as the run's images"),
 ]
 
 
@@ -72,12 +72,12 @@ def translate(
     weights: Weights = None,
     trust: Trust = False,
 ) -> int:
-    """Photos in the other domain, and back; exit code 1 where one of them cannot be used.
+    """Photos in the other domain, and back; exit code 1 if one of them cannot be used.
 
     Args:
-      out: a folder of pictures; of one photo a .png too; without: in RUN/out/translate, by step
-        and photos.
-      size: side in pixels; without: that of the training.
+      out: folder for the pictures, or for one photo also a .png; if omitted: in
+        RUN/out/translate, named by step and photos.
+      size: side in pixels; if omitted: as in training.
     """
     given, cropping = _cropping(photo, crop, box, boxes, box_scale)
     single = _check_out(out, given)
@@ -129,10 +129,10 @@ def compare(
     weights: Weights = None,
     trust: Trust = False,
 ) -> int:
-    """The same photos by two runs; exit code 1 where one of them cannot be used.
+    """The same photos by two runs; exit code 1 if one of them cannot be used.
 
     Args:
-      out: the picture; without: in RUN/out/compare.
+      out: the picture; if omitted: in RUN/out/compare.
     """
     if out and out.suffix.lower() != ".png":
         raise UserError(f"--out {out} must end in .png")
@@ -182,7 +182,7 @@ def _check_out(out: Path | None, given: list[Path]) -> Path | None:
     if out.suffix.lower() == ".png" and len(given) == 1 and not out.is_dir():
         if given[0].is_file() and not archives.is_archive(given[0]):
             return out
-        raise UserError(f"--out {out} is one picture, and {given[0]} holds several; give a folder")
+        raise UserError(f"--out {out} is one picture, but {given[0]} holds several; give a folder")
     need_folder(out)
     return None
 

@@ -153,7 +153,7 @@ def _folder(root: Path, within: str) -> tuple[list[Member], list[Finding]]:
             try:
                 link = Path(entry.path).resolve(strict=True) if entry.is_symlink() else None
                 if link and not any(map(link.is_relative_to, allowed)):
-                    what = "a linked folder" if entry.is_dir() else "it points out of the folder"
+                    what = "a linked folder" if entry.is_dir() else "it points outside the folder"
                     hint = "--follow-links ROOT allows links into ROOT"
                     findings.append(Finding(name, "link", f"{what}; {hint}"))
                 elif entry.is_dir():
@@ -243,7 +243,7 @@ def _unreadable(path: Path, what: str, error: object) -> str:
     why = str(error) or type(error).__name__
     if kind and kind not in ("ZIP archive", "GZIP archive", "XZ archive", "BZIP2 archive"):
         why = f"it is {kind}{CONVERT.get(kind, '')}"
-    return f"{path} is no readable {what}: {why}{joined(path)}"
+    return f"{path} is not a readable {what}: {why}{joined(path)}"
 
 
 def _zip_count(path: Path) -> int:
@@ -388,7 +388,7 @@ def _fault(entry: _Entry) -> tuple[str, str]:
     if not name or name.startswith("/") or (len(name) > 1 and name[1] == ":"):
         return "path", "it is absolute"
     if ".." in parts:
-        return "path", "it climbs out"
+        return "path", "it leads out of the folder"
     if "\\" in name or any(ord(c) < 32 for c in name) or "" in parts:
         return "path", "it holds a backslash, a control character or an empty part"
     if len(name) > 4096 or any(len(in_bytes(part)) > 255 for part in parts):

@@ -54,7 +54,7 @@ def pack(
     """
     sides, said, attributes = _checked(images, labels, images_b)
     if not 0 <= test < 1:
-        raise UserError(f"test is {test}; it is a share of the images, at least 0 and below 1")
+        raise UserError(f"test is {test}; it must be a share of the images, at least 0 and below 1")
     source = _Arrays(sides, said, attributes, test, twins)
     place = environment.expanded(out)
     dataset.import_to(source, place, overwrite=overwrite, workers=1)
@@ -115,16 +115,16 @@ def _checked(
     if images_b is not None:
         sides = {"A": images, "B": _need("images_b", images_b)}
         if sides["B"].shape[1:] != images.shape[1:]:
-            raise UserError(f"images_b are {sides['B'].shape}; they must be as large as images")
+            raise UserError(f"images_b are {sides['B'].shape}; they must have the size of images")
     if not hasattr(labels, "items"):
-        raise UserError("labels are no dict; give each its name: {'hair': [...]}")
+        raise UserError("labels must be a dict, from names to values: {'hair': [...]}")
     said: dict[str, list[str | None]] = {}
     attributes = []
     for name, column in labels.items():
         # Of pandas, what is missing is NaN or NA.
         values = [value if cell(value) else None for value in column]
         if len(values) != len(images):
-            raise UserError(f"labels {name!r} are {len(values)}, of {len(images)} images")
+            raise UserError(f"labels {name!r} has {len(values)} values for {len(images)} images")
         word = plain(str(name))
         if all(isinstance(value, bool | np.bool_ | None) for value in values):
             words = {True: word, False: f"no {word}"}
@@ -134,7 +134,7 @@ def _checked(
         said[word] = [None if value is None else plain(str(value)) for value in values]
         classes = tuple(sorted({value for value in said[word] if value}))
         if len(classes) < 2:
-            raise UserError(f"labels {name!r} are of {len(classes)} class; two or more tell apart")
+            raise UserError(f"labels {name!r} has {len(classes)} class; it must have two or more")
         attributes.append(Attribute(word, classes))
     return sides, said, tuple(attributes)
 
@@ -143,7 +143,7 @@ def _need(name: str, images: Any) -> np.ndarray:
     try:
         images = np.asarray(images)
     except ValueError:
-        raise UserError(f"{name} are of several sizes; make them one size first") from None
+        raise UserError(f"{name} have several sizes; resize them to one first") from None
     good = images.ndim == 4 and images.shape[1] == images.shape[2] and images.shape[3] in (3, 4)
     if not good or images.dtype != np.uint8 or images.shape[1] < LEAST or not len(images):
         raise UserError(

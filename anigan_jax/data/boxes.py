@@ -98,7 +98,7 @@ def _of_table(text: str, where: str, findings: list[Finding]) -> dict[str, Box]:
             raise UserError(f"{where}, line {number}: {', '.join(sides)} must be numbers") from None
     if boxes and all(0 <= value <= 1 for box in boxes.values() for value in box):
         raise UserError(
-            f"{where} has shares of the picture (0 to 1), and pixels are wanted: multiply x and "
+            f"{where} has shares of the picture (0 to 1), but pixels are needed: multiply x and "
             "the width by the picture's width, y and the height by its height"
         )
     findings += [Finding(n, "conflict", "several boxes; the largest is used") for n in several]

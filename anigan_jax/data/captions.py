@@ -266,7 +266,7 @@ def _near(lost: str, attributes: Attributes) -> tuple[tuple[str, str] | None, st
         return (part, instead), f"{lost!r} is drawn as '{instead} {part}'"
     if part in PARTS and classes and word:
         near = difflib.get_close_matches(word, classes, 1)
-        said = f"{word!r} is no color of {part}"
+        said = f"{word!r} is not a color of {part}"
     else:
         known_words = [known.phrase(attributes, a.name, c) for a in attributes for c in a.classes]
         near = difflib.get_close_matches(lost, known_words, 2)
@@ -305,9 +305,9 @@ def read_prompts(lines: list[str], where: str, attributes: Attributes = DEFAULT)
     if faults:
         said = "; ".join(faults)
         end = "" if said.endswith("?") else "."
-        raise UserError(f"{where}: {said}{end} Known are {known_classes(attributes)}")
+        raise UserError(f"{where}: {said}{end} Known classes: {known_classes(attributes)}")
     if not found:
-        raise UserError(f"{where} holds no prompts; a line is 'blue hair blue eyes'")
+        raise UserError(f"{where} holds no prompts; a line looks like 'blue hair blue eyes'")
     return found
 
 

@@ -145,7 +145,7 @@ def _built(source: Source, cache: Path, workers: int, report: Callable | None) -
             )
         if (channels := pack.images.shape[-1]) != source.channels:
             raise UserError(
-                f"the pack {path} holds images of {channels} channels, and data.transparency asks "
+                f"the pack {path} holds images of {channels} channels, but data.transparency asks "
                 f"for {source.channels}; import again, with --transparency keep for 4"
             )
         _as_imported(source, pack)
@@ -233,7 +233,7 @@ def import_to(
     key = {**source.key(), "landmarks": landmarks is not None}
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         if not is_pack(out):
-            raise UserError(f"{out} exists and is no pack; take another --out")
+            raise UserError(f"{out} exists and is not a pack; use another --out")
         try:
             pack = open_pack(out)
             verify(pack)
@@ -281,11 +281,11 @@ def refuse(policy: str, found: Scan) -> None:
     if bad and policy == "error":
         raise UserError(
             f"{len(bad)} {'file' if len(bad) == 1 else 'files'} cannot be used: {listed}. "
-            "Mend them, or leave them out with policy skip; `anigan check` lists all"
+            "Fix them, or leave them out with policy skip; `anigan check` lists all"
         )
     if not any(found.parts[i].startswith("train") for i in found.order):
         of, why = len(found.catalogue.items), listed or "all are held out"
-        raise UserError(f"none of {of} images can train: {why}")
+        raise UserError(f"none of {of} images can be used to train: {why}")
 
 
 def _write(source: Source, key: dict, folder: Path, found: Scan, landmarks) -> None:

@@ -33,30 +33,30 @@ PngImagePlugin.MAX_TEXT_CHUNK = 2**24
 
 REFUSED = {
     "empty": "the file has no bytes",
-    "format": "only PNG, JPEG, WebP and BMP are taken, told by content",
+    "format": "only PNG, JPEG, WebP and BMP are read, whatever the file's name",
     "unreadable": "the decoder cannot read it",
     "truncated": "the file ends early; what is there is not used",
     "corrupt": "its data is damaged; what can be decoded is not used",
     "animated": "more than one frame",
     "too small": "its side is under half of the size asked for; `import --upscale` enlarges it",
-    "too large": f"over {MAX_PIXELS:,} pixels ({MAX_JPEG:,} of a JPEG) or {MAX_BYTES >> 20} MiB",
+    "too large": f"over {MAX_PIXELS:,} pixels ({MAX_JPEG:,} for a JPEG) or {MAX_BYTES >> 20} MiB",
     "crashed": "the decoder died, hung or ran out of memory",
     "link": "a link that leaves the source is not followed",
     "special": "a device, pipe or socket, not a file",
-    "path": "an entry whose name is absolute, climbs out, or is no portable name",
-    "repeated": "an entry whose name occurs before, also by letter case",
+    "path": "an entry whose name is absolute, leads out, or is not portable",
+    "repeated": "an entry whose name came before, ignoring letter case",
     "encrypted": "an entry that needs a password",
     "bomb": "an entry that unpacks to more than the limits allow",
-    "box": "its face box lies outside the image or is no box",
+    "box": "its face box is outside the image or is not a box",
     "leak": "held out, but a duplicate of a training image",
 }
 NOTED = {
-    "extension": "taken as what its content says",
+    "extension": "read as what its content is",
     "cmyk": "converted to RGB as Pillow does, Adobe's inversion included",
     "16-bit": "the high byte of each value is used",
-    "dark": "16-bit, with values below 4,096 alone, so nearly black; scale them to 65,535 first",
-    "palette": "looked up to RGB",
-    "transparent": "laid over the background: white, or --background COLOR; --transparency keep",
+    "dark": "16-bit, with only values below 4,096, so nearly black; scale them to 65,535 first",
+    "palette": "its colors are looked up as RGB",
+    "transparent": "laid over white (or --background COLOR); --transparency keep keeps it",
     "rotated": "turned upright by its EXIF orientation",
     "grey": "repeated into three channels",
     "profile": "its color profile is converted to sRGB",
@@ -68,14 +68,14 @@ NOTED = {
     "duplicate": "the same pixels as another image",
     "mirror": "the mirror image of another image",
     "near": "nearly the pixels of another image",
-    "chain": "alike in layout and no copies: grouped by nearer pairs, so that they can be parted",
-    "held out": "fewer images than asked for: large groups of duplicates are never parted",
+    "chain": "alike in layout but not copies: grouped by closer pairs, so that they can be split",
+    "held out": "fewer images than asked for: large groups of duplicates are never split",
     "untrained": "all images of a class are held out: it is not learned; --test 0 holds none out",
     "no label": "the label file has no row for it",
-    "unlabeled": "its row leaves an attribute open",
-    "unknown tag": "words that name no class of an attribute are passed over",
-    "silent": "it names images and says nothing that a label can be made of; it is passed over",
-    "scores": "numbers of 0 to 1 under names of tags: a tag from 0.35 on, as WD14 has it",
+    "unlabeled": "its row gives no class for an attribute",
+    "unknown tag": "words that name no class of an attribute are ignored",
+    "silent": "it names images but says nothing that could be a label; it is ignored",
+    "scores": "numbers from 0 to 1 under names of tags: 0.35 or more is a tag, as for WD14",
     "no attribute": "the labels name no colors and no classes; --attributes tags takes the tags",
     "folders": "no labels, and several folders; --attributes class makes each of them a class",
     "tables": "no labels are read; --tags FILE names a file that has some",
@@ -182,7 +182,7 @@ def _allowed_kind(data: bytes) -> str:
     if not data.strip(b"\0"):
         raise Refusal("unreadable", "all bytes are zero")
     text = data[:256].isascii() and all(b >= 32 or b in b"\t\r\n\f" for b in data[:256])
-    raise Refusal("format", "it is text" if text else "no known image")
+    raise Refusal("format", "it is text" if text else "not a known image format")
 
 
 def _load(data: bytes, kind: str, crop: Crop, notes: list) -> tuple[Image.Image, int]:

@@ -99,13 +99,13 @@ CONVERT = {
     ".lmdb": "It is an LMDB; write its values as files first",
     **dict.fromkeys(
         (".tfrecord", ".tfrecords"),
-        "Give tfds:FOLDER, of what tensorflow-datasets prepared; convert others to it",
+        "Give tfds:FOLDER if tensorflow-datasets prepared it; if not, convert it",
     ),
     **dict.fromkeys((".001", ".partaa", ".part1"), JOIN),
     ".z01": JOIN_ZIP,
-    **dict.fromkeys((".rar", ".7z", ".zst"), "Unpack it once"),
-    ".arrow": "Write it as Parquet: datasets.load_from_disk(FOLDER).to_parquet('a.parquet'), of "
-    "a set with several splits each: load_from_disk(FOLDER)['train']",
+    **dict.fromkeys((".rar", ".7z", ".zst"), "Unpack it first"),
+    ".arrow": "Write it as Parquet: datasets.load_from_disk(FOLDER).to_parquet('a.parquet'); "
+    "of several splits, one at a time: load_from_disk(FOLDER)['train']",
     ".gif": "Write the frames as PNG files",
     ".mp4": "Write the frames as PNG files: ffmpeg -i FILE %05d.png",
 }
@@ -115,7 +115,7 @@ KNOWN = {
     "then give tfds:cifar10; or numpy.load(FILE, allow_pickle=True, encoding='bytes')[b'data']"
     ".reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1) for anigan_jax.pack(images, 'faces', labels)",
     r".*idx\d-ubyte(\.gz)?": "MNIST: tensorflow-datasets prepares it, then give tfds:mnist",
-    r"\..*\.icloud": "They lie in iCloud and are not downloaded; download them in Finder first",
+    r"\..*\.icloud": "They are in iCloud, not downloaded; download them in Finder first",
 }
 
 
@@ -174,7 +174,7 @@ def survey(root: Path, options: Options, domain: str = "") -> Catalogue:
         raise UserError(_no_images(root, parts))
     told = tables.find(root, parts, beside, options, findings)
     if told is None and set(options.attributes) - {words.CLASS}:
-        raise UserError(f"{root} has no labels; data.attributes can be 'class', of its folders")
+        raise UserError(f"{root} has no labels; data.attributes can be 'class', for its folders")
     face_boxes = boxes.read(root, parts, beside, options.boxes, findings)
     domains, held = _folders(names, unpaired=not domain)
     items, aside, whole = [], 0, iter(names)
@@ -215,7 +215,7 @@ def _open(root: Path, options: Options) -> tuple[list[Part], list[Finding], Path
     if not root.is_dir() and not archives.is_archive(root):
         hint = _hint(root.name)
         if _suffix(root.name) in SUFFIXES:
-            hint = "It is one image; give the folder that it lies in"
+            hint = "It is one image; give the folder that it is in"
         kinds = ", ".join((*archives.SUFFIXES, parquet.SUFFIX))
         raise UserError(f"{root} is neither a folder nor a {kinds}{hint and '. '}{hint}")
     found, findings = archives.members(root, options.follow_links)
@@ -338,7 +338,7 @@ def _folders(images: list[str], unpaired: bool):
                 held[name] = table_files.HELD[split]
     sides = {side for side, test in domains.values() if not test}
     if domains and sides != {"A", "B"}:
-        there = f"domain {sides.pop()} is there alone" if sides else "testA and testB hold all"
+        there = f"only domain {sides.pop()} is there" if sides else "all is in testA and testB"
         raise UserError(f"{there}; unpaired data needs trainA and trainB")
     rest = [name for name in images if name not in held]
     if set(held.values()) == {True} and all("/" not in name for name in rest):

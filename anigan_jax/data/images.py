@@ -48,20 +48,20 @@ class Images(Source):
     """Folder (searched through), .zip, .tar, .parquet, tfds:NAME, or a pack made by
     `anigan import`; a pattern (faces_*) joins all that fit it."""
     path_b: str = _place()
-    """The second domain of unpaired data, where it is a source of its own."""
+    """The second domain of unpaired data, if it is a separate source."""
     size: int = 64
-    """Side in pixels; one antialiased resize."""
+    """Side in pixels; images are resized once, antialiased."""
     also: tuple[str, ...] = _place(())
     """More sources whose images join those of `path` in one set."""
     domain: Literal["ask", "a", "b", "both"] = _place("ask")
-    """Of data with two domains, the one that is trained on, or both as one set."""
+    """Of data with two domains, the one to train on, or both as one set."""
     follow_links: str = _place()
-    """A folder: links of the source are followed where they lead into it."""
+    """A folder: links in the source are followed if they lead into it."""
     crop: Literal["auto", "center", "top", "pad", "box"] = "auto"
-    """Centered square; the square at the top; all of it on the background; around its face box;
-    auto: box where there is one, else center."""
+    """center, top: a square there; pad: all of it, on the background; box: around the face box;
+    auto: box if there is one, else center."""
     box_scale: float = 1.5
-    """Side of a box crop in face widths."""
+    """Side of a box crop, in face widths."""
     background: str = field(default="white", metadata={"later": True})
     """Color that transparent pictures are laid over and padded ones surrounded with: a name
     (black) or '#rrggbb'."""
@@ -69,7 +69,7 @@ class Images(Source):
     """keep: RGBA images, which a GAN from noise or from words then makes (avatars, sprites)."""
     upscale: decode.Upscale = field(default="limited", metadata={"later": True})
     """Pictures smaller than `size`: limited refuses those under half; smooth enlarges all;
-    nearest too, without blur (sprites)."""
+    nearest does too, without blur (sprites)."""
     tags: str = _place()
     """Label file; '': found by its name (tags.csv, metadata.jsonl, dataset.json, ...), or texts
     beside the images; none: no labels are read."""
@@ -77,18 +77,18 @@ class Images(Source):
     """Which color counts where a raw tag list has several."""
     attributes: tuple[str, ...] = field(default=(), metadata={"later": True})
     """What images are told apart by; (): the colors of the label file, or its columns. Or names
-    of these, of tags (there or not), 'tags' (each of at least 1 % of the images; 'tags:0.05' of
-    5 %), 'class' (the folder that an image lies in)."""
+    of these, of tags (there or not), 'tags' (each on at least 1 % of the images; 'tags:0.05': on
+    5 %), 'class' (the folder that an image is in)."""
     boxes: str = _place()
-    """File of face boxes; '': boxes.csv where there is one."""
+    """File of face boxes; '': boxes.csv if there is one."""
     unlabeled: Literal["keep", "drop"] = "keep"
-    """What becomes of images whose label leaves an attribute open, where there are labels."""
+    """What to do with images whose label gives no class for an attribute."""
     without: tuple[str, ...] = ()
     """Combinations left out ('blue hair red eyes'), for zero-shot tests."""
     test: float = 0.1
-    """Share held out, whole groups of duplicates at a time, where the source has no split."""
+    """Share held out, in whole groups of duplicates, if the source has no split."""
     policy: Literal["error", "skip"] = "error"
-    """What a faulty file does: stop with a list of all, or be left out and counted."""
+    """What to do about faulty files: stop with a list of all, or leave out and count them."""
     edges: bool = False
     """Also pack edge-smoothed images (CartoonGAN)."""
 
@@ -152,7 +152,7 @@ class Images(Source):
         joined = [place for given in (self.path, *self.also) for place in places(given)]
         other = places(self.path_b) if self.path_b else [""]
         if len(other) > 1:
-            raise UserError(f"data.path_b is one source; {self.path_b!r} fits {len(other)}")
+            raise UserError(f"data.path_b is one source; {self.path_b!r} matches {len(other)}")
         return joined, other[0]
 
     def _digest(self, path: str) -> str:
@@ -224,7 +224,7 @@ def places(path: str) -> list[str]:
     # Not Path.glob, which takes no absolute pattern.
     found = sorted(glob.glob(path), key=archives.in_bytes)  # noqa: PTH207
     if not found:
-        raise UserError(f"nothing fits the pattern {path!r}")
+        raise UserError(f"nothing matches the pattern {path!r}")
     return found
 
 

@@ -21,10 +21,10 @@ ARCHIVES = ("ZIP archive", "GZIP archive", "RAR archive", "7-Zip archive", "XZ a
 CONVERT = {
     **dict.fromkeys(PICTURES, "; magick mogrify -format png FILE"),
     **dict.fromkeys(("HEIC", "AVIF"), "; convert it: magick mogrify -format jpg FILE"),
-    **dict.fromkeys(ARCHIVES, "; unpack it once"),
-    "ZIP archive": "; an archive beside images or within another is not read: unpack it once",
+    **dict.fromkeys(ARCHIVES, "; unpack it first"),
+    "ZIP archive": "; an archive beside images or within another is not read: unpack it first",
     "HTML": "; a download that failed?",
-    "Git LFS pointer": "; fetch what it stands for: git lfs pull",
+    "Git LFS pointer": "; fetch the file itself: git lfs pull",
 }
 
 # What systems and storage devices make: deleted files, thumbnails, a folder's picture.

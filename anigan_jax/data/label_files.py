@@ -44,7 +44,7 @@ class NoLabels(UserError):
 
     def __init__(self, where: str, first: str):
         super().__init__(
-            f"{where} says nothing that a label can be made of: its first line is {first[:60]!r}; "
+            f"{where} says nothing that could be a label: its first line is {first[:60]!r}; "
             "--tags FILE names another file, --tags none reads none"
         )
         self.where = where
@@ -77,7 +77,7 @@ def read(text: str, where: str, images: Collection[str] = ()) -> Labels:
     if found and found.rows and not found.faults:
         raise NoLabels(where, first)
     raise UserError(
-        f"{where} is no label file: its first line is {first[:60]!r}. Known layouts are a CSV of "
+        f"{where} is not a label file: its first line is {first[:60]!r}. Layouts known: a CSV of "
         "file name and text, tags or classes ('ID,aqua hair blue eyes', with or without a "
         "header), 'ID,tag:count<TAB>tag:count', metadata.jsonl, dataset.json, "
         "list_attr_celeba.txt and 23 columns of 0 and 1; --tags none reads no labels"

@@ -41,7 +41,7 @@ def of_lines(text: str, images: Collection[str]) -> Labels | None:
             try:
                 record = json.loads(line)
                 if not isinstance(record, dict):
-                    raise ValueError("it is no object")
+                    raise ValueError("it is not an object")
             except (ValueError, RecursionError) as error:
                 faults.append((f"line {number}", "bad row", str(error)))
                 continue
@@ -167,7 +167,7 @@ def _stylegan(pairs: list) -> Labels:
             elif measured:
                 row = Row()
             elif not _is_marks(value):
-                raise ValueError("its class is no number and not one-hot")
+                raise ValueError("its class is neither a number nor one-hot")
             elif several:
                 row = Row(classes={f"label {i}": f"{one:g}" for i, one in enumerate(value)})
             else:

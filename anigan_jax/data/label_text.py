@@ -23,7 +23,7 @@ OTHER = {
     "ZIP archive": "it is a spreadsheet or an archive; save it as 'CSV UTF-8'",
     "OLE document": "it is a spreadsheet; save it as 'CSV UTF-8'",
     "Parquet": "it is Parquet; write it as CSV: pandas.read_parquet(FILE).to_csv('tags.csv')",
-    "GZIP archive": "it is packed; unpack it once",
+    "GZIP archive": "it is compressed; unpack it first",
 }
 MOST = 1000
 """Names by which an encoding is known."""
@@ -117,7 +117,7 @@ def of_bytes(table: bytes, where: str, images: Iterable[str] = ()) -> str:
       UserError: it is a file of another kind.
     """
     if hint := OTHER.get(kind_of(table[:32])):
-        raise UserError(f"{where} is no label file: {hint}")
+        raise UserError(f"{where} is not a label file: {hint}")
     try:
         return decoded(table, images)
     except UserError as error:

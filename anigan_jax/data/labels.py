@@ -206,10 +206,10 @@ def select(
             chosen[name] = tag(name)
         elif name != CLASS:
             near = difflib.get_close_matches(name, [*found, *counts], 3)
-            hint = f"; near are {', '.join(map(repr, near))}" if near else ""
-            hint += "; several stand apart: --attributes A B" if "," in name else ""
+            hint = f"; similar: {', '.join(map(repr, near))}" if near else ""
+            hint += "; separate several by spaces: --attributes A B" if "," in name else ""
             have = ", ".join(found) or "none"
-            hint += f"; {name!r} has one class alone" if len(tally.given.get(name, ())) == 1 else ""
+            hint += f"; {name!r} has only one class" if len(tally.given.get(name, ())) == 1 else ""
             raise UserError(f"{where} has no attribute or tag {name!r} (it has {have}){hint}")
     return tuple(chosen.values())
 
@@ -220,5 +220,5 @@ def _share(text: str) -> float:
     except ValueError:
         share = -1.0
     if not 0 <= share < 1:
-        raise UserError(f"data.attributes 'tags:{text}': a share is at least 0 and below 1")
+        raise UserError(f"data.attributes 'tags:{text}': the share must be at least 0 and below 1")
     return share

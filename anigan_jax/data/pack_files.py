@@ -18,7 +18,7 @@ BLOCK = 1024
 # What became of labels, by the code of the finding.
 LABELS = {
     "no label": "images without one",
-    "unlabeled": "images that leave an attribute open",
+    "unlabeled": "images without a class of an attribute",
     "conflict": "rows that contradict themselves or another",
     "bad row": "rows that cannot be read",
 }

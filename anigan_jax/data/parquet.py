@@ -66,7 +66,7 @@ def opened(path: Path) -> tuple[Store, list[Member], Rows]:
     if not images:
         raise UserError(
             f"{path} has no column of images (bytes, or a struct with bytes); it has "
-            f"{', '.join(kinds)}. Where it has names or addresses of images, give the images"
+            f"{', '.join(kinds)}. If it only names images, give the images themselves"
         )
     if count > MAX_ENTRIES:
         raise UserError(f"{path} holds {count:,} rows; at most {MAX_ENTRIES:,} are read")
@@ -124,7 +124,7 @@ def _asked(path: Path, function: Callable, *args: Any) -> Any:
             f"{path} needs pyarrow; install it: pip install 'anigan_jax[parquet]'"
         ) from None
     except (ValueError, isolated.Died) as error:
-        raise UserError(f"{path} is no readable Parquet file: {error}") from None
+        raise UserError(f"{path} is not a readable Parquet file: {error}") from None
 
 
 # --- in the reading process

@@ -37,7 +37,7 @@ def temporary(parent: Path, name: str) -> Iterator[Path]:
                 shutil.rmtree(lock.parent, ignore_errors=True)
         path = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=parent))
     except OSError as error:
-        hint = "; XDG_CACHE_HOME says where instead" if parent == default_cache() else ""
+        hint = "; set XDG_CACHE_HOME to another folder" if parent == default_cache() else ""
         raise UserError(f"{parent} cannot be written: {error}{hint}") from None
     with (path / "lock").open("a") as handle:
         # A disk without locks: there nobody sweeps what is another's.

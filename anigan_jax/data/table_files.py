@@ -192,7 +192,7 @@ def given_file(root, parts, given: str) -> tuple[str, bytes]:
         return inside[0][1], content(root, *inside[0])
     there = ", ".join(part.prefix + name for part, name in inside[:WORDS])
     raise UserError(
-        f"the file {given!r} " + (f"is there as {there}" if there else "does not exist")
+        f"the file {given!r} " + (f"is ambiguous: {there}" if there else "does not exist")
     )
 
 

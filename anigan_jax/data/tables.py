@@ -336,7 +336,7 @@ def _with_folders(items: list, attributes: Attributes, wanted: tuple[str, ...]):
         named.append(item._replace(label={**item.label, CLASS: folder}) if folder else item)
     classes = {item.label[CLASS] for item in named if CLASS in item.label}
     if len(classes) < 2:
-        raise UserError("data.attributes 'class' needs images in two or more folders, one a class")
+        raise UserError("data.attributes 'class' needs two or more image folders, one per class")
     at = min(wanted.index(CLASS), len(attributes))
     own = Attribute(CLASS, tuple(sorted(classes)))
     return named, (*attributes[:at], own, *attributes[at:])
@@ -349,7 +349,7 @@ def _of_others(told: Told, names: list[str], fits: dict) -> str:
     faults = f" {len(told.faults)} rows cannot be read ({told.faults[0]})." if told.faults else ""
     name = next(name for name in names if name not in fits)
     return (
-        f"{told.where} is of other images: {len(fits)} of {len(names)} find a row in it.{faults} "
+        f"{told.where} is for other images: {len(fits)} of {len(names)} have a row in it.{faults} "
         f"Rows are named {key!r}, images {name!r}; --tags FILE names another file, --tags none "
         "reads none"
     )

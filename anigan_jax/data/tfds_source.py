@@ -76,7 +76,7 @@ def _ready(name: str):
         )
     if (kind := _format(builder)) not in FORMATS:
         raise UserError(
-            f"tfds:{name} is stored as {kind}; read are {' and '.join(FORMATS)}: prepare it again "
+            f"tfds:{name} is stored as {kind}, not {' or '.join(FORMATS)}: prepare it again "
             "with file_format='array_record'"
         )
     images = [k for k, f in builder.info.features.items() if isinstance(f, tfds.features.Image)]

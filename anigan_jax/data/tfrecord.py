@@ -71,7 +71,7 @@ def _places(path: Path) -> np.ndarray:
                 end = at + HEAD + length + TAIL
                 if end > size or length > MAX_BYTES:
                     raise UserError(
-                        f"{path} is no whole TFRecord file: byte {at:,} begins no record"
+                        f"{path} is not a whole TFRecord file: no record begins at byte {at:,}"
                     )
                 found.append((at + HEAD, length))
                 at = end

@@ -207,8 +207,8 @@ def check(name: str) -> None:
     if name not in NETWORKS and not expanded(name).exists():
         known = ", ".join(NETWORKS)
         raise UserError(
-            f"no feature network {name!r}; there are {known}, what your config file adds to "
-            "features.NETWORKS, and the run directory of a classifier"
+            f"no feature network {name!r}; choose from {known}, what your config file adds to "
+            "features.NETWORKS, or the run directory of a classifier"
         )
 
 

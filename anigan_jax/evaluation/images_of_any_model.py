@@ -52,13 +52,13 @@ def evaluate(
       UserError: the images are of another shape, or cannot be read; or a judge is not there.
     """
     if isinstance(judges, str) or not judges:
-        raise UserError(f"judges is {judges!r}; it is a list, such as ['vgg16']")
+        raise UserError(f"judges is {judges!r}; it must be a list, such as ['vgg16']")
     if n is not None and by_seed.whole(n, "n") < 2:
         raise UserError(f"n is {n}; it must be at least 2")
     if size is not None and by_seed.whole(size, "size") < 8:
         raise UserError(f"size is {size}; it must be at least 8")
     if domain not in DOMAINS:
-        raise UserError(f"domain is {domain!r}; it can be {', '.join(map(repr, DOMAINS))}")
+        raise UserError(f"domain is {domain!r}; it must be one of {', '.join(map(repr, DOMAINS))}")
     (seed,) = by_seed.checked([seed], "seed")
     environment.prepare()
     against = str(against)
@@ -100,7 +100,7 @@ def _checked(images: Any, size: int | None) -> np.ndarray:
     try:
         pixels = np.asarray(images)
     except ValueError:
-        raise UserError("images are of several sizes; judge those of one size") from None
+        raise UserError("images have several sizes; give images of one size") from None
     n, height, width, channels = pixels.shape if pixels.ndim == 4 else (0, 0, 0, 0)
     if pixels.dtype != np.uint8 or channels not in (3, 4) or height != width or not n * height:
         raise UserError(

@@ -69,7 +69,7 @@ def tasks(model: Model, pack: Pack, n: int, seed: int):
       UserError: the run held nothing out.
     """
     if not pack.has("test"):
-        raise UserError("this run held no images out (--data.test); nothing to score on")
+        raise UserError("this run held out no images (--data.test); nothing to score on")
     found, refused = {"real": real_or_generated(model, pack, n, seed)}, {}
     for column, (part, names) in enumerate(pack.attributes):
         try:
@@ -131,8 +131,8 @@ def spaces(config: Config, model: Model) -> dict[str, Callable]:
         raise UserError("this run has no D that judges whole images; probe a GAN or a text GAN")
     if method.features is None:
         raise UserError(
-            "this run's D is a module of one's own, of whose layers nothing is known; probe reads "
-            "the maps of a D that is a plan of blocks, as those of anigan_jax.networks are"
+            "this run's D is a custom module, whose layers are unknown; probe reads the maps of a "
+            "D that is a plan of blocks, such as those of anigan_jax.networks"
         )
 
     @jax.jit

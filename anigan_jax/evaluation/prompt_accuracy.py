@@ -89,7 +89,7 @@ def measure(model: Model, classifier: Model, n: int, seed: int) -> dict:
     shared = [i for i, a in enumerate(judged) if a.name in own]
     if not shared:
         listed = ", ".join(a.name for a in judged)
-        raise UserError(f"the classifier tells {listed} alone, the run {', '.join(own)}")
+        raise UserError(f"the classifier knows only {listed}, the run {', '.join(own)}")
     judged = tuple(judged[i] for i in shared)
     names = tuple(a.name for a in judged)
     averaged = grids.weights_of(model) == "ema"

@@ -59,7 +59,7 @@ def targets(method: Method, pack: Pack) -> dict[str, Target]:
         here, there = direction.upper()
         source = held_out(pack, here)
         if source is None:
-            raise UserError("this run held no photos out (--data.test); it has none to translate")
+            raise UserError("this run held out no photos (--data.test); it has none to translate")
         found[direction] = Target(source, pack.named("train", there), held_out(pack, there))
     return found
 

@@ -56,7 +56,7 @@ def page(trained: Opened, data_license: str = "") -> str:
     """
     if trained.config.method.channels == 4:
         raise UserError(
-            "a demo page shows opaque images alone, and this run makes transparent ones; "
+            "a demo page shows only opaque images, and this run makes transparent ones; "
             "`anigan sample RUN --seeds` writes them, `anigan export RUN` the generator"
         )
     generators = generators_of(trained, "float32")

@@ -111,7 +111,7 @@ def _graph(generator: Generator) -> Graph:
     x = add_network(graph, generator.module, generator.weights, *names.values())
     if x is None:
         raise UserError(
-            f"a generator of kind {type(generator.module).__name__} is no plan of blocks, and "
+            f"a generator of kind {type(generator.module).__name__} is not a plan of blocks and "
             "has no ONNX form here; --to stablehlo takes any"
         )
     if generator.unit_range:
@@ -166,5 +166,5 @@ def _verified(data: bytes, generator: Generator, made: np.ndarray, opset: int) -
         raise UserError(f"{here} refuses opset {opset}: {str(error).splitlines()[0]}") from None
     apart = float(np.abs(found.transpose(0, 2, 3, 1) - made).max())
     if not apart <= WRONG:
-        raise UserError(f"{here} computes other images than JAX, {apart:.2g} apart")
+        raise UserError(f"{here} computes different images from JAX, {apart:.2g} apart")
     return f"{here} and JAX are at most {apart:.1g} apart"

@@ -36,7 +36,7 @@ class Features:
     layer: str = "conv4_4"
     """convN_M: before ReLU; reluN_M: after it. VGG16 has no conv4_4; its last is conv4_3."""
     convention: Literal["imagenet", "unit", "signed"] = "imagenet"
-    """What the network is shown: normalized as it was trained; or [0, 1]; or [-1, 1]."""
+    """What the network is shown: normalized as in its training; [0, 1]; or [-1, 1]."""
 
 
 @dataclass(frozen=True)
@@ -57,15 +57,15 @@ class CartoonGAN(Translation):
     edge: float = 1.0
     """Weight of D's term of edge-smoothed cartoons, which are fakes to it."""
     content: float = 10.0
-    """Weight of the distance of the maps of G(a) and of a."""
+    """Weight of the distance between the maps of G(a) and of a."""
     style: float = 0.0
-    """Weight of the distance of the Gram matrices of G(a)'s and of a cartoon's maps."""
+    """Weight of the distance between the Gram matrices of G(a)'s and of a cartoon's maps."""
     landmark: float = 0.0
-    """Weight of the distance of 68 face landmarks in G(a) and in a, in sides."""
+    """Weight of the distance between 68 face landmarks in G(a) and in a, in image sides."""
     grayscale: float = 0.0
-    """Weight of the distance of luminance of G(a) and of a."""
+    """Weight of the distance between the luminances of G(a) and of a."""
     color: float = 0.0
-    """Weight of AnimeGAN's color distance of G(a) and of a."""
+    """Weight of AnimeGAN's color distance between G(a) and a."""
     total_variation: float = 0.0
     """Weight of G(a)'s total variation."""
 

@@ -55,18 +55,18 @@ class GAN(MethodSettings):
     fake_label: float = 0.0
     """D's target for generated images."""
     d_scale: float = 1.0
-    """Factor of D's adversarial terms (Keras averages the two halves: 0.5); a penalty has its own
-    weight."""
+    """Factor on D's adversarial terms (Keras averages the two halves: 0.5); penalties have their
+    own weights."""
     split_d: bool = False
-    """Two optimizer steps of D, on reals and then on fakes, as Keras trains. Losses and accuracies
-    are means of what each step's own forward pass gives; penalties enter the fakes' step."""
+    """Two optimizer steps of D, on reals and then on fakes, as in Keras. Losses and accuracies are
+    means over each step's own forward pass; penalties belong to the fakes' step."""
     shared_noise: bool = True
-    """G's update sees the latents of D's (as the PyTorch example); else fresh ones, as always
-    where D's accuracy decides the repeats."""
+    """G's update uses the latents of D's (as in the PyTorch example); else fresh ones, as always
+    if D's accuracy decides the repeats."""
     r1: float = 0.0
-    """Weight of half the squared gradient norm at reals (Mescheder et al. 2018)."""
+    """Weight of half the squared gradient norm on reals (Mescheder et al. 2018)."""
     r2: float = 0.0
-    """The same at fakes."""
+    """The same on fakes."""
     gradient_penalty: float = 0.0
     """Weight of WGAN-GP's penalty (Gulrajani et al. 2017)."""
     augment: tuple[Literal["color", "translation", "cutout"], ...] = ()
@@ -103,7 +103,7 @@ class GAN(MethodSettings):
         if self.loss in losses.UNLABELED and (self.real_label, self.fake_label) != (1, 0):
             found.append(f"method.loss {self.loss!r} has no labels; real_label changes nothing")
         if self.unread:
-            own = f"{type(self).__name__} has an `adversarial` of its own"
+            own = f"{type(self).__name__} has its own `adversarial`"
             found.append(f"method.loss {self.loss!r} changes nothing: {own}")
         return tuple(found)
 
@@ -143,7 +143,7 @@ class GAN(MethodSettings):
                 raise UserError(f"generator.{name} {one} differs from discriminator.{name} {other}")
         if self.split_d and self.adversarial.pairs:
             raise UserError(
-                f"method.split_d trains D on reals and fakes apart; method.loss {self.loss!r} "
+                f"method.split_d trains D separately on reals and fakes; method.loss {self.loss!r} "
                 "compares them"
             )
         if self.schedule.by_accuracy and self.adversarial.line is None:
@@ -157,7 +157,7 @@ class GAN(MethodSettings):
             check_inputs(f"method.{name}", module, len(inputs))
         nets = self.nets(axis_name)
         if self.san and (type(self).d_loss is not GAN.d_loss or not hasattr(nets.d, "trunk")):
-            raise UserError("method.san is of GAN's own loss, with a D that is a stack of layers")
+            raise UserError("method.san needs GAN's own loss and a D that is a stack of layers")
         return Method(
             init=functools.partial(self.init, nets),
             phases=(Phase("train", self.updates(nets)),),

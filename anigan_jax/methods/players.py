@@ -128,7 +128,7 @@ def check_inputs(field: str, module: nn.Module, count: int) -> None:
         sort = type(module).__name__
         raise UserError(
             f"{field} builds a {sort} whose __call__ takes no texts; with texts it is called with "
-            "(x, texts), texts being a tuple of (b, T), and gives a tuple"
+            "(x, texts), texts being a tuple of (b, T), and returns a tuple"
             if count > most
             else f"{field} builds a {sort} whose __call__ takes "
             f"{', '.join(p.name for p in needed)}; without texts it is called with one input"

@@ -47,7 +47,7 @@ class R3GAN(GAN):
     loss: AdversarialName = "relativistic"
     """Adversarial loss of both players."""
     shared_noise: bool = False
-    """G's update sees the latents of D's; else its own."""
+    """G's update uses the latents of D's; else its own."""
     r1: float = 1.0
     """Weight of R1, in units of `gamma`."""
     r2: float = 1.0
@@ -55,13 +55,13 @@ class R3GAN(GAN):
     gamma: Cosine = field(default_factory=lambda: Cosine(2.0, 0.2))
     """Weight of half the squared gradient norms, by images seen."""
     penalty_every: int = 1
-    """Steps between penalties, which then weigh as much more; 1, as the source: every step."""
+    """Steps between penalties, whose weight grows with it; 1, as in the source: every step."""
     pipe: tuple[augment_pipe.Part, ...] = ()
     """Parts of Karras et al.'s augmentation pipe, on reals and fakes alike."""
     pipe_p: Cosine = field(default_factory=lambda: Cosine(0.0, 0.3))
     """Probability of each part of the pipe (of a color's: half of it), by images seen."""
     labels: bool = False
-    """Condition both players on the attributes of the data set, whose images then need a class of
+    """Condition both players on the attributes of the data set; its images then need a class of
     each (--data.unlabeled drop)."""
 
     @property
@@ -77,9 +77,7 @@ class R3GAN(GAN):
     def warnings(self) -> tuple[str, ...]:
         """What is likely to go wrong with these settings."""
         kept = [n for n in ("batch_norm", "spectral") if getattr(self.discriminator, n, False)]
-        told = (
-            "has no place in R3GAN: what it keeps stays as it began, and reals and fakes share it"
-        )
+        told = "does not work in R3GAN: its state is never updated, and reals and fakes share it"
         return (*super().warnings, *(f"method.discriminator.{name} {told}" for name in kept))
 
     def inputs(self, pack: Any, part: str = "train") -> dict[str, dict[str, np.ndarray]]:

@@ -15,8 +15,8 @@ class Schedule:
     """How often each player is updated in a step."""
 
     kind: Literal["fixed", "as_printed", "as_argued", "alternate"] = "fixed"
-    """fixed: `g` and `d` updates; as_printed / as_argued: CSC412's accuracy rule as its
-    formula or as its prose has it; alternate: AIUB's `d_steps` of D, then `g_steps`
+    """fixed: `g` and `d` updates; as_printed / as_argued: CSC412's accuracy rule, by its
+    formula or by its prose; alternate: AIUB's `d_steps` of D, then `g_steps`
     of G."""
     g: int = 1
     """G's updates in a step (fixed, alternate)."""

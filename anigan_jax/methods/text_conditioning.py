@@ -38,14 +38,14 @@ class Encoder:
     """What turns a text into a vector."""
 
     kind: Literal["tags", "char_cnn_rnn", "precomputed"] = "tags"
-    """tags: a one for the class of each attribute, embedded by the networks themselves;
-    char_cnn_rnn: a run of `sjtu_text_encoder`; precomputed: vectors of a file."""
+    """tags: one-hot classes of each attribute, embedded by the networks themselves;
+    char_cnn_rnn: a run of `sjtu_text_encoder`; precomputed: vectors from a file."""
     path: str = field(default="", metadata={"location": True})
     """char_cnn_rnn: the run folder; precomputed: a safetensors file, caption -> (T,)."""
     dim: int = 256
     """Length of a precomputed vector."""
     char: CharEncoder = field(default_factory=CharEncoder)
-    """char_cnn_rnn: the settings that it was trained with."""
+    """char_cnn_rnn: the settings it was trained with."""
 
     @property
     def length(self) -> int:
@@ -299,7 +299,7 @@ def _precomputed(
     found = {i: groups[row] for i, row in enumerate(map(tuple, rows.tolist())) if row in groups}
     if not found:
         raise UserError(
-            f"{encoder.path} has no caption with a class of each attribute. Known are "
+            f"{encoder.path} has no caption with a class of each attribute. Known classes: "
             f"{captions.known_classes(attributes)}"
         )
     most = max(map(len, found.values()))

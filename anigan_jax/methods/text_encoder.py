@@ -34,7 +34,7 @@ class TextEncoder(MethodSettings):
     text: CharEncoder = field(default_factory=CharEncoder)
     image: Classifier = field(default_factory=Classifier)
     unseen_wordings: int = 2
-    """The last wordings of captions, kept from training to be judged on."""
+    """How many of the last caption wordings are kept out of training, for judging."""
 
     inputs = text_conditioning.inputs
 
@@ -58,9 +58,9 @@ class TextEncoder(MethodSettings):
         codes = codes.reshape(len(rows), -1, codes.shape[1])
         if len(np.unique(codes[:, 0], axis=0)) < len(rows):
             raise UserError(
-                f"its letters ({captions.ALPHABET!r}) cannot tell apart the data's classes, as "
-                f"are digits or other scripts, in {captions.LENGTH} letters; name them "
-                "otherwise, or train the text GAN with --method.encoder.kind tags"
+                f"some classes of the data look alike in its letters ({captions.ALPHABET!r}; no "
+                f"digits, no other scripts), of which it reads {captions.LENGTH}; rename "
+                "them, or train the text GAN with --method.encoder.kind tags"
             )
         return {"codes": codes, **told}
 

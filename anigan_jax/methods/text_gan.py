@@ -38,11 +38,11 @@ class TextGAN(GAN):
     fake_weight: float = 1.0
     """Weight of D's term of generated images (SJTU: 1, Reed et al.: 0.5)."""
     wrong_text: Literal["any", "one_part", "each_part"] = "any"
-    """The other text: any that is not the image's; or one that differs in one attribute (hair
-    or eyes) alone, where the data has one, so that D must look at each; each_part: in one of
-    few classes (glasses) as often as in one of many (hair)."""
+    """The other text: any that is not the image's; one_part: one that differs in only one
+    attribute (hair or eyes), if the data has one, so that D must look at each; each_part: the
+    same, with each attribute equally often, whether of few classes (glasses) or many (hair)."""
     int_weight: float = 0.0
-    """Weight of G's term for texts between two of the data (GAN-INT); 0: GAN-CLS."""
+    """Weight of G's term for texts between two in the data (GAN-INT); 0: GAN-CLS."""
     int_beta: float = 0.5
     """Share of the image's own text in them."""
 

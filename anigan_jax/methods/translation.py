@@ -30,8 +30,8 @@ class Translation(MethodSettings):
     """bfloat16: products of the networks in 16 bits, for GPUs and TPUs; parameters, statistics,
     losses and optimizers stay float32."""
     remat: bool = False
-    """Compute the insides of G's residual blocks again in the backward pass: less memory, more
-    time; for large images."""
+    """Recompute the insides of G's residual blocks in the backward pass: less memory, more time;
+    for large images."""
 
     @property
     def size(self) -> int:

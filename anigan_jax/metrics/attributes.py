@@ -55,7 +55,7 @@ def shares(found: Classes, asked: Classes, names: tuple[str, ...] = COLORS) -> d
       ValueError: the shapes differ or there is nothing to judge.
     """
     if found.shape != asked.shape or found.ndim != 2 or not len(found):
-        raise ValueError(f"shapes {found.shape} and {asked.shape} are no (n, A) both, n > 0")
+        raise ValueError(f"shapes {found.shape} and {asked.shape} must both be (n, A), n > 0")
     equal = found == asked
     each = {name: share(equal[:, i]) for i, name in enumerate(names)}
     return each | ({whole(names): share(equal.all(1))} if whole(names) else {})

@@ -32,11 +32,11 @@ def rows(features: FeaturesN, least: int = 1, name: str = "features") -> Float64
     """
     features = np.asarray(features)
     if features.ndim != 2 or not features.shape[1]:
-        raise ValueError(f"{name} of shape {features.shape} are no (N, d)")
+        raise ValueError(f"{name} of shape {features.shape} must be (N, d)")
     if len(features) < least:
         raise ValueError(f"{len(features)} rows of {name} are too few: {least} or more")
     if features.dtype.kind not in "biuf":
-        raise ValueError(f"{name} of {features.dtype} are no real numbers")
+        raise ValueError(f"{name} of {features.dtype} must be real numbers")
     features = np.asarray(features, np.float64)
     bad = ~np.isfinite(features).all(1)
     if bad.any():
@@ -51,7 +51,7 @@ def pair(
     """(N, d) and (M, d) as `rows` gives them. Raises ValueError also where the d differ."""
     fake, real = rows(fake, least, "fake features"), rows(real, least, "real features")
     if fake.shape[1] != real.shape[1]:
-        raise ValueError(f"features of {fake.shape[1]} and {real.shape[1]} numbers do not compare")
+        raise ValueError(f"features of {fake.shape[1]} and {real.shape[1]} numbers do not match")
     return fake, real
 
 

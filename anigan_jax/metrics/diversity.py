@@ -57,7 +57,7 @@ def histogram(
     """
     labels = np.asarray(labels)
     if labels.ndim != 2 or labels.shape[1] != len(sizes) or labels.dtype.kind not in "iu":
-        raise ValueError(f"{labels.dtype} {labels.shape} are no (N, {len(sizes)}) class indices")
+        raise ValueError(f"{labels.dtype} {labels.shape} must be (N, {len(sizes)}) class indices")
     if (labels < 0).any() or (labels >= np.array(sizes)).any():
         raise ValueError(f"a class index lies outside of {tuple(sizes)}")
     cells = np.ravel_multi_index(tuple(labels.T), sizes)
@@ -125,7 +125,7 @@ def pairs(
     whole("n", n, 2)
     groups = np.zeros(n, np.int64) if groups is None else np.asarray(groups)
     if groups.shape != (n,):
-        raise ValueError(f"groups of shape {groups.shape} are no ({n},)")
+        raise ValueError(f"groups of shape {groups.shape} must be ({n},)")
     rng = np.random.default_rng(seed)
     order = rng.permutation(n)
     # Sorted by group, in random order inside; then neighbors pair up, an odd row stays out.
@@ -155,7 +155,7 @@ def diversity(
       ValueError: fewer than 2 pairs, or distances of another shape, NaN or negative.
     """
     if chosen.ndim != 2 or chosen.shape[1] != 2 or len(chosen) < 2:
-        raise ValueError(f"pairs of shape {chosen.shape} are no (c, 2), c > 1")
+        raise ValueError(f"pairs of shape {chosen.shape} must be (c, 2), c > 1")
     found = np.asarray(distance(images[chosen[:, 0]], images[chosen[:, 1]]), np.float64)
     if found.shape != (len(chosen),) or not (np.isfinite(found) & (found >= 0)).all():
         raise ValueError(f"{found.shape} distances for {len(chosen)} pairs, or not all 0 or more")

@@ -62,7 +62,7 @@ def between(a: Moments, b: Moments) -> float:
     _check(a)
     _check(b)
     if a.mean.shape != b.mean.shape:
-        raise ValueError(f"means of {len(a.mean)} and {len(b.mean)} numbers do not compare")
+        raise ValueError(f"means of {len(a.mean)} and {len(b.mean)} numbers do not match")
     product = _root(a.covariance).T @ _root(b.covariance)
     norm = np.linalg.svd(product, compute_uv=False).sum() if product.size else 0.0
     gap = a.mean - b.mean
@@ -124,7 +124,7 @@ def distance_of_few(fake: FeaturesN, real: FeaturesM) -> float:
 def _check(gaussian: Moments) -> None:
     mean, covariance = gaussian
     if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)) or not len(mean):
-        raise ValueError(f"shapes {mean.shape} and {covariance.shape} are no (d,) and (d, d)")
+        raise ValueError(f"shapes {mean.shape} and {covariance.shape} must be (d,) and (d, d)")
     if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
         raise ValueError("the moments hold NaN or inf")
     if np.abs(covariance - covariance.T).max() > ROUNDING * np.abs(covariance).max():

@@ -143,7 +143,7 @@ def agreement(found: Integer[np.ndarray, " n"], wanted: Integer[np.ndarray, " n"
       ValueError: the shapes differ or there is nothing to judge.
     """
     if found.shape != wanted.shape or found.ndim != 1 or not len(found):
-        raise ValueError(f"shapes {found.shape} and {wanted.shape} are no (n,) both, n > 0")
+        raise ValueError(f"shapes {found.shape} and {wanted.shape} must both be (n,), n > 0")
     return share(found == wanted)
 
 
@@ -172,4 +172,4 @@ def baselines(
 def _uint8(*sets: np.ndarray) -> None:
     for images in sets:
         if images.dtype != np.uint8 or images.ndim != 4:
-            raise ValueError(f"{images.dtype} {images.shape} is no uint8 (N, H, W, C)")
+            raise ValueError(f"{images.dtype} {images.shape} must be uint8 (N, H, W, C)")

@@ -77,7 +77,7 @@ def nearest(
     else:
         queries, pool = rows(queries, name="queries"), rows(pool, k, "pool")
         if queries.shape[1] != pool.shape[1]:
-            raise ValueError(f"{queries.shape[1]} and {pool.shape[1]} features do not compare")
+            raise ValueError(f"{queries.shape[1]} and {pool.shape[1]} features do not match")
     gaps, found = _nearest(queries, pool, k, alone)
     return np.sqrt(gaps), found
 

@@ -83,7 +83,7 @@ class NetworkSettings:
         Raises:
           UserError: no network of this size can be.
         """
-        raise UserError(f"{type(self).__name__} has no method build(), which gives the network")
+        raise UserError(f"{type(self).__name__} has no method build(), which returns the network")
 
 
 @dataclass(frozen=True)

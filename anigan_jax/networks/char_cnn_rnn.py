@@ -31,7 +31,7 @@ class CharEncoder:
             if width < 1 or length < 1:
                 raise UserError(
                     f"{field}.widths {self.widths} with kernel {self.kernel} leave nothing of "
-                    "a text; take fewer convolutions or a shorter kernel"
+                    "a text; use fewer convolutions or a shorter kernel"
                 )
             length = max(length // 2, 1)
 

@@ -21,7 +21,7 @@ class Classifier(Discriminator):
     def check(self, field: str) -> None:
         """Refuses what a classifier has not."""
         if self.spectral:
-            raise UserError(f"{field}.spectral is for discriminators; a classifier is not normed")
+            raise UserError(f"{field}.spectral is for discriminators, not classifiers")
 
     def build_for(self, outputs: int, axis_name: str | None = None) -> Stack:
         """The module: images (b, H, W, 3) -> vectors or logits (b, outputs)."""

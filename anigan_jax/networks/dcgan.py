@@ -117,7 +117,7 @@ def doublings(size: int, small: int, field: str) -> int:
         sizes = ", ".join(str(small * 2**i) for i in range(2, 7))
         raise UserError(
             f"{field} is {size}; allowed are {small} x 2^n: {sizes}, ...; "
-            "--size sets data, networks and their start and end, 96 and 80 too"
+            "--size sets data, networks and their start and end, also for 96 and 80"
         )
     return int(count)
 

@@ -100,7 +100,7 @@ class PatchDiscriminator(NetworkSettings):
             raise UserError(
                 f"{field}: {self.num_downsamples} halvings of {self.size} px and "
                 f"{self.num_flat_convs} k4 "
-                f"layers leave a map of {side} px; take fewer of them (num_downsamples, "
+                f"layers leave a map of {side} px; use fewer of them (num_downsamples, "
                 "num_flat_convs)"
             )
 

@@ -142,7 +142,7 @@ def convert(
 
 def _check_name(name: str) -> Pretrained:
     if name not in NETWORKS:
-        raise UserError(f"no network {name!r}; there are {', '.join(NETWORKS)}")
+        raise UserError(f"no network {name!r}; choose from {', '.join(NETWORKS)}")
     return NETWORKS[name]
 
 

@@ -151,12 +151,12 @@ def torch_state_dict(path: Path) -> dict[str, np.ndarray]:
     try:
         import torch
     except ImportError:
-        raise UserError(f"reading {path} takes PyTorch: {install}") from None
+        raise UserError(f"reading {path} needs PyTorch: {install}") from None
     if tuple(map(int, torch.__version__.split(".")[:2])) < SAFE_TORCH:
         needed = ".".join(map(str, SAFE_TORCH))
         raise UserError(
             f"{path} could run code in PyTorch {torch.__version__}; "
-            f"reading it takes {needed} or newer: {install}"
+            f"reading it needs {needed} or newer: {install}"
         )
     try:
         with warnings.catch_warnings():

@@ -26,7 +26,7 @@ PADS = ((1, 1), (1, 1))
 def depth_of(name: str) -> int:
     """'vgg16' -> 16."""
     if name not in DEPTHS:
-        raise UserError(f"no network {name!r}; there are {', '.join(DEPTHS)}")
+        raise UserError(f"no network {name!r}; choose from {', '.join(DEPTHS)}")
     return DEPTHS[name]
 
 
@@ -140,7 +140,7 @@ def prepare(images: Array, convention: str) -> Array:
         return (images + 1) / 2
     if convention == "signed":
         return images
-    raise UserError(f"no input convention {convention!r}; there are {', '.join(CONVENTIONS)}")
+    raise UserError(f"no input convention {convention!r}; choose from {', '.join(CONVENTIONS)}")
 
 
 def max_pool(x: Array) -> Array:

@@ -35,7 +35,7 @@ def labels(runs: list[Path]) -> list[str]:
     for i, part in enumerate(parts):
         if part in parts[:i]:
             first = runs[parts.index(part)]
-            raise UserError(f"{first} and {runs[i]} are the same run, which is given twice")
+            raise UserError(f"{first} and {runs[i]} are the same run, given twice")
     depth = 1
     while len({part[-depth:] for part in parts}) < len(parts):
         depth += 1
@@ -324,7 +324,7 @@ def verdict(found: dict) -> tuple[bool, str]:
         a, b = found["gaps"][0]
         more = f", and in {len(found['gaps']) - 1} more places" if len(found["gaps"]) > 1 else ""
         bad.append(
-            f"in the metrics step {a:,} is followed by step {b:,}{more}, where a line is due "
+            f"in the metrics, step {a:,} is followed by step {b:,}{more}, but a line is due "
             f"every {found['every']} (unless the run was resumed with another --run.log-every)"
         )
     if checked is None:

@@ -51,7 +51,7 @@ def look(
     # Under another version of the package, or with code of its own, anything may be wrong.
     except Exception as error:
         why = str(error) or type(error).__name__
-        text = f"the checkpoints are not examined, their networks cannot be built here: {why}"
+        text = f"the checkpoints are not examined; their networks cannot be built here: {why}"
         return {"checked": None, "left_out": [text]}
     checked, state = [], None
     for step in steps:

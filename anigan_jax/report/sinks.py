@@ -84,7 +84,7 @@ def open_sink(target: Target, place: Place) -> Sink:
 
     def told(call: Callable) -> Callable:
         def called(*args):
-            with _refusals(target, "; the same command goes on"):
+            with _refusals(target, "; the same command continues"):
                 return call(*args)
 
         return called

@@ -10,8 +10,8 @@ from anigan_jax.report import files
 from anigan_jax.report.table import Table, percent
 
 FLOOR = (
-    "Floor: {0:,} held-out images; no generator can be told from perfect beyond it. Like the "
-    "floor: {0:,} generated images, since several scores follow how many are judged."
+    "Floor: {0:,} held-out images; a generator that reaches it cannot be told from a perfect one. "
+    "Like the floor: {0:,} generated images, since several scores depend on how many are judged."
 )
 COPIES = (
     "Median distances. A ratio far below 1: generated images lie closer to training images than "

@@ -32,7 +32,7 @@ def open_sink(folder: Path, identity: str) -> Sink:
     there = sorted(folder.glob(EVENTS))
     for path in there:
         if not path.name.endswith(f".{identity}"):
-            raise UserError(f"{folder} holds event files of something else; take another --out")
+            raise UserError(f"{folder} holds event files of something else; use another --out")
         for data in _records(path):
             event = Event.FromString(data)
             has |= {one.tag: max(event.step, has.get(one.tag, -1)) for one in event.summary.value}

@@ -76,7 +76,7 @@ def by_part(
         for key, value in zip(keys, values, strict=True):
             row += [value, mean(lines, key, low, high)]
         rows.append(row)
-    note = f"Ours is the mean over the {unit}; how the report took its values it does not say."
+    note = f"Ours is the mean over the {unit}; the report does not say how it took its values."
     yield Table(f"By {unit}, beside the report", columns, rows, [note, *_budgets(work, [name])])
 
 
@@ -257,7 +257,7 @@ def _scored(
             ahead.append(f"{label(name).title}: {order['best']}{sure}")
     if unequal:
         told = ", ".join(f"{v} {n:,}" for v, n in counts.items() if n)
-        notes = [*notes, f"Images judged: {told}. Scores but KID follow this number."]
+        notes = [*notes, f"Images judged: {told}. Scores other than KID depend on this number."]
     if fallen:
         least = f"{metrics_file.LEAST_VARIETY} of the real images' variety"
         notes = [*notes, f"Not ahead by a KID or FD, with less than {least}: {', '.join(fallen)}."]
@@ -283,7 +283,7 @@ def retrieval(work: Work, name: str) -> Iterator[Table]:
     """How well a text encoder matches held-out images and captions."""
     lines = lines_of(work.run(name), "evaluation")
     if not lines:
-        raise UserError(f"{name} held no images out; nothing was matched")
+        raise UserError(f"{name} held out no images; nothing was matched")
     found = {k: v for k, v in lines[-1].items() if "/" in k}
     rows = [
         [key.replace("_", " ").replace("/", ": "), NOTHING, percent(v)] for key, v in found.items()

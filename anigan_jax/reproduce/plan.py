@@ -187,7 +187,7 @@ class Planned(NamedTuple):
         wide, here = (next(iter(widths(c).values()), 0) for c in (self.full, self.config))
         schedule = getattr(self.config.method, "schedule", None)
         repeats = schedule and (schedule.kind, schedule.d, schedule.g) != ("fixed", 1, 1)
-        more = "; a batch a step, whatever its schedule repeats" if repeats else ""
+        more = "; one batch per step, whatever its schedule repeats" if repeats else ""
         more += "; content by VGG16, not VGG19" if VGG16[0] in self.flags else ""
         return (
             f"{self.images:,} images seen, {percent(self.images / self.training.images)} of "
@@ -379,7 +379,7 @@ def chosen(report: Report, only: Sequence[str]) -> list[Experiment]:
     unknown = [name for name in only if name not in known]
     if unknown:
         raise UserError(
-            f"{report.name} has no experiment {unknown[0]!r}; there are {', '.join(known)}"
+            f"{report.name} has no experiment {unknown[0]!r}; choose from {', '.join(known)}"
         )
     return [e for e in report.experiments if not only or e.name in only]
 

@@ -63,19 +63,19 @@ def opened(
         if (old["report"], old["budget"]) != (report.name, budget.name):
             raise UserError(
                 f"{place.workdir} holds a reproduction of {old['report']} at budget "
-                f"{old['budget']}; take another --workdir"
+                f"{old['budget']}; use another --workdir"
             )
         kept = begun.get("departs", [])
         if departs and list(departs) != kept:
             raise UserError(
-                f"{place.workdir} was started with {_told(kept)}; leave --depart out to go on, or "
-                "take another --workdir"
+                f"{place.workdir} was started with {_told(kept)}; leave out --depart to continue, "
+                "or use another --workdir"
             )
         departs = kept
         # Scores of two judges do not compare; a network that was missing may have come.
         here = {"judge": old["judge"], "features": old["features"] or here["features"]}
     elif place.workdir.exists() and any(p.name != lock.FILE for p in place.workdir.iterdir()):
-        raise UserError(f"{place.workdir} is not empty and holds no reproduction; take another")
+        raise UserError(f"{place.workdir} is not empty and holds no reproduction; use another")
     return plan.plan(report, budget, place._replace(**here), departs or ())
 
 
@@ -100,7 +100,7 @@ def reproduce(work: Work, only: Sequence[str] = (), tell: Tell = print) -> int:
     """
     chosen = plan.chosen(work.report, only)
     api.refuse_name(work.place.workdir)
-    with contextlib.closing(lock.hold(work.place.workdir, "another process reproduces in")):
+    with contextlib.closing(lock.hold(work.place.workdir, "another process is reproducing in")):
         _usable(work, chosen)
         about = {"report": work.report.name, "budget": work.budget.name}
         about |= {"judge": work.place.judge, "features": work.place.features}
@@ -112,7 +112,7 @@ def reproduce(work: Work, only: Sequence[str] = (), tell: Tell = print) -> int:
             tell(f"[{number}/{len(chosen)}] {experiment.name}: {experiment.title}")
             for planned in plan.needed(experiment, work.runs):
                 if code := _trained(work, planned, failed, tell):
-                    tell("stopped; the same command goes on")
+                    tell("stopped; the same command continues")
                     return code
             found[experiment.name] = _made(work, experiment, failed)
             for note in found[experiment.name].notes:

@@ -32,7 +32,7 @@ def choose_devices(count: int, batch_size: int) -> list[jax.Device]:
         fits = [n for n in range(1, len(devices) + 1) if batch_size % n == 0]
         raise UserError(
             f"batch_size {batch_size} is not a multiple of {len(devices)} devices; "
-            f"take another batch, or run.devices of {', '.join(map(str, fits))}"
+            f"use another batch size, or run.devices of {', '.join(map(str, fits))}"
         )
     return devices
 
@@ -87,7 +87,7 @@ def mapper_of(asked: str, world: int) -> tuple[str, str]:
     if asked != "pmap" or world == 1:
         return asked, ""
     return "shard_map", (
-        "shard_map, with the bits of pmap: what pmap compiles in its first call, "
+        "shard_map, with the bits of pmap: pmap compiles in its first call, which the other "
         "processes would wait for until they time out"
     )
 

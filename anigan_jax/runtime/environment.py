@@ -47,7 +47,7 @@ def cache_home() -> Path:
         return Path.home() / ".cache" / "anigan_jax"
     except RuntimeError:
         raise UserError(
-            "there is no home directory; set XDG_CACHE_HOME to where caches may go"
+            "there is no home directory; set XDG_CACHE_HOME to a folder for caches"
         ) from None
 
 
@@ -132,8 +132,8 @@ def prepare(
     unsaid = os.environ.get("JAX_ENABLE_X64", "").lower() in ("", "0", "false", "off")
     if jax and jax.config.jax_enable_x64 and unsaid:
         raise UserError(
-            "64-bit numbers are switched on in this process (jax_enable_x64), and runs compute in "
-            "32: jax.config.update('jax_enable_x64', False) before, or another process"
+            "64-bit numbers are switched on in this process (jax_enable_x64), but runs need 32-bit "
+            "ones: call jax.config.update('jax_enable_x64', False) first, or use another process"
         )
     folder = cache_home() / f"xla-{host.machine()}-{host.node()}"
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))

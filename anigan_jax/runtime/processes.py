@@ -151,7 +151,7 @@ def _explicit(names: Variables, given: list[str]) -> ProcessSpec:
     address, world, rank = given
     if not (world.isdigit() and rank.isdigit() and int(rank) < int(world)):
         raise UserError(
-            f"{names[2]} {rank!r} of {names[1]} {world!r}: it must be from 0 to one less"
+            f"{names[2]} is {rank!r}; it must be 0 or more and below {names[1]}, {world!r}"
         )
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
@@ -190,7 +190,7 @@ def initialize(
         )
     except ValueError as error:
         raise UserError(
-            f"JAX did not detect any other processes ({error}); start them with srun, on a TPU, "
+            f"JAX did not detect any other processes ({error}); start them with srun or on a TPU, "
             "or with JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID set"
         ) from None
     except RuntimeError as error:

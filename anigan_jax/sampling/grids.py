@@ -18,6 +18,7 @@ from anigan_jax import rng
 from anigan_jax.core import Method, PyTree, Texts, TrainState, generator_of
 from anigan_jax.errors import UserError
 from anigan_jax.runtime.batching import in_batches
+from anigan_jax.storage import atomic
 from anigan_jax.storage import images as record
 from anigan_jax.storage.images import Filter
 from anigan_jax.storage.run_dir import out_dir
@@ -34,12 +35,12 @@ class Drawing:
     """How a model's images are drawn."""
 
     truncation: float | None = None
-    """Cuts the normal distribution of the latents off at +-T (BigGAN's truncation): a lower T
-    gives more typical and less varied images, 0.7 say; without: as trained."""
+    """Cut off the normal distribution of the latents at +-T (BigGAN's truncation): a lower T, such
+    as 0.7, gives more typical and less varied images; if omitted: as trained."""
     scale: int = 1
-    """Images N times as large, enlarged after they are drawn."""
+    """Enlarge images N times after they are drawn."""
     filter: Filter = "lanczos"
-    """How: smooth, or each pixel as a square."""
+    """How --scale enlarges: smoothly, or each pixel as a square."""
 
 
 AS_TRAINED = Drawing()
@@ -88,7 +89,7 @@ def with_weights(model: Model, weights: str | None) -> Model:
       UserError: the run averages nothing, or there are no such weights.
     """
     if weights not in (None, "raw", "ema"):
-        raise UserError(f"weights are {weights!r}; they can be 'raw' or 'ema'")
+        raise UserError(f"weights are {weights!r}; they must be 'raw' or 'ema'")
     if weights in (None, weights_of(model)):
         return model
     if weights == "ema":
@@ -98,7 +99,7 @@ def with_weights(model: Model, weights: str | None) -> Model:
         )
     if not model.state.ema:
         raise UserError(
-            "these are the averaged weights alone ('ema'); the 'raw' ones are in the run "
+            "these are only the averaged weights ('ema'); the 'raw' ones are in the run "
             "directory that they were exported from"
         )
     state = model.state.replace(ema={}, ema_stats={})
@@ -225,18 +226,35 @@ def slerp(a: np.ndarray, b: np.ndarray, t: float) -> np.ndarray:
 
 
 class Walk(NamedTuple):
-    """A path in pictures: `frames` in order, `sheet` of its steps, `name` of its files."""
+    """A path in pictures: `frames` in order, (H, W, 3 or 4) uint8; `sheet` of its steps, `name` of
+    its files."""
 
-    frames: list[Image.Image]
+    frames: list[np.ndarray]
     sheet: Image.Image
     name: str
 
+    def shown(self) -> list[Image.Image]:
+        """The frames as a film shows them, which knows no transparency."""
+        return [record.grid(frame[None], pad=0) for frame in self.frames]
 
-def save_walk(walk: Walk, run: Path) -> list[Path]:
+
+def save_walk(walk: Walk, run: Path, milliseconds: int = record.FRAME) -> list[Path]:
     """Writes a walk as a GIF, and its sheet."""
     folder = out_dir(run, "interpolate")
-    gif = record.save_gif(walk.frames, folder / f"{walk.name}.gif")
+    gif = record.save_gif(walk.shown(), folder / f"{walk.name}.gif", milliseconds)
     return [gif, record.save_image(walk.sheet, folder / f"{walk.name}.png")]
+
+
+def save_frames(walk: Walk, folder: Path) -> Path:
+    """Writes the frames of a walk, 0000.png and so on, transparent ones as such.
+
+    Raises:
+      UserError: the folder holds something.
+    """
+    with atomic.new_folder(folder) as made:
+        for i, frame in enumerate(walk.frames):
+            record.save_image(Image.fromarray(frame), made / f"{i:04d}.png")
+    return folder
 
 
 def walk(model: Model, ends: np.ndarray, frames: int, name: str, text=None) -> Walk:
@@ -259,8 +277,7 @@ def walk(model: Model, ends: np.ndarray, frames: int, name: str, text=None) -> W
         words = None if told is None else np.stack(texts)
         return generated(model, np.stack(rows).astype(np.float32), words)
 
-    pictures = [record.grid(image[None], pad=0) for image in draw(frames)]
-    return Walk(pictures, record.grid(draw(10 * stops), columns=10), name)
+    return Walk(list(draw(frames)), record.grid(draw(10 * stops), columns=10), name)
 
 
 def interpolate(
@@ -274,7 +291,7 @@ def interpolate(
 def kernels(state: TrainState, run: Path, out: Path | None = None) -> Path:
     """D's first layer, each filter in its own range; that of domain a above that of b."""
     if "d" not in state.params:
-        raise UserError(f"{run} holds generators alone; D's kernels are in a run directory")
+        raise UserError(f"{run} holds only generators; for D's kernels, give a run directory")
     tree = state.params["d"]
     networks = [tree["a"], tree["b"]] if set(tree) == {"a", "b"} else [tree]
     pictures = [record.kernel_grid(_first_kernel(network)) for network in networks]

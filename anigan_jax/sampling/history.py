@@ -78,8 +78,8 @@ def _kept(run: Path) -> list[int]:
     if have := checkpoint.steps(run / "checkpoints"):
         return have
     if not (run / RUN).exists():
-        raise UserError(f"{run} holds weights alone; a history is in a run directory")
-    raise UserError(f"{run} holds no checkpoint; what it became has to be kept in training")
+        raise UserError(f"{run} holds only weights; for a history, give a run directory")
+    raise UserError(f"{run} holds no checkpoint; a history needs those that training keeps")
 
 
 def of_epochs(run: Path, wanted: Sequence[int]) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +18,9 @@ from anigan_jax.data.attributes import Label
 from anigan_jax.data.captions import Prompt
 from anigan_jax.errors import UserError
 from anigan_jax.parent import Parent
+from anigan_jax.sampling import photos
 from anigan_jax.sampling import prompts as texts
+from anigan_jax.sampling import seeds as by_seed
 from anigan_jax.sampling.grids import Model, generated, latents, latents_of
 from anigan_jax.storage import images as record
 from anigan_jax.storage import safetensors
@@ -130,6 +133,39 @@ def sheet(model: Model, held: Latents, prompts: list[Prompt]) -> Image.Image:
         for prompt in prompts
     ]
     return record.table(np.stack(rows), [prompt.text for prompt in prompts])
+
+
+def write_images(model: Model, held: Latents, prompts: list[Prompt], folder: Path) -> int:
+    """Writes a PNG for each latent, named by it: me.png; of a prompt, me_blue_hair_HASH.png.
+
+    Latents of one name are numbered; those without a name have their place, 0000.png.
+
+    Raises:
+      UserError: another picture is there under such a name, and stays.
+
+    Returns:
+      How many were written.
+    """
+    names = _file_names(held)
+
+    def group(prompt: Prompt | None) -> by_seed.Group:
+        end, told = texts.suffix([prompt]) if prompt else "", held.text
+        if prompt:
+            known = texts.need_texts(model)
+            told = known.encode([texts.completed(known, prompt, 0, 0)] * len(held.z))
+        files = {i: folder / f"{name}{end}.png" for i, name in enumerate(names)}
+        return files, lambda rows: generated(
+            model, held.z[rows], None if told is None else told[rows]
+        )
+
+    return by_seed.save([group(prompt) for prompt in prompts or [None]], keep=True)
+
+
+def _file_names(held: Latents) -> list[str]:
+    """Of each latent: the folders and the dots of a name are none of a file's."""
+    names = [*held.names, *(f"{i:04d}" for i in range(len(held.names), len(held.z)))]
+    plain = [re.sub(r"[^\w.-]+|^[.]+", "_", name) or "_" for name in names[: len(held.z)]]
+    return [file.removesuffix(".png") for file in photos.files(plain)]
 
 
 def stem(model: Model, path: Path, prompts: list[Prompt]) -> str:

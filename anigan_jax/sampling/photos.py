@@ -103,13 +103,13 @@ def check(given: list[Path], cropping: Cropping) -> None:
         if not path.exists():
             raise UserError(f"{str(path)!r} does not exist; give photos, folders, zips or tars")
         if not path.is_dir() and not path.is_file():
-            raise UserError(f"{str(path)!r} is no file and no folder")
+            raise UserError(f"{str(path)!r} is neither a file nor a folder")
     if cropping.box_scale is not None and not 1 <= cropping.box_scale <= 10:
         raise UserError(f"--box-scale is {cropping.box_scale:g}; it must be 1 to 10")
     if cropping.with_box and cropping.crop in ("center", "top", "pad"):
-        raise UserError(f"--crop {cropping.crop} uses no box; leave out --crop, --box and --boxes")
+        raise UserError(f"--crop {cropping.crop} uses no box; leave out --crop, or the boxes")
     if cropping.box and cropping.boxes:
-        raise UserError("--box and --boxes are both given; one of them is allowed")
+        raise UserError("--box and --boxes are both given; give only one")
     if cropping.box and (len(given) > 1 or not _is_photo(given[0])):
         raise UserError("--box is for one photo; a file has the boxes of several: --boxes FILE")
 
@@ -269,10 +269,10 @@ def need_direction(method: Any, direction: str) -> None:
         does = "trains no generator"
         if method.generate is not None:
             does = "makes images from noise; use `anigan sample RUN`"
-        raise UserError(f"this run translates nothing: it {does}")
+        raise UserError(f"this run cannot translate: it {does}")
     if direction not in method.translate:
         have = ", ".join(method.translate)
-        raise UserError(f"this run has no way {direction!r}; it has {have} (--direction)")
+        raise UserError(f"this run has no direction {direction!r}; it has {have} (--direction)")
 
 
 def translated(model: Model, direction: str, images: np.ndarray) -> np.ndarray:

@@ -50,7 +50,7 @@ def understood(attributes: known.Attributes, lines: list[str], where: str) -> li
     found = captions.read_prompts(lines, where, attributes)
     lost = dict.fromkeys(said for prompt in found for said in prompt.passed_over)
     if lost:
-        print(f"note: {where}: passed over: {'; '.join(lost)}", file=sys.stderr)
+        print(f"note: {where}: ignored: {'; '.join(lost)}", file=sys.stderr)
     return found
 
 
@@ -207,7 +207,7 @@ def between(model: Model, ends: list[Prompt], rows: int, frames: int, seed: int)
         return images.reshape(rows, steps, *images.shape[1:])
 
     moving = np.swapaxes(draw(frames), 0, 1)
-    pictures = [record.grid(frame, columns=rows) for frame in moving]
+    pictures = [np.asarray(record.grid(frame, columns=rows)) for frame in moving]
     columns = [full[0].text, *[""] * 8, full[1].text]
     page = record.table(draw(10), [""] * rows, columns)
     return Walk([*pictures, *pictures[-2:0:-1]], page, stem(model, seed) + suffix(ends))

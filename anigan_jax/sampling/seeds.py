@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import operator
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ MOST = 1_000_000
 """Seeds at once."""
 CHUNK = 256
 """Images in memory at once, where they become files."""
+Group = tuple[dict[int, Path], Callable[[list[int]], np.ndarray]]
+"""Files by their keys, and what draws some of the keys, (n, H, W, 3) uint8."""
 
 
 def read(text: str) -> list[int]:
@@ -38,9 +40,9 @@ def read(text: str) -> list[int]:
         if first > last:
             raise UserError(f"--seeds {text!r} is not a list of seeds, such as 0-99 or 3,7,20-29")
         if last >= SEEDS:
-            raise UserError(f"--seeds has {last}; a seed is below 2**32, {SEEDS}")
+            raise UserError(f"--seeds has {last}; a seed must be below 2**32, {SEEDS}")
         if len(found) + last - first >= MOST:
-            raise UserError(f"--seeds {text!r} are more than {MOST:,}; make them in parts")
+            raise UserError(f"--seeds {text!r} lists more than {MOST:,} seeds; split it")
         found.update(dict.fromkeys(range(first, last + 1)))
     return list(found)
 
@@ -55,9 +57,9 @@ def checked(seeds: Iterable[int], name: str = "seeds") -> list[int]:
         raise UserError(f"{name} is {seeds!r}; it must be whole numbers, such as range(4)")
     found = [whole(seed, name) for seed in seeds]
     if not found:
-        raise UserError(f"{name} are none; give one or more")
+        raise UserError(f"{name} is empty; give one or more")
     if wrong := [seed for seed in found if not 0 <= seed < SEEDS]:
-        raise UserError(f"{name} has {wrong[0]}; a seed is from 0 to 2**32 - 1")
+        raise UserError(f"{name} has {wrong[0]}; a seed must be 0 to 2**32 - 1")
     return found
 
 
@@ -109,21 +111,35 @@ def write(
       How many were written.
     """
 
-    def some(prompt: Prompt | None, there: bool) -> None:
-        """Writes the seeds of a prompt whose pictures are there already, or the others."""
+    def group(prompt: Prompt | None) -> Group:
         end = texts.suffix([prompt]) if prompt else ""
         files = {seed: folder / f"{seed:04d}{end}.png" for seed in seeds}
-        listed = [seed for seed, file in files.items() if file.exists() == there]
-        for at in range(0, len(listed), CHUNK):
-            part = listed[at : at + CHUNK]
-            for seed, image in zip(part, made(model, part, prompt), strict=True):
-                record.save_image(Image.fromarray(image), files[seed], keep=keep)
+        return files, lambda part: made(model, part, prompt)
 
+    return save([group(prompt) for prompt in prompts or [None]], keep=keep)
+
+
+def save(groups: Sequence[Group], *, keep: bool = False) -> int:
+    """Writes a PNG for each key of each group, a part at a time.
+
+    Args:
+      keep: other pictures that are there under these names stay.
+
+    Raises:
+      UserError: there is one.
+
+    Returns:
+      How many were written.
+    """
     # What would be refused is looked at before anything is written.
     for there in (True, False):
-        for prompt in prompts or [None]:
-            some(prompt, there)
-    return len(seeds) * max(1, len(prompts))
+        for files, draw in groups:
+            listed = [key for key, file in files.items() if file.exists() == there]
+            for at in range(0, len(listed), CHUNK):
+                part = listed[at : at + CHUNK]
+                for key, image in zip(part, draw(part), strict=True):
+                    record.save_image(Image.fromarray(image), files[key], keep=keep)
+    return sum(len(files) for files, _ in groups)
 
 
 def sheet(model: Model, seeds: Sequence[int], prompts: list[Prompt]) -> Image.Image:

@@ -50,7 +50,7 @@ def need_same(temp: Path, path: Path) -> None:
     """
     if path.exists() and not (path.is_file() and filecmp.cmp(temp, path, shallow=False)):
         temp.unlink()
-        raise UserError(f"{path} is there already and holds something else; give another --out")
+        raise UserError(f"{path} already exists with other content; give another --out")
 
 
 def refuse_taken(path: Path, flag: str) -> None:

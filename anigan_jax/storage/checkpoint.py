@@ -113,7 +113,7 @@ def save(folder: Path, step: int, state: PyTree, meta: dict) -> Path:
             recover(folder)
         raise MachineError(
             f"the checkpoint of step {step} could not be written to {folder}: {_told(error)}. "
-            "Those before it are kept; make room there, then the same command resumes"
+            "Earlier ones are kept; free some space there, then the same command resumes"
         ) from error
     shutil.rmtree(old, ignore_errors=True)
     return final
@@ -249,5 +249,5 @@ def _same_tree(path: Path, leaves: dict, like: PyTree, report: Callable) -> None
     if names:
         raise UserError(
             f"{path} holds another model: {len(names)} arrays differ, as listed, of "
-            f"{len(want)} here; take the config that it was made with"
+            f"{len(want)} here; use the config that it was made with"
         )

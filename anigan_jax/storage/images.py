@@ -129,7 +129,11 @@ def save_image(image: Image.Image, path: Path, *, keep: bool = False, **options)
     return path
 
 
-def save_gif(frames: list[Image.Image], path: Path, milliseconds: int = 60) -> Path:
-    """Writes a looping GIF."""
+FRAME = 60
+"""Milliseconds that a frame is shown for."""
+
+
+def save_gif(frames: list[Image.Image], path: Path, milliseconds: int = FRAME) -> Path:
+    """Writes a looping GIF, which counts in hundredths of a second."""
     rest = {"save_all": True, "append_images": frames[1:], "duration": milliseconds, "loop": 0}
     return save_image(frames[0], path, **rest)

@@ -54,7 +54,7 @@ def hold(workdir: Path, busy: str = "another process is training in"):
             raise MachineError(f"{told}; if that machine is gone, delete {handle.name}") from None
         raise UserError(told) from None
     except OSError as error:
-        raise UserError(f"{workdir} cannot be locked ({error}); take another place") from None
+        raise UserError(f"{workdir} cannot be locked ({error}); use another place") from None
     handle.truncate(0)
     handle.write(f"process {os.getpid()} on {host.node()}\n")
     handle.flush()

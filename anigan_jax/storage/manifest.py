@@ -42,7 +42,7 @@ def hint(path: Path) -> str:
     run = next((top for top in around if all((top / name).exists() for name in files)), None)
     step = re.fullmatch(r"step_0*(\d+)", path.name)
     more = f" --checkpoint {step[1]}" if step else ""
-    return f"; it lies in a run: give {run}{more}" if run else ""
+    return f"; it is part of a run: give {run}{more}" if run else ""
 
 
 def path_of(folder: Path, step: int) -> Path:
@@ -117,7 +117,7 @@ def read_manifest(path: Path) -> dict:
     if not digest.exists():
         raise ValueError(f"{DIGEST}: missing")
     if digest.read_bytes() != f"{sha256(path / MANIFEST)}  {MANIFEST}\n".encode():
-        raise ValueError(f"{MANIFEST} and {DIGEST} do not fit together")
+        raise ValueError(f"{MANIFEST} and {DIGEST} do not match")
     try:
         manifest = json.loads((path / MANIFEST).read_bytes())
     except ValueError as error:

@@ -91,7 +91,7 @@ def open_run(
     check(config, workdir, pack)
     if (workdir / RUN).exists():
         for line in changes(read_run(workdir), config):
-            print(f"warning: {line}; the resumed run is not promised the same bits", flush=True)
+            print(f"warning: {line}; the resumed run may not have the same bits", flush=True)
         return constants_of(workdir)
     constants = config.method.constants(pack)
     code = own_code.of(config)
@@ -130,7 +130,7 @@ def check(config: Config, workdir: Path, pack: Pack) -> None:
     whole = (RUN, CONSTANTS, CONTENTS, PARENT)
     begun = {lock.FILE, CODE, ALGORITHMS, *whole, *(atomic.partial(Path(n)).name for n in whole)}
     if workdir.exists() and any(p.name not in begun for p in workdir.iterdir()):
-        raise UserError(f"{workdir} is not empty and holds no run; take another --workdir")
+        raise UserError(f"{workdir} is not empty and holds no run; use another --workdir")
 
 
 def _check_same(config: Config, workdir: Path, pack: Pack) -> None:
@@ -151,8 +151,8 @@ def _instead(workdir: Path) -> str:
     """What to do where a run cannot go on."""
     if manifest.steps(workdir / "checkpoints"):
         again = f"--init-from {workdir} starts from the weights of this run"
-        return f"Take another --workdir, where {again}"
-    return f"It has no checkpoint yet: delete {workdir}, or take another --workdir"
+        return f"Use another --workdir, where {again}"
+    return f"It has no checkpoint yet: delete {workdir}, or use another --workdir"
 
 
 def facts_here(config: Config) -> dict:
@@ -189,7 +189,7 @@ def same_run(config: Config, workdir: Path, found: Found | None) -> None:
     if found and found.manifest["meta"].get("config_sha256", own) != own:
         raise UserError(
             f"checkpoint {found.step} of {workdir} was made under other settings than run.json "
-            "says; bring back the folder's own checkpoints, or take another --workdir"
+            "says; bring back the folder's own checkpoints, or use another --workdir"
         )
 
 
@@ -262,7 +262,7 @@ def checkpoint_step(workdir: Path, checkpoint: str | int | None) -> int | None:
             at = int(json.loads((workdir / "best.json").read_text())["step"])
         except (OSError, ValueError, KeyError, TypeError):
             raise UserError(
-                f"{workdir} knows no best checkpoint; --run.evaluate-every in training finds it"
+                f"{workdir} has no best checkpoint; train with --run.evaluate-every to find it"
             ) from None
     elif str(checkpoint).isdecimal():
         at = int(checkpoint)
@@ -342,6 +342,6 @@ def same_bits(workdir: Path) -> dict:
     if recorded.get("schema") != SCHEMA:
         raise UserError(
             f"{workdir} was made by another version (schema {recorded.get('schema')}, here "
-            f"{SCHEMA}), whose bits this one does not repeat; use that version, or train anew"
+            f"{SCHEMA}), whose bits this one does not repeat; use that version, or train again"
         )
     return recorded

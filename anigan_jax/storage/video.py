@@ -11,6 +11,7 @@ from PIL import Image
 
 from anigan_jax.errors import UserError
 from anigan_jax.storage import atomic
+from anigan_jax.storage.images import FRAME
 
 # H.264 as every player and browser takes it, which needs even sides; no version in the file.
 _CODEC = (
@@ -28,12 +29,17 @@ def need_ffmpeg() -> str:
     """
     found = shutil.which("ffmpeg")
     if found is None:
-        raise UserError("an .mp4 needs ffmpeg, which is not installed; take a .gif, or install it")
+        raise UserError("an .mp4 needs ffmpeg, which is not installed; use a .gif, or install it")
     return found
 
 
-def save_mp4(frames: list[Image.Image], path: Path, milliseconds: int = 60) -> Path:
-    """Writes frames of one size as a video.
+def rate(fps: int) -> str:
+    """Frames per second as ffmpeg takes them; 0: those of a GIF."""
+    return str(fps) if fps else f"1000/{FRAME}"
+
+
+def save_mp4(frames: list[Image.Image], path: Path, rate: str) -> Path:
+    """Writes frames of one size as a video of a `rate`.
 
     Raises:
       UserError: there is no ffmpeg, or it fails.
@@ -42,7 +48,7 @@ def save_mp4(frames: list[Image.Image], path: Path, milliseconds: int = 60) -> P
     temp = atomic.partial(path)
     width, height = frames[0].size
     raw = ("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}")
-    command = [need_ffmpeg(), "-loglevel", "error", "-y", *raw, "-r", f"1000/{milliseconds}"]
+    command = [need_ffmpeg(), "-loglevel", "error", "-y", *raw, "-r", rate]
     command += ["-i", "-", *_CODEC, "-f", "mp4", str(temp.absolute())]
     pixels = b"".join(frame.convert("RGB").tobytes() for frame in frames)
     try:

@@ -133,7 +133,7 @@ def await_lock(folder: Path, signals: list) -> bool:
                 return True
         except BlockingIOError:
             if not told:
-                print(f"waiting: another process trains in {folder}", flush=True)
+                print(f"waiting: another process is training in {folder}", flush=True)
             told = True
             time.sleep(POLL)
         except OSError:
@@ -151,4 +151,4 @@ def last_words(log: Path) -> str:
     """The error in a run's output, or its last line."""
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    return f"{(errors or lines or ['it said nothing'])[-1]} (all of it: {log})"
+    return f"{(errors or lines or ['it said nothing'])[-1]} (full log: {log})"

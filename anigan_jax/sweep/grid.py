@@ -221,8 +221,8 @@ def _refuse_equal(trials: list[Trial]) -> None:
                 unread = {*other.config.method.unread, *trial.config.method.unread}
                 why = "".join(f"; method.{name} changes nothing here" for name in sorted(unread))
                 raise UserError(
-                    f"{other.variant!r} and {trial.variant!r} are one and the same run, or have "
-                    f"one name{why}; vary other values"
+                    f"{other.variant!r} and {trial.variant!r} are the same run, or have the same "
+                    f"name{why}; vary other values"
                 )
 
 
@@ -237,7 +237,7 @@ def refuse_other_data(folder: Path, pack: Pack) -> None:
     """Raises UserError where a run was trained on other data than are given now."""
     recorded = collect.recorded(folder) if (folder / "run.json").exists() else {}
     if recorded.get("data_sha256", pack.manifest["sha256"]) != pack.manifest["sha256"]:
-        raise UserError(f"{folder} was trained on other data; give those, or another --workdir")
+        raise UserError(f"{folder} was trained on other data; give that, or another --workdir")
 
 
 def refuse_others(trials: list[Trial]) -> None:
@@ -249,7 +249,7 @@ def refuse_others(trials: list[Trial]) -> None:
             changed = configs.differences(recorded["identity"], configs.identity(trial.config))
             if changed:
                 told = "; ".join(changed[:8])
-                raise UserError(f"{trial.folder} holds another run: {told}. Take another --workdir")
+                raise UserError(f"{trial.folder} holds another run: {told}. Use another --workdir")
 
 
 def pace(config: Config, method: Any, images: int) -> Pace:

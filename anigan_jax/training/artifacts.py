@@ -97,7 +97,7 @@ class Artifacts:
     def announce(self, dispatch: float) -> None:
         """Says how soon a signal stops the run; `dispatch`: seconds of one."""
         within = seconds_to_stop(dispatch, self.program.abstract, self.program.group.world)
-        print(f"a signal saves and stops this run within {within} s", flush=True)
+        print(f"on a signal, this run saves and stops within {within} s", flush=True)
 
     def lines(self, chunk: Chunk, metrics: dict, seconds: float | None) -> None:
         """Writes the metric lines of one dispatch.
@@ -320,7 +320,7 @@ def check_space(config: Config, workdir: Path, shapes: TrainState) -> None:
     free = shutil.disk_usage(workdir).free
     if free < need:
         raise UserError(
-            f"{workdir} has {free / 1e6:,.0f} MB free, and this run needs up to "
+            f"{workdir} has {free / 1e6:,.0f} MB free, but this run needs up to "
             f"{need / 1e6:,.0f} MB ({most} checkpoints of {one / 1e6:,.0f} MB); free some, or keep "
             "fewer (run.keep_checkpoints, run.keep_every)"
         )

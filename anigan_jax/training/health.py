@@ -72,7 +72,7 @@ RULES = (
     (
         _g_is_still,
         f"G gets no gradient: its norm stayed below {STILL:g} over the last {WINDOW} logged steps. "
-        "The loss non_saturating, or a weaker D, gives it one",
+        "The non_saturating loss, or a weaker D, gives it one",
     ),
 )
 

@@ -95,7 +95,7 @@ def _check_own(config: Config, method: Method, pack: Pack) -> None:
         made = jax.eval_shape(make, shapes.params["g"], shapes.stats["g"], seen).shape
         if made != want:
             raise UserError(
-                f"G makes images {made} of 2 {what}; they must be {want} as the data are"
+                f"G makes images {made} from 2 {what}; they must be {want}, as the data are"
             )
 
 
@@ -182,8 +182,8 @@ def _header(config, shapes: TrainState, pack: Pack, workdir: Path, at: int, tota
     threads, cores = os.environ.get("NPROC", ""), environment.cores()
     if at and count == 1 and jax.default_backend() == "cpu" and threads != str(cores):
         yield (
-            f"threads     {threads}, as the run began with, where this process may use {cores}; "
-            f"NPROC={cores} uses those, and the bits are then not the same"
+            f"threads     {threads}, as when the run began, but this process may use {cores}; "
+            f"NPROC={cores} uses them, and the bits then change"
         )
     if why := devices.mapper_of(config.run.mapper, jax.process_count())[1]:
         yield f"mapper      {why}"

@@ -240,7 +240,7 @@ def _same_protocol(now: dict, path: Path) -> None:
         if changed:
             told = "; ".join(f"{k}: {old.get(k)} -> {now.get(k)}" for k in changed)
             raise UserError(
-                f"{path.parent} is evaluated in another way ({told}), and such scores do not "
-                f"compare. Keep its settings, or delete {path} and {path.with_name(LINES)}"
+                f"{path.parent} was evaluated in another way ({told}), so scores would not be "
+                f"comparable. Keep its settings, or delete {path} and {path.with_name(LINES)}"
             )
     atomic.save_text(json.dumps(now, indent=1) + "\n", path)

@@ -85,8 +85,8 @@ def repeatable(workdir: Path, recorded: dict) -> None:
     for facts in (recorded["facts"], *(entry["facts"] for entry in recorded.get("resumed", []))):
         if facts["platform"] != "cpu" and "deterministic_ops=false" in facts["XLA_FLAGS"]:
             raise UserError(
-                f"{workdir} took any library kernels (--run.kernels fastest), which add in an "
-                "order of their own: nothing repeats its bits; `anigan evaluate` judges its images"
+                f"{workdir} used library kernels (--run.kernels fastest), which add in their own "
+                "order, so its bits cannot be repeated; `anigan evaluate` judges its images"
             )
 
 

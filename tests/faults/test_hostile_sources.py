@@ -346,8 +346,8 @@ def test_labels_that_fail_are_counted_by_kind(tmp_path):
         ({"notes.txt": "x"}, "holds no images"),
         ({"tags.csv": TABLE}, "holds no images"),
         ({**faces(2), "tags.csv": ""}, "tags.csv"),
-        ({**faces(2), "tags.csv": "id;color\n"}, "tags.csv is of other images"),
-        ({**faces(2), "tags.csv": "what is this\n"}, "tags.csv is no label file"),
+        ({**faces(2), "tags.csv": "id;color\n"}, "tags.csv is for other images"),
+        ({**faces(2), "tags.csv": "what is this\n"}, "tags.csv is not a label file"),
     ],
 )
 def test_nothing_to_learn_from_is_refused(tmp_path, contents, told):

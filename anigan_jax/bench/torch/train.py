@@ -98,7 +98,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         given, config = settings(sys.argv[1:] if arguments is None else arguments)
         if given.out.exists():
-            raise UserError(f"{given.out} is there already; take a new folder")
+            raise UserError(f"{given.out} already exists; give a new folder")
         pack = api.data_of(config)
         torch.manual_seed(config.seed)
         device = "cuda" if torch.cuda.is_available() else "cpu"

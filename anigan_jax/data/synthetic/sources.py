@@ -30,7 +30,7 @@ class PaintedFaces(Source):
     """Combinations left out ('blue hair red eyes'), for zero-shot tests."""
     attributes: tuple[str, ...] = field(default=(), metadata={"later": True})
     """What faces are told apart by: hair, eyes, style, mouth, blush, smile, glasses, hat; (): hair
-    and eyes. Glasses and hats are drawn where they are named, mouths large where they or smiles
+    and eyes. Glasses and hats are drawn only if named; mouths are drawn large if they or smiles
     are."""
 
     def key(self) -> dict:
