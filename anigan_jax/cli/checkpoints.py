@@ -121,9 +121,7 @@ def _kept(run: Path) -> Every:
     try:
         return parse(setting, found and found.steps)
     except ValueError as error:
-        raise UserError(
-            f"{run} has run.keep_every {setting!r}: {error}; none is deleted"
-        ) from None
+        raise UserError(f"{run} has run.keep_every {setting!r}: {error}; none is deleted") from None
 
 
 def _look(folder: Path, best: int | None, verify: bool, known: Epochs | None, scores: dict) -> dict:

@@ -65,7 +65,7 @@ def edit(
       direction: a number in directions.png.
       amount: how far: for --toward the share of the way (1), for --direction standard deviations
         of the latent (3); below 0: the other way.
-      seeds: which images to edit, such as 0-99,7 (default: 0-7).
+      seeds: which images to edit, such as 0-99,7; if omitted: 0-7.
       latent: edit these latents instead, from a file of `anigan project` or `anigan edit`.
       classifier: a run of a classifier, which finds the way by what it sees in generated images
         and keeps its other attributes.
