@@ -385,6 +385,7 @@ def test_a_training_in_a_thread_stops_when_it_is_asked(tmp_path):
     while thread.is_alive() and not (lines.exists() and lines.read_text().count("\n") > 3):
         time.sleep(0.05)
     stop.ask()
+    stop.ask()
     thread.join(120)
     assert not thread.is_alive()
     at = max(manifest.steps(run / "checkpoints"))

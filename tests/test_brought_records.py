@@ -422,6 +422,6 @@ def test_a_training_is_told_of_images_that_come_out_black(tmp_path):
             values = rng.integers(most // 2, most, (16, 16), endpoint=True).astype(np.uint16)
             Image.fromarray(values).save(out / f"{i}.png")
         pack = dataset.build(Images(path=str(out), size=16), tmp_path / "cache")
-        notes = [line for line in pack_files.notes(pack.manifest) if line.startswith("note: 20 im")]
+        notes = [line for line in pack_files.notes(pack.manifest) if "(20 of the images)" in line]
         assert ["dark" in line for line in notes] == [False, True][: 1 + told]
         assert (pack.images.max() < 16) == told

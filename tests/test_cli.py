@@ -3,7 +3,6 @@
 import contextlib
 import fcntl
 import json
-import os
 import subprocess
 import sys
 import time
@@ -104,8 +103,10 @@ def test_sample_interpolate_and_kernels(run, verb):
 
 def test_a_resume_with_fewer_threads_than_there_are_says_so(run, verb, monkeypatch):
     _, folder, _ = run
-    for cores, told in ((64, True), (int(os.environ["NPROC"]), False)):
+    # Not where the user says how many: that these are others is told as of any condition.
+    for cores, threads, told in ((64, "2", True), (2, "2", False), (64, "16", False)):
         monkeypatch.setattr(environment, "cores", lambda cores=cores: cores)
+        monkeypatch.setenv("NPROC", threads)
         code, out, err = verb("train", "--resume", folder, "--run.devices", 1)
         assert code == 0, err
         assert ("threads " in out and "NPROC=64" in out) == told

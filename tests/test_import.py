@@ -180,7 +180,9 @@ def test_what_is_no_picture_lies_aside(tmp_path):
 def test_noted_files_are_used_by_their_rule(tmp_path):
     contents = {
         "cmyk.jpg": files.encode(files.noise(1).convert("CMYK"), "JPEG"),
-        "deep.png": files.encode(Image.fromarray(np.arange(4096, dtype=np.uint16).reshape(64, 64))),
+        "deep.png": files.encode(
+            Image.fromarray(np.arange(4096, 8192, dtype=np.uint16).reshape(64, 64))
+        ),
         "palette.png": files.encode(files.noise(3).convert("P")),
         "clear.png": files.picture((9, 9, 200, 60), (64, 64), "RGBA"),
         "turned.png": files.noise_file(5, exif=files.exif(6)),

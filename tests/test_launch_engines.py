@@ -65,7 +65,7 @@ def test_every_engine_has_a_file_and_tells_each_process_its_place():
     own = dict(zip(OWN, ("b:2", "3", "2"), strict=True))
     assert processes.detect(both | own) == (2, 3, "b:2")
     assert processes.detect({**both, "TPU_WORKER_HOSTNAMES": "a,b"}) == (None, 2, None)
-    with pytest.raises(UserError, match="SKYPILOT_NODE_RANK '2'"):
+    with pytest.raises(UserError, match="SKYPILOT_NODE_RANK is '2'"):
         processes.detect({**both, "SKYPILOT_NODE_RANK": "2"})
 
 

@@ -368,7 +368,7 @@ BAD = {
     ),
     "both": (
         ["translate", "CYCLE", "PHOTO", "--box", "1,2,3,4", "--boxes", "x.csv"],
-        "one of them",
+        "give only one",
     ),
     "boxes": (["translate", "CYCLE", "PHOTO", "--boxes", "no.csv"], "'no.csv' does not exist"),
     "three": (["translate", "CYCLE", "PHOTO", "--box", "1,2,3"], "four numbers X,Y,W,H"),

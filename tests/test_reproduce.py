@@ -316,7 +316,7 @@ def test_a_run_that_fails_leaves_the_others(faces, tmp_path, monkeypatch):
         (("aiub", "--workdir", "DIR"), "--data FACES"),
         (("aiub", "--data", "FACES"), "--workdir DIR"),
         (("aiub", "--data", "FACES", "--workdir", "DIR", "--photos", "P"), "is for tsinghua"),
-        (("aiub", "--data", "FACES", "--workdir", "DIR", "--only", "figure-9"), "no experiment"),
+        (("aiub", "--data", "FACES", "--workdir", "DIR", "--only", "figure-9"), "choose from"),
         (("aiub", "--data", "no/such", "--workdir", "DIR"), "no/such"),
         (("mit", "--data", "FACES", "--workdir", "DIR"), "mit"),
         (("aiub", "--data", "FACES", "--workdir", "DIR", "--budget", "huge"), "huge"),

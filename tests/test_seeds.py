@@ -312,7 +312,7 @@ def test_an_odd_side_is_padded_by_the_real_ffmpeg(tmp_path):
 def test_a_walk_has_its_speed_and_its_frames(noise, tmp_path, verb):
     """A GIF counts in hundredths; a folder of frames has the pictures of the film."""
     words = ("interpolate", noise, "--stops", 2, "--frames", 4, "--out")
-    for fps, milliseconds in ((0, 60), (30, 30), (50, 20), (1, 1000)):
+    for fps, milliseconds in ((0, 60), (30, 30), (40, 30), (50, 20), (1, 1000)):
         out = tmp_path / f"{fps}.gif"
         assert verb(*words, out, "--fps", fps)[0] == 0
         with Image.open(out) as film:
@@ -333,6 +333,7 @@ def test_a_walk_has_its_speed_and_its_frames(noise, tmp_path, verb):
 BAD = {
     "too fast": (["interpolate", "RUN", "--fps", "51"], "at most 50"),
     "fps": (["interpolate", "RUN", "--fps", "-1"], "--fps is -1"),
+    "fps of a folder": (["interpolate", "RUN", "--fps", "9", "--out", "x"], "leave it out"),
     "no list": (["sample", "RUN", "--seeds", "1-"], "not a list of seeds"),
     "with n": (["sample", "RUN", "--seeds", "1", "--n", "3"], "leave out --n and --seed"),
     "a folder for a sheet": (["sample", "RUN", "--n", "3", "--out", "x"], "writes a folder"),

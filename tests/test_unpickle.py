@@ -16,6 +16,7 @@ from foreign import Payload, save_torch, torchvisions, zipped
 
 from anigan_jax.errors import UserError
 from anigan_jax.perceptual import convert, unpickle
+from anigan_jax.storage import safetensors
 
 PYTORCHS = "weights: (Unsupported (global: GLOBAL|operand)|Trying to load unsupported GLOBAL) "
 
@@ -174,6 +175,8 @@ def test_without_pytorch_or_with_an_old_one(tmp_path, monkeypatch, verb):
         assert code == 2 and not out and len(error.splitlines()) == 1
         assert all(fact in error for fact in (*facts, str(path), "pip install 'anigan_jax[torch]'"))
 
+    # The parser of the command line looks for PyTorch when it is first used.
+    assert verb("weights", "vgg19", "--from", tmp_path / "no")[0] == 2
     monkeypatch.setitem(sys.modules, "torch", None)
     refused("needs PyTorch")
     old = types.ModuleType("torch")
@@ -191,3 +194,24 @@ def test_pytorch_is_told_literally_to_read_weights_only():
     (keywords,) = calls
     assert isinstance(keywords["weights_only"], ast.Constant)
     assert keywords["weights_only"].value is True
+
+
+@pytest.mark.parametrize("length", [640, 896, 1152, 1408, 66176])
+def test_a_header_whose_length_looks_like_a_pickle_is_read(tmp_path, length):
+    """Little-endian, 640 begins with the bytes of a pickle of protocol 2."""
+    file = tmp_path / "weights.safetensors"
+    safetensors.write({"a": np.arange(3, dtype=np.float32)}, file, {"step": 7})
+    data = file.read_bytes()
+    (own,) = struct.unpack_from("<Q", data)
+    file.write_bytes(struct.pack("<Q", length) + data[8:][:own].ljust(length) + data[8 + own :])
+    assert safetensors.metadata(file) == {"step": 7}
+    assert (safetensors.read(file)["a"] == [0, 1, 2]).all()
+
+
+@pytest.mark.parametrize("begin", [b"PK\x03\x04" + bytes(5), b"\x80\x02\x8a\nl\xfc\x9cF\xf9"])
+def test_weights_of_pytorch_are_named_as_such(tmp_path, begin):
+    file = tmp_path / "netG.pth"
+    file.write_bytes(begin + bytes(100))
+    for reads in (safetensors.read, safetensors.metadata):
+        with pytest.raises(UserError, match="PyTorch"):
+            reads(file)

@@ -145,7 +145,7 @@ def told_left_out(found: Gathered) -> int:
     if found.centered:
         print(f"note: {found.centered} without a face box; the center is used", file=sys.stderr)
     if found.aside:
-        print(f"note: {found.aside}, --out, are not read", file=sys.stderr)
+        print(f"note: {found.aside} in the folder of --out are not read", file=sys.stderr)
     for finding in found.left_out:
         print(f"left out: {photos.reason(finding)}", file=sys.stderr)
     return 1 if found.left_out else 0

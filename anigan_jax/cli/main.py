@@ -107,17 +107,9 @@ def main(argv: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)
-    except ModuleNotFoundError as error:
-        if error.name not in NEEDED:
-            raise
-        print(
-            f"error: {sys.executable} has no package {error.name!r}: anigan_jax is not installed "
-            "there. Activate the environment that has it (the launchers make .venv in the "
-            "checkout: source .venv/bin/activate), or install it: pip install .",
-            file=sys.stderr,
-        )
-        sys.exit(UserError.code)
     except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and error.name in NEEDED:
+            _tell_missing(error.name)
         from anigan_jax import own_code
 
         told = own_code.fault_of_own(error)
@@ -127,6 +119,17 @@ def main(argv: list[str] | None = None) -> None:
         whole = "JAX_TRACEBACK_FILTERING=off shows the whole traceback"
         print(f"error: {told}\n  {whole}", file=sys.stderr)
         sys.exit(UserError.code)
+
+
+def _tell_missing(name: str | None) -> None:
+    """Says that this Python has not what the package needs, and ends."""
+    print(
+        f"error: {sys.executable} has no package {name!r}: anigan_jax is not installed "
+        "there. Activate the environment that has it (the launchers make .venv in the "
+        "checkout: source .venv/bin/activate), or install it: pip install .",
+        file=sys.stderr,
+    )
+    sys.exit(UserError.code)
 
 
 def _refuse_windows() -> None:

@@ -166,9 +166,10 @@ def interpolate(
       stops: latents on the path; between two prompts, latents that are shown.
       seeds: lead the path through these seeds of `anigan sample --seeds` instead.
       latent: or through the latents in a file, such as `anigan project` writes.
-      fps: frames per second; 0: one every 60 ms.
+      fps: frames per second (a GIF counts in hundredths of a second); 0: one every 60 ms.
       out: one file: a GIF, an MP4 (by ffmpeg) or a grid; or a new folder for the frames as PNGs
-        (transparent if the run's images are); if omitted: GIF and grid in RUN/out/interpolate.
+        (between latents transparent, if the run's images are); if omitted: a GIF and a grid in
+        RUN/out/interpolate.
       prompt: what all images show; given twice: a path from the first to the second.
     """
     listed = by_seed.read(seeds) if seeds else []
@@ -185,17 +186,7 @@ def interpolate(
         _check_path(f"--seeds {seeds}", len(listed), frames)
     elif not latent:
         _check_path(f"--stops {stops}", stops, frames)
-    kind = out.suffix.lower() if out else ".gif"
-    if kind not in WALKS:
-        raise UserError(f"--out {out} must end in {', '.join(filter(None, WALKS))}, or be a folder")
-    if kind == ".mp4":
-        video.need_ffmpeg()
-    at_least("--fps", fps, 0)
-    if fps > MOST_FPS and kind == ".gif":
-        raise UserError(f"--fps is {fps}; a GIF shows at most {MOST_FPS} frames per second")
-    if out and not kind:
-        need_folder(out)
-        atomic.refuse_taken(out, "--out")
+    kind = _walk_kind(out, fps)
     trained = api.load(run, checkpoint, weights=weights, trust=trust)
     model = grids.with_drawing(trained.model, drawing)
     wanted = _prompts(model, prompt)
@@ -220,6 +211,24 @@ def interpolate(
     return 0
 
 
+def _walk_kind(out: Path | None, fps: int) -> str:
+    """Which of WALKS is asked for, before the work."""
+    kind = out.suffix.lower() if out else ".gif"
+    if kind not in WALKS:
+        raise UserError(f"--out {out} must end in {', '.join(filter(None, WALKS))}, or be a folder")
+    if kind == ".mp4":
+        video.need_ffmpeg()
+    at_least("--fps", fps, 0)
+    if fps and kind in (".png", ""):
+        raise UserError("--fps is for a GIF or an MP4; leave it out for a grid or a folder")
+    if fps > MOST_FPS and kind == ".gif":
+        raise UserError(f"--fps is {fps}; a GIF shows at most {MOST_FPS} frames per second")
+    if out and not kind:
+        need_folder(out)
+        atomic.refuse_taken(out, "--out")
+    return kind
+
+
 def _check_path(told: str, stops: int, frames: int) -> None:
     """Refuses a closed path through too few latents, or with fewer frames than latents."""
     if stops < 2:
@@ -228,8 +237,8 @@ def _check_path(told: str, stops: int, frames: int) -> None:
 
 
 def _gif(fps: int) -> int:
-    """Milliseconds of a frame, whole hundredths of a second."""
-    return 10 * round(100 / fps) if fps else images.FRAME
+    """Milliseconds of a frame: the whole hundredths of a second that come nearest."""
+    return 10 * int(100 / fps + 0.5) if fps else images.FRAME
 
 
 # A GIF counts in hundredths of a second, and players take one of them for none given.

@@ -99,7 +99,7 @@ CONVERT = {
     ".lmdb": "It is an LMDB; write its values as files first",
     **dict.fromkeys(
         (".tfrecord", ".tfrecords"),
-        "Give tfds:FOLDER if tensorflow-datasets prepared it; if not, convert it",
+        "Give tfds:FOLDER if tensorflow-datasets prepared it; convert others to that",
     ),
     **dict.fromkeys((".001", ".partaa", ".part1"), JOIN),
     ".z01": JOIN_ZIP,

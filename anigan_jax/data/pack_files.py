@@ -93,7 +93,7 @@ def notes(manifest: dict) -> list[str]:
         found.append(f"labels      {counted(labels)}")
     found += [f"note: {NOTED[code]}" for code in (*WITHOUT, "untrained") if code in counts]
     found += [
-        f"note: {counts[code]:,} images: {code}: {NOTED[code]}"
+        f"note: {code} ({counts[code]:,} of the images): {NOTED[code]}"
         for code in ("16-bit", "dark", "transparent")
         if code in counts
     ]

@@ -74,4 +74,4 @@ def _told(trained: Opened, generator: Generator, folder: Path, data_license: str
     told = {"inputs": inputs, **about(trained, generator, data_license)}
     name = f"{generator.name}.json"
     atomic.save_text(json.dumps(told, indent=1) + "\n", folder / name)
-    return {name: ""}
+    return {name: "what it takes, and the words of its labels"}

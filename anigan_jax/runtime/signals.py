@@ -42,7 +42,7 @@ class Stop:
 
     def ask(self) -> None:
         """Asks a training in another thread to save and stop, as an interrupt would."""
-        self.asked = not self.number
+        self.asked = self.asked or not self.number
         self.number = self.number or signal.SIGINT
 
     @contextlib.contextmanager

@@ -95,12 +95,12 @@ def metadata(path: Path) -> dict:
 def _header(data: bytes) -> bytes:
     if len(data) < 8:
         raise ValueError(f"it has {len(data)} bytes")
-    if data.startswith(PYTORCH):
+    (length,) = struct.unpack_from("<Q", data)
+    if length > MAX_HEADER and data.startswith(PYTORCH):
         raise ValueError(
             "it is a PyTorch or pickle file, whose networks are not those of a run here; "
             "`anigan weights` takes those of VGG and Inception"
         )
-    (length,) = struct.unpack_from("<Q", data)
     if length > MAX_HEADER:
         raise ValueError(f"its header claims {length:,} bytes; at most {MAX_HEADER:,} are read")
     return data[8 : 8 + length]

@@ -180,7 +180,8 @@ def _header(config, shapes: TrainState, pack: Pack, workdir: Path, at: int, tota
     kind = jax.devices()[0].device_kind
     yield f"device      {count} x {jax.default_backend()} ({kind})"
     threads, cores = os.environ.get("NPROC", ""), environment.cores()
-    if at and count == 1 and jax.default_backend() == "cpu" and threads != str(cores):
+    began = run_dir.read_run(workdir)["facts"].get("NPROC") == threads if at else False
+    if began and count == 1 and jax.default_backend() == "cpu" and threads != str(cores):
         yield (
             f"threads     {threads}, as when the run began, but this process may use {cores}; "
             f"NPROC={cores} uses them, and the bits then change"
