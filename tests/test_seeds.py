@@ -289,7 +289,7 @@ def test_walks_as_videos(noise, verb, tmp_path, monkeypatch):
     assert "-s 16x16 -r 24 " in (tmp_path / "bin" / "said").read_text()
     fake.write_text("#!/bin/sh\ncat > /dev/null\necho 'Unknown encoder' >&2\nexit 1\n")
     with pytest.raises(UserError, match=r"ffmpeg cannot write .*broken.mp4: Unknown encoder"):
-        video.save_mp4([Image.new("RGB", (3, 5))], tmp_path / "broken.mp4", "25")
+        video.save_mp4([Image.new("RGB", (3, 5))], tmp_path / "broken.mp4", 25)
     assert {path.name for path in tmp_path.iterdir()} == {"bin", "walk.mp4"}
     monkeypatch.setenv("PATH", str(tmp_path / "none"))
     code, _, error = verb(*words[:-1], tmp_path / "none.mp4")
@@ -304,7 +304,7 @@ def test_an_odd_side_is_padded_by_the_real_ffmpeg(tmp_path):
     except UserError:
         pytest.skip("no ffmpeg")
     frames = [Image.new("RGB", (17, 15), (10 * i, 0, 0)) for i in range(5)]
-    path = video.save_mp4(frames, tmp_path / "a.mp4", "25")
+    path = video.save_mp4(frames, tmp_path / "a.mp4", 25)
     probe = subprocess.run(["ffmpeg", "-i", path], capture_output=True, text=True).stderr
     assert "18x16" in probe
 

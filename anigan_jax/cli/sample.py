@@ -206,7 +206,7 @@ def interpolate(
         told = text if wanted else held.text
         walk = grids.walk(model, held.z, frames, name + texts.suffix(wanted), told)
     with writing(out or out_dir(run, "interpolate")):
-        written = [WALKS[kind](walk, out, fps)] if out else grids.save_walk(walk, run, _gif(fps))
+        written = [WALKS[kind](walk, out, fps)] if out else grids.save_walk(walk, run, fps)
     print("\n".join(map(str, written)))
     return 0
 
@@ -236,16 +236,11 @@ def _check_path(told: str, stops: int, frames: int) -> None:
     at_least("--frames", frames, stops)
 
 
-def _gif(fps: int) -> int:
-    """Milliseconds of a frame: the whole hundredths of a second that come nearest."""
-    return 10 * int(100 / fps + 0.5) if fps else images.FRAME
-
-
 # A GIF counts in hundredths of a second, and players take one of them for none given.
 MOST_FPS = 50
 WALKS = {
-    ".gif": lambda walk, out, fps: images.save_gif(walk.shown(), out, _gif(fps)),
-    ".mp4": lambda walk, out, fps: video.save_mp4(walk.shown(), out, video.rate(fps)),
+    ".gif": lambda walk, out, fps: images.save_gif(walk.shown(), out, fps),
+    ".mp4": lambda walk, out, fps: video.save_mp4(walk.shown(), out, fps),
     ".png": lambda walk, out, _: images.save_image(walk.sheet, out),
     "": lambda walk, out, _: grids.save_frames(walk, out),
 }

@@ -238,10 +238,10 @@ class Walk(NamedTuple):
         return [record.grid(frame[None], pad=0) for frame in self.frames]
 
 
-def save_walk(walk: Walk, run: Path, milliseconds: int = record.FRAME) -> list[Path]:
+def save_walk(walk: Walk, run: Path, fps: int = 0) -> list[Path]:
     """Writes a walk as a GIF, and its sheet."""
     folder = out_dir(run, "interpolate")
-    gif = record.save_gif(walk.shown(), folder / f"{walk.name}.gif", milliseconds)
+    gif = record.save_gif(walk.shown(), folder / f"{walk.name}.gif", fps)
     return [gif, record.save_image(walk.sheet, folder / f"{walk.name}.png")]
 
 

@@ -127,11 +127,7 @@ def sheet(model: Model, held: Latents, prompts: list[Prompt]) -> Image.Image:
     """The images of latents as a grid; with prompts, a row of each instead of the stored texts."""
     if not prompts:
         return record.grid(generated(model, held.z, held.text))
-    known = texts.need_texts(model)
-    rows = [
-        generated(model, held.z, known.encode([texts.completed(known, prompt, 0, 0)] * len(held.z)))
-        for prompt in prompts
-    ]
+    rows = [generated(model, held.z, _told(model, held, prompt)) for prompt in prompts]
     return record.table(np.stack(rows), [prompt.text for prompt in prompts])
 
 
@@ -146,19 +142,20 @@ def write_images(model: Model, held: Latents, prompts: list[Prompt], folder: Pat
     Returns:
       How many were written.
     """
-    names = _file_names(held)
 
-    def group(prompt: Prompt | None) -> by_seed.Group:
-        end, told = texts.suffix([prompt]) if prompt else "", held.text
-        if prompt:
-            known = texts.need_texts(model)
-            told = known.encode([texts.completed(known, prompt, 0, 0)] * len(held.z))
-        files = {i: folder / f"{name}{end}.png" for i, name in enumerate(names)}
-        return files, lambda rows: generated(
-            model, held.z[rows], None if told is None else told[rows]
-        )
+    def draw(rows: list[int], prompt: Prompt | None) -> np.ndarray:
+        told = _told(model, held, prompt)
+        return generated(model, held.z[rows], None if told is None else told[rows])
 
-    return by_seed.save([group(prompt) for prompt in prompts or [None]], keep=True)
+    return by_seed.save(dict(enumerate(_file_names(held))), prompts, folder, draw, keep=True)
+
+
+def _told(model: Model, held: Latents, prompt: Prompt | None) -> np.ndarray | None:
+    """(n, T) of a prompt for all latents; without one, their own, which may be none."""
+    if prompt is None:
+        return held.text
+    known = texts.need_texts(model)
+    return known.encode([texts.completed(known, prompt, 0, 0)] * len(held.z))
 
 
 def _file_names(held: Latents) -> list[str]:

@@ -23,8 +23,8 @@ MOST = 1_000_000
 """Seeds at once."""
 CHUNK = 256
 """Images in memory at once, where they become files."""
-Group = tuple[dict[int, Path], Callable[[list[int]], np.ndarray]]
-"""Files by their keys, and what draws some of the keys, (n, H, W, 3) uint8."""
+Draw = Callable[[list[int], Prompt | None], np.ndarray]
+"""Keys, and a prompt or none -> (n, H, W, 3 or 4) uint8."""
 
 
 def read(text: str) -> list[int]:
@@ -99,9 +99,18 @@ def made(model: Model, seeds: Sequence[int], prompt: Prompt | None = None) -> np
 def write(
     model: Model, seeds: Sequence[int], prompts: list[Prompt], folder: Path, *, keep: bool = False
 ) -> int:
-    """Writes a PNG for each seed, named by it: 0007.png; of a prompt, 0007_blue_hair_HASH.png.
+    """Writes a PNG for each seed, named by it: 0007.png; the rest as `save`."""
+    names = {seed: f"{seed:04d}" for seed in seeds}
+    return save(names, prompts, folder, lambda part, prompt: made(model, part, prompt), keep=keep)
+
+
+def save(
+    names: dict[int, str], prompts: list[Prompt], folder: Path, draw: Draw, *, keep: bool = False
+) -> int:
+    """Writes a PNG for each key by its name; of each prompt, NAME_blue_hair_HASH.png.
 
     Args:
+      draw: gives the images of some of the keys, of a prompt or of none.
       keep: other pictures that are there under these names stay.
 
     Raises:
@@ -110,36 +119,19 @@ def write(
     Returns:
       How many were written.
     """
-
-    def group(prompt: Prompt | None) -> Group:
+    groups = []
+    for prompt in prompts or [None]:
         end = texts.suffix([prompt]) if prompt else ""
-        files = {seed: folder / f"{seed:04d}{end}.png" for seed in seeds}
-        return files, lambda part: made(model, part, prompt)
-
-    return save([group(prompt) for prompt in prompts or [None]], keep=keep)
-
-
-def save(groups: Sequence[Group], *, keep: bool = False) -> int:
-    """Writes a PNG for each key of each group, a part at a time.
-
-    Args:
-      keep: other pictures that are there under these names stay.
-
-    Raises:
-      UserError: there is one.
-
-    Returns:
-      How many were written.
-    """
+        groups.append((prompt, {key: folder / f"{name}{end}.png" for key, name in names.items()}))
     # What would be refused is looked at before anything is written.
     for there in (True, False):
-        for files, draw in groups:
+        for prompt, files in groups:
             listed = [key for key, file in files.items() if file.exists() == there]
             for at in range(0, len(listed), CHUNK):
                 part = listed[at : at + CHUNK]
-                for key, image in zip(part, draw(part), strict=True):
+                for key, image in zip(part, draw(part, prompt), strict=True):
                     record.save_image(Image.fromarray(image), files[key], keep=keep)
-    return sum(len(files) for files, _ in groups)
+    return len(groups) * len(names)
 
 
 def sheet(model: Model, seeds: Sequence[int], prompts: list[Prompt]) -> Image.Image:

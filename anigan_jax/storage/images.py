@@ -133,7 +133,11 @@ FRAME = 60
 """Milliseconds that a frame is shown for."""
 
 
-def save_gif(frames: list[Image.Image], path: Path, milliseconds: int = FRAME) -> Path:
-    """Writes a looping GIF, which counts in hundredths of a second."""
+def save_gif(frames: list[Image.Image], path: Path, fps: int = 0) -> Path:
+    """Writes a looping GIF of `fps` frames per second, or one every FRAME.
+
+    A GIF counts in hundredths of a second: a frame gets the nearest whole number of them.
+    """
+    milliseconds = 10 * int(100 / fps + 0.5) if fps else FRAME
     rest = {"save_all": True, "append_images": frames[1:], "duration": milliseconds, "loop": 0}
     return save_image(frames[0], path, **rest)

@@ -33,13 +33,8 @@ def need_ffmpeg() -> str:
     return found
 
 
-def rate(fps: int) -> str:
-    """Frames per second as ffmpeg takes them; 0: those of a GIF."""
-    return str(fps) if fps else f"1000/{FRAME}"
-
-
-def save_mp4(frames: list[Image.Image], path: Path, rate: str) -> Path:
-    """Writes frames of one size as a video of a `rate`.
+def save_mp4(frames: list[Image.Image], path: Path, fps: int = 0) -> Path:
+    """Writes frames of one size as a video of `fps` frames per second, or one every FRAME.
 
     Raises:
       UserError: there is no ffmpeg, or it fails.
@@ -48,6 +43,7 @@ def save_mp4(frames: list[Image.Image], path: Path, rate: str) -> Path:
     temp = atomic.partial(path)
     width, height = frames[0].size
     raw = ("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}")
+    rate = str(fps) if fps else f"1000/{FRAME}"
     command = [need_ffmpeg(), "-loglevel", "error", "-y", *raw, "-r", rate]
     command += ["-i", "-", *_CODEC, "-f", "mp4", str(temp.absolute())]
     pixels = b"".join(frame.convert("RGB").tobytes() for frame in frames)
