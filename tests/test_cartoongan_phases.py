@@ -22,7 +22,7 @@ from tiny import (
 from anigan_jax.core import TrainState
 from anigan_jax.errors import UserError
 from anigan_jax.methods.cartoongan import Features
-from anigan_jax.storage import checkpoint
+from anigan_jax.storage import checkpoint, run_dir
 from anigan_jax.training import loop, program
 from anigan_jax.training.program import Program
 
@@ -188,5 +188,6 @@ def test_a_run_that_ends_before_its_last_phase_says_so(pack, tmp_path, steps, to
     method = dataclasses.replace(CARTOON.method, content_steps=4)
     run = dataclasses.replace(CARTOON.run, steps=steps)
     config = dataclasses.replace(CARTOON, method=method, run=run)
-    said = [*loop._header(config, untrained, pack, tmp_path, steps, steps)]
+    (tmp_path / run_dir.RUN).write_text('{"facts": {}}')
+    said = [*loop._header(config, untrained, pack, tmp_path, 0, steps)]
     assert any("the phase 'train' gets no step" in line for line in said) == told

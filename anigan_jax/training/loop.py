@@ -180,7 +180,8 @@ def _header(config, shapes: TrainState, pack: Pack, workdir: Path, at: int, tota
     kind = jax.devices()[0].device_kind
     yield f"device      {count} x {jax.default_backend()} ({kind})"
     threads, cores = os.environ.get("NPROC", ""), environment.cores()
-    began = run_dir.read_run(workdir)["facts"].get("NPROC") == threads if at else False
+    recorded = run_dir.read_run(workdir)
+    began = at and recorded["facts"].get("NPROC") == threads
     if began and count == 1 and jax.default_backend() == "cpu" and threads != str(cores):
         yield (
             f"threads     {threads}, as when the run began, but this process may use {cores}; "
@@ -221,7 +222,7 @@ def _header(config, shapes: TrainState, pack: Pack, workdir: Path, at: int, tota
         yield f"{workdir} is finished: {at:,} steps; more with --run.steps {2 * at}"
     elif at:
         yield f"resuming {workdir} at step {at}"
-    elif parent := run_dir.read_run(workdir).get("parent"):
+    elif parent := recorded.get("parent"):
         yield f"starts from {transfer.told(parent)}"
 
 
