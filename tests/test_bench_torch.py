@@ -223,6 +223,7 @@ def images(config, seed):
         {"real_label": 0.9, "d_scale": 0.5},
         {"split_d": True, "loss": "least_squares"},
         {"generator": UCSD_G},
+        {"generator": dataclasses.replace(UCSD_G, self_modulation=6)},
     ],
 )
 def test_gan_steps_equal_ours(changes):

@@ -73,6 +73,7 @@ def kinds() -> dict:
         "spectral": {"spectral": True, "norm": DCGAN().norm},
         "same_padding_and_leaky": {"head": "conv", "kernel": 4, "activation": "leaky_relu"},
         "activation_first": {"activation_first": True, "upsample": "nearest", "bias": True},
+        "self_modulated": {"self_modulation": 6, "spectral": True},
     }
     for name, changes in others.items():
         generator = dataclasses.replace(FULL.method.generator, **changes)

@@ -13,9 +13,11 @@ from tiny import NAMES, drawn, shrunk
 from anigan_jax import config_file
 from anigan_jax.errors import UserError
 from anigan_jax.methods.players import Networks, split_variables
+from anigan_jax.methods.text_gan import TextGAN
 from anigan_jax.methods.translation import Translation
 from anigan_jax.networks import dcgan as specs
 from anigan_jax.networks import describe
+from anigan_jax.networks.text import TextGenerator
 
 # Total and statistics of each network; CSC412's are the report's, the others follow from
 # sum(k k in out) + biases + gains by hand.
@@ -217,6 +219,45 @@ def test_spectral_norm_of_g_iterates_in_training_alone():
         _, after = nets.fake(params, stats, z, train=train)
         same = jax.tree.map(np.array_equal, after["spectral"], stats["spectral"])
         assert set(jax.tree.leaves(same)) == {not train}
+
+
+def test_norms_that_follow_z():
+    """Self-modulation: gains times 1 + gain and biases plus bias, linear in relu(W z + b)."""
+    settings = specs.Generator(z_dim=3, size=16, base_channels=2, self_modulation=5)
+    net, z = settings.build(), np.random.default_rng(0).normal(size=(2, 1, 1, 3)).astype("f")
+    variables = {
+        name: drawn(tree)
+        for name, tree in jax.eval_shape(
+            lambda: net.init(jax.random.key(0), z, train=False)
+        ).items()
+    }
+    _, maps = net.apply(variables, z, train=False, features=True)
+    p = jax.tree.map(lambda a: np.asarray(a, np.float64), variables["params"])
+    s = jax.tree.map(lambda a: np.asarray(a, np.float64), variables["batch_stats"])
+    hidden = z[:, 0, 0] @ p["modulation"]["weight"]["kernel"] + p["modulation"]["bias"]
+    assert hidden.shape == (2, 5)
+    gain, bias = np.split(
+        np.maximum(hidden, 0) @ p["stem_norm"]["text"]["kernel"] + p["stem_norm"]["text"]["bias"],
+        2,
+        axis=1,
+    )
+    x = np.einsum("bi,hwio->bhwo", z[:, 0, 0], p["stem"]["weight"]["kernel"])
+    deviation = np.sqrt(s["stem_norm"]["var"] + 1e-5)
+    x = (x - s["stem_norm"]["mean"]) / deviation * p["stem_norm"]["scale"] + p["stem_norm"]["bias"]
+    want = np.maximum(x * (1 + gain[:, None, None]) + bias[:, None, None], 0)
+    np.testing.assert_allclose(maps[0], want, rtol=1e-4, atol=1e-5)
+    # Every norm follows it, and a plain generator has neither layer.
+    followers = {name for name, tree in p.items() if "text" in tree}
+    assert followers == {"stem_norm", "up1_norm"}
+    plain = dataclasses.replace(settings, self_modulation=0).build()
+    none = jax.eval_shape(lambda: plain.init(jax.random.key(0), z, train=False))["params"]
+    assert set(p) - set(none) == {"modulation"}
+    assert not any("text" in tree for tree in none.values())
+
+
+def test_self_modulation_is_refused_beside_texts():
+    with pytest.raises(UserError, match="self_modulation"):
+        TextGAN(generator=TextGenerator(self_modulation=4)).make()
 
 
 @pytest.mark.parametrize("size", [0, 4, 48, 65])

@@ -61,13 +61,15 @@ def add_network(graph: Graph, module: Any, weights: tuple, *inputs: str) -> str 
       inputs: names of its inputs.
     """
     emit = NETWORKS.get(type(module))
-    if emit is None or any(block.op not in OPERATIONS for block in module.blocks):
+    plans = (*module.blocks, *getattr(module, "told", ())) if emit else ()
+    if emit is None or any(block.op not in OPERATIONS for block in plans):
         return None
     return emit(graph, Network(module, *weights), *inputs)
 
 
 def _stack(graph: Graph, net: Network, x: str) -> str:
-    return _layers(graph, net, net.module.blocks, x)
+    told = _layers(graph, net, net.module.told, x) if net.module.told else ""
+    return _layers(graph, net, net.module.blocks, x, told)
 
 
 def _text_stack(graph: Graph, net: Network, z: str, text: str) -> str:

@@ -59,6 +59,9 @@ class Generator(GeneratorSettings):
     """Kernels start at N(0, this); 0 for Glorot uniform, as Keras does."""
     channels: int = field(default=3, metadata={"later": True})
     """Of images: 3, or 4 with transparency (--data.transparency keep sets all of them)."""
+    self_modulation: int = field(default=0, metadata={"later": True})
+    """Length of a hidden layer of z that the gains and biases of every batch norm follow
+    (Chen et al. 2019, who have a layer of 32 for each norm); 0: z makes the first map alone."""
 
     @property
     def unit_range(self) -> bool:
@@ -67,7 +70,7 @@ class Generator(GeneratorSettings):
     def build(self, axis_name: str | None = None, dtype: str = "float32") -> nn.Module:
         """The module: z (b, 1, 1, Z) -> images (b, size, size, channels)."""
         rest = (self.norm, self.negative_slope, self.stddev, axis_name, dtype)
-        return Stack(generator_plan(self), *rest, name="generator")
+        return Stack(generator_plan(self), *rest, told=modulation_plan(self), name="generator")
 
 
 @dataclass(frozen=True)
@@ -153,6 +156,17 @@ def generator_plan(g: Generator) -> tuple[Block, ...]:
     else:
         blocks.append(_up("rgb", g.channels, g, bias=g.bias, activation=g.output))
     return tuple(replace(block, spectral=g.spectral) for block in blocks)
+
+
+def modulation_plan(g: Generator) -> tuple[Block, ...]:
+    """The layer of z that the norms of a generator follow, where they follow one.
+
+    Departs: one hidden layer serves all norms; Chen et al. 2019, equation 4, have one for each.
+    """
+    if not g.self_modulation:
+        return ()
+    hidden = Block("modulation", "dense", g.self_modulation, bias=True, activation="relu")
+    return (replace(hidden, spectral=g.spectral),)
 
 
 def _up(name: str, features: int, g: Generator, **rest) -> Block:

@@ -35,6 +35,8 @@ class Stack(nn.Module):
     `power_iterate` advances spectral norm. `parts`: of how many equal sets the images are, one
     after the other, each with batch statistics of its own. Returns the activations after each block
     as well where `features` is set.
+
+    `told`: layers that x goes through apart; the batch norms of `blocks` follow what comes out.
     """
 
     blocks: tuple[Block, ...]
@@ -43,6 +45,7 @@ class Stack(nn.Module):
     stddev: float
     axis_name: str | None = None
     dtype: str = "float32"
+    told: tuple[Block, ...] = ()
 
     @property
     def trunk(self) -> int:
@@ -60,9 +63,11 @@ class Stack(nn.Module):
         features: bool = False,
         parts: int = 1,
     ):
-        layers = make_layers(self, self.blocks)
         rest = {"train": train, "power_iterate": power_iterate, "keys": keys, "parts": parts}
-        x, maps = run_layers(self, layers, x, **rest)
+        followed = None
+        if self.told:
+            followed, _ = run_layers(self, make_layers(self, self.told), x, **rest)
+        x, maps = run_layers(self, make_layers(self, self.blocks), x, text=followed, **rest)
         x = to_float32(x)
         return (x, maps) if features else x
 

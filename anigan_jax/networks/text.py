@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from anigan_jax.errors import UserError
 from anigan_jax.networks.blocks import Activation, Block, Norm
 from anigan_jax.networks.dcgan import Discriminator, Generator, discriminator_plan, generator_plan
 from anigan_jax.networks.layers import to_float32
@@ -35,6 +36,14 @@ class TextGenerator(Generator):
     @property
     def text_layers(self) -> tuple[str, ...]:
         return ("embedding" if self.embed else "text",)
+
+    def check(self, field: str) -> None:
+        super().check(field)
+        if self.self_modulation:
+            raise UserError(
+                f"{field}.self_modulation is {self.self_modulation}; it is for generators without "
+                f"texts: here norms follow the text ({field}.join 'norm')"
+            )
 
     def build(self, axis_name: str | None = None, dtype: str = "float32") -> nn.Module:
         """The module: z (b, 1, 1, Z) and texts, a tuple of (b, T) -> a tuple of images."""

@@ -212,11 +212,11 @@ class TextNetwork(nn.Module):
     Returns an output for each text, as `networks.text.TextStack` does.
     """
 
-    def __init__(self, plans, inside: Shape, length: int, settings):
+    def __init__(self, plans, inside: Shape, length: int, settings, join: str):
         """`plans`: of the text, before and after the join; `length`: T."""
         super().__init__()
         told, before, after = plans
-        self.join = settings.join
+        self.join = join
         self.text = Network(told, (length, 1, 1), settings)
         self.before = Network(before, inside, settings)
         width = self.text.outside[0]
@@ -252,6 +252,14 @@ class TextNetwork(nn.Module):
         return tuple(outputs)
 
 
+class SelfModulated(TextNetwork):
+    """A generator whose norms follow z (b, Z, 1, 1), as `networks.stack.Stack` with `told`."""
+
+    def forward(self, x: Tensor, iterate: bool = False) -> Tensor:  # type: ignore[override]
+        (images,) = super().forward(x, (x.flatten(1),), iterate)
+        return images
+
+
 def translation_norm(kind: resnet.NormKind) -> Norm | InstanceNorm:
     """The constants of a norm that is named, as `resnet.stack` chooses them."""
     return Norm() if kind == "batch" else InstanceNorm()
@@ -268,7 +276,10 @@ def generator(settings, text: int = 0) -> Network | TextNetwork:
     plan, latent = dcgan.generator_plan(settings), (settings.z_dim, 1, 1)
     if isinstance(settings, networks_text.TextGenerator):
         told = networks_text.text_plan(settings, settings.text_dim, "leaky_relu")
-        return TextNetwork((told, (), plan), latent, text, settings)
+        return TextNetwork((told, (), plan), latent, text, settings, settings.join)
+    if settings.self_modulation:
+        plans = dcgan.modulation_plan(settings), (), plan
+        return SelfModulated(plans, latent, settings.z_dim, settings, "norm")
     return Network(plan, latent, settings)
 
 
@@ -281,7 +292,8 @@ def discriminator(settings, text: int = 0) -> Network | TextNetwork:
             return Network(plan, inside, settings, norm)
     if not isinstance(settings, networks_text.TextDiscriminator):
         return Network(dcgan.discriminator_plan(settings), inside, settings)
-    return TextNetwork(networks_text.joint_plan(settings), inside, text, settings)
+    plans = networks_text.joint_plan(settings)
+    return TextNetwork(plans, inside, text, settings, settings.join)
 
 
 class VGG(nn.Module):
