@@ -10,6 +10,7 @@ from PIL import Image
 from sources import built, faces, write
 from tiny import JUDGE, TEXT, arrays, run_steps, start, untrained
 
+from anigan_jax import api
 from anigan_jax import config as configs
 from anigan_jax.data import attributes, dataset
 from anigan_jax.data.attributes import DEFAULT, HAIR, Attribute, tag
@@ -20,7 +21,9 @@ from anigan_jax.errors import UserError
 from anigan_jax.evaluation import prompt_accuracy
 from anigan_jax.methods import text_conditioning
 from anigan_jax.methods.text_conditioning import Encoder
+from anigan_jax.sampling import prompts
 
+page = prompts.record.table
 NAMES = ("hair", "glasses", "smile")
 WORN = (DEFAULT[0], tag("glasses"), tag("smile"))
 DATA = PaintedFaces(count=80, size=16, test=0.3, attributes=NAMES)
@@ -192,6 +195,38 @@ def test_a_file_of_prompts_by_its_name(runs, verb):
     assert "sjtu_table_iii, sjtu_table_iv, sjtu_table_v" in err
 
 
+def test_images_of_seeds_are_a_labeled_set(runs, tmp_path, verb):
+    """What each shows stands beside them, as `anigan import` reads it; other rows stay."""
+    folder, model = tmp_path / "made", api.load(runs[0]).model
+    for words in (("0-29",), ("26-39",), ("50,60", "--prompt", "red hair", "--prompt", "glasses")):
+        code, _, err = verb("sample", runs[0], "--seeds", *words, "--out", folder)
+        assert code == 0, err
+    table = (folder / "tags.csv").read_text().splitlines()
+    assert table[0] == "file,hair,glasses,smile"
+    assert [line.split(",")[0] for line in table[1:41]] == [f"{i:04d}.png" for i in range(40)]
+    words = ("--out", tmp_path / "pack", "--size", 16, "--test", 0, "--attributes", *NAMES)
+    assert verb("import", folder, *words)[0] == 0
+    found = dataset.open_pack(tmp_path / "pack")
+    assert len(found.images) >= 40
+    files = {np.asarray(Image.open(path)).tobytes(): path.name for path in folder.glob("*.png")}
+    order = [files[image.tobytes()] for image in found.images]
+    labels = {
+        name: {a.name: a.classes[n] for a, n in zip(found.attributes, row, strict=True)}
+        for name, row in zip(order, found.labels("train"), strict=True)
+    }
+    for seed in range(40):
+        (want,) = prompts.from_data(model.texts, 1, seed)
+        assert labels[f"{seed:04d}.png"] == dict(want.label)
+    named = {name: label for name, label in labels.items() if len(name) > len("0000.png")}
+    assert {x["hair"] for name, x in named.items() if "red_hair" in name} == {"red"}
+    # A table of the user's own is none of ours.
+    (folder / "tags.csv").write_text("picture,by\n0.png,ann\n")
+    code, _, err = verb("sample", runs[0], "--seeds", "70", "--out", folder)
+    assert code == 0
+    assert "stays as it is" in err
+    assert (folder / "tags.csv").read_text() == "picture,by\n0.png,ann\n"
+
+
 def test_the_table_of_any_two_attributes(runs, verb):
     heights = {}
     for words in ((), ("--rows", "smile", "--columns", "glasses"), ("--columns", "hair")):
@@ -199,6 +234,53 @@ def test_the_table_of_any_two_attributes(runs, verb):
         # Above the rows stand the names of the columns.
         heights[path] = Image.open(path).height // 18 - 1
     assert list(heights.values()) == [12, 2, 2]
+
+
+def test_a_table_keeps_the_other_attributes(runs, verb, monkeypatch):
+    """Cells differ in what the rows and columns are alone; a prompt says what the rest is."""
+    asked = []
+    ask = prompts.ask
+    monkeypatch.setattr(
+        prompts, "ask", lambda model, full, *rest: asked.append(full) or ask(model, full, *rest)
+    )
+    cells = ("--rows", "smile", "--columns", "glasses")
+    for words, hair in (((), None), (("--prompt", "blue hair"), "blue")):
+        code, out, err = verb("table", runs[0], *cells, *words, "--seed", 3)
+        assert code == 0, err
+        assert ("blue_hair" in out) == bool(words)
+        # An encoder that reads letters is given some.
+        assert len({prompt.text for prompt in asked[0]}) == 4
+        labels = [prompt.label for prompt in asked.pop()]
+        assert len(labels) == len({tuple(sorted(x.items())) for x in labels}) == 4
+        (one,) = {x["hair"] for x in labels}
+        assert hair in (None, one)
+    # By itself the table shows what the prompt leaves.
+    assert verb("table", runs[0], "--prompt", "blue hair")[0] == 0
+    assert {tuple(p.label) for p in asked.pop()} == {("hair", "glasses", "smile")}
+    for words in ((*cells, "--prompt", "smile"), ("--prompt", "blue hair, smile, no glasses")):
+        code, _, err = verb("table", runs[0], *words)
+        assert code == 2
+        assert "the prompt names" in err
+
+
+def test_cells_without_a_text_are_white(runs, tmp_path, monkeypatch):
+    """A file of vectors may lack some: of the others only those cells are made."""
+    model, shown = api.load(runs[0]).model, []
+
+    def encode(asked):
+        if any(p.label["smile"] == "smile" and p.label["glasses"] == "glasses" for p in asked):
+            raise UserError("no caption")
+        return model.texts.encode(asked)
+
+    monkeypatch.setattr(prompts.record, "table", lambda x, *rest: shown.append(x) or page(x, *rest))
+    lacking = model._replace(texts=model.texts._replace(encode=encode))
+    prompts.table(lacking, runs[0], 0, "smile", "glasses", out=tmp_path / "t.png")
+    prompts.table(model, runs[0], 0, "smile", "glasses", out=tmp_path / "all.png")
+    some, every = shown
+    white = (some == 255).all(axis=(2, 3, 4))
+    assert white.sum() == 1
+    assert (some[~white] == every[~white]).all()
+    assert not (every == 255).all(axis=(2, 3, 4)).any()
 
 
 def test_accuracy_of_every_attribute(runs, verb):

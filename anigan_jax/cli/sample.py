@@ -251,6 +251,7 @@ def table(
     *,
     rows: str = "",
     columns: str = "",
+    prompt: Annotated[str, arg(metavar="TEXT")] = "",
     out: Sheet = None,
     seed: Seed = 0,
     drawing: Drawn = AS_TRAINED,
@@ -263,14 +264,16 @@ def table(
     Args:
       rows: an attribute of the data (the first).
       columns: another (the second).
+      prompt: other attributes of all images, such as 'glasses'.
       out: the picture; if omitted: in RUN/out/table.
     """
     need_seed(seed)
     _check_out(out, files=False)
     model = api.load(run, checkpoint, weights=weights, trust=trust).model
     model = grids.with_drawing(model, drawing)
+    wanted = texts.read(model, [prompt], "--prompt")[0] if prompt else None
     with writing(out or out_dir(run, "table")):
-        print(texts.table(model, run, seed, rows, columns, out))
+        print(texts.table(model, run, seed, rows, columns, wanted, out))
     return 0
 
 

@@ -136,21 +136,36 @@ def of_row(attributes: known.Attributes, row: np.ndarray) -> Prompt:
 
 
 def table(
-    model: Model, run: Path, seed: int, rows: str = "", columns: str = "", out: Path | None = None
+    model: Model,
+    run: Path,
+    seed: int,
+    rows: str = "",
+    columns: str = "",
+    prompt: Prompt | None = None,
+    out: Path | None = None,
 ) -> Path:
     """Every class of an attribute with every one of another, one latent for all.
 
-    Classes that the training data has never shown are left out; other attributes are drawn
-    as the data has them.
+    Classes that the training data has never shown are left out. The other attributes are the
+    same in all cells: what the prompt names, and the rest as one image of the data has it.
 
     Args:
       rows, columns: names of attributes; '': the first that is left.
+      prompt: of other attributes.
       out: the picture; None: in RUN/out/table.
+
+    Raises:
+      UserError: G reads no text; or there is no such attribute, or it is named twice.
     """
     texts = need_texts(model)
-    left, right = _lines(texts, rows, columns)
-    asked = [Prompt("", {**one, **other}) for one in left for other in right]
-    full = [completed(texts, prompt, seed, i) for i, prompt in enumerate(asked)]
+    named = prompt.label if prompt else {}
+    left, right = _lines(texts, rows, columns, named)
+    same = completed(texts, Prompt("", named), seed, 0).label
+    asked = [{**one, **other} for one in left for other in right]
+    full = [Prompt(known.say(texts.attributes, x), x) for x in ({**same, **own} for own in asked)]
+    # Where there are texts of some combinations alone: those that come nearest.
+    for i in np.flatnonzero(~_has_text(texts, full)):
+        full[i] = completed(texts, Prompt("", {**named, **asked[i]}), seed, i)
     has = _has_text(texts, full)
     made, _ = ask(model, [p for p, told in zip(full, has, strict=True) if told], 1, seed)
     # Combinations that a file of vectors has no caption for stay white.
@@ -160,20 +175,29 @@ def table(
     titles = ([known.say(texts.attributes, one) for one in line] for line in (left, right))
     page = record.table(images, *titles)
     # Of one that was named the other, too: it is in the rows or in the columns.
-    named = [next(iter(line[0]), "") for line in (left, right)] if rows or columns else []
-    name = "_".join(filter(None, (stem(model, seed), *named))).replace(" ", "_")
-    place = out or out_dir(run, "table") / f"{name.replace('/', '_')}.png"
+    lines = [next(iter(line[0]), "") for line in (left, right)] if rows or columns else []
+    name = "_".join(filter(None, (stem(model, seed), *lines))).replace(" ", "_")
+    name = name.replace("/", "_") + suffix([prompt] if prompt else [])
+    place = out or out_dir(run, "table") / f"{name}.png"
     return record.save_image(page, place)
 
 
-def _lines(texts: Texts, rows: str, columns: str) -> tuple[list[Label], list[Label]]:
+def _lines(texts: Texts, rows: str, columns: str, named: Label) -> tuple[list[Label], list[Label]]:
     """Labels of one attribute each, for the rows of a table and for its columns."""
     names = [a.name for a in texts.attributes]
-    rows = rows or next(name for name in names if name != columns)
-    columns = columns or next((name for name in names if name != rows), "")
+    free = [name for name in names if name not in named]
     for name in filter(None, (rows, columns)):
         if name not in names:
             raise UserError(f"this run knows no attribute {name!r}; it has {', '.join(names)}")
+    rows = rows or next((name for name in free if name != columns), "")
+    columns = columns or next((name for name in free if name != rows), "")
+    for name in (rows, columns):
+        if name in named or not rows:
+            taken = f"{name} is in the rows or columns" if name else "no attribute is left"
+            raise UserError(
+                f"the prompt names {', '.join(named)}: {taken}; the table shows every class of "
+                f"one or two attributes of {', '.join(names)}; name the others in the prompt"
+            )
     if rows == columns:
         raise UserError(f"the rows and the columns of the table are both {rows!r}")
     seen = texts.combinations[texts.frequencies > 0]
@@ -187,10 +211,13 @@ def _lines(texts: Texts, rows: str, columns: str) -> tuple[list[Label], list[Lab
 
 
 def _has_text(texts: Texts, prompts: list[Prompt]) -> np.ndarray:
-    """(n,) whether the encoder has a text; where it reads any, it has."""
-    has = dict(zip(map(tuple, texts.combinations.tolist()), texts.wordings > 0, strict=True))
-    asked = (known.row(texts.attributes, prompt.label) for prompt in prompts)
-    return np.array([has.get(row, True) for row in asked])
+    """(n,) whether the encoder has a text, as a file of vectors may not."""
+    try:
+        texts.encode(prompts)
+    except UserError:
+        each = [_has_text(texts, [prompt]) for prompt in prompts] if len(prompts) > 1 else []
+        return np.concatenate(each) if each else np.array([False])
+    return np.ones(len(prompts), bool)
 
 
 def between(model: Model, ends: list[Prompt], rows: int, frames: int, seed: int) -> Walk:

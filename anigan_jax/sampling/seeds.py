@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import hashlib
+import io
 import operator
 import re
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,10 +16,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from anigan_jax.core import Texts
+from anigan_jax.data.attributes import Attributes, Label
 from anigan_jax.data.captions import Prompt
 from anigan_jax.errors import UserError
 from anigan_jax.sampling import prompts as texts
 from anigan_jax.sampling.grids import SEEDS, Model, generated, latents_of
+from anigan_jax.storage import atomic
 from anigan_jax.storage import images as record
 
 MOST = 1_000_000
@@ -25,6 +31,8 @@ CHUNK = 256
 """Images in memory at once, where they become files."""
 Draw = Callable[[list[int], Prompt | None], np.ndarray]
 """Keys, and a prompt or none -> (n, H, W, 3 or 4) uint8."""
+Group = tuple[Prompt | None, dict[int, Path]]
+LABELS = "tags.csv"
 
 
 def read(text: str) -> list[int]:
@@ -89,19 +97,60 @@ def made(model: Model, seeds: Sequence[int], prompt: Prompt | None = None) -> np
     if model.texts is None and prompt is None:
         return generated(model, z)
     known = texts.need_texts(model)
+    return generated(model, z, known.encode(asked(known, seeds, prompt)))
+
+
+def asked(known: Texts, seeds: Sequence[int], prompt: Prompt | None) -> list[Prompt]:
+    """What the image of each seed shows: a class of every attribute."""
     if prompt is None:
-        asked = [one for seed in seeds for one in texts.from_data(known, 1, seed)]
-    else:
-        asked = [texts.completed(known, prompt, seed, 0) for seed in seeds]
-    return generated(model, z, known.encode(asked))
+        return [one for seed in seeds for one in texts.from_data(known, 1, seed)]
+    return [texts.completed(known, prompt, seed, 0) for seed in seeds]
 
 
 def write(
     model: Model, seeds: Sequence[int], prompts: list[Prompt], folder: Path, *, keep: bool = False
 ) -> int:
-    """Writes a PNG for each seed, named by it: 0007.png; the rest as `save`."""
+    """Writes a PNG for each seed, named by it: 0007.png; the rest as `save`.
+
+    Where G reads texts, tags.csv says what each image shows, as `anigan import` reads it.
+    """
     names = {seed: f"{seed:04d}" for seed in seeds}
-    return save(names, prompts, folder, lambda part, prompt: made(model, part, prompt), keep=keep)
+    rest = {"keep": keep}
+    count = save(names, prompts, folder, lambda part, prompt: made(model, part, prompt), **rest)
+    if model.texts:
+        shown = {}
+        for prompt, files in _groups(names, prompts, folder):
+            told = asked(model.texts, seeds, prompt)
+            shown |= {files[seed].name: one.label for seed, one in zip(seeds, told, strict=True)}
+        _save_labels(folder / LABELS, model.texts.attributes, shown)
+    return count
+
+
+def _save_labels(path: Path, attributes: Attributes, shown: dict[str, Label]) -> None:
+    """Writes what files show as a table of their classes; rows of other files there stay."""
+    header = ["file", *(a.name for a in attributes)]
+    text = path.read_text("utf-8", errors="replace") if path.exists() else None
+    there = list(csv.reader((text or "").splitlines()))
+    if text is not None and there[:1] != [header]:
+        print(f"note: {path} has other columns and stays as it is", file=sys.stderr)
+        return
+    rows = {row[0]: row for row in there[1:] if row}
+    for file, label in shown.items():
+        # Of a tag whether it is there, as the import reads it.
+        named = ((a, label[a.name]) for a in attributes)
+        rows[file] = [file, *(str(int(c == a.name)) if a.is_tag else c for a, c in named)]
+    made = io.StringIO()
+    csv.writer(made, lineterminator="\n").writerows([header, *rows.values()])
+    atomic.save_text(made.getvalue(), path)
+
+
+def _groups(names: dict[int, str], prompts: list[Prompt], folder: Path) -> list[Group]:
+    """Of each prompt, or of none: the file of each key."""
+    groups: list[Group] = []
+    for prompt in prompts or [None]:
+        end = texts.suffix([prompt]) if prompt else ""
+        groups.append((prompt, {key: folder / f"{name}{end}.png" for key, name in names.items()}))
+    return groups
 
 
 def save(
@@ -119,10 +168,7 @@ def save(
     Returns:
       How many were written.
     """
-    groups = []
-    for prompt in prompts or [None]:
-        end = texts.suffix([prompt]) if prompt else ""
-        groups.append((prompt, {key: folder / f"{name}{end}.png" for key, name in names.items()}))
+    groups = _groups(names, prompts, folder)
     # What would be refused is looked at before anything is written.
     for there in (True, False):
         for prompt, files in groups:
