@@ -10,10 +10,12 @@ from PIL import Image
 from processes import leaves
 from tiny import anigan, untrained, write_config
 
+import anigan_jax
 from anigan_jax.data.attributes import Attribute
 from anigan_jax.methods import text_conditioning
 from anigan_jax.sampling import prompts
 from anigan_jax.storage import checkpoint, metrics_file
+from anigan_jax.storage import images as record
 
 pytestmark = pytest.mark.long
 
@@ -109,6 +111,25 @@ def test_paths_between_prompts_and_between_latents(gan, verb):
     assert Image.open(out.split()[0]).n_frames == 6
 
 
+def test_a_path_through_three_prompts(gan, verb):
+    """It shows each of them, by the latents of a prompt alone, and goes back the same way."""
+    words = [f"{hair} hair red eyes" for hair in ("red", "blue", "green")]
+    ends = [word for text in words for word in ("--prompt", text)]
+    code, out, err = verb("interpolate", gan.run, *ends, "--frames", 5, "--stops", 2)
+    assert code == 0, err
+    gif, sheet = out.split()
+    assert Image.open(gif).n_frames == 8
+    model = anigan_jax.load(gan.run).model
+    asked = [prompts.read(model, [text], "--prompt")[0] for text in words]
+    walk = prompts.between(model, asked, 2, 5, 0)
+    want = [anigan_jax.load(gan.run).generate(2, prompt=text) for text in words]
+    for frame, images in zip(walk.frames[:5:2], want, strict=True):
+        assert (frame == np.asarray(record.grid(images, columns=2))).all()
+    assert all((a == b).all() for a, b in zip(walk.frames[1:4], walk.frames[:4:-1], strict=True))
+    # Nine columns, the prompts above the first, the fifth and the last.
+    assert Image.open(sheet).width > 9 * 18
+
+
 def test_pictures_of_other_prompts_are_other_files(gan, verb):
     paths = {
         verb(*words, "--prompt", prompt)[1].split()[-1]
@@ -158,7 +179,10 @@ BAD = {
     "file": (["sample", "GAN", "--prompts", "no.txt"], ["no.txt"]),
     "no texts": (["sample", "PLAIN", "--prompt", "red hair"], ["without texts"]),
     "no table": (["table", "PLAIN"], ["without texts"]),
-    "too many": (["interpolate", "GAN", *["--prompt", "red hair"] * 3], ["3 times"]),
+    "too few": (
+        ["interpolate", "GAN", *["--prompt", "red hair"] * 3, "--frames", "2"],
+        ["--frames is 2"],
+    ),
     "no judge": (["accuracy", "GAN", "--classifier", "GAN"], ["is not a run of a classifier"]),
     "no generator": (["sample", "JUDGE"], ["no generator"]),
     "judge with prompt": (["sample", "JUDGE", "--prompt", "red hair"], ["without texts"]),

@@ -159,29 +159,27 @@ def interpolate(
     weights: Weights = None,
     trust: Trust = False,
 ) -> int:
-    """A grid and a GIF along a closed path between latents, or between two prompts.
+    """A grid and a GIF along a closed path between latents, or from prompt to prompt.
 
     Args:
-      frames: frames of the GIF or video; between two prompts, not counting the way back.
-      stops: latents on the path; between two prompts, latents that are shown.
+      frames: frames of the GIF or video; between prompts, not counting the way back.
+      stops: latents on the path; between prompts, latents that are shown.
       seeds: lead the path through these seeds of `anigan sample --seeds` instead.
       latent: or through the latents in a file, such as `anigan project` writes.
       fps: frames per second (a GIF counts in hundredths of a second); 0: one every 60 ms.
       out: one file: a GIF, an MP4 (by ffmpeg) or a grid; or a new folder for the frames as PNGs
         (between latents transparent, if the run's images are); if omitted: a GIF and a grid in
         RUN/out/interpolate.
-      prompt: what all images show; given twice: a path from the first to the second.
+      prompt: what all images show; given several times: a path from one to the next.
     """
     listed = by_seed.read(seeds) if seeds else []
     _one_of(seeds, latent, bool(seed))
     need_seed(seed)
-    if len(prompt) > 2:
-        raise UserError(f"--prompt is given {len(prompt)} times; give it once or twice")
-    if (listed or latent) and len(prompt) == 2:
+    if (listed or latent) and len(prompt) > 1:
         raise UserError("a path from prompt to prompt has its own latents; give only --seed")
-    if len(prompt) == 2:
+    if len(prompt) > 1:
         at_least("--stops", stops, 1)
-        at_least("--frames", frames, 2)
+        at_least("--frames", frames, len(prompt))
     elif listed:
         _check_path(f"--seeds {seeds}", len(listed), frames)
     elif not latent:
@@ -190,7 +188,7 @@ def interpolate(
     trained = api.load(run, checkpoint, weights=weights, trust=trust)
     model = grids.with_drawing(trained.model, drawing)
     wanted = _prompts(model, prompt)
-    if len(wanted) == 2:
+    if len(wanted) > 1:
         walk = texts.between(model, wanted, stops, frames, seed)
     else:
         text = texts.one_text(model, wanted, seed)

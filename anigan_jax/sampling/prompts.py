@@ -221,22 +221,30 @@ def _has_text(texts: Texts, prompts: list[Prompt]) -> np.ndarray:
 
 
 def between(model: Model, ends: list[Prompt], rows: int, frames: int, seed: int) -> Walk:
-    """From one prompt to another at fixed latents, and back; a sheet of ten steps."""
+    """From prompt to prompt at fixed latents, and back; a sheet of about ten steps.
+
+    Args:
+      ends: two prompts or more.
+    """
     texts = need_texts(model)
     full = [completed(texts, prompt, seed, i) for i, prompt in enumerate(ends)]
-    first, last = texts.encode(full)
+    told, parts = texts.encode(full), len(ends) - 1
     z = latents(model.method, rows, seed)
 
     def draw(steps: int) -> np.ndarray:
-        share = np.tile(np.linspace(0, 1, steps, dtype=np.float32), rows)[:, None]
-        path = (1 - share) * first + share * last
+        place = np.tile(np.linspace(0, parts, steps, dtype=np.float32), rows)
+        part = np.minimum(place.astype(int), parts - 1)
+        share = (place - part.astype(np.float32))[:, None]
+        path = (1 - share) * told[part] + share * told[part + 1]
         images = generated(model, np.repeat(z, steps, axis=0), path)
         return images.reshape(rows, steps, *images.shape[1:])
 
     moving = np.swapaxes(draw(frames), 0, 1)
     pictures = [np.asarray(record.grid(frame, columns=rows)) for frame in moving]
-    columns = [full[0].text, *[""] * 8, full[1].text]
-    page = record.table(draw(10), [""] * rows, columns)
+    each = max(1, 9 // parts)
+    columns = [text for prompt in full for text in (prompt.text, *[""] * (each - 1))]
+    steps = parts * each + 1
+    page = record.table(draw(steps), [""] * rows, columns[:steps])
     return Walk([*pictures, *pictures[-2:0:-1]], page, stem(model, seed) + suffix(ends))
 
 
