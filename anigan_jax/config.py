@@ -321,12 +321,13 @@ def _too_large(config: Config) -> Iterator[str]:
 
 def _out_of_range(path: str, settings: Any) -> Iterator[str]:
     """Faults of numbers that mean the same in every network."""
+    least = {"base_channels": 1, "z_dim": 1, "self_modulation": 0}
     for f in dataclasses.fields(settings):
         value, name = getattr(settings, f.name), f"{path}.{f.name}"
         if dataclasses.is_dataclass(value):
             yield from _out_of_range(name, value)
-        elif f.name in ("base_channels", "z_dim") and value < 1:
-            yield f"{name} is {value}; it must be at least 1"
+        elif f.name in least and value < least[f.name]:
+            yield f"{name} is {value}; it must be at least {least[f.name]}"
         elif f.name == "dropout" and not 0 <= value < 1:
             yield f"{name} is {value}; it must be at least 0 and below 1"
 

@@ -219,12 +219,23 @@ def test_images_of_seeds_are_a_labeled_set(runs, tmp_path, verb):
         assert labels[f"{seed:04d}.png"] == dict(want.label)
     named = {name: label for name, label in labels.items() if len(name) > len("0000.png")}
     assert {x["hair"] for name, x in named.items() if "red_hair" in name} == {"red"}
-    # A table of the user's own is none of ours.
-    (folder / "tags.csv").write_text("picture,by\n0.png,ann\n")
-    code, _, err = verb("sample", runs[0], "--seeds", "70", "--out", folder)
-    assert code == 0
-    assert "stays as it is" in err
-    assert (folder / "tags.csv").read_text() == "picture,by\n0.png,ann\n"
+    # What the user has changed or added stays, byte for byte; a last line may lack its end.
+    own = (folder / "tags.csv").read_text().replace("0001.png,", "0001.png,my ", 1)
+    own += '"my\n1.png",red,0,1\nmy2.png,blue,0,0'
+    (folder / "tags.csv").write_text(own)
+    assert verb("sample", runs[0], "--seeds", "1,71", "--out", folder)[0] == 0
+    after = (folder / "tags.csv").read_text()
+    assert after.startswith(own + "\n0071.png,")
+    assert after.count("\n") == own.count("\n") + 2
+    # A table of other columns, or in another encoding, is none of ours.
+    head = ",".join(("file", *NAMES))
+    large = f'{head}\n"{"x" * 200_000}",red,0,0\n'
+    for held in (b"picture,by\n", f"{head}\n写.png,red,0,0\n".encode("cp932"), large.encode()):
+        (folder / "tags.csv").write_bytes(held)
+        code, _, err = verb("sample", runs[0], "--seeds", "70", "--out", folder)
+        assert code == 0
+        assert "stays as it is" in err
+        assert (folder / "tags.csv").read_bytes() == held
 
 
 def test_the_table_of_any_two_attributes(runs, verb):
@@ -257,6 +268,13 @@ def test_a_table_keeps_the_other_attributes(runs, verb, monkeypatch):
     # By itself the table shows what the prompt leaves.
     assert verb("table", runs[0], "--prompt", "blue hair")[0] == 0
     assert {tuple(p.label) for p in asked.pop()} == {("hair", "glasses", "smile")}
+    # One attribute alone, whichever flag names it.
+    for words in (
+        ("--columns", "hair", "--prompt", "glasses, smile"),
+        ("--prompt", "glasses, smile"),
+    ):
+        assert verb("table", runs[0], *words)[0] == 0
+        assert {p.label["glasses"] + p.label["smile"] for p in asked.pop()} == {"glassessmile"}
     for words in ((*cells, "--prompt", "smile"), ("--prompt", "blue hair, smile, no glasses")):
         code, _, err = verb("table", runs[0], *words)
         assert code == 2
@@ -273,10 +291,14 @@ def test_cells_without_a_text_are_white(runs, tmp_path, monkeypatch):
         return model.texts.encode(asked)
 
     monkeypatch.setattr(prompts.record, "table", lambda x, *rest: shown.append(x) or page(x, *rest))
+    fitting = prompts.Prompt("", {"hair": "red", "smile": "smile", "glasses": "glasses"})
     lacking = model._replace(texts=model.texts._replace(encode=encode))
     prompts.table(lacking, runs[0], 0, "smile", "glasses", out=tmp_path / "t.png")
     prompts.table(model, runs[0], 0, "smile", "glasses", out=tmp_path / "all.png")
     some, every = shown
+    nothing = model._replace(texts=model.texts._replace(encode=lambda asked: encode([fitting])))
+    with pytest.raises(UserError, match="no caption"):
+        prompts.table(nothing, runs[0], 0, "smile", "glasses", out=tmp_path / "none.png")
     white = (some == 255).all(axis=(2, 3, 4))
     assert white.sum() == 1
     assert (some[~white] == every[~white]).all()

@@ -126,6 +126,9 @@ def test_a_path_through_three_prompts(gan, verb):
     for frame, images in zip(walk.frames[:5:2], want, strict=True):
         assert (frame == np.asarray(record.grid(images, columns=2))).all()
     assert all((a == b).all() for a, b in zip(walk.frames[1:4], walk.frames[:4:-1], strict=True))
+    # Frames that do not divide show all three, too.
+    few = prompts.between(model, asked, 2, 4, 0).frames
+    assert {frame.tobytes() for frame in walk.frames[:5:2]} <= {frame.tobytes() for frame in few}
     # Nine columns, the prompts above the first, the fifth and the last.
     assert Image.open(sheet).width > 9 * 18
 

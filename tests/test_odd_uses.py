@@ -75,6 +75,7 @@ def test_only_a_run_with_a_checkpoint_is_offered_as_a_source(tmp_path, verb, tra
         ("optimizers.d.decay_steps", -1, "decay_steps is -1"),
         ("method.generator.z_dim", 0, "method.generator.z_dim is 0; it must be at least 1"),
         ("method.discriminator.base_channels", -4, "base_channels is -4"),
+        ("method.generator.self_modulation", -3, "self_modulation is -3; it must be at least 0"),
         ("method.discriminator.dropout", 1.0, "dropout is 1.0; it must be at least 0 and below 1"),
     ],
 )

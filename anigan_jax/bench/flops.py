@@ -49,9 +49,13 @@ def passes(config: Config) -> dict[str, Passes]:
     """Costs of a config's networks by name."""
     found = {}
     for name, (net, shapes) in config.method.networks().items():
-        rows = [row["flops"] for row in describe.network(net, shapes)["layers"] if row["flops"]]
+        layers = [row for row in describe.network(net, shapes)["layers"] if row["flops"]]
+        rows = [row["flops"] for row in layers]
         trunk = getattr(net, "trunk", len(rows))
-        found[name] = Passes(sum(rows), rows[0] if rows else 0, sum(rows[:trunk]))
+        # What reads the input itself: where norms follow it, another layer too.
+        told = {block.name for block in getattr(net, "told", ())}
+        first = sum(rows[: 1 + sum(row["layer"] in told for row in layers)])
+        found[name] = Passes(sum(rows), first, sum(rows[:trunk]))
     return found
 
 

@@ -65,7 +65,8 @@ def sample(
 
     Args:
       n: number of images in a grid (64), or for each prompt (8).
-      seeds: write a PNG for each, such as 0-99,7; the first image of --seed N is that of seed N.
+      seeds: write a PNG for each, such as 0-99,7 (the first image of --seed N is that of seed N),
+        and, if the run reads texts, tags.csv with what they show.
       latent: draw a sheet of the latents in a file, such as `anigan project` writes; with --out
         DIR, a PNG for each.
       grid: draw the seeds as one sheet instead.

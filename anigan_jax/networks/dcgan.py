@@ -49,7 +49,8 @@ class Generator(GeneratorSettings):
     activation_first: bool = False
     """The activation before batch norm, not after it (UCSD's section 3.1)."""
     spectral: bool = False
-    """Spectral norm on every layer; each training pass iterates once, G's own updates keep it."""
+    """Spectral norm on every layer, but not on what norms follow; each training pass iterates
+    once, G's own updates keep it."""
     output: Literal["tanh", "sigmoid"] = "tanh"
     """sigmoid: images in [0, 1], as CSC412 trains them."""
     bias: bool = False
@@ -61,7 +62,7 @@ class Generator(GeneratorSettings):
     """Of images: 3, or 4 with transparency (--data.transparency keep sets all of them)."""
     self_modulation: int = field(default=0, metadata={"later": True})
     """Length of a hidden layer of z that the gains and biases of every batch norm follow
-    (Chen et al. 2019, who have a layer of 32 for each norm); 0: z makes the first map alone."""
+    (self-modulation, Chen et al. 2019); 0: z only makes the first map."""
 
     @property
     def unit_range(self) -> bool:
@@ -161,12 +162,11 @@ def generator_plan(g: Generator) -> tuple[Block, ...]:
 def modulation_plan(g: Generator) -> tuple[Block, ...]:
     """The layer of z that the norms of a generator follow, where they follow one.
 
-    Departs: one hidden layer serves all norms; Chen et al. 2019, equation 4, have one for each.
+    Departs: one hidden layer serves all norms; Chen et al. 2019 have one of 32 for each.
     """
     if not g.self_modulation:
         return ()
-    hidden = Block("modulation", "dense", g.self_modulation, bias=True, activation="relu")
-    return (replace(hidden, spectral=g.spectral),)
+    return (Block("modulation", "dense", g.self_modulation, bias=True, activation="relu"),)
 
 
 def _up(name: str, features: int, g: Generator, **rest) -> Block:

@@ -41,8 +41,8 @@ class TextGenerator(Generator):
         super().check(field)
         if self.self_modulation:
             raise UserError(
-                f"{field}.self_modulation is {self.self_modulation}; it is for generators without "
-                f"texts: here norms follow the text ({field}.join 'norm')"
+                f"{field}.self_modulation is {self.self_modulation}; it is only for generators "
+                f"without texts. With texts, {field}.join 'norm' makes the norms follow the text"
             )
 
     def build(self, axis_name: str | None = None, dtype: str = "float32") -> nn.Module:

@@ -147,7 +147,8 @@ def table(
     """Every class of an attribute with every one of another, one latent for all.
 
     Classes that the training data has never shown are left out. The other attributes are the
-    same in all cells: what the prompt names, and the rest as one image of the data has it.
+    same in all cells, where there are such texts: what the prompt names, and the rest as one image
+    of the data has it.
 
     Args:
       rows, columns: names of attributes; '': the first that is left.
@@ -167,6 +168,9 @@ def table(
     for i in np.flatnonzero(~_has_text(texts, full)):
         full[i] = completed(texts, Prompt("", {**named, **asked[i]}), seed, i)
     has = _has_text(texts, full)
+    if not has.any():
+        # What is lacking is said.
+        texts.encode(full)
     made, _ = ask(model, [p for p, told in zip(full, has, strict=True) if told], 1, seed)
     # Combinations that a file of vectors has no caption for stay white.
     images = np.full((len(full), *made.shape[2:]), 255, np.uint8)
@@ -192,7 +196,7 @@ def _lines(texts: Texts, rows: str, columns: str, named: Label) -> tuple[list[La
     rows = rows or next((name for name in free if name != columns), "")
     columns = columns or next((name for name in free if name != rows), "")
     for name in (rows, columns):
-        if name in named or not rows:
+        if name in named or not (rows or columns):
             taken = f"{name} is in the rows or columns" if name else "no attribute is left"
             raise UserError(
                 f"the prompt names {', '.join(named)}: {taken}; the table shows every class of "
@@ -207,7 +211,7 @@ def _lines(texts: Texts, rows: str, columns: str, named: Label) -> tuple[list[La
         classes = texts.attributes[at].classes
         return [{name: classes[i]} for i in np.unique(seen[:, at])]
 
-    return line(rows), line(columns) if columns else [{}]
+    return line(rows) if rows else [{}], line(columns) if columns else [{}]
 
 
 def _has_text(texts: Texts, prompts: list[Prompt]) -> np.ndarray:
@@ -232,7 +236,10 @@ def between(model: Model, ends: list[Prompt], rows: int, frames: int, seed: int)
     z = latents(model.method, rows, seed)
 
     def draw(steps: int) -> np.ndarray:
-        place = np.tile(np.linspace(0, parts, steps, dtype=np.float32), rows)
+        place = np.linspace(0, parts, steps, dtype=np.float32)
+        # Each prompt is a frame of its own.
+        place[np.rint(np.linspace(0, steps - 1, parts + 1)).astype(int)] = np.arange(parts + 1)
+        place = np.tile(place, rows)
         part = np.minimum(place.astype(int), parts - 1)
         share = (place - part.astype(np.float32))[:, None]
         path = (1 - share) * told[part] + share * told[part + 1]

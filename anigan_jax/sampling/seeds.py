@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import fcntl
 import hashlib
 import io
 import operator
@@ -22,7 +23,6 @@ from anigan_jax.data.captions import Prompt
 from anigan_jax.errors import UserError
 from anigan_jax.sampling import prompts as texts
 from anigan_jax.sampling.grids import SEEDS, Model, generated, latents_of
-from anigan_jax.storage import atomic
 from anigan_jax.storage import images as record
 
 MOST = 1_000_000
@@ -122,26 +122,41 @@ def write(
         for prompt, files in _groups(names, prompts, folder):
             told = asked(model.texts, seeds, prompt)
             shown |= {files[seed].name: one.label for seed, one in zip(seeds, told, strict=True)}
-        _save_labels(folder / LABELS, model.texts.attributes, shown)
+        _add_labels(folder / LABELS, model.texts.attributes, shown)
     return count
 
 
-def _save_labels(path: Path, attributes: Attributes, shown: dict[str, Label]) -> None:
-    """Writes what files show as a table of their classes; rows of other files there stay."""
+def _add_labels(path: Path, attributes: Attributes, shown: dict[str, Label]) -> None:
+    """Adds what files show to a table of their classes; what is there already stays."""
     header = ["file", *(a.name for a in attributes)]
-    text = path.read_text("utf-8", errors="replace") if path.exists() else None
-    there = list(csv.reader((text or "").splitlines()))
-    if text is not None and there[:1] != [header]:
-        print(f"note: {path} has other columns and stays as it is", file=sys.stderr)
-        return
-    rows = {row[0]: row for row in there[1:] if row}
+    with contextlib.suppress(IsADirectoryError, UnicodeDecodeError, csv.Error):
+        with path.open("a+b") as file:
+            # Others may be making further seeds.
+            with contextlib.suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            held = file.read()
+            there = list(csv.reader(io.StringIO(held.decode(), newline="")))
+            if there[:1] in ([], [header]):
+                file.write(_more(held, there or [header], attributes, shown).encode())
+                return
+    print(f"note: {path} has other columns and stays as it is", file=sys.stderr)
+
+
+def _more(held: bytes, there: list[list[str]], attributes: Attributes, shown) -> str:
+    """What a table lacks: its header, the end of its last line, rows."""
+    text, known = io.StringIO(), {row[0] for row in there if row}
+    table = csv.writer(text, lineterminator="\n")
+    if not held:
+        table.writerows(there)
+    elif not held.endswith(b"\n"):
+        text.write("\n")
     for file, label in shown.items():
-        # Of a tag whether it is there, as the import reads it.
-        named = ((a, label[a.name]) for a in attributes)
-        rows[file] = [file, *(str(int(c == a.name)) if a.is_tag else c for a, c in named)]
-    made = io.StringIO()
-    csv.writer(made, lineterminator="\n").writerows([header, *rows.values()])
-    atomic.save_text(made.getvalue(), path)
+        if file not in known:
+            # Of a tag whether it is there, as the import reads it.
+            named = ((a, label[a.name]) for a in attributes)
+            table.writerow([file, *(str(int(c == a.name)) if a.is_tag else c for a, c in named)])
+    return text.getvalue()
 
 
 def _groups(names: dict[int, str], prompts: list[Prompt], folder: Path) -> list[Group]:
