@@ -339,8 +339,7 @@ def check(config: Config) -> None:
       UserError: with every fault.
     """
     faults = list(declared.type_faults("", config))
-    if faults:
-        # What follows compares numbers.
+    if faults:  # What follows compares numbers.
         raise UserError("; ".join(faults))
     try:
         json.dumps(to_json(config))

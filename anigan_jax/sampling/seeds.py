@@ -129,17 +129,17 @@ def write(
 def _add_labels(path: Path, attributes: Attributes, shown: dict[str, Label]) -> None:
     """Adds what files show to a table of their classes; what is there already stays."""
     header = ["file", *(a.name for a in attributes)]
-    with contextlib.suppress(IsADirectoryError, UnicodeDecodeError, csv.Error):
-        with path.open("a+b") as file:
-            # Others may be making further seeds.
-            with contextlib.suppress(OSError):
-                fcntl.flock(file, fcntl.LOCK_EX)
-            file.seek(0)
-            held = file.read()
-            there = list(csv.reader(io.StringIO(held.decode(), newline="")))
-            if there[:1] in ([], [header]):
-                file.write(_more(held, there or [header], attributes, shown).encode())
-                return
+    unreadable = contextlib.suppress(IsADirectoryError, UnicodeDecodeError, csv.Error)
+    with unreadable, path.open("a+b") as file:
+        # Others may be making further seeds.
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        held = file.read()
+        there = list(csv.reader(io.StringIO(held.decode(), newline="")))
+        if there[:1] in ([], [header]):
+            file.write(_more(held, there or [header], attributes, shown).encode())
+            return
     print(f"note: {path} has other columns and stays as it is", file=sys.stderr)
 
 
