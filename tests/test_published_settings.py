@@ -340,6 +340,7 @@ TABLE = {
         **noise(128, shared_noise=False, augment=("color", "translation")),
         "method.generator.base_channels": 32,
         "method.discriminator.base_channels": 32,
+        "method.discriminator.spectral": True,
     },
     "anime_words": {
         "batch_size": 32,
