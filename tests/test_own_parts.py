@@ -32,7 +32,9 @@ def test_a_sweep_of_a_loss_that_nothing_reads_is_refused(tmp_path):
 
 def test_ones_own_metric_is_in_the_table_and_the_picture_of_a_sweep(tmp_path, monkeypatch):
     """As docs/howto/own_metric.md says, without `headline=True`."""
-    monkeypatch.setattr(feature_scores, "METRICS", dict(feature_scores.METRICS))
+    # Another test of this process may have added the same one.
+    known = {n: m for n, m in feature_scores.METRICS.items() if n != "mean_distance"}
+    monkeypatch.setattr(feature_scores, "METRICS", known)
     names = ["kid-a", "mind-a", "mean_distance-a", "ab/mean_distance-a", "other"]
     assert compare.shown(names) == ["kid-a"]
     (trial,) = grid.grid(str(EXAMPLES / "measured.py"), [], ["flip=true"], 1, tmp_path)
