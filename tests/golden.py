@@ -94,6 +94,13 @@ def as_users_compile(env: dict[str, str]) -> dict[str, list[str]]:
     return {f"{name} optimized": found for name, found in by_a_process(OPTIMIZED, env).items()}
 
 
+def merged(known: dict[str, dict], key: str, found: dict[str, list[str]]) -> dict[str, dict]:
+    """The records with those of one kind of machine anew; what changed there is stale elsewhere."""
+    stale = {name for name, prints in known.get(key, {}).items() if found.get(name) != prints}
+    rest = {k: {n: p for n, p in v.items() if n not in stale} for k, v in known.items()}
+    return {**rest, key: found}
+
+
 def main() -> None:
     """Without arguments for the file; with names of configs as JSON for who asks."""
     from tiny import NAMES, QUICK_COMPILE
@@ -116,7 +123,7 @@ def main() -> None:
         return
     found |= as_users_compile(given)
     known = json.loads(FILE.read_text()) if FILE.exists() else {}
-    FILE.write_text(json.dumps({**known, platform_key(): found}, indent=1) + "\n")
+    FILE.write_text(json.dumps(merged(known, platform_key(), found), indent=1) + "\n")
 
 
 if __name__ == "__main__":

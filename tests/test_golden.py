@@ -45,6 +45,17 @@ def test_what_users_compile_keeps_its_bits():
     assert found == {name: want[name] for name in found}
 
 
+def test_what_changed_on_one_kind_of_machine_has_no_record_on_others():
+    known = {"here": {"a": ["1"], "b": ["2"]}, "there": {"a": ["1"], "b": ["9"], "c": ["3"]}}
+    after = golden.merged(known, "here", {"a": ["1"], "b": ["4"], "c": ["3"]})
+    assert after["here"] == {"a": ["1"], "b": ["4"], "c": ["3"]}
+    assert after["there"] == {"a": ["1"], "c": ["3"]}
+    # A kind whose record was dropped, or that had none, makes no other stale.
+    again = golden.merged(after, "there", {"a": ["1"], "b": ["9"], "c": ["3"]})
+    assert again == {**after, "there": {"a": ["1"], "b": ["9"], "c": ["3"]}}
+    assert golden.merged(known, "new", {"b": ["5"]}) == {**known, "new": {"b": ["5"]}}
+
+
 def test_the_fingerprints_are_of_these_configs():
     optimized = {f"{golden.OPTIMIZED}/{n} optimized" for n in golden.COUNTS}
     every = optimized | {f"{name}/{n}" for name in NAMES for n in golden.COUNTS}

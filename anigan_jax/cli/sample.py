@@ -176,9 +176,9 @@ def interpolate(
     listed = by_seed.read(seeds) if seeds else []
     _one_of(seeds, latent, bool(seed))
     need_seed(seed)
-    if (listed or latent) and len(prompt) > 1:
-        raise UserError("a path from prompt to prompt has its own latents; give only --seed")
     if len(prompt) > 1:
+        if listed or latent:
+            raise UserError("a path from prompt to prompt has its own latents; give only --seed")
         at_least("--stops", stops, 1)
         at_least("--frames", frames, len(prompt))
     elif listed:

@@ -164,10 +164,11 @@ def table(
     same = completed(texts, Prompt("", named), seed, 0).label
     asked = [{**one, **other} for one in left for other in right]
     full = [Prompt(known.say(texts.attributes, x), x) for x in ({**same, **own} for own in asked)]
-    # Where there are texts of some combinations alone: those that come nearest.
-    for i in np.flatnonzero(~_has_text(texts, full)):
-        full[i] = completed(texts, Prompt("", {**named, **asked[i]}), seed, i)
     has = _has_text(texts, full)
+    # Where there are texts of some combinations alone: those that come nearest.
+    for i in np.flatnonzero(~has):
+        full[i] = completed(texts, Prompt("", {**named, **asked[i]}), seed, i)
+        (has[i],) = _has_text(texts, [full[i]])
     if not has.any():
         # What is lacking is said.
         texts.encode(full)

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from anigan_jax.core import Texts
 from anigan_jax.data.attributes import Attributes, Label
 from anigan_jax.data.captions import Prompt
 from anigan_jax.errors import UserError
@@ -31,7 +30,6 @@ CHUNK = 256
 """Images in memory at once, where they become files."""
 Draw = Callable[[list[int], Prompt | None], np.ndarray]
 """Keys, and a prompt or none -> (n, H, W, 3 or 4) uint8."""
-Group = tuple[Prompt | None, dict[int, Path]]
 LABELS = "tags.csv"
 
 
@@ -93,18 +91,22 @@ def made(model: Model, seeds: Sequence[int], prompt: Prompt | None = None) -> np
     Raises:
       UserError: the run generates nothing, or reads no text and is given a prompt.
     """
-    z = latents_of(model.method, seeds)
+    return _drawn(model, seeds, _asked(model, seeds, prompt))
+
+
+def _asked(model: Model, seeds: Sequence[int], prompt: Prompt | None) -> list[Prompt] | None:
+    """What the image of each seed shows, a class of every attribute; None where G reads no text."""
     if model.texts is None and prompt is None:
-        return generated(model, z)
+        return None
     known = texts.need_texts(model)
-    return generated(model, z, known.encode(asked(known, seeds, prompt)))
-
-
-def asked(known: Texts, seeds: Sequence[int], prompt: Prompt | None) -> list[Prompt]:
-    """What the image of each seed shows: a class of every attribute."""
     if prompt is None:
         return [one for seed in seeds for one in texts.from_data(known, 1, seed)]
     return [texts.completed(known, prompt, seed, 0) for seed in seeds]
+
+
+def _drawn(model: Model, seeds: Sequence[int], told: list[Prompt] | None) -> np.ndarray:
+    text = texts.need_texts(model).encode(told) if told else None
+    return generated(model, latents_of(model.method, seeds), text)
 
 
 def write(
@@ -114,14 +116,16 @@ def write(
 
     Where G reads texts, tags.csv says what each image shows, as `anigan import` reads it.
     """
-    names = {seed: f"{seed:04d}" for seed in seeds}
-    rest = {"keep": keep}
-    count = save(names, prompts, folder, lambda part, prompt: made(model, part, prompt), **rest)
+    names, shown = {seed: f"{seed:04d}" for seed in seeds}, {}
+
+    def draw(part: list[int], prompt: Prompt | None) -> np.ndarray:
+        told = _asked(model, part, prompt)
+        for seed, one in zip(part, told or (), strict=bool(told)):
+            shown[_file(names[seed], prompt)] = one.label
+        return _drawn(model, part, told)
+
+    count = save(names, prompts, folder, draw, keep=keep)
     if model.texts:
-        shown = {}
-        for prompt, files in _groups(names, prompts, folder):
-            told = asked(model.texts, seeds, prompt)
-            shown |= {files[seed].name: one.label for seed, one in zip(seeds, told, strict=True)}
         _add_labels(folder / LABELS, model.texts.attributes, shown)
     return count
 
@@ -159,13 +163,9 @@ def _more(held: bytes, there: list[list[str]], attributes: Attributes, shown) ->
     return text.getvalue()
 
 
-def _groups(names: dict[int, str], prompts: list[Prompt], folder: Path) -> list[Group]:
-    """Of each prompt, or of none: the file of each key."""
-    groups: list[Group] = []
-    for prompt in prompts or [None]:
-        end = texts.suffix([prompt]) if prompt else ""
-        groups.append((prompt, {key: folder / f"{name}{end}.png" for key, name in names.items()}))
-    return groups
+def _file(name: str, prompt: Prompt | None) -> str:
+    """Of an image: 0007.png, of a prompt 0007_blue_hair_HASH.png."""
+    return f"{name}{texts.suffix([prompt] if prompt else [])}.png"
 
 
 def save(
@@ -183,7 +183,10 @@ def save(
     Returns:
       How many were written.
     """
-    groups = _groups(names, prompts, folder)
+    groups = [
+        (prompt, {key: folder / _file(name, prompt) for key, name in names.items()})
+        for prompt in prompts or [None]
+    ]
     # What would be refused is looked at before anything is written.
     for there in (True, False):
         for prompt, files in groups:
